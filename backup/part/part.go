@@ -1,0 +1,160 @@
+// Package part owns the objects that hold a backup's bytes: every key below parts/, and what is inside.
+// It refuses PostgreSQL and the network.
+//
+// A part is a tar archive compressed as a sequence of independent frames, so that stock tools list it and
+// a range request of one frame is enough to read it:
+//
+//	frame    whole tar members: header, content, padding; at most MaxFrame bytes in all
+//	…
+//	frame    the index: a tar member IndexName with one JSON line for each frame, then tar's end
+//	trailer  a skippable frame of fixed size that tells where the index begins
+//
+// A member is a whole small file under its own name, or a run of bytes of a larger one under
+// PATH@OFFSET+LENGTH. No member spans frames.
+package part
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+const (
+	// ChunkSize is the unit of reuse: files are cut at its multiples. 1 MiB is 128 pages: small enough
+	// that one changed chunk is cheap, large enough that its 32-byte hash costs 0.003 %.
+	ChunkSize = 1 << 20
+
+	// MaxFrame bounds what a frame expands to: one whole chunk with a tar header of the longest name
+	// that PostgreSQL or a file system allows. It is also what a reader's buffer must hold.
+	MaxFrame = ChunkSize + 64<<10
+
+	// TargetSize is the stored size at which a part is full. Each worker has one part in memory and one
+	// on its way to the store, so this, not the database, sets the memory that a backup needs.
+	TargetSize = 16 << 20
+
+	// IndexName is the name of the last member.
+	IndexName = ".pgobj-index.jsonl"
+
+	// maxIndex bounds the expanded index, and so what a hostile part can make a reader hold.
+	maxIndex = 64 << 20
+
+	trailerMagic = 0x184D2A5D // a skippable frame, to zstd and lz4 alike
+	trailerMark  = "PGOBJPRT"
+	trailerSize  = 8 + 64
+)
+
+// Hash is a SHA-256; in JSON it is hexadecimal, as sha256sum prints it.
+type Hash [sha256.Size]byte
+
+// Sum is the SHA-256 of b.
+func Sum(b []byte) Hash { return sha256.Sum256(b) }
+
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+func (h *Hash) UnmarshalText(b []byte) error {
+	if len(b) != 2*len(h) {
+		return fmt.Errorf("%q is not a SHA-256", b)
+	}
+	_, err := hex.Decode(h[:], b)
+	return err
+}
+
+// PageHashes are the 64-bit xxHash of each 8 kB page of a member, in order, little-endian; base64 in JSON.
+type PageHashes []uint64
+
+func (p PageHashes) MarshalText() ([]byte, error) {
+	raw := make([]byte, 0, 8*len(p))
+	for _, h := range p {
+		raw = binary.LittleEndian.AppendUint64(raw, h)
+	}
+	return base64.StdEncoding.AppendEncode(nil, raw), nil
+}
+
+func (p *PageHashes) UnmarshalText(b []byte) error {
+	raw, err := base64.StdEncoding.AppendDecode(nil, b)
+	if err != nil || len(raw)%8 != 0 {
+		return fmt.Errorf("page hashes are not base64 of 8-byte numbers")
+	}
+	*p = make(PageHashes, len(raw)/8)
+	for i := range *p {
+		(*p)[i] = binary.LittleEndian.Uint64(raw[8*i:])
+	}
+	return nil
+}
+
+// Key is the object of a part by its name in manifests, BACKUP/NUMBER.EXT.
+func Key(name string) string { return "parts/" + name }
+
+// Name is the name of a backup's part.
+func Name(backup string, no int, c Codec) string {
+	return fmt.Sprintf("%s/%05d%s", backup, no, c.Ext())
+}
+
+// CheckName reports whether name can be a part's: manifests come from outside.
+func CheckName(name string) error {
+	backup, file, ok := strings.Cut(name, "/")
+	if !ok || backup == "" || strings.ContainsAny(file, "/") || strings.HasPrefix(backup, ".") {
+		return fmt.Errorf("%q is not the name of a part", name)
+	}
+	_, err := CodecOf(name)
+	return err
+}
+
+// Member is what the index knows of one tar member.
+type Member struct {
+	Path   string     `json:"path,omitempty"`     // of the file, relative to PGDATA
+	Hex    string     `json:"path_hex,omitempty"` // the same when it is no UTF-8
+	At     int64      `json:"at"`                 // where in the file the content belongs, in bytes
+	Len    int        `json:"len"`                // bytes of content
+	Skip   int        `json:"skip"`               // where in the expanded frame the content begins
+	SHA256 Hash       `json:"sha256"`             // of the content
+	Pages  PageHashes `json:"pages,omitempty"`    // of relation files only
+}
+
+// IndexLine describes one frame in a part's index.
+type IndexLine struct {
+	Off     int64    `json:"off"`    // where in the part the frame begins
+	Size    int      `json:"size"`   // stored bytes
+	Raw     int      `json:"raw"`    // expanded bytes
+	SHA256  Hash     `json:"sha256"` // of the stored bytes
+	Members []Member `json:"members"`
+}
+
+// Frame is a frame's place; it is known when the frame has been sealed.
+type Frame struct {
+	Part   string // name of the part
+	Off    int64
+	Size   int
+	SHA256 Hash // of the stored bytes
+
+	sealed chan struct{}
+}
+
+// Wait returns when the frame's place is known.
+func (f *Frame) Wait() { <-f.sealed }
+
+// Sealed is a part that is complete and waits to be stored.
+type Sealed struct {
+	Name   string
+	Body   []byte
+	Index  Hash  // SHA-256 of the index's stored frame
+	Raw    int64 // content bytes of its members
+	Frames int
+}
+
+// trailer is the fixed-size skippable frame at a part's very end: mark, version, where the index frame
+// is, and its hash.
+func appendTrailer(dst []byte, indexOff int64, indexSize int, index Hash) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, trailerMagic)
+	dst = binary.LittleEndian.AppendUint32(dst, trailerSize-8)
+	dst = append(dst, trailerMark...)
+	dst = binary.LittleEndian.AppendUint64(dst, 1)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(indexOff))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(indexSize))
+	return append(dst, index[:]...)
+}

@@ -1,0 +1,185 @@
+package part
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/storage/mem"
+)
+
+// write packs members of the sizes given and returns the parts with their contents by path.
+func write(t *testing.T, c Codec, sizes []int) (parts []Sealed, frames []*Frame, skips []int, contents []Content) {
+	t.Helper()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	no := 0
+	w, err := NewWriter(c, nil, func() string { no++; return Name("b", no, c) }, func(s Sealed) ([]byte, error) {
+		parts = append(parts, s)
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range sizes {
+		data := make([]byte, n)
+		for j := range data {
+			data[j] = byte(rnd.Uint32() >> (20 + i%8))
+		}
+		c := Content{Path: fmt.Sprintf("base/5/%d", i), Data: data, SHA256: Sum(data), Whole: i%2 == 0, At: int64(i%2) * 8192, Mode: 0o600, Relation: i%3 == 0}
+		if i == 3 {
+			c.Path = "odd\n\\name \xff" + strings.Repeat("x", 200)
+		}
+		f, skip, err := w.Add(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frames, skips, contents = append(frames, f), append(skips, skip), append(contents, c)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return parts, frames, skips, contents
+}
+
+var sizes = []int{0, 1, 511, 512, 8192, ChunkSize, 100, ChunkSize, ChunkSize - 1, 300000, 300000, 300000, 300000, 5}
+
+func TestFramesGiveBackTheirContent(t *testing.T) {
+	for _, c := range []Codec{Default, {"zstd", 9}, {Name: "lz4"}} {
+		parts, frames, skips, contents := write(t, c, sizes)
+		body := map[string][]byte{}
+		for _, p := range parts {
+			body[p.Name] = p.Body
+		}
+		dec, err := NewDecoder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range frames {
+			f.Wait()
+			stored := body[f.Part][f.Off:][:f.Size]
+			if Sum(stored) != f.SHA256 {
+				t.Fatalf("%s: frame of member %d has another hash", c, i)
+			}
+			raw, err := dec.Decode(c, nil, stored, MaxFrame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(raw[skips[i]:][:len(contents[i].Data)], contents[i].Data) {
+				t.Fatalf("%s: member %d differs", c, i)
+			}
+		}
+	}
+}
+
+// A part explains itself: its index, found by its trailer alone, names every member with its place.
+func TestReadIndex(t *testing.T) {
+	parts, _, skips, contents := write(t, Default, sizes)
+	s := mem.New()
+	var members []Member
+	for _, p := range parts {
+		if err := s.Put(t.Context(), Key(p.Name), bytes.NewReader(p.Body), int64(len(p.Body))); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := ReadIndex(t.Context(), s, p.Name, int64(len(p.Body)), p.Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range lines {
+			members = append(members, l.Members...)
+		}
+	}
+	if len(members) != len(contents) {
+		t.Fatalf("index has %d members, %d were written", len(members), len(contents))
+	}
+	for i, m := range members {
+		if m.Len != len(contents[i].Data) || m.Skip != skips[i] || m.SHA256 != contents[i].SHA256 || m.At != contents[i].At {
+			t.Errorf("member %d: index says %+v", i, m)
+		}
+		if contents[i].Relation != (len(m.Pages) > 0) && len(contents[i].Data) >= pageSize {
+			t.Errorf("member %d: %d page hashes", i, len(m.Pages))
+		}
+	}
+}
+
+// No flipped bit anywhere behind the frames goes unnoticed, and none makes the reader panic.
+func TestReadIndexNoticesDamage(t *testing.T) {
+	parts, _, _, _ := write(t, Default, []int{100, 20000, 7})
+	p := parts[0]
+	lines := 0
+	for i := range p.Body {
+		bad := bytes.Clone(p.Body)
+		bad[i] ^= 1 << (i % 8)
+		s := mem.New()
+		if err := s.Put(t.Context(), Key(p.Name), bytes.NewReader(bad), int64(len(bad))); err != nil {
+			t.Fatal(err)
+		}
+		got, err := ReadIndex(t.Context(), s, p.Name, int64(len(bad)), p.Index)
+		if err == nil {
+			lines++
+			if int64(i) >= got[len(got)-1].Off+int64(got[len(got)-1].Size) {
+				t.Fatalf("bit flipped in byte %d of %d, in the index or trailer, was not noticed", i, len(p.Body))
+			}
+		}
+	}
+	if lines == 0 {
+		t.Fatal("flips in frames cannot show in the index, yet it was refused each time")
+	}
+}
+
+// Stock tools list a part, with the names that a person expects.
+func TestStockToolsReadParts(t *testing.T) {
+	for _, c := range []Codec{Default, {Name: "lz4"}} {
+		parts, _, _, _ := write(t, c, sizes[:6])
+		file := filepath.Join(t.TempDir(), "part")
+		if err := os.WriteFile(file, parts[0].Body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("sh", "-c", "set -e; "+c.Name+" -dc < "+file+" | tar -tv").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", c, err, out)
+		}
+		for _, want := range []string{"base/5/0\n", "base/5/1@8192+1\n", "base/5/4\n", IndexName} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s: no %q in\n%s", c, want, out)
+			}
+		}
+	}
+}
+
+func TestDecodeHoldsItsLimit(t *testing.T) {
+	for _, c := range []Codec{Default, {Name: "lz4"}} {
+		enc, err := NewEncoder(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bomb, err := enc.Append(nil, make([]byte, 4*MaxFrame))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dec, err := NewDecoder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dec.Decode(c, nil, bomb, MaxFrame); err == nil {
+			t.Errorf("%s: a frame of four times the limit was expanded", c)
+		}
+	}
+}
+
+func TestParseCodec(t *testing.T) {
+	for _, ok := range []string{"zstd", "zstd:1", "zstd:19", "lz4"} {
+		if _, err := ParseCodec(ok); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "gzip", "zstd:0", "zstd:20", "zstd:", "lz4:1", "none"} {
+		if c, err := ParseCodec(bad); err == nil {
+			t.Errorf("%q was taken as %v", bad, c)
+		}
+	}
+}

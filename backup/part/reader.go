@@ -1,0 +1,110 @@
+package part
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// ErrDamaged is the cause of every error that says that stored bytes are not what was written.
+var ErrDamaged = errors.New("stored object is damaged")
+
+// ReadIndex reads the index of a part that is size bytes long, with two small range requests, and checks
+// it against want (from the catalog) unless want is zero, as for a part that no backup refers to.
+func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, want Hash) ([]IndexLine, error) {
+	codec, err := CodecOf(name)
+	if err != nil {
+		return nil, err
+	}
+	damaged := func(format string, args ...any) error {
+		return fmt.Errorf("%w: part %s: %s", ErrDamaged, Key(name), fmt.Sprintf(format, args...))
+	}
+	if size < trailerSize {
+		return nil, damaged("%d bytes are too few for a part", size)
+	}
+	t, err := readRange(ctx, s, name, size-trailerSize, trailerSize)
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	off, n := le.Uint64(t[24:]), le.Uint64(t[32:])
+	var sum Hash
+	copy(sum[:], t[40:])
+	switch {
+	case le.Uint32(t) != trailerMagic || le.Uint32(t[4:]) != trailerSize-8 || string(t[8:16]) != trailerMark:
+		return nil, damaged("it does not end as a part does")
+	case le.Uint64(t[16:]) != 1:
+		return nil, fmt.Errorf("part %s has format version %d, this pgobj reads 1: use a newer one", Key(name), le.Uint64(t[16:]))
+	case off > uint64(size) || n > maxIndex || off+n != uint64(size-trailerSize):
+		return nil, damaged("its trailer points outside of it")
+	case want != Hash{} && sum != want:
+		return nil, damaged("its index is not the one that was written")
+	}
+	stored, err := readRange(ctx, s, name, int64(off), int(n))
+	if err != nil {
+		return nil, err
+	}
+	if Sum(stored) != sum {
+		return nil, damaged("hash of its index does not match")
+	}
+	dec, err := NewDecoder()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := dec.Decode(codec, nil, stored, maxIndex)
+	if err != nil {
+		return nil, damaged("its index cannot be expanded: %v", err)
+	}
+	tr := tar.NewReader(bytes.NewReader(raw))
+	if h, err := tr.Next(); err != nil || h.Name != IndexName {
+		return nil, damaged("its index is no tar member named %s", IndexName)
+	}
+	return parseIndex(tr, int64(off), damaged)
+}
+
+func parseIndex(r io.Reader, end int64, damaged func(string, ...any) error) ([]IndexLine, error) {
+	var lines []IndexLine
+	at := int64(0)
+	for dec := json.NewDecoder(r); ; {
+		var l IndexLine
+		err := dec.Decode(&l)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, damaged("its index: %v", err)
+		}
+		if l.Off != at || l.Size <= 0 || int64(l.Size) > end-at || l.Raw <= 0 || l.Raw > MaxFrame {
+			return nil, damaged("its index has an impossible frame at %d", l.Off)
+		}
+		at += int64(l.Size)
+		lines = append(lines, l)
+	}
+	if at != end {
+		return nil, damaged("its index ends at %d of %d", at, end)
+	}
+	return lines, nil
+}
+
+func readRange(ctx context.Context, s storage.Store, name string, off int64, n int) ([]byte, error) {
+	r, err := s.Get(ctx, Key(name), storage.Range{Offset: off, Length: int64(n)})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	buf := make([]byte, n)
+	if _, err := io.ReadFull(r, buf); err != nil {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = fmt.Errorf("%w: part %s ends before byte %d", ErrDamaged, Key(name), off+int64(n))
+		}
+		return nil, err
+	}
+	return buf, nil
+}
