@@ -1,0 +1,12 @@
+//go:build !linux
+
+package file
+
+import (
+	"errors"
+	"os"
+)
+
+func renameNew(*os.Root, string, string, string) error {
+	return errors.New("the file system knows no hard links, which pgobj needs")
+}

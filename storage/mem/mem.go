@@ -1,0 +1,152 @@
+// Package mem is a storage driver that keeps objects in memory, for tests and benchmarks. It refuses to
+// be selected by a URL: nobody backs up into memory.
+package mem
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// New returns an empty store.
+func New() storage.Store { return &store{objects: map[string]object{}} }
+
+type object struct {
+	data    []byte
+	created time.Time
+}
+
+type store struct {
+	mu      sync.Mutex
+	objects map[string]object
+}
+
+func (s *store) String() string { return "mem:" }
+
+func (s *store) fail(op, key string, kind storage.Kind, err error) error {
+	return &storage.Error{Op: op, Key: key, Store: s.String(), Kind: kind, Err: err}
+}
+
+// check is how every operation begins.
+func (s *store) check(ctx context.Context, op, key string) error {
+	if err := ctx.Err(); err != nil {
+		return s.fail(op, key, storage.KindTransient, context.Cause(ctx))
+	}
+	if err := storage.CheckKey(key); err != nil {
+		return s.fail(op, key, storage.KindOther, err)
+	}
+	return nil
+}
+
+func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	if err := s.check(ctx, "put", key); err != nil {
+		return err
+	}
+	data := make([]byte, size)
+	if n, err := body.ReadAt(data, 0); int64(n) < size {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return s.fail("put", key, storage.KindOther, fmt.Errorf("read what is to be stored: %d of %d bytes: %w", n, size, err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.objects[key]; taken {
+		return s.fail("put", key, storage.KindExists, nil)
+	}
+	s.objects[key] = object{data, time.Now()}
+	return nil
+}
+
+func (s *store) find(ctx context.Context, op, key string) (object, error) {
+	if err := s.check(ctx, op, key); err != nil {
+		return object{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.objects[key]
+	if !ok {
+		return object{}, s.fail(op, key, storage.KindNotFound, nil)
+	}
+	return o, nil
+}
+
+func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
+	o, err := s.find(ctx, "get", key)
+	if err != nil {
+		return nil, err
+	}
+	if r.Offset < 0 || r.Length < 0 {
+		return nil, s.fail("get", key, storage.KindOther, fmt.Errorf("range %+v is negative", r))
+	}
+	data := o.data[min(r.Offset, int64(len(o.data))):]
+	if r.Length > 0 {
+		data = data[:min(r.Length, int64(len(data)))]
+	}
+	return &reader{data: bytes.NewReader(data), ctx: ctx, s: s, key: key}, nil
+}
+
+type reader struct {
+	data *bytes.Reader
+	ctx  context.Context
+	s    *store
+	key  string
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, r.s.fail("get", r.key, storage.KindTransient, context.Cause(r.ctx))
+	}
+	return r.data.Read(p)
+}
+
+func (r *reader) Close() error { return nil }
+
+func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
+	o, err := s.find(ctx, "stat", key)
+	if err != nil {
+		return storage.Info{}, err
+	}
+	return storage.Info{Key: key, Size: int64(len(o.data)), Created: o.created}, nil
+}
+
+func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		s.mu.Lock()
+		objects := maps.Clone(s.objects)
+		s.mu.Unlock()
+		for _, key := range slices.Sorted(maps.Keys(objects)) {
+			if ctx.Err() != nil {
+				break
+			}
+			if !strings.HasPrefix(key, prefix) || key <= startAfter {
+				continue
+			}
+			if !yield(storage.Info{Key: key, Size: int64(len(objects[key].data)), Created: objects[key].created}, nil) {
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			yield(storage.Info{}, s.fail("list", prefix, storage.KindTransient, context.Cause(ctx)))
+		}
+	}
+}
+
+func (s *store) Delete(ctx context.Context, key string) error {
+	if err := s.check(ctx, "delete", key); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.objects, key)
+	return nil
+}

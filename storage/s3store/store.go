@@ -1,0 +1,340 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// Client makes the requests through an SDK, with full keys. Each call is one HTTP request (List: one
+// a page) without retries, through Wire.Transport, which has judged the answer already.
+type Client interface {
+	// Put sends one PutObject with If-None-Match: *, and a hash of the body that the store verifies.
+	Put(ctx context.Context, key string, body io.ReadSeeker, size int64) error
+	// Get sends one GetObject with the header Range as given ("": none), and returns the body's length.
+	Get(ctx context.Context, key, byteRange string) (io.ReadCloser, int64, error)
+	Head(ctx context.Context, key string) (size int64, modified time.Time, err error)
+	List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error]
+	Delete(ctx context.Context, key string) error
+}
+
+// Wire is what a Client is made of.
+type Wire struct {
+	Bucket      string
+	Endpoint    *url.URL // nil: AWS
+	Region      string
+	PathStyle   bool
+	Credentials aws.CredentialsProvider
+	Transport   http.RoundTripper
+}
+
+// New checks cfg and returns the store. The client is made before the first request: until then there is
+// no network traffic and no search for credentials.
+func New(cfg Config, connect func(Wire) (Client, error)) (storage.Store, error) {
+	endpoint, certs, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	s := &store{cfg: cfg, endpoint: endpoint, connect: connect, chain: &chain{given: cfg.Credentials}}
+	s.wire = newWire(s.chain, certs)
+	if cfg.Prefix != "" {
+		s.prefix = cfg.Prefix + "/"
+	}
+	return s, nil
+}
+
+type store struct {
+	cfg      Config
+	prefix   string // "" or ending at a slash
+	endpoint *url.URL
+	chain    *chain
+	wire     *wire
+	connect  func(Wire) (Client, error)
+
+	mu     sync.Mutex
+	client Client
+}
+
+func (s *store) String() string {
+	return strings.TrimSuffix("s3://"+s.cfg.Bucket+"/"+s.prefix, "/")
+}
+
+// ready returns the client, with credentials known to be at hand.
+func (s *store) ready(ctx context.Context) (Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		region := s.cfg.Region
+		if region == "" {
+			cfg, err := s.chain.load(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if region = cfg.Region; region == "" && s.endpoint == nil {
+				return nil, &Failure{Kind: storage.KindNoStore, Err: errors.New("no region is configured, which AWS needs")}
+			} else if region == "" {
+				region = "us-east-1"
+			}
+		}
+		client, err := s.connect(Wire{Bucket: s.cfg.Bucket, Endpoint: s.endpoint, Region: region,
+			PathStyle: s.cfg.pathStyle(), Credentials: s.chain, Transport: s.wire})
+		if err != nil {
+			return nil, err
+		}
+		s.client = client
+	}
+	return s.client, nil
+}
+
+// begin checks the key and gets everything ready that a request needs.
+func (s *store) begin(ctx context.Context, key string) (context.Context, *verdict, Client, error) {
+	ctx, v := withVerdict(ctx)
+	if key != "" {
+		if err := storage.CheckKey(s.prefix + key); err != nil {
+			return ctx, v, nil, err
+		}
+	}
+	client, err := s.ready(ctx)
+	if err == nil {
+		// Here, and not within the SDK, so that the error arrives as it is.
+		_, err = s.chain.Retrieve(ctx)
+	}
+	return ctx, v, client, err
+}
+
+// fail wraps err, the outcome of a call through an SDK.
+func (s *store) fail(ctx context.Context, op, key string, v *verdict, err error) error {
+	e := &storage.Error{Op: op, Key: key, Store: s.String(), Err: err}
+	if f := v.failure.Load(); f != nil {
+		e.Kind, e.Err = f.Kind, f
+	} else if f, ok := errors.AsType[*Failure](err); ok {
+		e.Kind, e.Err = f.Kind, f
+	} else if ctx.Err() != nil {
+		e.Kind, e.Err = storage.KindTransient, context.Cause(ctx)
+	}
+	return e
+}
+
+func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	ctx, v, client, err := s.begin(ctx, key)
+	if err != nil {
+		return s.fail(ctx, "put", key, v, err)
+	}
+	src := &source{r: body, size: size}
+	err = client.Put(ctx, s.prefix+key, src, size)
+	if broken := src.stop(); broken != nil {
+		return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", broken)}
+	}
+	if err != nil {
+		return s.fail(ctx, "put", key, v, err)
+	}
+	return nil
+}
+
+func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
+	ctx, v, client, err := s.begin(ctx, key)
+	if err != nil {
+		return nil, s.fail(ctx, "get", key, v, err)
+	}
+	if r.Offset < 0 || r.Length < 0 {
+		return nil, s.fail(ctx, "get", key, v, fmt.Errorf("range %+v is negative", r))
+	}
+	byteRange := ""
+	if r.Length > 0 && r.Offset <= math.MaxInt64-r.Length {
+		byteRange = fmt.Sprintf("bytes=%d-%d", r.Offset, r.Offset+r.Length-1)
+	} else if r.Offset > 0 {
+		byteRange = fmt.Sprintf("bytes=%d-", r.Offset)
+	}
+	rc, size, err := client.Get(ctx, s.prefix+key, byteRange)
+	if err != nil {
+		if f := v.failure.Load(); f != nil && f.Status == http.StatusRequestedRangeNotSatisfiable && f.Code == "InvalidRange" {
+			return io.NopCloser(strings.NewReader("")), nil
+		}
+		return nil, s.fail(ctx, "get", key, v, err)
+	}
+	return &object{rc: rc, left: size, fail: func(err error) error {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return &storage.Error{Op: "get", Key: key, Store: s.String(), Kind: storage.KindTransient, Err: err}
+	}}, nil
+}
+
+// Stat sends HEAD. An answer to HEAD has no body, so a 404 of the object, of the bucket and of a foreign
+// web server look the same: whatever HEAD refuses is asked again as a GET of one byte, whose answer says
+// what is wrong.
+func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
+	hctx, v, client, err := s.begin(ctx, key)
+	if err != nil {
+		return storage.Info{}, s.fail(hctx, "stat", key, v, err)
+	}
+	size, modified, err := client.Head(hctx, s.prefix+key)
+	if err == nil {
+		return storage.Info{Key: key, Size: size, Created: modified}, nil
+	}
+	if f := v.failure.Load(); f == nil || f.Status/100 != 4 {
+		return storage.Info{}, s.fail(hctx, "stat", key, v, err)
+	}
+	body, err := s.Get(ctx, key, storage.Range{Length: 1})
+	if err == nil {
+		body.Close()
+		return storage.Info{}, &storage.Error{Op: "stat", Key: key, Store: s.String(), Kind: storage.KindTransient,
+			Err: fmt.Errorf("HEAD is refused (%w), but GET is not", v.failure.Load())}
+	}
+	if e, ok := errors.AsType[*storage.Error](err); ok {
+		e.Op = "stat"
+	}
+	return storage.Info{}, err
+}
+
+func (s *store) Delete(ctx context.Context, key string) error {
+	ctx, v, client, err := s.begin(ctx, key)
+	if err == nil {
+		err = client.Delete(ctx, s.prefix+key)
+	}
+	if err != nil {
+		if err = s.fail(ctx, "delete", key, v, err); storage.KindOf(err) != storage.KindNotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+// List passes on only what comes in strictly rising order: pages that repeat or go back would loop for
+// ever or hide objects. Names that no Put can have made (folder markers, say) are left out.
+func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		ctx, v, client, err := s.begin(ctx, "")
+		if err != nil {
+			yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
+			return
+		}
+		last := ""
+		if startAfter != "" {
+			last = s.prefix + startAfter
+		}
+		for info, err := range client.List(ctx, s.prefix+prefix, last) {
+			if err == nil && (info.Key <= last || !strings.HasPrefix(info.Key, s.prefix+prefix)) {
+				err = fmt.Errorf("store lists %q after %q: not in byte order", info.Key, last)
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
+				return
+			}
+			last = info.Key
+			info.Key = strings.TrimPrefix(info.Key, s.prefix)
+			if storage.CheckKey(info.Key) != nil {
+				continue
+			}
+			if !yield(info, nil) {
+				return
+			}
+		}
+		// One SDK ends the listing without a word when it is cancelled between pages.
+		if err := ctx.Err(); err != nil {
+			yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
+		}
+	}
+}
+
+// object is the body of a Get: exactly left more bytes, or an error.
+type object struct {
+	rc   io.ReadCloser
+	left int64
+	fail func(error) error
+}
+
+func (o *object) Read(p []byte) (int, error) {
+	if o.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := o.rc.Read(p[:min(int64(len(p)), o.left)])
+	o.left -= int64(n)
+	switch {
+	case o.left == 0, err == nil:
+		return n, nil
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	}
+	return n, o.fail(fmt.Errorf("%d bytes before the end: %w", o.left, err))
+}
+
+func (o *object) Close() error {
+	o.rc.Close()
+	return nil
+}
+
+// source is the body of a Put as an SDK wants it. It keeps the first error of reading, so that a broken
+// disk is not taken for a broken network; and after stop nothing reads from the caller's buffer
+// any more, which the HTTP transport may go on doing after an early answer.
+type source struct {
+	mu      sync.Mutex
+	r       io.ReaderAt
+	size    int64
+	off     int64
+	err     error
+	stopped bool
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return 0, errors.New("request is over")
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.off >= s.size {
+		return 0, io.EOF
+	}
+	p = p[:min(int64(len(p)), s.size-s.off)]
+	n, err := s.r.ReadAt(p, s.off)
+	s.off += int64(n)
+	if n == len(p) {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = fmt.Errorf("%d of %d bytes: %w", s.off, s.size, io.ErrUnexpectedEOF)
+	}
+	s.err = err
+	return n, err
+}
+
+func (s *source) Seek(offset int64, whence int) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch whence {
+	case io.SeekCurrent:
+		offset += s.off
+	case io.SeekEnd:
+		offset += s.size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the beginning")
+	}
+	s.off = offset
+	return offset, nil
+}
+
+func (s *source) stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	return s.err
+}

@@ -1,0 +1,111 @@
+package s3store
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// wire is the transport that an SDK sends its requests through. It hands an answer on only when it is a
+// success in S3's protocol; all else becomes a Failure, so that no SDK gets to follow a redirect, to
+// retry, or to guess.
+type wire struct {
+	chain  *chain
+	inner  func() *http.Transport
+	spoken atomic.Bool // the endpoint has answered at least once
+}
+
+func newWire(c *chain, extra []*x509.Certificate) *wire {
+	// The system's certificates take milliseconds to load: not before the first request.
+	return &wire{chain: c, inner: sync.OnceValue(func() *http.Transport { return transport(extra) })}
+}
+
+func transport(extra []*x509.Certificate) *http.Transport {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(extra) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		for _, c := range extra {
+			pool.AddCert(c)
+		}
+		conf.RootCAs = pool
+	}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     conf, // HTTP/1.1 only: workers want a connection each, not one shared window
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 64, // the default of 2 makes every worker but two dial for each request
+		IdleConnTimeout:     50 * time.Second,
+		WriteBufferSize:     128 << 10,
+		ReadBufferSize:      128 << 10,
+		DisableCompression:  true, // lengths and ranges are those of the stored bytes
+	}
+}
+
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := w.inner().RoundTrip(req)
+	var f *Failure
+	if err != nil {
+		f = noAnswer(req.Context(), err, w.spoken.Load())
+	} else {
+		w.spoken.Store(true)
+		resp, f = judge(req, resp)
+	}
+	if f == nil {
+		return resp, nil
+	}
+	if f.Kind == storage.KindDenied && f.stale() && w.chain.renew(req.Context(), accessKey(req), req.Header.Get("X-Amz-Security-Token")) {
+		f.Kind, f.Message = storage.KindTransient, f.Message+" (new credentials are at hand)"
+	}
+	if v, ok := req.Context().Value(verdictKey{}).(*verdict); ok {
+		v.failure.Store(f)
+	}
+	return nil, f
+}
+
+// accessKey is the access key id that a request was signed with.
+func accessKey(req *http.Request) string {
+	_, rest, _ := strings.Cut(req.Header.Get("Authorization"), "Credential=")
+	key, _, _ := strings.Cut(rest, "/")
+	return key
+}
+
+// verdict carries the Failure past the SDK: one of them replaces errors by texts of its own.
+type verdict struct{ failure atomic.Pointer[Failure] }
+
+type verdictKey struct{}
+
+func withVerdict(ctx context.Context) (context.Context, *verdict) {
+	v := new(verdict)
+	return context.WithValue(ctx, verdictKey{}, v), v
+}
+
+func parsePEM(data []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return certs, nil
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+}
