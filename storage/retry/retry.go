@@ -1,0 +1,222 @@
+// Package retry is a decorator that repeats what failed with storage.KindTransient, and only that. It
+// owns back-off, the watch for attempts that hang, the resumption of broken downloads and listings, and
+// what "exists" means for a Put whose earlier answer was lost. It refuses to choose the policy.
+package retry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// Policy says how long to try. Zero fields mean the default.
+type Policy struct {
+	// Budget is how long one operation may go on after its first failure (default 5 minutes). It begins
+	// anew when a download or listing has come further, so that a long one survives many short outages.
+	Budget time.Duration
+	// FirstWait and MaxWait bound the pause before another attempt (defaults 200 ms and 20 s). It
+	// doubles, and a random part of up to a half is taken off, so that many clients do not return as one.
+	FirstWait, MaxWait time.Duration
+	// Stall ends an attempt in which fewer than 4 KiB moved for so long (default 30 s), counting only
+	// the time spent waiting for the store. A slow attempt that moves is never ended.
+	Stall time.Duration
+}
+
+const (
+	enoughToBeAlive  = 4 << 10 // bytes in Policy.Stall
+	enoughToGoFurher = 1 << 20 // bytes of a download that make the budget begin anew
+)
+
+// New returns s with retries. Each is logged as one warning; the last error is returned, not logged.
+func New(s storage.Store, p Policy, log *slog.Logger) storage.Store {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&p.Budget, 5*time.Minute)
+	def(&p.FirstWait, 200*time.Millisecond)
+	def(&p.MaxWait, 20*time.Second)
+	def(&p.Stall, 30*time.Second)
+	return &store{s, p, log}
+}
+
+type store struct {
+	s   storage.Store
+	p   Policy
+	log *slog.Logger
+}
+
+func (s *store) String() string { return s.s.String() }
+
+// effort is the attempts of one operation.
+type effort struct {
+	s       *store
+	op, key string
+	failed  int       // attempts that failed since the last progress
+	since   time.Time // of the first of them
+}
+
+func (e *effort) progress() { e.failed = 0 }
+
+// again returns nil when it is time for another attempt, else the error to return for err.
+func (e *effort) again(ctx context.Context, err error) error {
+	if storage.KindOf(err) != storage.KindTransient || ctx.Err() != nil {
+		return err
+	}
+	if e.failed++; e.failed == 1 {
+		e.since = time.Now()
+	}
+	p := e.s.p
+	wait := p.MaxWait
+	if shift := e.failed - 1; shift < 30 {
+		wait = min(p.FirstWait<<shift, p.MaxWait)
+	}
+	wait -= rand.N(wait/2 + 1)
+	if time.Since(e.since)+wait > p.Budget {
+		return e.giveUp(err, fmt.Errorf("gave up after %d attempts", e.failed))
+	}
+	e.s.log.Warn("storage operation failed, will try again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", err)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return e.giveUp(err, context.Cause(ctx))
+	}
+}
+
+func (e *effort) giveUp(err, why error) error {
+	cause := err
+	if se, ok := errors.AsType[*storage.Error](err); ok && se.Err != nil {
+		cause = se.Err
+	}
+	return &storage.Error{Op: e.op, Key: e.key, Store: e.s.String(), Kind: storage.KindTransient, Err: fmt.Errorf("%w: %w", why, cause)}
+}
+
+// simple repeats an operation that is a single question.
+func (s *store) simple(ctx context.Context, op, key string, attempt func(context.Context) error) error {
+	e := effort{s: s, op: op, key: key}
+	for {
+		w := newWatch(ctx, s.p.Stall)
+		w.begin()
+		err := w.explain(attempt(w.ctx), op, key, s)
+		w.close()
+		if err == nil {
+			return nil
+		}
+		if err = e.again(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *store) Stat(ctx context.Context, key string) (info storage.Info, err error) {
+	err = s.simple(ctx, "stat", key, func(ctx context.Context) (err error) {
+		info, err = s.s.Stat(ctx, key)
+		return err
+	})
+	return info, err
+}
+
+func (s *store) Delete(ctx context.Context, key string) error {
+	return s.simple(ctx, "delete", key, func(ctx context.Context) error { return s.s.Delete(ctx, key) })
+}
+
+// Put repeats the whole object. When an attempt before this one has ended without a clear answer, it
+// may have created the object: then "exists" is a success if, and only if, the bytes are the same.
+func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	e := effort{s: s, op: "put", key: key}
+	for {
+		w := newWatch(ctx, s.p.Stall)
+		w.begin()
+		err := w.explain(s.s.Put(w.ctx, key, watchedReader{body, w}, size), "put", key, s)
+		w.close()
+		if err == nil {
+			return nil
+		}
+		if e.failed > 0 && storage.KindOf(err) == storage.KindExists {
+			return s.settle(ctx, key, body, size, err)
+		}
+		if err = e.again(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// settle returns nil when the stored object is body, exists when it is another.
+func (s *store) settle(ctx context.Context, key string, body io.ReaderAt, size int64, exists error) error {
+	stored, err := s.Get(ctx, key, storage.All)
+	if err != nil {
+		return &storage.Error{Op: "put", Key: key, Store: s.String(), Kind: storage.KindTransient,
+			Err: fmt.Errorf("an earlier attempt may have stored the object, and it cannot be compared: %v", err)}
+	}
+	defer stored.Close()
+	theirs, ours := make([]byte, 256<<10), make([]byte, 256<<10)
+	for off := int64(0); ; {
+		n, err := io.ReadFull(stored, theirs)
+		ended := err == io.EOF || err == io.ErrUnexpectedEOF
+		if err != nil && !ended {
+			return err
+		}
+		if off+int64(n) > size {
+			return exists
+		}
+		if m, err := body.ReadAt(ours[:n], off); m < n {
+			return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", err)}
+		}
+		if !bytes.Equal(theirs[:n], ours[:n]) {
+			return exists
+		}
+		off += int64(n)
+		if ended && off == size {
+			return nil
+		} else if ended {
+			return exists
+		}
+	}
+}
+
+// List goes on behind the last key that was seen.
+func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		e := effort{s: s, op: "list", key: prefix}
+		last := startAfter
+		for {
+			w := newWatch(ctx, s.p.Stall)
+			var failed error
+			w.begin()
+			for info, err := range s.s.List(w.ctx, prefix, last) {
+				w.end(enoughToBeAlive)
+				if err != nil {
+					failed = w.explain(err, "list", prefix, s)
+					break
+				}
+				last = info.Key
+				e.progress()
+				if !yield(info, nil) {
+					w.close()
+					return
+				}
+				w.begin()
+			}
+			w.close()
+			if failed == nil {
+				return
+			}
+			if err := e.again(ctx, failed); err != nil {
+				yield(storage.Info{}, err)
+				return
+			}
+		}
+	}
+}
