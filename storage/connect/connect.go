@@ -101,10 +101,10 @@ func open(cfg Config) (storage.Store, error) {
 }
 
 func openFile(cfg Config, u *url.URL) (storage.Store, error) {
-	for name, value := range map[string]string{nameEndpoint: cfg.Endpoint, nameRegion: cfg.Region, nameCAFile: cfg.CAFile,
-		namePathStyle: unlessAuto(cfg.PathStyle), nameDriver: unlessAuto(cfg.Driver)} {
-		if value != "" {
-			return nil, &SettingError{name, "is set, but " + nameURL + " is a file URL: it is for s3:// only"}
+	for _, o := range []struct{ name, value string }{{nameEndpoint, cfg.Endpoint}, {nameRegion, cfg.Region}, {nameCAFile, cfg.CAFile},
+		{namePathStyle, unlessAuto(cfg.PathStyle)}, {nameDriver, unlessAuto(cfg.Driver)}} {
+		if o.value != "" {
+			return nil, &SettingError{o.name, "is set, but " + nameURL + " is a file URL: it is for s3:// only"}
 		}
 	}
 	if u.Host != "" && u.Host != "localhost" || u.Path == "" || u.Path == "/" {

@@ -2,6 +2,7 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/pgobj/pgobj/storage"
@@ -68,7 +69,7 @@ func (b *body) Read(p []byte) (int, error) {
 			b.err = io.EOF
 		default:
 			err = b.w.explain(err, "get", b.key, b.s)
-			b.Close()
+			b.release()
 			b.got = 0
 			b.err = b.e.again(b.ctx, err)
 		}
@@ -99,10 +100,19 @@ func (b *body) advance(n int) bool {
 }
 
 func (b *body) Close() error {
+	b.release()
+	if b.err == nil {
+		b.err = errClosed
+	}
+	return nil
+}
+
+var errClosed = errors.New("read after close")
+
+func (b *body) release() {
 	if b.rc != nil {
 		b.rc.Close()
 		b.rc = nil
 		b.w.close()
 	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package s3store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,11 +99,11 @@ func (s *store) ready(ctx context.Context) (Client, error) {
 	return s.client, nil
 }
 
-// begin checks the key and gets everything ready that a request needs.
-func (s *store) begin(ctx context.Context, key string) (context.Context, *verdict, Client, error) {
+// begin checks the key (of an operation on one object) and gets everything ready that a request needs.
+func (s *store) begin(ctx context.Context, op, key string) (context.Context, *verdict, Client, error) {
 	ctx, v := withVerdict(ctx)
-	if key != "" {
-		if err := storage.CheckKey(s.prefix + key); err != nil {
+	if op != "list" {
+		if err := cmp.Or(storage.CheckKey(key), storage.CheckKey(s.prefix+key)); err != nil {
 			return ctx, v, nil, err
 		}
 	}
@@ -128,7 +129,7 @@ func (s *store) fail(ctx context.Context, op, key string, v *verdict, err error)
 }
 
 func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	ctx, v, client, err := s.begin(ctx, key)
+	ctx, v, client, err := s.begin(ctx, "put", key)
 	if err != nil {
 		return s.fail(ctx, "put", key, v, err)
 	}
@@ -144,7 +145,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 }
 
 func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
-	ctx, v, client, err := s.begin(ctx, key)
+	ctx, v, client, err := s.begin(ctx, "get", key)
 	if err != nil {
 		return nil, s.fail(ctx, "get", key, v, err)
 	}
@@ -176,7 +177,7 @@ func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCl
 // web server look the same: whatever HEAD refuses is asked again as a GET of one byte, whose answer says
 // what is wrong.
 func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
-	hctx, v, client, err := s.begin(ctx, key)
+	hctx, v, client, err := s.begin(ctx, "stat", key)
 	if err != nil {
 		return storage.Info{}, s.fail(hctx, "stat", key, v, err)
 	}
@@ -200,7 +201,7 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 }
 
 func (s *store) Delete(ctx context.Context, key string) error {
-	ctx, v, client, err := s.begin(ctx, key)
+	ctx, v, client, err := s.begin(ctx, "delete", key)
 	if err == nil {
 		err = client.Delete(ctx, s.prefix+key)
 	}
@@ -216,7 +217,7 @@ func (s *store) Delete(ctx context.Context, key string) error {
 // ever or hide objects. Names that no Put can have made (folder markers, say) are left out.
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
-		ctx, v, client, err := s.begin(ctx, "")
+		ctx, v, client, err := s.begin(ctx, "list", "")
 		if err != nil {
 			yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
 			return
