@@ -1,0 +1,196 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// Info is what a backup needs to know of a running server. Settings that the role may not read
+// (it takes a superuser or a member of pg_read_all_settings) are empty.
+type Info struct {
+	VersionNum     int    // 150004 is 15.4
+	Version        string // as server_version has it, with the packager's additions
+	SystemID       uint64
+	CatalogVersion uint32
+	Timeline       segment.Timeline // of the latest checkpoint
+	DataDirectory  string
+	SegmentSize    segment.Size
+	BlockSize      int // bytes
+	DataChecksums  bool
+	InRecovery     bool
+
+	ArchiveMode, ArchiveCommand, ArchiveLibrary string
+	FullPageWrites                              bool
+	WALLevel                                    string
+	SummarizeWAL                                bool   // 17 and later
+	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
+	LogDirectory                                string // relative to the data directory, or absolute
+
+	Tablespaces []Tablespace
+	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
+	// them: config_file, hba_file, ident_file and what they include.
+	ConfigFiles     []string
+	PostmasterStart time.Time
+}
+
+// Major is the version that decides on file formats: 10 to 18.
+func (i Info) Major() int { return i.VersionNum / 10000 }
+
+// Tablespace is a tablespace other than pg_default and pg_global.
+type Tablespace struct {
+	OID      uint32
+	Name     string
+	Location string // absolute; empty for an in-place tablespace, which is a folder in pg_tblspc
+}
+
+// Info asks the server about itself.
+func (s *Session) Info(ctx context.Context) (Info, error) {
+	info, err := s.basics(ctx)
+	if err != nil {
+		return Info{}, fmt.Errorf("read the server's settings: %w", err)
+	}
+	if info.Tablespaces, err = s.tablespaces(ctx); err != nil {
+		return Info{}, fmt.Errorf("list tablespaces: %w", err)
+	}
+	if info.ConfigFiles, err = s.configFiles(ctx); err != nil {
+		return Info{}, fmt.Errorf("list configuration files: %w", err)
+	}
+	return info, nil
+}
+
+func (s *Session) basics(ctx context.Context) (Info, error) {
+	// wal_segment_size is in 8 kB in version 10 and in bytes later; pg_size_bytes reads both as printed.
+	rows, err := s.query(ctx, `
+		SELECT s.system_identifier, s.catalog_version_no, c.timeline_id, pg_is_in_recovery(),
+		       pg_size_bytes(current_setting('wal_segment_size')),
+		       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+		FROM pg_control_system() s, pg_control_checkpoint() c`)
+	if err != nil {
+		return Info{}, err
+	}
+	r, info := rows[0], Info{VersionNum: s.version, InRecovery: rows[0][3] == "t"}
+	sysid, err1 := strconv.ParseInt(r[0], 10, 64) // SQL has no unsigned numbers
+	catalog, err2 := strconv.ParseUint(r[1], 10, 32)
+	size, err3 := strconv.ParseUint(r[4], 10, 64)
+	var err4, err5 error
+	info.Timeline, err4 = parseTimeline(r[2])
+	info.PostmasterStart, err5 = parseMicros(r[5])
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return Info{}, err
+	}
+	info.SystemID, info.CatalogVersion, info.SegmentSize = uint64(sysid), uint32(catalog), segment.Size(size)
+
+	// From pg_settings, where a setting that the version lacks or the role may not see is simply absent.
+	rows, err = s.query(ctx, `SELECT name, setting FROM pg_settings`)
+	if err != nil {
+		return Info{}, err
+	}
+	set := map[string]string{}
+	for _, r := range rows {
+		set[r[0]] = r[1]
+	}
+	if info.BlockSize, err = strconv.Atoi(set["block_size"]); err != nil {
+		return Info{}, fmt.Errorf("block_size: %w", err)
+	}
+	info.Version, info.DataDirectory, info.WALLevel = set["server_version"], set["data_directory"], set["wal_level"]
+	info.ArchiveMode, info.ArchiveCommand, info.ArchiveLibrary = set["archive_mode"], set["archive_command"], set["archive_library"]
+	info.DataChecksums, info.FullPageWrites = set["data_checksums"] == "on", set["full_page_writes"] == "on"
+	info.SummarizeWAL = set["summarize_wal"] == "on"
+	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
+	return info, nil
+}
+
+func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
+	rows, err := s.query(ctx, `
+		SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace
+		WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid`)
+	if err != nil {
+		return nil, err
+	}
+	var spaces []Tablespace
+	for _, r := range rows {
+		oid, err := strconv.ParseUint(r[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("tablespace %s: %w", r[1], err)
+		}
+		t := Tablespace{OID: uint32(oid), Name: r[1], Location: r[2]}
+		if !filepath.IsAbs(t.Location) {
+			t.Location = "" // in place: the server says pg_tblspc/OID
+		}
+		spaces = append(spaces, t)
+	}
+	return spaces, nil
+}
+
+// configFiles gathers from every view that tells of files; which of them exist depends on the version,
+// and which may be read on the role.
+func (s *Session) configFiles(ctx context.Context) ([]string, error) {
+	queries := []string{
+		`SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')`,
+		`SELECT DISTINCT sourcefile FROM pg_settings`,
+		`SELECT DISTINCT sourcefile FROM pg_file_settings`,
+	}
+	if s.version >= 160000 { // hba and ident files can include others
+		queries = append(queries, `SELECT DISTINCT file_name FROM pg_hba_file_rules`,
+			`SELECT DISTINCT file_name FROM pg_ident_file_mappings`)
+	}
+	var files []string
+	for _, q := range queries {
+		rows, err := s.query(ctx, q)
+		if _, refused := errors.AsType[*pgconn.PgError](err); refused && !errors.Is(err, ErrSessionLost) {
+			continue // no right to know, or a file that the server cannot read at the moment
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if filepath.IsAbs(r[0]) {
+				files = append(files, filepath.Clean(r[0]))
+			}
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files), nil
+}
+
+// ArchiverStatus is pg_stat_archiver: how archive_command (or the archive library) is doing.
+type ArchiverStatus struct {
+	LastArchived   string // a file name; empty when there was none
+	LastArchivedAt time.Time
+	ArchivedCount  int64
+	LastFailed     string
+	LastFailedAt   time.Time
+	FailedCount    int64
+}
+
+// Archiver asks how archiving is doing. A failure that is newer than the last success means that it is
+// stuck now.
+func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
+	rows, err := s.query(ctx, `
+		SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000000)::bigint, archived_count,
+		       last_failed_wal, (extract(epoch FROM last_failed_time) * 1000000)::bigint, failed_count
+		FROM pg_stat_archiver`)
+	if err != nil {
+		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
+	}
+	r := rows[0]
+	a := ArchiverStatus{LastArchived: r[0], LastFailed: r[3]}
+	var errs [4]error
+	a.LastArchivedAt, errs[0] = parseMicros(r[1])
+	a.ArchivedCount, errs[1] = strconv.ParseInt(r[2], 10, 64)
+	a.LastFailedAt, errs[2] = parseMicros(r[4])
+	a.FailedCount, errs[3] = strconv.ParseInt(r[5], 10, 64)
+	if err := errors.Join(errs[:]...); err != nil {
+		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
+	}
+	return a, nil
+}
