@@ -323,7 +323,7 @@ func checkChunks(f *File) error {
 				return fmt.Errorf("chunk at %d: its extents overlap, leave a gap or lead outside", start)
 			}
 			start += int64(x.Len)
-			if err := part.CheckName(x.Part); err != nil {
+			if _, _, err := part.ParseName(x.Part); err != nil {
 				return err
 			}
 			if x.Off < 0 || x.Size <= 0 || x.Size > 2*part.MaxFrame || x.Skip < 0 || x.Skip+x.Len > part.MaxFrame {

@@ -19,7 +19,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
+
+	"github.com/pgobj/pgobj/storage"
 )
 
 const (
@@ -95,14 +98,19 @@ func Name(backup string, no int, c Codec) string {
 	return fmt.Sprintf("%s/%05d%s", backup, no, c.Ext())
 }
 
-// CheckName reports whether name can be a part's: manifests come from outside.
-func CheckName(name string) error {
+// ParseName splits a part's name. Manifests come from outside, so it accepts nothing that Name does not
+// make.
+func ParseName(name string) (backup string, no int, err error) {
 	backup, file, ok := strings.Cut(name, "/")
-	if !ok || backup == "" || strings.ContainsAny(file, "/") || strings.HasPrefix(backup, ".") {
-		return fmt.Errorf("%q is not the name of a part", name)
+	c, err := CodecOf(name)
+	if err != nil {
+		return "", 0, err
 	}
-	_, err := CodecOf(name)
-	return err
+	no, err = strconv.Atoi(strings.TrimSuffix(file, c.Ext()))
+	if !ok || err != nil || Name(backup, no, c) != name || storage.CheckKey(Key(name)) != nil {
+		return "", 0, fmt.Errorf("%q is not the name of a part", name)
+	}
+	return backup, no, nil
 }
 
 // Member is what the index knows of one tar member.
@@ -135,11 +143,11 @@ type Frame struct {
 	sealed chan struct{}
 }
 
-// Wait returns when the frame's place is known.
-func (f *Frame) Wait() { <-f.sealed }
+// Sealed is closed when the frame's place is known.
+func (f *Frame) Sealed() <-chan struct{} { return f.sealed }
 
-// Sealed is a part that is complete and waits to be stored.
-type Sealed struct {
+// Full is a part that is complete and waits to be stored.
+type Full struct {
 	Name   string
 	Body   []byte
 	Index  Hash  // SHA-256 of the index's stored frame

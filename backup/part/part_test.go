@@ -14,11 +14,11 @@ import (
 )
 
 // write packs members of the sizes given and returns the parts with their contents by path.
-func write(t *testing.T, c Codec, sizes []int) (parts []Sealed, frames []*Frame, skips []int, contents []Content) {
+func write(t *testing.T, c Codec, sizes []int) (parts []Full, frames []*Frame, skips []int, contents []Content) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	no := 0
-	w, err := NewWriter(c, nil, func() string { no++; return Name("b", no, c) }, func(s Sealed) ([]byte, error) {
+	w, err := NewWriter(c, nil, func() string { no++; return Name("b", no, c) }, func(s Full) ([]byte, error) {
 		parts = append(parts, s)
 		return nil, nil
 	})
@@ -60,7 +60,7 @@ func TestFramesGiveBackTheirContent(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, f := range frames {
-			f.Wait()
+			<-f.Sealed()
 			stored := body[f.Part][f.Off:][:f.Size]
 			if Sum(stored) != f.SHA256 {
 				t.Fatalf("%s: frame of member %d has another hash", c, i)

@@ -21,8 +21,8 @@ const pageSize = 8192
 // concurrent use.
 type Writer struct {
 	enc  *Encoder
-	next func() string                // names the next part
-	emit func(Sealed) ([]byte, error) // takes a full part, gives an empty buffer to go on with
+	next func() string              // names the next part
+	emit func(Full) ([]byte, error) // takes a full part, gives an empty buffer to go on with
 
 	name   string
 	buf    []byte // the part so far
@@ -37,7 +37,7 @@ type Writer struct {
 
 // NewWriter returns a writer of parts compressed with c. next names each part as it is begun; emit
 // is given each full part and returns a buffer for the next one.
-func NewWriter(c Codec, buf []byte, next func() string, emit func(Sealed) ([]byte, error)) (*Writer, error) {
+func NewWriter(c Codec, buf []byte, next func() string, emit func(Full) ([]byte, error)) (*Writer, error) {
 	enc, err := NewEncoder(c)
 	if err != nil {
 		return nil, fmt.Errorf("set up compression %s: %w", c, err)
@@ -156,7 +156,7 @@ func (w *Writer) finish() error {
 	}
 	index := Sum(buf[off:])
 	buf = appendTrailer(buf, int64(off), len(buf)-off, index)
-	next, err := w.emit(Sealed{Name: w.name, Body: buf, Index: index, Raw: w.bytes, Frames: w.frames})
+	next, err := w.emit(Full{Name: w.name, Body: buf, Index: index, Raw: w.bytes, Frames: w.frames})
 	if err != nil {
 		return err
 	}

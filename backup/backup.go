@@ -1,0 +1,30 @@
+// Package backup takes base backups of a running PostgreSQL and restores them: it plans, runs the workers,
+// and puts together what the packages below it know (cluster: PostgreSQL; part and manifest: the format;
+// catalog and walstore: what is in the repository). It refuses flags, printing and object keys.
+package backup
+
+import (
+	"errors"
+	"sync/atomic"
+)
+
+// Progress counts what has been done so far; anybody may read it at any time.
+type Progress struct {
+	Files  atomic.Int64 // written to the manifest, or restored
+	Bytes  atomic.Int64 // of file content
+	Stored atomic.Int64 // bytes sent to the storage, or fetched from it
+
+	TotalFiles atomic.Int64 // what there will be in the end; 0 while it is not known
+	TotalBytes atomic.Int64
+}
+
+var (
+	// ErrServer says that PostgreSQL, as it is set up or as it answered, does not allow a backup.
+	ErrServer = errors.New("PostgreSQL does not allow a backup")
+	// ErrIncarnation says that the catalog is of another PostgreSQL cluster.
+	ErrIncarnation = errors.New("the catalog is of another cluster")
+	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.
+	ErrWALMissing = errors.New("WAL that the backup needs is not in the repository")
+	// ErrTarget says that the place to restore to cannot be used.
+	ErrTarget = errors.New("cannot restore there")
+)

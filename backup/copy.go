@@ -1,0 +1,277 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+)
+
+// settled is how old a file's ctime has to be when it is read, so that a later change is sure to show in
+// it: the clocks of file systems tick in steps of up to two seconds.
+const settled = 2 * time.Second
+
+// copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest. done
+// ends the watch over the session, which has served its purpose then.
+func (p *push) copy(ctx context.Context, done func()) error {
+	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.Progress)
+	l, err := newLister(p)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	writers, err := u.writers(p.Workers)
+	if err != nil {
+		return err
+	}
+	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, warn: p.warn}
+	if p.info.DataChecksums {
+		c.verify = p.start.LSN
+	}
+	c.emit = func(f *manifest.File) error { u.refer(f); return l.add(f) }
+	pk := newPacker(u.ctx, writers, c)
+	err = p.pack(u.ctx, pk, l, done)
+	if e := pk.close(); e != nil {
+		err = e // pack only saw what follows from it
+	}
+	if e := u.wait(); e != nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	p.damage(pk.damaged)
+	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Bytes.Load()
+	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
+		p.backup.Parts = append(p.backup.Parts, *u.parts[name])
+	}
+	if p.backup.Manifest, err = l.store(ctx, p); err != nil {
+		return err
+	}
+	p.backup.Stored = p.Progress.Stored.Load()
+	return nil
+}
+
+// pack gives all files to the packer, in the manifest's order.
+func (p *push) pack(ctx context.Context, pk *packer, l *lister, done func()) error {
+	root, err := os.Stat(p.PGDATA)
+	if err != nil {
+		return err
+	}
+	st := root.Sys().(*syscall.Stat_t)
+	dir := manifest.File{Type: manifest.TypeDir, Mode: manifest.Mode(root.Mode().Perm()), UID: int(st.Uid), GID: int(st.Gid), Mtime: root.ModTime().UTC()}
+	if err := pk.add(cluster.Entry{Path: manifest.Root}, dir, nil); err != nil {
+		return err
+	}
+	for e, err := range cluster.Walk(p.PGDATA, p.walkOptions(p.warn)) {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := pk.add(e, describe(e, time.Now()), nil); err != nil {
+			return err
+		}
+	}
+	if err := pk.drain(); err != nil {
+		return err
+	}
+	return p.tail(ctx, pk, l, dir, done)
+}
+
+func (p *push) walkOptions(warn func(path, reason string)) cluster.WalkOptions {
+	return cluster.WalkOptions{Major: p.info.Major(), CatalogVersion: p.control.CatalogVersion, StatsTempDir: p.info.StatsTempDirectory, Warn: warn}
+}
+
+// describe turns a directory entry into a manifest line.
+func describe(e cluster.Entry, now time.Time) manifest.File {
+	f := manifest.File{Mode: manifest.Mode(e.Mode.Perm()), UID: e.UID, GID: e.GID, Mtime: e.Mtime.UTC()}
+	f.SetLink(e.Link)
+	switch e.Type {
+	case cluster.TypeDir:
+		f.Type = manifest.TypeDir
+	case cluster.TypeFile:
+		f.Type, f.Size = manifest.TypeFile, e.Size
+		f.Ctime, f.Ino, f.Dev = e.Ctime.UTC(), e.Ino, e.Dev
+		f.Hot = now.Sub(e.Ctime) < settled
+	default:
+		f.Type, f.Mode = manifest.TypeLink, 0
+	}
+	return f
+}
+
+// tail ends the backup in PostgreSQL and adds the files that are made or read last.
+func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.File, done func()) error {
+	// pg_control is read after all other files: on recovery its checkpoint and minimum recovery point
+	// must not be older than what is in them.
+	_, control, err := cluster.ReadControl(p.PGDATA)
+	if err != nil {
+		return err
+	}
+	done()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if p.stop, err = p.Session.Stop(ctx); err != nil {
+		return err
+	}
+	if p.stop.Timeline != p.start.Timeline {
+		return fmt.Errorf("%w: it went from timeline %d to %d during the backup", ErrServer, p.start.Timeline, p.stop.Timeline)
+	}
+	p.describeWAL()
+	now := time.Now().UTC()
+	add := func(path string, data io.ReaderAt, size int64) error {
+		f := manifest.File{Type: manifest.TypeFile, Mode: like.Mode & 0o660, UID: like.UID, GID: like.GID, Mtime: now, Size: size}
+		return pk.add(cluster.Entry{Path: path}, f, data)
+	}
+	if err := add("backup_label", bytes.NewReader(p.stop.Label), int64(len(p.stop.Label))); err != nil {
+		return err
+	}
+	if n := len(p.stop.TablespaceMap); n > 0 {
+		if err := add("tablespace_map", bytes.NewReader(p.stop.TablespaceMap), int64(n)); err != nil {
+			return err
+		}
+	}
+	if l.native != nil {
+		if err := pk.drain(); err != nil {
+			return err
+		}
+		size, err := l.endNative(now, control, p)
+		if err != nil {
+			return err
+		}
+		if err := add("backup_manifest", l.nativeSpool, size); err != nil {
+			return err
+		}
+	}
+	return add("global/pg_control", bytes.NewReader(control), int64(len(control)))
+}
+
+// describeWAL enters where the backup begins and ends in the WAL.
+func (p *push) describeWAL() {
+	b, size := &p.backup, p.info.SegmentSize
+	first, last := p.walRange()
+	b.Consistent = p.stop.Time.UTC()
+	b.Timeline, b.StartLSN, b.StopLSN = p.start.Timeline, p.start.LSN, p.stop.LSN
+	b.FirstWAL, b.LastWAL = first.Name(size), last.Name(size)
+}
+
+// lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Both go to
+// spool files without a name, so that memory does not grow with the number of files.
+type lister struct {
+	spool       *os.File
+	sum         hash.Hash
+	manifest    *manifest.Writer
+	nativeSpool *os.File
+	native      *cluster.ManifestWriter // nil before PostgreSQL 13
+	crc         uint32                  // of the file whose lines are coming
+	files       int64
+	bytes       int64
+}
+
+func newLister(p *push) (l *lister, err error) {
+	l = &lister{sum: sha256.New()}
+	if l.spool, err = spool(); err != nil {
+		return nil, err
+	}
+	if l.nativeSpool, err = spool(); err != nil {
+		return nil, err
+	}
+	if l.manifest, err = manifest.NewWriter(io.MultiWriter(l.spool, l.sum), p.backup.ID); err != nil {
+		return nil, err
+	}
+	switch major := p.info.Major(); {
+	case major >= 17:
+		l.native = cluster.NewManifestWriter(l.nativeSpool, 2, p.info.SystemID)
+	case major >= 13:
+		l.native = cluster.NewManifestWriter(l.nativeSpool, 1, p.info.SystemID)
+	}
+	return l, nil
+}
+
+// spool is a temporary file that vanishes with the process.
+func spool() (*os.File, error) {
+	f, err := os.CreateTemp("", "pgobj-spool-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a spool file (TMPDIR names the folder): %w", err)
+	}
+	return f, os.Remove(f.Name())
+}
+
+func (l *lister) close() {
+	l.spool.Close()
+	l.nativeSpool.Close()
+}
+
+// add writes one line.
+func (l *lister) add(f *manifest.File) error {
+	if err := l.manifest.Add(f); err != nil {
+		return fmt.Errorf("write the manifest: %w", err)
+	}
+	if f.Type != manifest.TypeFile {
+		return nil
+	}
+	if f.At == 0 {
+		l.files++
+		l.bytes += f.Size
+		l.crc = 0
+	}
+	at := f.At
+	for _, c := range f.Chunks {
+		n := min(part.ChunkSize, f.Size-at)
+		l.crc = combineCRC(l.crc, uint32(c.CRC32C), n)
+		at += n
+	}
+	path := f.RawPath()
+	if l.native == nil || at < f.Size || path == "backup_manifest" || path == controlPath {
+		return nil // pg_control is in it already: see endNative
+	}
+	return l.native.File(path, f.Size, f.Mtime, l.crc)
+}
+
+const controlPath = "global/pg_control"
+
+// endNative completes backup_manifest and returns its size. The file's content is in it before pg_control
+// is added, as pg_control is the last file of all.
+func (l *lister) endNative(now time.Time, control []byte, p *push) (int64, error) {
+	if err := l.native.File(controlPath, int64(len(control)), now, checksum(control)); err != nil {
+		return 0, err
+	}
+	if err := l.native.WALRange(p.start.Timeline, p.start.LSN, p.stop.LSN); err != nil {
+		return 0, err
+	}
+	if err := l.native.Close(); err != nil {
+		return 0, fmt.Errorf("write backup_manifest: %w", err)
+	}
+	return l.nativeSpool.Seek(0, io.SeekCurrent)
+}
+
+// store puts the manifest into the repository.
+func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
+	if err := l.manifest.Close(); err != nil {
+		return catalog.Object{}, fmt.Errorf("write the manifest: %w", err)
+	}
+	size, err := l.spool.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return catalog.Object{}, err
+	}
+	if err := p.Store.Put(ctx, catalog.ManifestKey(p.backup.ID), l.spool, size); err != nil {
+		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)
+	}
+	p.Progress.Stored.Add(size)
+	return catalog.Object{Size: size, SHA256: hex.EncodeToString(l.sum.Sum(nil))}, nil
+}

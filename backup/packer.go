@@ -1,0 +1,235 @@
+package backup
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// maxPending bounds what waits between reading and the manifest, in files and chunks: some 10 MB, however
+// many files there are.
+const maxPending = 16384
+
+// packer turns files into parts and manifest lines. Files are given to add in the manifest's order; workers
+// read, hash, compress and pack their chunks at the same time, in any order; collect writes the lines in
+// the order of add, each as soon as all its frames are sealed.
+type packer struct {
+	packerConfig
+	group *errgroup.Group
+	ctx   context.Context
+	tasks chan task
+	lines chan *line
+	room  *semaphore.Weighted // what lines may still be added to those that wait
+
+	// A line waits for frames that are open for more small files. While pressed, somebody waits for the
+	// lines, so a worker that has nothing to do seals its frame; wake makes it look.
+	pressed atomic.Bool
+	wake    []chan struct{}
+
+	mu      sync.Mutex
+	damaged map[string][]uint32 // blocks by path
+}
+
+type packerConfig struct {
+	fileBlocks uint32 // blocks in one file of a relation
+	pageSize   int
+	verify     segment.LSN // start of the backup, to verify page checksums; 0: the cluster has none
+	progress   *Progress
+	warn       func(path, reason string)
+	emit       func(*manifest.File) error // takes the lines, in order, from one goroutine
+}
+
+// line is one manifest line in the making.
+type line struct {
+	file   manifest.File
+	chunks []chunk
+	src    *source
+	left   atomic.Int64  // chunks that are not packed yet
+	packed chan struct{} // closed when left is 0
+}
+
+func (l *line) weight() int64 { return 1 + int64(len(l.chunks)) }
+
+// chunk is where a worker has put a chunk.
+type chunk struct {
+	sha   part.Hash
+	crc   uint32
+	len   int
+	frame *part.Frame
+	skip  int
+}
+
+// task is one chunk to pack.
+type task struct {
+	line *line
+	i    int
+}
+
+func newPacker(ctx context.Context, writers []*part.Writer, c packerConfig) *packer {
+	p := &packer{
+		packerConfig: c, tasks: make(chan task, 4*len(writers)), lines: make(chan *line, maxPending),
+		room: semaphore.NewWeighted(maxPending), damaged: map[string][]uint32{},
+	}
+	p.group, p.ctx = errgroup.WithContext(ctx)
+	for _, w := range writers {
+		wake := make(chan struct{}, 1)
+		p.wake = append(p.wake, wake)
+		p.group.Go(func() error { return p.work(w, wake) })
+	}
+	p.group.Go(p.collect)
+	return p
+}
+
+// add gives an entry to the packer; data is a file's content when it is not to be read from e.Source.
+func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
+	f.SetPath(e.Path)
+	if f.Type != manifest.TypeFile {
+		return p.submit(&line{file: f})
+	}
+	chunks := (f.Size + part.ChunkSize - 1) / part.ChunkSize
+	src := &source{entry: e, data: data}
+	src.left.Store(chunks)
+	for first := int64(0); first == 0 || first < chunks; first += manifest.MaxFileChunks {
+		f.At = first * part.ChunkSize
+		l := &line{file: f, chunks: make([]chunk, min(chunks-first, manifest.MaxFileChunks)), src: src}
+		if err := p.submit(l); err != nil {
+			return err
+		}
+		for i := range l.chunks {
+			select {
+			case p.tasks <- task{l, i}:
+			case <-p.ctx.Done():
+				return context.Cause(p.ctx)
+			}
+		}
+	}
+	return nil
+}
+
+// submit puts a line into the queue of those that collect writes.
+func (p *packer) submit(l *line) error {
+	l.packed = make(chan struct{})
+	l.left.Store(int64(len(l.chunks)))
+	if len(l.chunks) == 0 {
+		close(l.packed)
+	}
+	if !p.room.TryAcquire(l.weight()) {
+		if err := p.acquire(l.weight()); err != nil {
+			return err
+		}
+	}
+	p.lines <- l // has room for as many as the semaphore admits
+	return nil
+}
+
+// drain waits until everything that was added is written.
+func (p *packer) drain() error {
+	if err := p.acquire(maxPending); err != nil {
+		return err
+	}
+	p.room.Release(maxPending)
+	return nil
+}
+
+// acquire waits until that much of the lines before is written.
+func (p *packer) acquire(weight int64) error {
+	p.pressed.Store(true)
+	defer p.pressed.Store(false)
+	for _, w := range p.wake {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+	if p.room.Acquire(p.ctx, weight) != nil {
+		return context.Cause(p.ctx)
+	}
+	return nil
+}
+
+// close ends the workers, which hand over their last parts, waits until every line is written, and
+// returns the first error of all.
+func (p *packer) close() error {
+	close(p.tasks)
+	close(p.lines)
+	return p.group.Wait()
+}
+
+// work is one worker: it packs chunks until there are no more, then hands over its last part.
+func (p *packer) work(w *part.Writer, wake <-chan struct{}) error {
+	buf := make([]byte, part.ChunkSize)
+	for {
+		var t task
+		var more bool
+		select {
+		case t, more = <-p.tasks:
+		default:
+			if p.pressed.Load() {
+				if err := w.Seal(); err != nil {
+					return err
+				}
+			}
+			select {
+			case t, more = <-p.tasks:
+			case <-wake:
+				continue
+			case <-p.ctx.Done():
+				return context.Cause(p.ctx)
+			}
+		}
+		if !more {
+			return w.Close()
+		}
+		if err := p.pack(w, t, buf); err != nil {
+			return err
+		}
+		if t.line.left.Add(-1) == 0 {
+			close(t.line.packed)
+		}
+	}
+}
+
+// collect writes the lines in order.
+func (p *packer) collect() error {
+	for l := range p.lines {
+		select {
+		case <-l.packed:
+		case <-p.ctx.Done():
+			return context.Cause(p.ctx)
+		}
+		if l.src == nil || !l.src.gone.Load() {
+			if err := p.write(l); err != nil {
+				return err
+			}
+		}
+		p.room.Release(l.weight())
+	}
+	return nil
+}
+
+func (p *packer) write(l *line) error {
+	for i, c := range l.chunks {
+		select {
+		case <-c.frame.Sealed():
+		case <-p.ctx.Done():
+			return context.Cause(p.ctx)
+		}
+		l.file.Chunks = append(l.file.Chunks, manifest.Chunk{SHA256: c.sha, CRC32C: manifest.CRC(c.crc), Extents: []manifest.Extent{{
+			At: l.file.At + int64(i)*part.ChunkSize, Len: c.len,
+			Part: c.frame.Part, Off: c.frame.Off, Size: c.frame.Size, SHA256: c.frame.SHA256, Skip: c.skip,
+		}}})
+	}
+	if l.file.Type == manifest.TypeFile && l.file.At == 0 {
+		p.progress.Files.Add(1)
+	}
+	return p.emit(&l.file)
+}

@@ -1,0 +1,306 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// PushRequest says which backup to take.
+type PushRequest struct {
+	Store          storage.Store // rooted at the server's folder
+	Catalog        *catalog.Catalog
+	Session        *cluster.Session
+	PGDATA         string // empty: where the server says that it is
+	Codec          part.Codec
+	Workers        int
+	Spread         bool // wait for a spread checkpoint instead of an immediate one
+	Label          string
+	NewIncarnation bool          // accept another system identifier than the catalog's last one
+	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived
+	Tool           string        // version of pgobj, for the catalog
+	Progress       *Progress
+	Log            *slog.Logger
+}
+
+// push is a backup in the making.
+type push struct {
+	PushRequest
+	info    cluster.Info
+	control cluster.Control
+	state   *catalog.State
+	backup  catalog.Backup
+	start   cluster.StartPoint
+	stop    cluster.StopPoint
+	warning sync.Mutex // workers warn too
+}
+
+// Push takes a base backup and returns what the catalog then says of it. When it fails, no backup has been
+// added, and older ones are as they were.
+func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
+	p := &push{PushRequest: r}
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.begin(ctx); err != nil {
+		return nil, err
+	}
+	err := p.run(ctx)
+	if err != nil {
+		p.abort(ctx, err)
+		return nil, fmt.Errorf("backup %s: %w", p.backup.ID, err)
+	}
+	return &p.backup, nil
+}
+
+// check asks all that can be known before any work is done.
+func (p *push) check(ctx context.Context) (err error) {
+	if p.info, err = p.Session.Info(ctx); err != nil {
+		return err
+	}
+	i := p.info
+	if p.PGDATA == "" {
+		p.PGDATA = i.DataDirectory
+	}
+	if p.PGDATA == "" {
+		return fmt.Errorf("%w: the role may not see data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", ErrServer)
+	}
+	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
+		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
+	}
+	if p.control, _, err = cluster.ReadControl(p.PGDATA); err != nil {
+		return err
+	}
+	switch {
+	case p.control.SystemID != i.SystemID:
+		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, the server that answered is %d", ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
+	case i.InRecovery:
+		return fmt.Errorf("%w: the server is a standby, of which this version takes no backups: run backup-push on the primary", ErrServer)
+	case i.WALLevel == "minimal":
+		return fmt.Errorf("%w: wal_level is minimal: set it to replica, set archive_mode and archive_command, and restart the server", ErrServer)
+	case i.ArchiveMode == "off":
+		return fmt.Errorf("%w: archive_mode is off, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server", ErrServer)
+	case i.ArchiveCommand == "" && i.ArchiveLibrary == "":
+		return fmt.Errorf("%w: archive_command is empty (or the role may not see it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", ErrServer)
+	}
+	return nil
+}
+
+// begin enters the backup in the catalog.
+func (p *push) begin(ctx context.Context) (err error) {
+	if p.state, err = p.Catalog.Load(ctx); err != nil {
+		return err
+	}
+	if err := p.incarnation(ctx); err != nil {
+		return err
+	}
+	started := time.Now().UTC()
+	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
+		for p.backup.ID == "" || s.Entry(p.backup.ID) != nil {
+			var random [2]byte
+			rand.Read(random[:])
+			p.backup.ID = catalog.NewID(started, random)
+		}
+		return catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: p.backup.ID, SystemID: p.info.SystemID}}, nil
+	})
+	if err != nil {
+		return err
+	}
+	b := &p.backup
+	b.Started, b.Label = started, p.Label
+	b.SystemID, b.PGVersion, b.PGVersionText, b.SegmentSize = p.info.SystemID, p.info.VersionNum, p.info.Version, int64(p.info.SegmentSize)
+	b.CatalogVersion, b.Checksums, b.From, b.PGDATA, b.Tool = p.control.CatalogVersion, p.info.DataChecksums, "primary", p.PGDATA, p.Tool
+	b.Compression = p.Codec.String()
+	b.Owner = owner(p.PGDATA)
+	b.Host, err = os.Hostname()
+	for _, t := range p.info.Tablespaces {
+		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
+	}
+	return err
+}
+
+// incarnation enters the cluster in the catalog when it is new there. Another system identifier is
+// what pg_upgrade leaves; without a newer major version it is rather a second cluster whose owner forgot
+// --server, and mixing the two is refused.
+func (p *push) incarnation(ctx context.Context) (err error) {
+	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
+		this := catalog.Server{SystemID: p.info.SystemID, PGVersion: p.info.VersionNum, SegmentSize: p.info.SegmentSize}
+		if n := len(s.Servers); n > 0 {
+			last := s.Servers[n-1]
+			if last == this {
+				return catalog.Record{}, errNothing
+			}
+			if last.SystemID != this.SystemID && last.PGVersion/10000 >= this.PGVersion/10000 && !p.NewIncarnation {
+				return catalog.Record{}, fmt.Errorf("%w: its backups are of system identifier %d, this server is %d; another server needs a --server name of its own; after initdb on purpose, give --new-incarnation once", ErrIncarnation, last.SystemID, this.SystemID)
+			}
+		}
+		return catalog.Record{Type: "server", Server: &this}, nil
+	})
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	return err
+}
+
+// errNothing tells Append that there is nothing to add.
+var errNothing = errors.New("nothing to add")
+
+// run copies the cluster between start and stop of the backup, and commits it.
+func (p *push) run(ctx context.Context) error {
+	p.configFiles()
+	p.Log.Info("backup starts: waiting for a checkpoint", "backup", p.backup.ID, "pgdata", p.PGDATA, "postgresql", p.info.Version)
+	var err error
+	if p.start, err = p.Session.Start(ctx, "pgobj "+p.backup.ID, !p.Spread); err != nil {
+		return err
+	}
+	watched, done := p.Session.Watch(ctx)
+	defer done()
+	err = p.copy(watched, done)
+	if cause := context.Cause(watched); err != nil && ctx.Err() == nil && cause != nil && !errors.Is(err, cause) {
+		err = cause // the session was lost: what failed after it only follows
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.waitForWAL(ctx); err != nil {
+		return err
+	}
+	return p.commit(ctx)
+}
+
+func (p *push) commit(ctx context.Context) error {
+	b := &p.backup
+	b.Finished = time.Now().UTC()
+	hash, err := p.Catalog.PutBackup(ctx, b)
+	if err != nil {
+		return err
+	}
+	parts, err := partNumbers(b.Parts)
+	if err != nil {
+		return err
+	}
+	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
+		return catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}}, s.CheckCommit(b.ID, parts)
+	})
+	return err
+}
+
+func partNumbers(parts []catalog.Part) (map[string][]int, error) {
+	numbers := map[string][]int{}
+	for _, p := range parts {
+		backup, no, err := part.ParseName(p.Name)
+		if err != nil {
+			return nil, err
+		}
+		numbers[backup] = append(numbers[backup], no)
+	}
+	return numbers, nil
+}
+
+// abort notes in the catalog that the backup will not come. It is a courtesy: without it the backup stays
+// "running" there, which nobody waits for.
+func (p *push) abort(ctx context.Context, cause error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	_, err := p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
+		if e := s.Entry(p.backup.ID); e != nil && e.Status != catalog.Running {
+			return catalog.Record{}, errNothing
+		}
+		return catalog.Record{Type: "abort", Abort: &catalog.Abort{Backup: p.backup.ID, Reason: cause.Error()}}, nil
+	})
+	if err != nil && !errors.Is(err, errNothing) {
+		p.Log.Warn("the catalog could not be told that the backup failed", "backup", p.backup.ID, "error", err)
+	}
+}
+
+// configFiles reads the configuration that lies outside of PGDATA.
+func (p *push) configFiles() {
+	for _, path := range p.info.ConfigFiles {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil && strings.HasPrefix(real, p.PGDATA+string(filepath.Separator)) {
+			continue
+		}
+		var data []byte
+		if err == nil {
+			data, err = readLimited(real, 1<<20)
+		}
+		if err != nil {
+			p.warn(path, fmt.Sprintf("configuration file is not in the backup: %v", err))
+			continue
+		}
+		p.backup.ConfigFiles = append(p.backup.ConfigFiles, catalog.ConfigFile{Path: path, Content: data})
+	}
+}
+
+func readLimited(path string, limit int64) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > limit {
+		return nil, fmt.Errorf("it is no regular file of at most %d bytes", limit)
+	}
+	return os.ReadFile(path)
+}
+
+// warn tells the user once and keeps the warning with the backup.
+func (p *push) warn(path, reason string) {
+	p.Log.Warn(reason, "path", path)
+	p.warning.Lock()
+	defer p.warning.Unlock()
+	if len(p.backup.Warnings) < 1000 {
+		p.backup.Warnings = append(p.backup.Warnings, path+": "+reason)
+	}
+}
+
+// damage enters what the page checksums told.
+func (p *push) damage(found map[string][]uint32) {
+	for _, path := range slices.Sorted(maps.Keys(found)) {
+		blocks := slices.Sorted(slices.Values(found[path]))
+		p.backup.Damaged = append(p.backup.Damaged, catalog.Damaged{Path: path, Blocks: blocks})
+		p.backup.DamagedPages += int64(len(blocks))
+	}
+}
+
+// walRange names the first and last WAL segment that the backup needs.
+func (p *push) walRange() (first, last segment.Segment) {
+	return segment.At(p.start.Timeline, p.start.LSN, p.info.SegmentSize), segment.Before(p.stop.Timeline, p.stop.LSN, p.info.SegmentSize)
+}
+
+// owner is the user and group of a folder, by name where there is one.
+func owner(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	uid, gid := strconv.Itoa(int(sys.Uid)), strconv.Itoa(int(sys.Gid))
+	if u, err := user.LookupId(uid); err == nil {
+		uid = u.Username
+	}
+	if g, err := user.LookupGroupId(gid); err == nil {
+		gid = g.Name
+	}
+	return uid + ":" + gid
+}

@@ -1,0 +1,108 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/part"
+)
+
+// source is a file whose chunks several workers read: opened by the first, closed after the last one.
+type source struct {
+	entry cluster.Entry
+	data  io.ReaderAt // preset for content that is not in entry.Source
+	once  sync.Once
+	file  *os.File
+	err   error
+	gone  atomic.Bool  // it was dropped between the walk and here
+	left  atomic.Int64 // chunks that are still to be read
+}
+
+func (s *source) open() {
+	if s.data != nil {
+		return
+	}
+	s.file, s.err = os.Open(s.entry.Source)
+	if errors.Is(s.err, fs.ErrNotExist) {
+		s.gone.Store(true)
+	}
+	s.data = s.file
+}
+
+// read fills data from offset at. A file that shrank meanwhile gives zeros for what is gone, as in
+// pg_basebackup: replay of the WAL truncates it again.
+func (s *source) read(data []byte, at int64) error {
+	s.once.Do(s.open)
+	if s.err != nil {
+		return s.err
+	}
+	n, err := s.data.ReadAt(data, at)
+	if err == io.EOF {
+		clear(data[n:])
+		err = nil
+	}
+	return err
+}
+
+// done is called once for each chunk.
+func (s *source) done() {
+	if s.left.Add(-1) == 0 && s.file != nil {
+		s.file.Close() // it was only read
+	}
+}
+
+// pack reads one chunk, into buf, and puts it into the worker's part.
+func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
+	src, f := t.line.src, &t.line.file
+	defer src.done()
+	at := f.At + int64(t.i)*part.ChunkSize
+	data := buf[:min(part.ChunkSize, f.Size-at)]
+	err := src.read(data, at)
+	if src.gone.Load() {
+		return nil // replay does not need it either
+	}
+	if err == nil && src.entry.Relation && p.verify != 0 {
+		err = p.verifyPages(src, data, at)
+	}
+	if err != nil {
+		return fmt.Errorf("read %q: %w", src.entry.Source, err)
+	}
+	c := chunk{sha: part.Sum(data), crc: checksum(data), len: len(data)}
+	c.frame, c.skip, err = w.Add(part.Content{
+		Path: src.entry.Path, At: at, Data: data, SHA256: c.sha, Whole: int64(len(data)) == f.Size, Relation: src.entry.Relation,
+		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
+	})
+	t.line.chunks[t.i] = c
+	p.progress.Bytes.Add(int64(len(data)))
+	return err
+}
+
+// verifyPages notes the pages of data whose checksum does not hold and that replay will not write anew.
+// A page that a running write tore reads differently the second time: then it is no damage.
+func (p *packer) verifyPages(src *source, data []byte, at int64) error {
+	first := src.entry.Segno*p.fileBlocks + uint32(at/int64(p.pageSize))
+	var bad []uint32
+	for _, block := range cluster.VerifyPages(data, first, p.pageSize, p.verify) {
+		off := int(block-first) * p.pageSize
+		page := data[off : off+p.pageSize]
+		if err := src.read(page, at+int64(off)); err != nil {
+			return err
+		}
+		if len(cluster.VerifyPages(page, block, p.pageSize, p.verify)) > 0 {
+			bad = append(bad, block)
+		}
+	}
+	if bad != nil {
+		p.mu.Lock()
+		p.damaged[src.entry.Path] = append(p.damaged[src.entry.Path], bad...)
+		p.mu.Unlock()
+		p.warn(src.entry.Path, fmt.Sprintf("page checksum does not hold in block(s) %v", bad))
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
+)
+
+const (
+	// window is how many extents are planned at a time: 8 GiB of large files. Within it every part is
+	// read in order and once; its size, not the database's, is what a restore needs in memory.
+	window = 8192
+	// joinGap is how many unneeded bytes are rather read than asked around: less than the latency of
+	// one more request costs.
+	joinGap = 256 << 10
+	// maxRange bounds one request, so that workers get about the same amount of work.
+	maxRange = 8 << 20
+)
+
+// unpacker writes the files of a manifest into a target.
+type unpacker struct {
+	store    storage.Store
+	target   *target
+	progress *Progress
+	group    *errgroup.Group
+	ctx      context.Context
+	jobs     chan job
+	pending  []want
+}
+
+// job is one range of a part, or a file without content.
+type job struct {
+	part  string
+	wants []want // by offset; several may want the same frame
+	empty *output
+}
+
+// want is an extent and the file that it belongs to.
+type want struct {
+	manifest.Extent
+	file *output
+}
+
+// output is a file that several workers write: opened by the first, completed by the last.
+type output struct {
+	path  string
+	mode  fs.FileMode
+	mtime time.Time
+	once  sync.Once
+	file  *os.File
+	err   error
+	left  atomic.Int64 // extents still to be written, and one for the plan that is not complete
+}
+
+func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers)}
+	u.group, u.ctx = errgroup.WithContext(ctx)
+	for range workers {
+		u.group.Go(u.work)
+	}
+	return u
+}
+
+// unpack restores everything that the manifest lists, and returns when all of it is written and fsynced.
+func (u *unpacker) unpack(m *manifest.Reader) error {
+	err := u.plan(m)
+	close(u.jobs)
+	if e := u.group.Wait(); e != nil {
+		return e // plan only saw what follows from it
+	}
+	return err
+}
+
+// plan reads the manifest, makes folders and links, and hands out the rest window by window.
+func (u *unpacker) plan(m *manifest.Reader) error {
+	var out *output
+	for {
+		f, err := m.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case f.Type == manifest.TypeDir:
+			err = u.target.mkdir(f)
+		case f.Type == manifest.TypeLink:
+			err = u.target.link(f)
+		default:
+			if f.At == 0 {
+				u.planned(out)
+				out = &output{path: f.RawPath(), mode: fs.FileMode(f.Mode), mtime: f.Mtime}
+				out.left.Store(1)
+			}
+			err = u.extents(f, out)
+		}
+		if err != nil {
+			return fmt.Errorf("restore %q: %w", f.RawPath(), err)
+		}
+	}
+	u.planned(out)
+	return u.flush()
+}
+
+// planned says that no more extents of the file will come.
+func (u *unpacker) planned(o *output) {
+	if o != nil {
+		u.send(job{empty: o})
+	}
+}
+
+func (u *unpacker) extents(f *manifest.File, o *output) error {
+	for _, c := range f.Chunks {
+		for _, x := range c.Extents {
+			o.left.Add(1)
+			u.pending = append(u.pending, want{x, o})
+		}
+	}
+	if len(u.pending) < window {
+		return nil
+	}
+	return u.flush()
+}
+
+// flush turns the extents of a window into requests.
+func (u *unpacker) flush() error {
+	w := u.pending
+	u.pending = nil // the jobs keep it
+	slices.SortFunc(w, func(a, b want) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.Off, b.Off)) })
+	for len(w) > 0 {
+		n, end := 1, w[0].Off+int64(w[0].Size)
+		for ; n < len(w); n++ {
+			next := w[n].Off + int64(w[n].Size)
+			if w[n].Part != w[0].Part || w[n].Off > end+joinGap || next-w[0].Off > maxRange {
+				break
+			}
+			end = max(end, next)
+		}
+		if err := u.send(job{part: w[0].Part, wants: w[:n]}); err != nil {
+			return err
+		}
+		w = w[n:]
+	}
+	return nil
+}
+
+func (u *unpacker) send(j job) error {
+	select {
+	case u.jobs <- j:
+		return nil
+	case <-u.ctx.Done():
+		return context.Cause(u.ctx)
+	}
+}
+
+// reader is what a worker keeps between jobs.
+type reader struct {
+	dec         *part.Decoder
+	stored, raw []byte
+}
+
+func (u *unpacker) work() error {
+	dec, err := part.NewDecoder()
+	if err != nil {
+		return err
+	}
+	r := &reader{dec: dec, raw: make([]byte, 0, part.MaxFrame)}
+	for j := range u.jobs {
+		if u.ctx.Err() != nil {
+			return context.Cause(u.ctx)
+		}
+		if j.empty != nil {
+			err = u.done(j.empty)
+		} else {
+			err = u.fetch(r, j)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch reads one range of a part and writes what it holds.
+func (u *unpacker) fetch(r *reader, j job) error {
+	codec, err := part.CodecOf(j.part)
+	if err != nil {
+		return err
+	}
+	last := j.wants[len(j.wants)-1]
+	at := j.wants[0].Off
+	body, err := u.store.Get(u.ctx, part.Key(j.part), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
+	if errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(j.part), err)
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for i, w := range j.wants {
+		if i == 0 || w.Off != j.wants[i-1].Off {
+			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
+				return err
+			}
+			at = w.Off + int64(w.Size)
+			u.progress.Stored.Add(int64(w.Size))
+		} else if w.Size != j.wants[i-1].Size || w.SHA256 != j.wants[i-1].SHA256 {
+			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
+		}
+		if w.Skip+w.Len > len(r.raw) {
+			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(j.part), w.Off)
+		}
+		if err := u.write(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
+			return fmt.Errorf("restore %q: %w", w.file.path, err)
+		}
+	}
+	return nil
+}
+
+// frame reads the next frame, skip bytes further on, checks and expands it.
+func (r *reader) frame(body io.Reader, codec part.Codec, x manifest.Extent, skip int64) error {
+	if skip < 0 {
+		return fmt.Errorf("%w: frames of part %s overlap at %d", manifest.ErrDamaged, x.Part, x.Off)
+	}
+	_, err := io.CopyN(io.Discard, body, skip)
+	if err == nil {
+		r.stored = slices.Grow(r.stored[:0], x.Size)[:x.Size]
+		_, err = io.ReadFull(body, r.stored)
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: part %s ends before byte %d", part.ErrDamaged, part.Key(x.Part), x.Off+int64(x.Size))
+	}
+	if err != nil {
+		return err
+	}
+	if part.Sum(r.stored) != x.SHA256 {
+		return fmt.Errorf("%w: part %s: the hash of the frame at %d does not match", part.ErrDamaged, part.Key(x.Part), x.Off)
+	}
+	if r.raw, err = r.dec.Decode(codec, r.raw[:0], r.stored, part.MaxFrame); err != nil {
+		return fmt.Errorf("%w: part %s: the frame at %d cannot be expanded: %w", part.ErrDamaged, part.Key(x.Part), x.Off, err)
+	}
+	return nil
+}
+
+func (u *unpacker) write(w want, data []byte) error {
+	o := w.file
+	if err := u.open(o); err != nil {
+		return err
+	}
+	if _, err := o.file.WriteAt(data, w.At); err != nil {
+		return err
+	}
+	u.progress.Bytes.Add(int64(len(data)))
+	return u.done(o)
+}
+
+func (u *unpacker) open(o *output) error {
+	o.once.Do(func() {
+		root, name := u.target.place(o.path)
+		o.file, o.err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	})
+	return o.err
+}
+
+// done is called for each extent written and once by the plan; the last call completes the file.
+func (u *unpacker) done(o *output) error {
+	if o.left.Add(-1) > 0 {
+		return nil
+	}
+	if err := u.open(o); err != nil { // it may have no content
+		return fmt.Errorf("restore %q: %w", o.path, err)
+	}
+	err := u.complete(o)
+	if e := o.file.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("restore %q: %w", o.path, err)
+	}
+	u.progress.Files.Add(1)
+	return nil
+}
+
+func (u *unpacker) complete(o *output) error {
+	if err := o.file.Chmod(o.mode); err != nil {
+		return err
+	}
+	if u.target.uid >= 0 {
+		if err := o.file.Chown(u.target.uid, u.target.gid); err != nil {
+			return err
+		}
+	}
+	root, name := u.target.place(o.path)
+	if err := root.Chtimes(name, o.mtime, o.mtime); err != nil {
+		return err
+	}
+	return o.file.Sync()
+}

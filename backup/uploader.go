@@ -1,0 +1,121 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+)
+
+// bufferSize is a part's buffer: a full part, the frame that filled it, and its index.
+const bufferSize = part.TargetSize + 2*part.MaxFrame + 1<<20
+
+// uploader stores parts while the workers pack the next ones. It owns the buffers, and so the memory of a
+// backup: each worker fills one while one of its parts is on the way.
+type uploader struct {
+	store    storage.Store
+	backup   string
+	codec    part.Codec
+	progress *Progress
+	group    *errgroup.Group
+	ctx      context.Context
+	buffers  chan []byte
+
+	mu    sync.Mutex
+	last  int                      // number of the newest part
+	parts map[string]*catalog.Part // by name
+}
+
+func newUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, progress *Progress) *uploader {
+	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, parts: map[string]*catalog.Part{}}
+	u.group, u.ctx = errgroup.WithContext(ctx)
+	u.buffers = make(chan []byte, 2*workers)
+	for range 2 * workers {
+		u.buffers <- nil // made when first used: a small backup needs only one
+	}
+	return u
+}
+
+// writers are the part writers of the workers.
+func (u *uploader) writers(n int) ([]*part.Writer, error) {
+	var out []*part.Writer
+	for range n {
+		buf, err := u.buffer()
+		if err != nil {
+			return nil, err
+		}
+		w, err := part.NewWriter(u.codec, buf, u.next, u.keep)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, w)
+	}
+	return out, nil
+}
+
+func (u *uploader) buffer() ([]byte, error) {
+	select {
+	case b := <-u.buffers:
+		if b == nil {
+			b = make([]byte, 0, bufferSize)
+		}
+		return b, nil
+	case <-u.ctx.Done():
+		return nil, context.Cause(u.ctx)
+	}
+}
+
+// next names a new part.
+func (u *uploader) next() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.last++
+	return part.Name(u.backup, u.last, u.codec)
+}
+
+// keep begins to store a full part and returns a buffer for the next one, as soon as there is one.
+func (u *uploader) keep(f part.Full) ([]byte, error) {
+	u.mu.Lock()
+	p := u.part(f.Name)
+	p.Size, p.Index = int64(len(f.Body)), f.Index.String()
+	u.mu.Unlock()
+	u.group.Go(func() error {
+		if err := u.store.Put(u.ctx, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body))); err != nil {
+			return fmt.Errorf("store part %s: %w", f.Name, err)
+		}
+		u.progress.Stored.Add(int64(len(f.Body)))
+		u.buffers <- f.Body
+		return nil
+	})
+	return u.buffer()
+}
+
+func (u *uploader) part(name string) *catalog.Part {
+	p := u.parts[name]
+	if p == nil {
+		p = &catalog.Part{Name: name}
+		u.parts[name] = p
+	}
+	return p
+}
+
+// refer counts what a manifest line refers to in each part.
+func (u *uploader) refer(f *manifest.File) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, c := range f.Chunks {
+		for _, x := range c.Extents {
+			u.part(x.Part).Live += int64(x.Len)
+		}
+	}
+}
+
+// wait returns when every part is stored.
+func (u *uploader) wait() error { return u.group.Wait() }

@@ -1,0 +1,58 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pgobj/pgobj/walstore"
+)
+
+const (
+	walPoll    = 250 * time.Millisecond // first pause between two looks; it grows to walPollMax
+	walSay     = 10 * time.Second       // how often the user is told what is awaited
+	walPollMax = 5 * time.Second
+)
+
+// waitForWAL returns when every segment from the backup's start to its stop is in the repository: without
+// them it is no backup. PostgreSQL's own wait would look at archive_command's word only, and wait for ever.
+func (p *push) waitForWAL(ctx context.Context) error {
+	first, last := p.walRange()
+	size := p.info.SegmentSize
+	begun, said, pause := time.Now(), time.Now(), walPoll
+	for {
+		missing, any, err := walstore.FirstMissing(ctx, p.Store, p.info.SystemID, first, last, size)
+		if err != nil || !any {
+			return err
+		}
+		first = missing // those before it are there
+		why := p.archiving(ctx)
+		if time.Since(begun) >= p.WALTimeout {
+			return fmt.Errorf("%w: segment %s did not arrive in %s\n%s", ErrWALMissing, missing.Name(size), p.WALTimeout, why)
+		}
+		if time.Since(said) >= walSay {
+			p.Log.Info("waiting for WAL to be archived", "segment", missing.Name(size), "last", last.Name(size), "waited", time.Since(begun).Round(time.Second), "archiver", why)
+			said = time.Now()
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		pause = min(pause*5/4, walPollMax)
+	}
+}
+
+// archiving says in words how PostgreSQL's archiver is doing.
+func (p *push) archiving(ctx context.Context) string {
+	a, err := p.Session.Archiver(ctx)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("the server does not say how its archiver is doing: %v", err)
+	case a.LastFailedAt.After(a.LastArchivedAt):
+		return fmt.Sprintf("archive_command failed for %s at %s (%d failures so far): the server's log says why", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
+	case a.LastArchived == "":
+		return "archive_command has not archived anything yet: is it pgobj wal-push, with this storage and server?"
+	}
+	return fmt.Sprintf("the server last archived %s at %s: if it is newer than the segment that is missing, archive_command writes to another storage or server name", a.LastArchived, stamp(a.LastArchivedAt))
+}

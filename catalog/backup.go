@@ -1,0 +1,123 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// Backup is backup.json: what a backup is, and which parts it refers to.
+type Backup struct {
+	Format  string `json:"format"` // "pgobj backup"
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	Summary
+	PGVersionText  string       `json:"pg_version_text"`
+	CatalogVersion uint32       `json:"catalog_version"` // of pg_control; tablespace folders carry it
+	SegmentSize    int64        `json:"wal_segment_size"`
+	From           string       `json:"from"` // "primary" or "standby"
+	Checksums      bool         `json:"data_checksums"`
+	PGDATA         string       `json:"pgdata"`
+	Host           string       `json:"host"`
+	Owner          string       `json:"owner"` // of PGDATA, as USER:GROUP
+	Tablespaces    []Tablespace `json:"tablespaces,omitempty"`
+	ConfigFiles    []ConfigFile `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
+	Damaged        []Damaged    `json:"damaged,omitempty"`
+	Warnings       []string     `json:"warnings,omitempty"`
+	Compression    string       `json:"compression"`
+	Read           int64        `json:"read"` // bytes read from data files
+	Manifest       Object       `json:"manifest"`
+	Parts          []Part       `json:"parts"`
+	Tool           string       `json:"tool"` // version of pgobj
+}
+
+// Tablespace is one that lies outside of PGDATA's folder tree or was linked into it.
+type Tablespace struct {
+	OID      uint32 `json:"oid"`
+	Name     string `json:"name"`
+	Location string `json:"location,omitempty"` // none for one in place
+}
+
+// ConfigFile is a configuration file from outside PGDATA (content in base64).
+type ConfigFile struct {
+	Path    string `json:"path"`
+	Content []byte `json:"content"`
+}
+
+// Damaged lists pages whose checksum does not hold.
+type Damaged struct {
+	Path   string   `json:"path"`
+	Blocks []uint32 `json:"blocks"` // numbers within the relation's fork
+}
+
+// Object is a stored object with its hash.
+type Object struct {
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// Part is one that the backup refers to.
+type Part struct {
+	Name  string `json:"name"` // BACKUP/NUMBER.EXT
+	Size  int64  `json:"size"`
+	Index string `json:"index_sha256"` // of the stored frame of its index
+	Live  int64  `json:"live"`         // bytes of content in it that this backup refers to
+}
+
+const backupFormat = "pgobj backup"
+
+// ManifestKey is the object that lists the files of a backup.
+func ManifestKey(id string) string { return "backups/" + id + "/manifest.jsonl.zst" }
+
+func backupKey(id string) string { return "backups/" + id + "/backup.json" }
+
+// PutBackup stores backup.json and returns its hash, for the commit.
+func (c *Catalog) PutBackup(ctx context.Context, b *Backup) (string, error) {
+	b.Format, b.Version = backupFormat, Version
+	data, err := json.MarshalIndent(b, "", " ")
+	if err != nil {
+		return "", fmt.Errorf("encode %s: %w", backupKey(b.ID), err)
+	}
+	if err := c.store.Put(ctx, backupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+		return "", fmt.Errorf("write description of backup %s: %w", b.ID, err)
+	}
+	return sum(data), nil
+}
+
+// Backup reads the backup.json of a complete backup and checks it against the log.
+func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
+	if e.Commit == nil {
+		return nil, fmt.Errorf("backup %s was never committed", e.ID)
+	}
+	data, err := storage.ReadAll(ctx, c.store, backupKey(e.ID), maxObject)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, backupKey(e.ID))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read description of backup %s: %w", e.ID, err)
+	}
+	if sum(data) != e.Commit.SHA256 {
+		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, backupKey(e.ID))
+	}
+	var b Backup
+	if err := json.Unmarshal(data, &b); err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, backupKey(e.ID), err)
+	}
+	if b.Version > Version {
+		return nil, fmt.Errorf("%w: %s has format version %d", ErrNewer, backupKey(e.ID), b.Version)
+	}
+	if b.Format != backupFormat || b.ID != e.ID {
+		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, backupKey(e.ID), b.Format, b.ID)
+	}
+	return &b, nil
+}
+
+// NewID makes a backup's id from its start time and two random bytes.
+func NewID(start time.Time, random [2]byte) string {
+	return fmt.Sprintf("%s-%x", start.UTC().Format("20060102T150405Z"), random)
+}

@@ -1,0 +1,222 @@
+// Package catalog owns what is known of a server's backups: the log of records, checkpoints of it, and
+// each backup's backup.json; every key below catalog/ and backups/. FORMAT.md beside it describes the
+// whole repository for people. It refuses policy (retention) and PostgreSQL.
+//
+// The log is the one thing that processes agree about. Record N+1 is created under its own name, which
+// the store lets only one writer do; the loser reads on and tries again. So there is one order of events
+// without a lock, and safety follows from the order alone: see State.CheckCommit.
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// Version is the format that this package writes and reads.
+const Version = 1
+
+// checkpointEvery is how many records a reader has to fetch at most besides a checkpoint.
+const checkpointEvery = 100
+
+// maxObject bounds a record, checkpoint or backup.json in memory.
+const maxObject = 256 << 20
+
+// Record is one entry of the log. Exactly one of the pointers is set, the one that Type names.
+type Record struct {
+	Version int       `json:"version"`
+	N       int64     `json:"n"`
+	Prev    string    `json:"prev,omitempty"` // SHA-256 of record N-1 as stored; none in the first
+	Time    time.Time `json:"time"`           // by the writer's clock; informative
+	By      string    `json:"by"`             // who wrote it: HOST/PID/RANDOM
+	Type    string    `json:"type"`
+
+	Server *Server `json:"server,omitempty"`
+	Begin  *Begin  `json:"begin,omitempty"`
+	Commit *Commit `json:"commit,omitempty"`
+	Abort  *Abort  `json:"abort,omitempty"`
+	Pin    *Pin    `json:"pin,omitempty"`
+	Unpin  *Pin    `json:"unpin,omitempty"`
+	Delete *Delete `json:"delete,omitempty"`
+	Purged *Purged `json:"purged,omitempty"`
+}
+
+// ErrDamaged is the cause of every error about a catalog object that is not what pgobj wrote.
+var ErrDamaged = errors.New("catalog object is damaged")
+
+// ErrNewer says that a newer pgobj has written to the catalog what this one does not understand.
+var ErrNewer = errors.New("catalog was written by a newer pgobj")
+
+func recordKey(n int64) string { return fmt.Sprintf("catalog/log/%010d.json", n) }
+
+// checkpointKey has the number counted down in front, so that the first key of a listing is the newest
+// checkpoint: one request finds it, however old the log is.
+func checkpointKey(n int64) string {
+	return fmt.Sprintf("catalog/checkpoints/%010d-%010d.json", 9999999999-n, n)
+}
+
+// Catalog is the log of one server.
+type Catalog struct {
+	store storage.Store
+	by    string
+	now   func() time.Time
+}
+
+// New returns the catalog in a store that is rooted at the server's folder. by names the writer in
+// records; now is the clock.
+func New(s storage.Store, by string, now func() time.Time) *Catalog {
+	return &Catalog{store: s, by: by, now: now}
+}
+
+// Load reads the log to its head. Records that cannot be read or do not fit are left out and named in
+// State.Problems, so that one bad object never hides the others.
+func (c *Catalog) Load(ctx context.Context) (*State, error) {
+	s, err := c.loadCheckpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s, c.advance(ctx, s)
+}
+
+// advance reads the records after s.N.
+func (c *Catalog) advance(ctx context.Context, s *State) error {
+	last := s.N
+	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(s.N)) {
+		if err != nil {
+			return fmt.Errorf("list the catalog: %w", err)
+		}
+		name := strings.TrimSuffix(strings.TrimPrefix(info.Key, "catalog/log/"), ".json")
+		if n, err := strconv.ParseInt(name, 10, 64); err == nil && recordKey(n) == info.Key {
+			last = max(last, n)
+		}
+	}
+	for s.N < last {
+		if err := c.fetch(ctx, s, min(last, s.N+64)); err != nil {
+			return err
+		}
+	}
+	// A listing may lag behind; only "there is no such record" proves that this is the head.
+	for {
+		data, err := storage.ReadAll(ctx, c.store, recordKey(s.N+1), maxObject)
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the catalog: %w", err)
+		}
+		s.apply(s.N+1, data)
+	}
+}
+
+// fetch applies the records up to number to, reading them at the same time.
+func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
+	from := s.N + 1
+	data := make([][]byte, to-from+1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i := range data {
+		g.Go(func() (err error) {
+			data[i], err = storage.ReadAll(ctx, c.store, recordKey(from+int64(i)), maxObject)
+			if errors.Is(err, storage.ErrNotFound) {
+				err = nil // apply reports the gap
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("read the catalog: %w", err)
+	}
+	for i, d := range data {
+		s.apply(from+int64(i), d)
+	}
+	return nil
+}
+
+// Append adds a record: build makes it from the state at the head of the log, and is called again with
+// a newer state whenever another writer was faster. It refuses to write where the log is damaged or newer
+// than this pgobj. The state returned includes the record.
+func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Record, error)) (*State, error) {
+	for {
+		if err := c.advance(ctx, s); err != nil {
+			return s, err
+		}
+		if err := s.Writable(); err != nil {
+			return s, err
+		}
+		r, err := build(s)
+		if err != nil {
+			return s, err
+		}
+		r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
+		data, err := json.Marshal(r)
+		if err != nil {
+			return s, fmt.Errorf("encode catalog record: %w", err)
+		}
+		err = c.store.Put(ctx, recordKey(r.N), bytes.NewReader(data), int64(len(data)))
+		if errors.Is(err, storage.ErrExists) {
+			continue
+		}
+		if err != nil {
+			return s, fmt.Errorf("write %s record to the catalog: %w", r.Type, err)
+		}
+		s.apply(r.N, data)
+		if s.N%checkpointEvery == 0 {
+			return s, c.checkpoint(ctx, s)
+		}
+		return s, nil
+	}
+}
+
+// checkpoint is the folded state up to a record.
+type checkpoint struct {
+	Version int    `json:"version"`
+	State   *State `json:"state"`
+}
+
+func (c *Catalog) checkpoint(ctx context.Context, s *State) error {
+	data, err := json.Marshal(checkpoint{Version, s})
+	if err != nil {
+		return fmt.Errorf("encode checkpoint: %w", err)
+	}
+	// Everybody folds the same records to the same state, so one that exists already is as good.
+	err = c.store.Put(ctx, checkpointKey(s.N), bytes.NewReader(data), int64(len(data)))
+	if err != nil && !errors.Is(err, storage.ErrExists) {
+		return fmt.Errorf("write a checkpoint of the catalog: %w", err)
+	}
+	return nil
+}
+
+// loadCheckpoint returns the newest checkpoint that can be used, or the empty state. A checkpoint only
+// saves time, so one that is damaged is passed over.
+func (c *Catalog) loadCheckpoint(ctx context.Context) (*State, error) {
+	for info, err := range c.store.List(ctx, "catalog/checkpoints/", "") {
+		if err != nil {
+			return nil, fmt.Errorf("list the catalog: %w", err)
+		}
+		data, err := storage.ReadAll(ctx, c.store, info.Key, maxObject)
+		if err != nil {
+			return nil, fmt.Errorf("read the catalog: %w", err)
+		}
+		var cp checkpoint
+		if json.Unmarshal(data, &cp) == nil && cp.Version == Version && cp.State != nil && checkpointKey(cp.State.N) == info.Key {
+			return cp.State, nil
+		}
+	}
+	return &State{}, nil
+}
+
+func sum(data []byte) string {
+	h := sha256.Sum256(data)
+	return hex.EncodeToString(h[:])
+}

@@ -1,0 +1,54 @@
+package catalog
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Ranges is a set of part numbers, in JSON "1-45,47".
+type Ranges []Range
+
+// Range is the numbers from First to Last.
+type Range struct{ First, Last int }
+
+// Contains says whether n is in the set.
+func (r Ranges) Contains(n int) bool {
+	for _, x := range r {
+		if x.First <= n && n <= x.Last {
+			return true
+		}
+	}
+	return false
+}
+
+func (r Ranges) MarshalText() ([]byte, error) {
+	var out []byte
+	for i, x := range r {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = strconv.AppendInt(out, int64(x.First), 10)
+		if x.Last != x.First {
+			out = strconv.AppendInt(append(out, '-'), int64(x.Last), 10)
+		}
+	}
+	return out, nil
+}
+
+func (r *Ranges) UnmarshalText(b []byte) error {
+	*r = nil
+	for s := range strings.SplitSeq(string(b), ",") {
+		first, last, isRange := strings.Cut(s, "-")
+		if !isRange {
+			last = first
+		}
+		f, err1 := strconv.Atoi(first)
+		l, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || f < 0 || l < f {
+			return fmt.Errorf("%q is not a set of numbers such as 1-45,47", b)
+		}
+		*r = append(*r, Range{f, l})
+	}
+	return nil
+}

@@ -1,0 +1,290 @@
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// Server says which PostgreSQL cluster the backups from here on are of. A new one appears after initdb
+// or pg_upgrade: a new incarnation of the server.
+type Server struct {
+	SystemID    uint64       `json:"system_id,string"`
+	PGVersion   int          `json:"pg_version"` // server_version_num
+	SegmentSize segment.Size `json:"wal_segment_size"`
+}
+
+// Begin says that a backup has started, and which backups' parts it may refer to.
+type Begin struct {
+	Backup   string   `json:"backup"`
+	SystemID uint64   `json:"system_id,string"`
+	Reuses   []string `json:"reuses,omitempty"`
+}
+
+// Commit makes a backup exist.
+type Commit struct {
+	Backup  string  `json:"backup"`
+	SHA256  string  `json:"sha256"` // of its backup.json
+	Summary Summary `json:"summary"`
+}
+
+// Summary is what a list of backups shows.
+type Summary struct {
+	SystemID     uint64           `json:"system_id,string"`
+	PGVersion    int              `json:"pg_version"`
+	Started      time.Time        `json:"started"`
+	Consistent   time.Time        `json:"consistent"` // by the server's clock; a restore can reach any time from here on
+	Finished     time.Time        `json:"finished"`
+	Timeline     segment.Timeline `json:"timeline"`
+	StartLSN     segment.LSN      `json:"start_lsn"`
+	StopLSN      segment.LSN      `json:"stop_lsn"`
+	FirstWAL     string           `json:"first_wal"` // name of the first segment needed
+	LastWAL      string           `json:"last_wal"`  // and of the last one
+	Size         int64            `json:"size"`      // bytes of the files in the backup
+	Files        int64            `json:"files"`
+	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
+	DamagedPages int64            `json:"damaged_pages"`
+	Label        string           `json:"label,omitempty"`
+}
+
+// Abort says that a backup that began will not be committed.
+type Abort struct {
+	Backup string `json:"backup"`
+	Reason string `json:"reason"`
+}
+
+// Pin keeps a backup from deletion, for good or until a time; Unpin takes that back.
+type Pin struct {
+	Backup string    `json:"backup"`
+	Until  time.Time `json:"until,omitzero"`
+}
+
+// Delete takes backups out of the catalog and condemns parts and WAL: from this record on no backup may
+// be committed that refers to them, so that they can be removed at any later time.
+type Delete struct {
+	Backups []string          `json:"backups,omitempty"`
+	Parts   map[string]Ranges `json:"parts,omitempty"` // by backup: numbers of its parts
+	WAL     []WALRange        `json:"wal,omitempty"`
+}
+
+// WALRange is condemned WAL: all segments of a timeline from First to Last.
+type WALRange struct {
+	SystemID uint64 `json:"system_id,string"`
+	First    string `json:"first"`
+	Last     string `json:"last"`
+}
+
+// Purged says that what record Of condemned is physically gone.
+type Purged struct {
+	Of int64 `json:"of"`
+}
+
+// Status is where a backup is in its life.
+type Status string
+
+const (
+	Running  Status = "running" // began, and neither committed nor aborted: it may also have been killed
+	Complete Status = "complete"
+	Aborted  Status = "aborted"
+	Deleted  Status = "deleted"
+)
+
+// Entry is what the log says of one backup.
+type Entry struct {
+	ID     string    `json:"id"`
+	Begun  time.Time `json:"begun"`
+	By     string    `json:"by"`
+	Begin  Begin     `json:"begin"`
+	Status Status    `json:"status"`
+	Commit *Commit   `json:"commit,omitempty"`
+	Pin    *Pin      `json:"pin,omitempty"`
+}
+
+// State is the log folded up to record N.
+type State struct {
+	N         int64               `json:"n"`
+	Head      string              `json:"head"` // SHA-256 of record N as stored
+	Servers   []Server            `json:"servers,omitempty"`
+	Entries   []*Entry            `json:"entries,omitempty"`   // in the order in which they began
+	Committed []string            `json:"committed,omitempty"` // ids of complete backups in the order of their commits
+	Condemned map[string][]Ranges `json:"condemned,omitempty"` // parts by backup
+	Problems  []string            `json:"problems,omitempty"`  // what could not be read
+	Newer     bool                `json:"newer,omitempty"`     // records that this pgobj does not understand
+}
+
+// Writable reports why nothing may be added to this log, if so.
+func (s *State) Writable() error {
+	if s.Newer {
+		return fmt.Errorf("%w: it can be read, not written: use that version", ErrNewer)
+	}
+	if len(s.Problems) > 0 {
+		return fmt.Errorf("%w: %s", ErrDamaged, strings.Join(s.Problems, "; "))
+	}
+	return nil
+}
+
+// Entry is the backup of that id, or nil.
+func (s *State) Entry(id string) *Entry {
+	for _, e := range s.Entries {
+		if e.ID == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// Complete lists the complete backups in the order of their commits: by the log, not by anyone's clock.
+func (s *State) Complete() []*Entry {
+	var out []*Entry
+	for _, id := range s.Committed {
+		if e := s.Entry(id); e != nil && e.Status == Complete {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// ErrNoBackup says that no complete backup fits what was asked for.
+var ErrNoBackup = errors.New("no such backup")
+
+// Resolve finds a complete backup by LATEST (also "latest", ""), its id or the beginning of one.
+func (s *State) Resolve(name string) (*Entry, error) {
+	complete := s.Complete()
+	if len(complete) == 0 {
+		return nil, fmt.Errorf("%w: the catalog has no complete backup", ErrNoBackup)
+	}
+	if name == "" || strings.EqualFold(name, "latest") {
+		return complete[len(complete)-1], nil
+	}
+	var found []*Entry
+	for _, e := range complete {
+		if e.ID == name {
+			return e, nil
+		}
+		if strings.HasPrefix(e.ID, name) {
+			found = append(found, e)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return nil, fmt.Errorf("%w: %q (the newest is %s)", ErrNoBackup, name, complete[len(complete)-1].ID)
+	}
+	return nil, fmt.Errorf("%w: %q fits %d backups, the first two are %s and %s", ErrNoBackup, name, len(found), found[0].ID, found[1].ID)
+}
+
+// CheckCommit reports why a backup that refers to the given parts (numbers by backup) must not be
+// committed at this point of the log: a deletion before it condemned one of them, or the backup itself
+// is not running any more. Since the record that is created next comes directly after this state, no
+// deletion can slip in between.
+func (s *State) CheckCommit(id string, parts map[string][]int) error {
+	e := s.Entry(id)
+	if e == nil || e.Status != Running {
+		return fmt.Errorf("backup %s is not running any more: the catalog says that it was aborted, committed or deleted", id)
+	}
+	for backup, numbers := range parts {
+		for _, condemned := range s.Condemned[backup] {
+			for _, n := range numbers {
+				if condemned.Contains(n) {
+					return fmt.Errorf("part %d of backup %s, which this backup refers to, was deleted meanwhile", n, backup)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// apply folds record n, whose stored bytes are data (nil: it is missing), into the state.
+func (s *State) apply(n int64, data []byte) {
+	prev := s.Head
+	s.N, s.Head = n, sum(data)
+	problem := func(format string, args ...any) {
+		s.Problems = append(s.Problems, fmt.Sprintf("%s: %s", recordKey(n), fmt.Sprintf(format, args...)))
+	}
+	if data == nil {
+		problem("it is missing")
+		return
+	}
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		problem("%v", err)
+		return
+	}
+	if r.Version > Version {
+		s.Newer = true
+		return
+	}
+	if r.N != n || r.Prev != prev {
+		problem("it does not follow the record before it")
+	}
+	if err := s.fold(&r); err != nil {
+		problem("%v", err)
+	}
+}
+
+func (s *State) fold(r *Record) error {
+	switch {
+	case r.Type == "server" && r.Server != nil:
+		s.Servers = append(s.Servers, *r.Server)
+	case r.Type == "begin" && r.Begin != nil:
+		if s.Entry(r.Begin.Backup) != nil {
+			return fmt.Errorf("backup %s begins twice", r.Begin.Backup)
+		}
+		s.Entries = append(s.Entries, &Entry{ID: r.Begin.Backup, Begun: r.Time, By: r.By, Begin: *r.Begin, Status: Running})
+	case r.Type == "commit" && r.Commit != nil:
+		return s.change(r.Commit.Backup, func(e *Entry) {
+			if e.Status == Running {
+				e.Status, e.Commit = Complete, r.Commit
+				s.Committed = append(s.Committed, e.ID)
+			}
+		})
+	case r.Type == "abort" && r.Abort != nil:
+		return s.change(r.Abort.Backup, func(e *Entry) {
+			if e.Status == Running {
+				e.Status = Aborted
+			}
+		})
+	case r.Type == "pin" && r.Pin != nil:
+		return s.change(r.Pin.Backup, func(e *Entry) { e.Pin = r.Pin })
+	case r.Type == "unpin" && r.Unpin != nil:
+		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
+	case r.Type == "delete" && r.Delete != nil:
+		return s.foldDelete(r.Delete)
+	case r.Type == "purged" && r.Purged != nil:
+		// Part numbers are never used again, so what was condemned stays so.
+	default:
+		s.Newer = true
+	}
+	return nil
+}
+
+func (s *State) foldDelete(d *Delete) error {
+	for _, id := range d.Backups {
+		if err := s.change(id, func(e *Entry) { e.Status = Deleted }); err != nil {
+			return err
+		}
+		s.Committed = slices.DeleteFunc(s.Committed, func(c string) bool { return c == id })
+	}
+	for backup, ranges := range d.Parts {
+		if s.Condemned == nil {
+			s.Condemned = map[string][]Ranges{}
+		}
+		s.Condemned[backup] = append(s.Condemned[backup], ranges)
+	}
+	return nil
+}
+
+func (s *State) change(id string, f func(*Entry)) error {
+	e := s.Entry(id)
+	if e == nil {
+		return fmt.Errorf("it speaks of backup %s, which never began", id)
+	}
+	f(e)
+	return nil
+}

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/retry"
+)
+
+type backupList struct {
+	JSON bool `name:"json" help:"Print JSON: an array of objects, oldest backup first."`
+}
+
+// listed is one backup as --json prints it.
+type listed struct {
+	Backup string `json:"backup"`
+	catalog.Summary
+}
+
+func (c *backupList) Run(ctx context.Context, a *app) error {
+	store, err := a.open(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	state, err := a.catalog(store).Load(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range state.Problems {
+		a.log.Warn("the catalog is damaged; backups may be missing from this list", "problem", p)
+	}
+	list := []listed{}
+	for _, e := range state.Complete() {
+		list = append(list, listed{e.ID, e.Commit.Summary})
+	}
+	if c.JSON {
+		enc := json.NewEncoder(a.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	}
+	if len(list) == 0 {
+		fmt.Fprintf(a.Err, "server %s has no backup in %s\n", a.Server, store)
+		return nil
+	}
+	return table(a, list)
+}
+
+func table(a *app, list []listed) error {
+	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "BACKUP\tSTARTED (UTC)\tTOOK\tPG\tTLI\tWAL NEEDED\tLSN\tSIZE\tSTORED\tNOTE")
+	for _, b := range list {
+		note := b.Label
+		if b.DamagedPages > 0 {
+			note = fmt.Sprintf("%d DAMAGED PAGES %s", b.DamagedPages, note)
+		}
+		wal := b.FirstWAL
+		if b.LastWAL != b.FirstWAL {
+			wal += " .. " + b.LastWAL[8:]
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format("2006-01-02 15:04:05"),
+			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), size(b.Stored), note)
+	}
+	return w.Flush()
+}
+
+// pgVersion is a server_version_num as people say it: 15.4.
+func pgVersion(n int) string { return fmt.Sprintf("%d.%d", n/10000, n%10000) }
+
+// size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).
+func size(n int64) string {
+	f, unit := float64(n), "B"
+	for _, u := range []string{"kB", "MB", "GB", "TB", "PB"} {
+		if f < 1024 {
+			break
+		}
+		f, unit = f/1024, u
+	}
+	if unit == "B" || f >= 100 {
+		return fmt.Sprintf("%.0f %s", f, unit)
+	}
+	return fmt.Sprintf("%.1f %s", f, unit)
+}

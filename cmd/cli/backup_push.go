@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage/retry"
+)
+
+type backupPush struct {
+	PGDATA         string        `arg:"" optional:"" name:"pgdata" help:"The server's data directory (default: where the server says that it is)."`
+	DSN            string        `name:"dsn" env:"PGOBJ_DSN" placeholder:"DSN" help:"How to connect to PostgreSQL; default: libpq's environment, service file and ~/.pgpass."`
+	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19), or lz4: faster and larger."`
+	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
+	Label          string        `name:"label" help:"A note that backup-list shows."`
+	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
+	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
+	jobsFlag
+}
+
+func (c *backupPush) Run(ctx context.Context, a *app) error {
+	codec, err := part.ParseCodec(c.Compression)
+	if err != nil {
+		return usagef("--compression (PGOBJ_COMPRESSION): %v", err)
+	}
+	jobs, err := c.count()
+	if err != nil {
+		return err
+	}
+	store, err := a.open(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	cat := a.catalog(store)
+	if _, err := cat.Load(ctx); err != nil { // before PostgreSQL is bothered: does the storage answer?
+		return err
+	}
+	session, err := cluster.Connect(ctx, c.DSN)
+	if err != nil {
+		return err
+	}
+	defer session.Close(context.WithoutCancel(ctx))
+	progress := &backup.Progress{}
+	stop := a.show("backup-push", progress)
+	b, err := backup.Push(ctx, backup.PushRequest{
+		Store: store, Catalog: cat, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
+		Spread: c.Checkpoint == "spread", Label: c.Label, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
+		Tool: a.version, Progress: progress, Log: a.log,
+	})
+	stop()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, stored as %s (%.1f %%) in %s; WAL %s to %s\n", b.ID, b.Files, size(b.Size), size(b.Stored),
+		100*float64(b.Stored)/float64(max(b.Size, 1)), b.Finished.Sub(b.Started).Round(100*time.Millisecond), b.FirstWAL, b.LastWAL)
+	if b.DamagedPages > 0 {
+		return fmt.Errorf("%w: %d in %d files: the first are block(s) %v of %s", errDamagedPages, b.DamagedPages, len(b.Damaged), b.Damaged[0].Blocks, b.Damaged[0].Path)
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+// Package cli is pgobj's command line: one file for each command with its flags, wiring and output, and
+// one table that turns errors into text, hint and exit code. It refuses logic: that lives in the packages
+// that it calls. Nothing imports it but cmd/pgobj.
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/connect"
+	"github.com/pgobj/pgobj/storage/retry"
+)
+
+// Streams are where a command writes: results to Out, everything for people to Err.
+type Streams struct{ Out, Err io.Writer }
+
+// grammar is the whole command line.
+type grammar struct {
+	Settings
+
+	WalPush     walPush     `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
+	WalFetch    walFetch    `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	BackupPush  backupPush  `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
+	BackupFetch backupFetch `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
+	BackupList  backupList  `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	Version     versionCmd  `cmd:"" name:"version" help:"Print the version."`
+}
+
+// Settings are the flags that every command has; each has an environment variable.
+type Settings struct {
+	Storage     string `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
+	Server      string `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
+	S3Endpoint  string `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT,AWS_ENDPOINT_URL_S3,AWS_ENDPOINT_URL" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000."`
+	S3Region    string `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
+	S3PathStyle string `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
+	S3CAFile    string `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE,AWS_CA_BUNDLE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's."`
+	S3Driver    string `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
+	LogLevel    string `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
+	LogFormat   string `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+}
+
+// jobsFlag is the number of workers, for the commands that have them.
+type jobsFlag struct {
+	Jobs int `name:"jobs" short:"j" env:"PGOBJ_JOBS" placeholder:"N" help:"Workers (default: the number of CPUs)."`
+}
+
+func (j jobsFlag) count() (int, error) {
+	if j.Jobs < 0 || j.Jobs > 256 {
+		return 0, usagef("--jobs (PGOBJ_JOBS) is %d: use 1 to 256", j.Jobs)
+	}
+	if j.Jobs == 0 {
+		return runtime.NumCPU(), nil
+	}
+	return j.Jobs, nil
+}
+
+// app is what a command gets to work with.
+type app struct {
+	Settings
+	Streams
+	version string
+	log     *slog.Logger
+}
+
+// Run executes one command line and returns the process's exit code.
+func Run(ctx context.Context, version string, args []string, streams Streams) (code int) {
+	var g grammar
+	type exit int
+	defer func() { // kong ends the process after --help: so does this, one level up
+		if r := recover(); r != nil {
+			e, ok := r.(exit)
+			if !ok {
+				panic(r)
+			}
+			code = int(e)
+		}
+	}()
+	parser, err := kong.New(&g, kong.Name("pgobj"), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { panic(exit(c)) }),
+		kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
+	if err != nil {
+		return report(streams.Err, fmt.Errorf("set up the command line: %w", err))
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		return report(streams.Err, usagef("%v", err))
+	}
+	a := &app{Settings: g.Settings, Streams: streams, version: version}
+	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
+	command.BindTo(ctx, (*context.Context)(nil))
+	err = command.Run(a)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", errInterrupted, err)
+	}
+	return report(streams.Err, err)
+}
+
+func newLogger(w io.Writer, level, format string) *slog.Logger {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level)) // kong has checked it
+	opt := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+// open connects to the server's folder in the storage. No request is made yet.
+func (a *app) open(policy retry.Policy) (storage.Store, error) {
+	if a.Storage == "" {
+		return nil, usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
+	}
+	if err := storage.CheckKey(a.Server); err != nil {
+		return nil, usagef("--server (PGOBJ_SERVER) %q cannot be a folder's name: %v", a.Server, err)
+	}
+	s, err := connect.Open(connect.Config{
+		URL: a.Storage, Endpoint: a.S3Endpoint, Region: a.S3Region, PathStyle: a.S3PathStyle,
+		CAFile: a.S3CAFile, Driver: a.S3Driver, Retry: policy, Log: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return storage.Sub(s, a.Server), nil
+}
+
+// catalog returns the catalog in a store that open returned.
+func (a *app) catalog(s storage.Store) *catalog.Catalog {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return catalog.New(s, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]), time.Now)
+}

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+)
+
+// Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
+// own for its code, because PostgreSQL acts on it.
+const (
+	exitFailure     = 1
+	exitUsage       = 2
+	exitStorage     = 3
+	exitDenied      = 4
+	exitNoStore     = 5
+	exitNotFound    = 6
+	exitConflict    = 7
+	exitDamaged     = 8
+	exitPostgres    = 9
+	exitTarget      = 10
+	exitWAL         = 11
+	exitNewer       = 12
+	exitPages       = 13
+	exitInterrupted = 20
+)
+
+var (
+	errUsage       = errors.New("invalid setting")
+	errInterrupted = errors.New("interrupted")
+	// errDamagedPages: the backup is complete and kept, but what it holds is not all sound.
+	errDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
+)
+
+// usagef is an error of the user's settings, which the text names.
+func usagef(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
+}
+
+// meaning is what an error tells the user: the first entry of meanings whose error is in the chain.
+type meaning struct {
+	err  error
+	code int
+	hint string
+}
+
+var meanings = []meaning{
+	{errInterrupted, exitInterrupted, "Nothing that was in the storage before has been changed. Run the command again."},
+	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
+	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
+	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
+	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
+	{backup.ErrServer, exitPostgres, ""},
+	{backup.ErrIncarnation, exitConflict, ""},
+	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
+	{backup.ErrTarget, exitTarget, ""},
+	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
+	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket."},
+	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there."},
+	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
+	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint: the bucket or folder has to exist. Is a disk not mounted?"},
+	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},
+	{storage.ErrNotFound, exitDamaged, "An object that has to be there is not. Does a lifecycle rule delete objects in the bucket?"},
+	{storage.ErrTransient, exitStorage, "The storage did not answer in time, although pgobj tried again. Check the network, --s3-endpoint and the service's state."},
+}
+
+// report prints an error in PostgreSQL's shape and returns its exit code; 0 for nil.
+func report(w io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	code, hint := exitFailure, ""
+	for _, m := range meanings {
+		if errors.Is(err, m.err) {
+			code, hint = m.code, m.hint
+			break
+		}
+	}
+	first, detail, _ := strings.Cut(err.Error(), "\n")
+	fmt.Fprintf(w, "ERROR:  %s\n", first)
+	for line := range strings.SplitSeq(detail, "\n") {
+		if line != "" {
+			fmt.Fprintf(w, "DETAIL:  %s\n", line)
+		}
+	}
+	if hint != "" {
+		fmt.Fprintf(w, "HINT:  %s\n", hint)
+	}
+	return code
+}

@@ -1,0 +1,25 @@
+// pgobj backs up PostgreSQL to object storage. This file only connects the process to package cli.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/pgobj/pgobj/cmd/cli"
+)
+
+// version is set by the linker.
+var version = "development"
+
+func main() {
+	// PostgreSQL's archiver dies of a command that a signal ended, and does not count the failure
+	// (postgresql-contracts: exit codes above 125): so every signal that can be caught becomes an
+	// ordinary error. SIGPIPE is ignored for the same reason: a closed stderr is no reason to die.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	code := cli.Run(ctx, version, os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr})
+	stop()
+	os.Exit(code)
+}
