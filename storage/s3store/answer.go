@@ -212,7 +212,7 @@ func kindOf(f *Failure, method string) storage.Kind {
 			return storage.KindExists
 		}
 	case "AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-		"TokenRefreshRequired", "AllAccessDisabled", "AccountProblem", "InvalidSecurity", "NotSignedUp", "InvalidClientTokenId":
+		"TokenRefreshRequired", "XAdminUserNotFound", "AllAccessDisabled", "AccountProblem", "InvalidSecurity", "NotSignedUp", "InvalidClientTokenId":
 		return storage.KindDenied
 	case "ConditionalRequestConflict", "OperationAborted", "RequestTimeTooSkewed", "RequestTimeout", "SlowDown", "SlowDownRead",
 		"SlowDownWrite", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded",

@@ -1,7 +1,6 @@
 package s3store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,58 +98,31 @@ func (s *store) ready(ctx context.Context) (Client, error) {
 	return s.client, nil
 }
 
-// begin checks the key (of an operation on one object) and gets everything ready that a request needs.
-func (s *store) begin(ctx context.Context, op, key string) (context.Context, *verdict, Client, error) {
-	ctx, v := withVerdict(ctx)
-	if op != "list" {
-		if err := cmp.Or(storage.CheckKey(key), storage.CheckKey(s.prefix+key)); err != nil {
-			return ctx, v, nil, err
-		}
-	}
-	client, err := s.ready(ctx)
-	if err == nil {
-		// Here, and not within the SDK, so that the error arrives as it is.
-		_, err = s.chain.Retrieve(ctx)
-	}
-	return ctx, v, client, err
-}
-
-// fail wraps err, the outcome of a call through an SDK.
-func (s *store) fail(ctx context.Context, op, key string, v *verdict, err error) error {
-	e := &storage.Error{Op: op, Key: key, Store: s.String(), Err: err}
-	if f := v.failure.Load(); f != nil {
-		e.Kind, e.Err = f.Kind, f
-	} else if f, ok := errors.AsType[*Failure](err); ok {
-		e.Kind, e.Err = f.Kind, f
-	} else if ctx.Err() != nil {
-		e.Kind, e.Err = storage.KindTransient, context.Cause(ctx)
-	}
-	return e
-}
-
 func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	ctx, v, client, err := s.begin(ctx, "put", key)
+	c, err := s.begin(ctx, "put", key)
 	if err != nil {
-		return s.fail(ctx, "put", key, v, err)
+		return err
 	}
+	defer c.end()
 	src := &source{r: body, size: size}
-	err = client.Put(ctx, s.prefix+key, src, size)
+	err = c.client.Put(c.ctx, s.prefix+key, src, size)
 	if broken := src.stop(); broken != nil {
 		return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", broken)}
 	}
 	if err != nil {
-		return s.fail(ctx, "put", key, v, err)
+		return c.fail(err)
 	}
 	return nil
 }
 
 func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
-	ctx, v, client, err := s.begin(ctx, "get", key)
+	c, err := s.begin(ctx, "get", key)
 	if err != nil {
-		return nil, s.fail(ctx, "get", key, v, err)
+		return nil, err
 	}
 	if r.Offset < 0 || r.Length < 0 {
-		return nil, s.fail(ctx, "get", key, v, fmt.Errorf("range %+v is negative", r))
+		c.end()
+		return nil, c.fail(fmt.Errorf("range %+v is negative", r))
 	}
 	byteRange := ""
 	if r.Length > 0 && r.Offset <= math.MaxInt64-r.Length {
@@ -158,41 +130,39 @@ func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCl
 	} else if r.Offset > 0 {
 		byteRange = fmt.Sprintf("bytes=%d-", r.Offset)
 	}
-	rc, size, err := client.Get(ctx, s.prefix+key, byteRange)
+	rc, size, err := c.client.Get(c.ctx, s.prefix+key, byteRange)
 	if err != nil {
-		if f := v.failure.Load(); f != nil && f.Status == http.StatusRequestedRangeNotSatisfiable && f.Code == "InvalidRange" {
+		c.end()
+		if f := c.failure.Load(); f != nil && f.Status == http.StatusRequestedRangeNotSatisfiable && f.Code == "InvalidRange" {
 			return io.NopCloser(strings.NewReader("")), nil
 		}
-		return nil, s.fail(ctx, "get", key, v, err)
+		return nil, c.fail(err)
 	}
-	return &object{rc: rc, left: size, fail: func(err error) error {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return &storage.Error{Op: "get", Key: key, Store: s.String(), Kind: storage.KindTransient, Err: err}
-	}}, nil
+	return &object{c: c, rc: rc, left: size}, nil
 }
 
 // Stat sends HEAD. An answer to HEAD has no body, so a 404 of the object, of the bucket and of a foreign
 // web server look the same: whatever HEAD refuses is asked again as a GET of one byte, whose answer says
 // what is wrong.
 func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
-	hctx, v, client, err := s.begin(ctx, "stat", key)
+	c, err := s.begin(ctx, "stat", key)
 	if err != nil {
-		return storage.Info{}, s.fail(hctx, "stat", key, v, err)
+		return storage.Info{}, err
 	}
-	size, modified, err := client.Head(hctx, s.prefix+key)
+	defer c.end()
+	size, modified, err := c.client.Head(c.ctx, s.prefix+key)
 	if err == nil {
 		return storage.Info{Key: key, Size: size, Created: modified}, nil
 	}
-	if f := v.failure.Load(); f == nil || f.Status/100 != 4 {
-		return storage.Info{}, s.fail(hctx, "stat", key, v, err)
+	head := c.failure.Load()
+	if head == nil || head.Status/100 != 4 {
+		return storage.Info{}, c.fail(err)
 	}
 	body, err := s.Get(ctx, key, storage.Range{Length: 1})
 	if err == nil {
 		body.Close()
 		return storage.Info{}, &storage.Error{Op: "stat", Key: key, Store: s.String(), Kind: storage.KindTransient,
-			Err: fmt.Errorf("HEAD is refused (%w), but GET is not", v.failure.Load())}
+			Err: fmt.Errorf("HEAD is refused (%w), but GET is not", head)}
 	}
 	if e, ok := errors.AsType[*storage.Error](err); ok {
 		e.Op = "stat"
@@ -201,12 +171,13 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 }
 
 func (s *store) Delete(ctx context.Context, key string) error {
-	ctx, v, client, err := s.begin(ctx, "delete", key)
-	if err == nil {
-		err = client.Delete(ctx, s.prefix+key)
-	}
+	c, err := s.begin(ctx, "delete", key)
 	if err != nil {
-		if err = s.fail(ctx, "delete", key, v, err); storage.KindOf(err) != storage.KindNotFound {
+		return err
+	}
+	defer c.end()
+	if err := c.client.Delete(c.ctx, s.prefix+key); err != nil {
+		if err = c.fail(err); storage.KindOf(err) != storage.KindNotFound {
 			return err
 		}
 	}
@@ -217,16 +188,17 @@ func (s *store) Delete(ctx context.Context, key string) error {
 // ever or hide objects. Names that no Put can have made (folder markers, say) are left out.
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
-		ctx, v, client, err := s.begin(ctx, "list", "")
+		c, err := s.begin(ctx, "list", prefix)
 		if err != nil {
-			yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
+			yield(storage.Info{}, err)
 			return
 		}
+		defer c.end()
 		last := ""
 		if startAfter != "" {
 			last = s.prefix + startAfter
 		}
-		for info, err := range client.List(ctx, s.prefix+prefix, last) {
+		for info, err := range c.client.List(c.ctx, s.prefix+prefix, last) {
 			if err == nil && (info.Key <= last || !strings.HasPrefix(info.Key, s.prefix+prefix)) {
 				err = fmt.Errorf("store lists %q after %q: not in byte order", info.Key, last)
 			}
@@ -234,7 +206,7 @@ func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[s
 				err = ctx.Err()
 			}
 			if err != nil {
-				yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
+				yield(storage.Info{}, c.fail(err))
 				return
 			}
 			last = info.Key
@@ -247,17 +219,17 @@ func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[s
 			}
 		}
 		// One SDK ends the listing without a word when it is cancelled between pages.
-		if err := ctx.Err(); err != nil {
-			yield(storage.Info{}, s.fail(ctx, "list", prefix, v, err))
+		if err := c.ctx.Err(); err != nil {
+			yield(storage.Info{}, c.fail(err))
 		}
 	}
 }
 
 // object is the body of a Get: exactly left more bytes, or an error.
 type object struct {
+	c    *call
 	rc   io.ReadCloser
 	left int64
-	fail func(error) error
 }
 
 func (o *object) Read(p []byte) (int, error) {
@@ -269,14 +241,18 @@ func (o *object) Read(p []byte) (int, error) {
 	switch {
 	case o.left == 0, err == nil:
 		return n, nil
+	case o.c.outer.Err() != nil:
+		err = context.Cause(o.c.outer)
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
-	return n, o.fail(fmt.Errorf("%d bytes before the end: %w", o.left, err))
+	return n, &storage.Error{Op: "get", Key: o.c.key, Store: o.c.s.String(), Kind: storage.KindTransient,
+		Err: fmt.Errorf("%d bytes before the end: %w", o.left, err)}
 }
 
 func (o *object) Close() error {
 	o.rc.Close()
+	o.c.end()
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package s3store
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -69,8 +68,8 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f.Kind == storage.KindDenied && f.stale() && w.chain.renew(req.Context(), accessKey(req), req.Header.Get("X-Amz-Security-Token")) {
 		f.Kind, f.Message = storage.KindTransient, f.Message+" (new credentials are at hand)"
 	}
-	if v, ok := req.Context().Value(verdictKey{}).(*verdict); ok {
-		v.failure.Store(f)
+	if c, ok := req.Context().Value(callKey{}).(*call); ok {
+		c.failed(f)
 	}
 	return nil, f
 }
@@ -80,16 +79,6 @@ func accessKey(req *http.Request) string {
 	_, rest, _ := strings.Cut(req.Header.Get("Authorization"), "Credential=")
 	key, _, _ := strings.Cut(rest, "/")
 	return key
-}
-
-// verdict carries the Failure past the SDK: one of them replaces errors by texts of its own.
-type verdict struct{ failure atomic.Pointer[Failure] }
-
-type verdictKey struct{}
-
-func withVerdict(ctx context.Context) (context.Context, *verdict) {
-	v := new(verdict)
-	return context.WithValue(ctx, verdictKey{}, v), v
 }
 
 func parsePEM(data []byte) ([]*x509.Certificate, error) {
