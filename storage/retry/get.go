@@ -83,7 +83,7 @@ func (b *body) Read(p []byte) (int, error) {
 // advance accounts for n bytes, and reports whether a range of known length is complete: what would be
 // left, a Length of 0, means "to the end".
 func (b *body) advance(n int) bool {
-	if b.got += n; b.got >= enoughToGoFurher {
+	if b.got += n; b.got >= enoughToGoFurther {
 		b.e.progress()
 	}
 	b.rest.Offset += int64(n)

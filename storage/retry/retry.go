@@ -31,8 +31,8 @@ type Policy struct {
 }
 
 const (
-	enoughToBeAlive  = 4 << 10 // bytes in Policy.Stall
-	enoughToGoFurher = 1 << 20 // bytes of a download that make the budget begin anew
+	enoughToBeAlive   = 4 << 10 // bytes in Policy.Stall
+	enoughToGoFurther = 1 << 20 // bytes of a download that make the budget begin anew
 )
 
 // New returns s with retries. Each is logged as one warning; the last error is returned, not logged.
@@ -69,8 +69,11 @@ func (e *effort) progress() { e.failed = 0 }
 
 // again returns nil when it is time for another attempt, else the error to return for err.
 func (e *effort) again(ctx context.Context, err error) error {
-	if storage.KindOf(err) != storage.KindTransient || ctx.Err() != nil {
+	if storage.KindOf(err) != storage.KindTransient || ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		return err
+	}
+	if ctx.Err() != nil {
+		return e.giveUp(err, context.Cause(ctx))
 	}
 	if e.failed++; e.failed == 1 {
 		e.since = time.Now()
