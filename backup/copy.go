@@ -24,9 +24,8 @@ import (
 // it: the clocks of file systems tick in steps of up to two seconds.
 const settled = 2 * time.Second
 
-// copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest. done
-// ends the watch over the session, which has served its purpose then.
-func (p *push) copy(ctx context.Context, done func()) error {
+// copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest.
+func (p *push) copy(ctx context.Context) error {
 	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.Progress)
 	l, err := newLister(p)
 	if err != nil {
@@ -43,7 +42,8 @@ func (p *push) copy(ctx context.Context, done func()) error {
 	}
 	c.emit = func(f *manifest.File) error { u.refer(f); return l.add(f) }
 	pk := newPacker(u.ctx, writers, c)
-	err = p.pack(u.ctx, pk, l, done)
+	pk.group.Go(func() error { return p.count(pk.ctx) })
+	err = p.pack(u.ctx, pk, l)
 	if e := pk.close(); e != nil {
 		err = e // pack only saw what follows from it
 	}
@@ -66,7 +66,7 @@ func (p *push) copy(ctx context.Context, done func()) error {
 }
 
 // pack gives all files to the packer, in the manifest's order.
-func (p *push) pack(ctx context.Context, pk *packer, l *lister, done func()) error {
+func (p *push) pack(ctx context.Context, pk *packer, l *lister) error {
 	root, err := os.Stat(p.PGDATA)
 	if err != nil {
 		return err
@@ -90,7 +90,23 @@ func (p *push) pack(ctx context.Context, pk *packer, l *lister, done func()) err
 	if err := pk.drain(); err != nil {
 		return err
 	}
-	return p.tail(ctx, pk, l, dir, done)
+	return p.tail(ctx, pk, l, dir)
+}
+
+// count walks ahead of the workers, so that the progress can tell how much there is in all.
+func (p *push) count(ctx context.Context) error {
+	var files, bytes int64
+	for e, err := range cluster.Walk(p.PGDATA, p.walkOptions(nil)) {
+		if err != nil || ctx.Err() != nil {
+			return nil // the walk that matters reports its errors
+		}
+		if e.Type == cluster.TypeFile {
+			files, bytes = files+1, bytes+e.Size
+		}
+	}
+	p.Progress.TotalFiles.Store(files)
+	p.Progress.TotalBytes.Store(bytes)
+	return nil
 }
 
 func (p *push) walkOptions(warn func(path, reason string)) cluster.WalkOptions {
@@ -115,15 +131,11 @@ func describe(e cluster.Entry, now time.Time) manifest.File {
 }
 
 // tail ends the backup in PostgreSQL and adds the files that are made or read last.
-func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.File, done func()) error {
+func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.File) error {
 	// pg_control is read after all other files: on recovery its checkpoint and minimum recovery point
 	// must not be older than what is in them.
 	_, control, err := cluster.ReadControl(p.PGDATA)
 	if err != nil {
-		return err
-	}
-	done()
-	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	if p.stop, err = p.Session.Stop(ctx); err != nil {

@@ -172,11 +172,11 @@ func (p *push) run(ctx context.Context) error {
 		return err
 	}
 	watched, done := p.Session.Watch(ctx)
-	defer done()
-	err = p.copy(watched, done)
-	if cause := context.Cause(watched); err != nil && ctx.Err() == nil && cause != nil && !errors.Is(err, cause) {
-		err = cause // the session was lost: what failed after it only follows
+	err = p.copy(watched)
+	if lost := context.Cause(watched); lost != nil {
+		err = lost // whatever failed after it only follows
 	}
+	done()
 	if err != nil {
 		return err
 	}

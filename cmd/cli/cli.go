@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -40,13 +42,22 @@ type grammar struct {
 type Settings struct {
 	Storage     string `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
 	Server      string `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
-	S3Endpoint  string `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT,AWS_ENDPOINT_URL_S3,AWS_ENDPOINT_URL" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000."`
+	S3Endpoint  string `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
 	S3Region    string `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
 	S3PathStyle string `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
-	S3CAFile    string `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE,AWS_CA_BUNDLE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's."`
+	S3CAFile    string `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
 	S3Driver    string `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
 	LogLevel    string `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
 	LogFormat   string `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+}
+
+// fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a folder
+// as storage they mean nothing, while pgobj's own settings would be an error.
+func (s *Settings) fromAWS() {
+	if strings.HasPrefix(s.Storage, "s3:") {
+		s.S3Endpoint = cmp.Or(s.S3Endpoint, os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"))
+		s.S3CAFile = cmp.Or(s.S3CAFile, os.Getenv("AWS_CA_BUNDLE"))
+	}
 }
 
 // jobsFlag is the number of workers, for the commands that have them.
@@ -95,6 +106,7 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 	if err != nil {
 		return report(streams.Err, usagef("%v", err))
 	}
+	g.Settings.fromAWS()
 	a := &app{Settings: g.Settings, Streams: streams, version: version}
 	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
 	command.BindTo(ctx, (*context.Context)(nil))
