@@ -218,7 +218,7 @@ func partNumbers(parts []catalog.Part) (map[string][]int, error) {
 // abort notes in the catalog that the backup will not come. It is a courtesy: without it the backup stays
 // "running" there, which nobody waits for.
 func (p *push) abort(ctx context.Context, cause error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second) // a service manager kills soon after SIGTERM
 	defer cancel()
 	_, err := p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
 		if e := s.Entry(p.backup.ID); e != nil && e.Status != catalog.Running {

@@ -103,6 +103,7 @@ func ParseControl(b []byte) (Control, error) {
 	}
 	// The CRC is always the last field, somewhere after what is known of the struct. That a wrong place
 	// looks right by chance is one in 2^32 for each.
+	r.align(4)
 	for off := r.off; off <= controlMaxData-4; off += 4 {
 		if crcAt(b, off) {
 			c.Partial = true

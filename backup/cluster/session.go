@@ -89,7 +89,9 @@ func Connect(ctx context.Context, dsn string) (*Session, error) {
 
 func (s *Session) prepare(ctx context.Context) error {
 	// First of all, so that no function of somebody else's can stand in for one of pg_catalog's.
-	if _, err := s.query(ctx, `SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)`); err != nil {
+	_, err := s.query(ctx, `
+		SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), pg_catalog.set_config('statement_timeout', '0', false)`)
+	if err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}
 	rows, err := s.query(ctx, `
@@ -111,8 +113,8 @@ func (s *Session) prepare(ctx context.Context) error {
 	// From pg_settings, because later versions have more of them: idle_session_timeout is in 14,
 	// transaction_timeout (it ends single statements, too) in 17.
 	_, err = s.query(ctx, `
-		SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('statement_timeout',
-		  'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')`)
+		SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('lock_timeout',
+		  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')`)
 	if err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}
