@@ -1,0 +1,200 @@
+package walstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// FetchRequest says which file to fetch, and where to.
+type FetchRequest struct {
+	Name     string // as PostgreSQL has it
+	Dest     string // path of the file to write; one that is there is replaced
+	SystemID uint64 // of the cluster that wants it
+}
+
+// Fetch writes an archived file to Dest and returns nil only when it is whole there, checked and
+// synced. On any error Dest is as it was. ErrAbsent is returned only when absence is proven: see absence.
+// A stored object with wrong bytes of any kind is a *DamagedError.
+func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
+	if segment.Classify(r.Name) == segment.Invalid {
+		return fmt.Errorf("fetch %q: %w", r.Name, ErrName)
+	}
+	err := fetch(ctx, s, r)
+	if errors.Is(err, storage.ErrNotFound) {
+		err = absence(ctx, s, r.SystemID, r.Name)
+		if err == nil { // it has come between the two looks
+			err = fetch(ctx, s, r)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// fetch goes through a temporary file of mode 0600 beside Dest (pg_rewind refuses files more open than the
+// cluster's own), whose name PostgreSQL takes for nothing that it knows.
+func fetch(ctx context.Context, s storage.Store, r FetchRequest) (err error) {
+	dir := filepath.Dir(r.Dest)
+	var tmp *os.File
+	// The file is made when the first byte comes: absence, the usual answer to a standby, costs no write.
+	lazy := writerFunc(func(p []byte) (int, error) {
+		if tmp == nil {
+			if tmp, err = os.CreateTemp(dir, ".pgobj-*.tmp"); err != nil {
+				return 0, err
+			}
+		}
+		return tmp.Write(p)
+	})
+	defer func() {
+		if tmp != nil {
+			tmp.Close()
+			if err != nil {
+				os.Remove(tmp.Name())
+			}
+		}
+	}()
+	if _, err := read(ctx, s, r.Name, r.SystemID, lazy); err != nil {
+		return err
+	}
+	if err := install(tmp, r.Dest); err != nil {
+		return fmt.Errorf("%w: %w", ErrDest, err)
+	}
+	return nil
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// install gives a complete file its name, and returns when both would survive a crash.
+func install(tmp *os.File, dest string) error {
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), dest); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(dest))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// read gets, checks and decodes the object of a file.
+func read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.Writer) (content, error) {
+	key := Key(sysid, name)
+	body, err := s.Get(ctx, key, storage.All)
+	if err != nil {
+		return content{}, err
+	}
+	defer body.Close()
+	c, err := decode(w, body, name, sysid)
+	if err == nil {
+		return c, nil
+	}
+	if e, ok := errors.AsType[errRead](err); ok {
+		return c, e.error
+	}
+	if e, ok := errors.AsType[errWrite](err); ok {
+		return c, fmt.Errorf("%w: %w", ErrDest, e.error)
+	}
+	return c, &DamagedError{Key: key, Store: s.String(), Err: err}
+}
+
+// absence returns ErrAbsent when it is proven that a file that Get did not find was never archived, or
+// else says why that cannot be concluded; nil when the file has come meanwhile.
+//
+// PostgreSQL ends recovery and promotes when it is told that a segment is not there, and makes a new
+// timeline when a history file is not: wrongly said, both lose data for good. A "not found" alone proves
+// little: a wrong bucket, prefix, server or data folder finds nothing either. Other tools keep an identity
+// object in the repository to tell; but that shows only that the bucket is right. Here the archive is its
+// own witness: there has to be WAL of this very system identifier, which a wrong place cannot have, and
+// nothing may be there that comes after the missing file: of a segment no later one on its timeline, of a
+// history file nothing else of its timeline. What follows from that cannot go out of step with the
+// archive, and a hole is found too, for at most two short listings.
+func absence(ctx context.Context, s storage.Store, sysid uint64, name string) error {
+	typ := segment.Classify(name)
+	tli, err := segment.TimelineOf(name)
+	if err != nil {
+		return err
+	}
+	after := ""
+	if typ == segment.Full {
+		after = timelineDir(sysid, tli.Hex()) + name
+	}
+	known := false
+	for info, err := range s.List(ctx, timelineDir(sysid, tli.Hex()), after) {
+		if err != nil {
+			return err
+		}
+		o, ok := ParseKey(info.Key)
+		if !ok {
+			continue
+		}
+		known = true
+		if o.Name == name {
+			return nil
+		}
+		if typ == segment.Full && o.Type == segment.Full {
+			return holeUnlessBefore(ctx, s, sysid, name, o.Name)
+		}
+		if typ == segment.History && tli > 1 {
+			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
+		}
+		if typ != segment.Full && typ != segment.History {
+			break
+		}
+	}
+	if !known {
+		if known, err = hasWAL(ctx, s, sysid); err != nil {
+			return err
+		}
+	}
+	if !known {
+		return fmt.Errorf("%w: nothing below %s in %s", ErrUnknownArchive, archiveDir(sysid), s)
+	}
+	return ErrAbsent
+}
+
+func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {
+	for _, err := range List(ctx, s, sysid, 0, "") {
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// holeUnlessBefore returns ErrAbsent when a missing segment lies before the beginning of its timeline
+// (PostgreSQL before 2020's minor releases asks for such), else the hole.
+func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name, next string) error {
+	hole := &HoleError{Missing: name, Next: next, Store: s.String()}
+	tli, err := segment.TimelineOf(name)
+	if err != nil || tli == 1 {
+		return hole
+	}
+	history, err := ReadHistory(ctx, s, sysid, tli)
+	if errors.Is(err, storage.ErrNotFound) {
+		return hole
+	}
+	if err != nil {
+		return err
+	}
+	size, err := sizeOf(ctx, s, sysid, next)
+	if err != nil {
+		return err
+	}
+	seg, err := segment.ParseName(name, size)
+	if err == nil && seg.No < segment.At(tli, history.Begin(), size).No {
+		return ErrAbsent
+	}
+	return hole
+}

@@ -1,0 +1,252 @@
+package walstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// PushRequest says which file to archive.
+type PushRequest struct {
+	Path string // its base name is the name under which it is archived
+	// SystemID tells the cluster's system identifier, from pg_control. It is called for the files that
+	// do not have it in a header of their own (.history, .backup). For WAL it may be nil; if it is not
+	// and succeeds, WAL of another cluster is refused.
+	SystemID func() (uint64, error)
+	Level    int // zstd compression level; 0 is the fastest
+	Workers  int // that compress, each with about 10 MiB of memory; 0 means 2
+}
+
+// PushResult tells what Push has done.
+type PushResult struct {
+	Key          string
+	AlreadyThere bool  // the same content had been archived before
+	Raw, Stored  int64 // bytes of the file and of the object
+	Warnings     []string
+}
+
+// pieceSize is what one frame holds. Halves of a 16 MiB segment would compress hardly better, and
+// smaller pieces cost ratio; see BenchmarkCompress.
+const pieceSize = 2 << 20
+
+// Push archives one file and returns nil only when its whole content is in the store for good. The
+// file is read once. Whatever the archive holds already is never replaced: the same content is a success,
+// other content is a *ConflictError, a stored object that is broken a *DamagedError. A file that cannot be
+// right (by name, size, header, or because it changed while it was read) is ErrName or ErrSource.
+func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, error) {
+	name := filepath.Base(r.Path)
+	if segment.Classify(name) == segment.Invalid {
+		return PushResult{}, fmt.Errorf("push %q: %w", name, ErrName)
+	}
+	f, err := os.Open(r.Path)
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w: %w", name, ErrSource, err)
+	}
+	defer f.Close()
+	src, err := inspect(f, name, r.SystemID)
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+	}
+	body, sum, err := src.compress(ctx, r)
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+	}
+	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: int64(len(body)), Warnings: src.warnings}
+	err = s.Put(ctx, res.Key, bytes.NewReader(body), res.Stored)
+	if errors.Is(err, storage.ErrExists) {
+		res.AlreadyThere = true
+		err = compare(ctx, s, name, src.sysid, sum)
+	}
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+	}
+	return res, nil
+}
+
+// compare returns nil when the archive's object of this name is whole and holds content sum.
+func compare(ctx context.Context, s storage.Store, name string, sysid uint64, sum [32]byte) error {
+	stored, err := read(ctx, s, name, sysid, io.Discard)
+	if err != nil {
+		return err
+	}
+	if stored.sum != sum {
+		return &ConflictError{Name: name, Key: Key(sysid, name), Source: sum, Stored: stored.sum}
+	}
+	return nil
+}
+
+// source is the file to push.
+type source struct {
+	f        *os.File
+	name     string
+	info     os.FileInfo
+	sysid    uint64
+	first    []byte // the first piece of the content
+	warnings []string
+}
+
+func badSource(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrSource, fmt.Errorf(format, args...))
+}
+
+// inspect reads the beginning of the file and checks all that can be checked before the rest is read.
+func inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, badSource("%w", err)
+	}
+	s := &source{f: f, name: name, info: info}
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, badSource("it is not a regular file")
+	case info.Size() == 0:
+		return nil, badSource("it is empty")
+	}
+	s.first = make([]byte, min(info.Size(), pieceSize))
+	if _, err := io.ReadFull(f, s.first); err != nil {
+		return nil, s.readError(err)
+	}
+	if isWAL(name) {
+		return s, s.inspectWAL(sysid)
+	}
+	if info.Size() > noteLimit {
+		return nil, badSource("it has %d bytes, more than any such file", info.Size())
+	}
+	if err := checkNote(name, s.first); err != nil {
+		return nil, badSource("%w", err)
+	}
+	if sysid == nil {
+		return nil, badSource("the system identifier is not known")
+	}
+	s.sysid, err = sysid()
+	return s, err
+}
+
+func (s *source) inspectWAL(sysid func() (uint64, error)) error {
+	h, err := segment.ParseHeader(s.first)
+	if err == nil {
+		err = h.Verify(s.name, s.info.Size())
+	}
+	if err != nil {
+		return badSource("%w", err)
+	}
+	s.sysid = h.SystemID
+	if h.Version() == 0 {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s has page magic %04X of an unknown PostgreSQL version", s.name, h.Magic))
+	}
+	if sysid == nil {
+		return nil
+	}
+	// The header is what counts. pg_control can be out of reach when a rescued file is pushed by hand.
+	if id, err := sysid(); err == nil && id != h.SystemID {
+		return badSource("it is WAL of system identifier %d, but this cluster's is %d", h.SystemID, id)
+	}
+	return nil
+}
+
+func (s *source) readError(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return badSource("it became shorter than %d bytes while it was read", s.info.Size())
+	}
+	return badSource("%w", err)
+}
+
+// compress reads the rest of the file and returns the whole object and the SHA-256 of the content.
+// Pieces are compressed by several workers and hashed in order by another, while the next are read.
+func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte, error) {
+	workers := r.Workers
+	if workers <= 0 {
+		workers = 2
+	}
+	enc, err := newEncoder(r.Level, workers)
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
+	defer enc.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(workers + 1)
+	sum := sha256.New()
+	frames := make([][]byte, (s.info.Size()+pieceSize-1)/pieceSize)
+	hashed := make(chan struct{}) // closed when the pieces before have been hashed
+	close(hashed)
+	err = s.pieces(func(i int, piece []byte) error {
+		before, done := hashed, make(chan struct{})
+		hashed = done
+		g.Go(func() error { return hashPiece(ctx, sum, piece, before, done) })
+		g.Go(func() error {
+			frames[i] = enc.EncodeAll(piece, make([]byte, 0, len(piece)/2))
+			return nil
+		})
+		return ctx.Err()
+	})
+	if gerr := g.Wait(); err == nil {
+		err = gerr
+	}
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
+	t := trailer{s.info.Size(), [32]byte(sum.Sum(nil))}
+	return bytes.Join(append(frames, t.bytes()), nil), t.sum, nil
+}
+
+func hashPiece(ctx context.Context, sum hash.Hash, piece []byte, before <-chan struct{}, done chan<- struct{}) error {
+	select {
+	case <-before:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	sum.Write(piece)
+	close(done)
+	return nil
+}
+
+func newEncoder(level, workers int) (*zstd.Encoder, error) {
+	l := zstd.SpeedFastest
+	if level > 0 {
+		l = zstd.EncoderLevelFromZstd(level)
+	}
+	// No CRC: the SHA-256 covers the content.
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(workers))
+}
+
+// pieces reads the file to its end and hands on every piece, and makes sure that the content is that of
+// a file that nobody touched meanwhile.
+func (s *source) pieces(do func(i int, piece []byte) error) error {
+	if err := do(0, s.first); err != nil {
+		return err
+	}
+	i := 1
+	for rest := s.info.Size() - int64(len(s.first)); rest > 0; i++ {
+		piece := make([]byte, min(rest, pieceSize))
+		if _, err := io.ReadFull(s.f, piece); err != nil {
+			return s.readError(err)
+		}
+		if err := do(i, piece); err != nil {
+			return err
+		}
+		rest -= int64(len(piece))
+	}
+	if n, err := s.f.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+		return badSource("it became longer than %d bytes while it was read", s.info.Size())
+	}
+	now, err := s.f.Stat()
+	if err != nil {
+		return badSource("%w", err)
+	}
+	if now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
+		return badSource("it was changed while it was read")
+	}
+	return nil
+}
