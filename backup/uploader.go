@@ -84,7 +84,7 @@ func (u *uploader) next() string {
 func (u *uploader) keep(f part.Full) ([]byte, error) {
 	u.mu.Lock()
 	p := u.part(f.Name)
-	p.Size, p.Index = int64(len(f.Body)), f.Index.String()
+	p.Size, p.Index, p.Raw = int64(len(f.Body)), f.Index.String(), f.Raw
 	u.mu.Unlock()
 	u.group.Go(func() error {
 		if err := u.store.Put(u.ctx, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body))); err != nil {

@@ -10,7 +10,7 @@ import (
 
 const (
 	walPoll    = 50 * time.Millisecond // first pause between two looks; it grows to walPollMax
-	walSay     = 10 * time.Second       // how often the user is told what is awaited
+	walSay     = 10 * time.Second      // how often the user is told what is awaited
 	walPollMax = 5 * time.Second
 )
 

@@ -66,7 +66,8 @@ type Part struct {
 	Name  string `json:"name"` // BACKUP/NUMBER.EXT
 	Size  int64  `json:"size"`
 	Index string `json:"index_sha256"` // of the stored frame of its index
-	Live  int64  `json:"live"`         // bytes of content in it that this backup refers to
+	Raw   int64  `json:"raw"`          // bytes of content in it
+	Live  int64  `json:"live"`         // of those, how many this backup refers to
 }
 
 const backupFormat = "pgobj backup"
