@@ -106,11 +106,10 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, backupKey(e.ID))
 	}
 	var b Backup
-	if err := json.Unmarshal(data, &b); err != nil {
+	if err := decode(data, &b); errors.Is(err, ErrNewer) {
+		return nil, fmt.Errorf("%s: %w", backupKey(e.ID), err)
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, backupKey(e.ID), err)
-	}
-	if b.Version > Version {
-		return nil, fmt.Errorf("%w: %s has format version %d", ErrNewer, backupKey(e.ID), b.Version)
 	}
 	if b.Format != backupFormat || b.ID != e.ID {
 		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, backupKey(e.ID), b.Format, b.ID)

@@ -172,7 +172,9 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		}
 		s.apply(r.N, data)
 		if s.N%checkpointEvery == 0 {
-			return s, c.checkpoint(ctx, s)
+			// The record is written, and its writer must not be told otherwise: a checkpoint that fails
+			// only leaves readers with more records to fetch.
+			_ = c.checkpoint(ctx, s)
 		}
 		return s, nil
 	}
@@ -235,6 +237,21 @@ func unseal(data []byte, v any) error {
 	n := len(data) - sealSize
 	if n < 0 || string(data[n:]) != fmt.Sprintf(`,"self":"%s"}`, sum(data[:n])) {
 		return errors.New("it is damaged: it does not end with the hash of its content")
+	}
+	return decode(data, v)
+}
+
+// decode reads JSON with a format version, which is looked at first: what a newer version means by the
+// other members may not even fit the types of this one, and must not count as damage.
+func decode(data []byte, v any) error {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return err
+	}
+	if head.Version > Version {
+		return fmt.Errorf("%w: it has format version %d", ErrNewer, head.Version)
 	}
 	return json.Unmarshal(data, v)
 }

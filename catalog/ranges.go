@@ -38,6 +38,9 @@ func (r Ranges) MarshalText() ([]byte, error) {
 
 func (r *Ranges) UnmarshalText(b []byte) error {
 	*r = nil
+	if len(b) == 0 {
+		return nil // the empty set, as MarshalText writes it
+	}
 	for s := range strings.SplitSeq(string(b), ",") {
 		first, last, isRange := strings.Cut(s, "-")
 		if !isRange {

@@ -212,13 +212,12 @@ func (s *State) apply(n int64, data []byte) {
 		return
 	}
 	var r Record
-	if err := unseal(data, &r); err != nil {
+	if err := unseal(data, &r); errors.Is(err, ErrNewer) {
+		s.Newer = true
+		return
+	} else if err != nil {
 		problem("%v", err)
 		s.Head = ""
-		return
-	}
-	if r.Version > Version {
-		s.Newer = true
 		return
 	}
 	if r.N != n || r.Prev != prev && (prev != "" || n == 1) {
