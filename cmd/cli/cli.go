@@ -104,7 +104,7 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		return report(streams.Err, usagef("%v", err))
+		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
 	}
 	g.Settings.fromAWS()
 	a := &app{Settings: g.Settings, Streams: streams, version: version}

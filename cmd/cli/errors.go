@@ -12,6 +12,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 )
 
 // Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
@@ -66,12 +67,36 @@ var meanings = []meaning{
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket."},
 	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there."},
+	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal, as archive_command's %p."},
+	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
+	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
+	{walstore.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},
+	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push."},
+	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
+	{walstore.ErrAbsent, exitNotFound, ""},
+	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
 	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint: the bucket or folder has to exist. Is a disk not mounted?"},
 	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},
 	{storage.ErrNotFound, exitDamaged, "An object that has to be there is not. Does a lifecycle rule delete objects in the bucket?"},
 	{storage.ErrTransient, exitStorage, "The storage did not answer in time, although pgobj tried again. Check the network, --s3-endpoint and the service's state."},
 }
+
+// coded is an error with an exit code of its own, for a caller that acts on it; without err it prints
+// nothing.
+type coded struct {
+	code int
+	err  error
+}
+
+func (e *coded) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *coded) Unwrap() error { return e.err }
 
 // report prints an error in PostgreSQL's shape and returns its exit code; 0 for nil.
 func report(w io.Writer, err error) int {
@@ -83,6 +108,12 @@ func report(w io.Writer, err error) int {
 		if errors.Is(err, m.err) {
 			code, hint = m.code, m.hint
 			break
+		}
+	}
+	if c, ok := errors.AsType[*coded](err); ok {
+		code = c.code
+		if c.err == nil {
+			return code
 		}
 	}
 	first, detail, _ := strings.Cut(err.Error(), "\n")

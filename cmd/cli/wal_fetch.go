@@ -3,13 +3,177 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore"
 )
 
-// walFetch: written by the walstore engineer. Its exit code differs from the table in errors.go: return
-// an error that carries it (see exitCode in report).
+// walFetch answers PostgreSQL by its exit code, which decides over data:
+//
+//   - 0: the file is there, checked and synced.
+//   - 1: there is no such file. PostgreSQL looks elsewhere, or ends recovery and promotes. So it is said
+//     only when the archive proves it.
+//   - 255: nobody knows. PostgreSQL stops with FATAL, and can be started again when the trouble is over.
+//     A standby would be shut down by that; it asks again after 1, so there 1 stands for trouble too.
+//
+// Codes from 126 on that are not 128+n all mean the same to PostgreSQL; 128+15 would be a clean end.
 type walFetch struct {
-	Name string `arg:"" help:"Name of the WAL file, as restore_command's %f."`
-	Dest string `arg:"" help:"Where to write it, as restore_command's %p."`
+	Name     string        `arg:"" help:"Name of the WAL file, as restore_command's %f."`
+	Dest     string        `arg:"" help:"Where to write it, as restore_command's %p."`
+	RetryFor time.Duration `name:"retry-for" env:"PGOBJ_WAL_FETCH_RETRY_FOR" default:"5m" help:"How long to try again when the storage is in trouble (on a standby at most 10s, as PostgreSQL asks again)."`
 }
 
-func (c *walFetch) Run(ctx context.Context, a *app) error { return errors.New("not yet") }
+const (
+	exitAbsent       = 1
+	exitNobodyKnows  = 255
+	standbyRetryFor  = 10 * time.Second
+	fetchPause       = time.Second // before another try, where the retry decorator does not try again
+	fetchPauseMax    = 15 * time.Second
+	damagedTries     = 3
+	patienceForStall = 30 * time.Second
+)
+
+func (c *walFetch) Run(ctx context.Context, a *app) error {
+	// A panic would end the process with code 2, which PostgreSQL takes for "there is no such file". Like
+	// this it is an abort: code 134.
+	debug.SetTraceback("crash")
+	dir, dirErr := dataDirFor(c.Dest)
+	err := dirErr
+	if err == nil {
+		err = c.fetch(ctx, a, dir)
+	}
+	if errors.Is(err, walstore.ErrAbsent) {
+		a.log.Debug("not in the archive", "file", c.Name)
+		return &coded{exitAbsent, nil}
+	}
+	return fetchError(dir, err)
+}
+
+// fetchError gives a failure its exit code. dir is the data folder, empty when it is not known.
+func fetchError(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if isStandby(dir) {
+		return &coded{exitAbsent, err}
+	}
+	return &coded{exitNobodyKnows, err}
+}
+
+// badCommandLine is the error of a command line that cannot be understood. restore_command's would
+// promote a server short of its data if it ended with any code below 126.
+func badCommandLine(args []string, err error) error {
+	if !slices.Contains(args, "wal-fetch") {
+		return err
+	}
+	return fetchError(".", err)
+}
+
+func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
+	control, _, err := cluster.ReadControl(dir)
+	if err != nil {
+		return err
+	}
+	if c.RetryFor <= 0 {
+		return usagef("--retry-for (PGOBJ_WAL_FETCH_RETRY_FOR) is %v: use a time above 0, such as 5m", c.RetryFor)
+	}
+	budget := c.RetryFor
+	if isStandby(dir) {
+		budget = min(budget, standbyRetryFor)
+	}
+	s, err := a.open(retry.Policy{Budget: budget, Stall: min(patienceForStall, budget)})
+	if err != nil {
+		return err
+	}
+	req := walstore.FetchRequest{Name: c.Name, Dest: c.Dest, SystemID: control.SystemID}
+	began := time.Now()
+	for try := 1; ; try++ {
+		err = walstore.Fetch(ctx, s, req)
+		wait := min(fetchPause<<min(try-1, 10), fetchPauseMax)
+		if !mayMend(err, try) || time.Since(began)+wait > budget {
+			return err
+		}
+		a.log.Warn("trying again", "file", c.Name, "in", wait, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// mayMend says whether another try can have another end. Rights and buckets come back when somebody mends
+// them. Wrong bytes can be the doing of something on the way, but a damaged object stays so.
+func mayMend(err error, try int) bool {
+	for _, final := range []error{nil, walstore.ErrAbsent, walstore.ErrHole, walstore.ErrUnknownArchive, walstore.ErrName, walstore.ErrDest} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	return !errors.Is(err, walstore.ErrDamaged) || try < damagedTries
+}
+
+// dataDirFor finds the data folder of the cluster that a path belongs to: the current folder, in which
+// PostgreSQL runs its commands; or the folder that the path lies in, as pg_rewind runs restore_command from
+// anywhere with an absolute path; or PGDATA.
+func dataDirFor(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dirs := []string{"."}
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		dirs = append(dirs, dir)
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	if filepath.IsAbs(path) { // then it says more than where we happen to be
+		dirs = append(dirs[1:], ".")
+	}
+	if pgdata := os.Getenv("PGDATA"); pgdata != "" {
+		dirs = append(dirs, pgdata)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", usagef("no data folder found: %s lies in none, and neither the current folder nor PGDATA is one", path)
+}
+
+// systemIDOf is the system identifier of the cluster that a path belongs to.
+func systemIDOf(path string) (uint64, error) {
+	dir, err := dataDirFor(path)
+	if err != nil {
+		return 0, err
+	}
+	c, _, err := cluster.ReadControl(dir)
+	if err != nil {
+		return 0, fmt.Errorf("find the system identifier: %w", err)
+	}
+	return c.SystemID, nil
+}
+
+var standbyMode = regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`)
+
+// isStandby says whether the server on a data folder follows another for ever: by standby.signal, before 12
+// by recovery.conf.
+func isStandby(dir string) bool {
+	if dir == "" {
+		return false
+	}
+	if _, err := os.Stat(filepath.Join(dir, "standby.signal")); err == nil {
+		return true
+	}
+	conf, err := os.ReadFile(filepath.Join(dir, "recovery.conf"))
+	return err == nil && standbyMode.Match(conf)
+}
