@@ -87,7 +87,7 @@ func (e *effort) again(ctx context.Context, err error) error {
 	if time.Since(e.since)+wait > p.Budget {
 		return e.giveUp(err, fmt.Errorf("gave up after %d attempts", e.failed))
 	}
-	e.s.log.Warn("storage operation failed, will try again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", err)
+	e.s.log.Warn("storage operation failed, will try again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", cause(err))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -99,11 +99,15 @@ func (e *effort) again(ctx context.Context, err error) error {
 }
 
 func (e *effort) giveUp(err, why error) error {
-	cause := err
+	return &storage.Error{Op: e.op, Key: e.key, Store: e.s.String(), Kind: storage.KindTransient, Err: fmt.Errorf("%w: %w", why, cause(err))}
+}
+
+// cause is err without operation and key, which stand beside it.
+func cause(err error) error {
 	if se, ok := errors.AsType[*storage.Error](err); ok && se.Err != nil {
-		cause = se.Err
+		return se.Err
 	}
-	return &storage.Error{Op: e.op, Key: e.key, Store: e.s.String(), Kind: storage.KindTransient, Err: fmt.Errorf("%w: %w", why, cause)}
+	return err
 }
 
 // simple repeats an operation that is a single question.

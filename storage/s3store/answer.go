@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pgobj/pgobj/storage"
 )
@@ -194,6 +195,9 @@ func refusal(req *http.Request, resp *http.Response) *Failure {
 	}
 	if region != "" && (f.Status/100 == 3 || f.Code == "AuthorizationHeaderMalformed") {
 		f.Message += " (the bucket is in region " + region + ")"
+	}
+	if f.Code == "RequestTimeTooSkewed" {
+		f.Message += " (this host's clock says " + time.Now().UTC().Format(http.TimeFormat) + ", the store's " + resp.Header.Get("Date") + ")"
 	}
 	f.Kind = kindOf(f, req.Method)
 	return f
