@@ -155,7 +155,7 @@ func (w *walker) dir(d node) bool {
 	if names == nil {
 		var err error
 		if names, err = readNames(d.source); err != nil {
-			return w.yield(Entry{}, explain("read folder", d.source, err))
+			return w.fail(explain("read folder", d.source, err))
 		}
 	}
 	in := scope{path: d.path, names: names, kind: kindOf(d.path), spaces: w.marks[d.id] == spaceWithin && d.children == nil}
@@ -196,6 +196,9 @@ func (w *walker) dir(d node) bool {
 	return flush("")
 }
 
+// fail yields an error, after which the walk does not go on whatever the caller says.
+func (w *walker) fail(err error) bool { w.yield(Entry{}, err); return false }
+
 // visit yields one entry. It says whether there was one, whether it is to be entered, and whether to go on.
 func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 	e, err := w.entry(n)
@@ -203,7 +206,7 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 	case gone(err):
 		return false, nil, true
 	case err != nil:
-		return false, nil, w.yield(Entry{}, err)
+		return false, nil, w.fail(err)
 	case e == nil || in.spaces && e.Type == TypeDir && isVersionDir(n.name):
 		return false, nil, true
 	}

@@ -264,7 +264,7 @@ func TestWalkRefusesLoopsAndWhatItMayNotRead(t *testing.T) {
 		}
 	}
 	root := t.TempDir()
-	tree(t, root, "open", "secret/x")
+	tree(t, root, "open", "secret/x", "then")
 	for dir := root; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -281,13 +281,15 @@ func TestWalkRefusesLoopsAndWhatItMayNotRead(t *testing.T) {
 	}
 }
 
-func walkError(root string) error {
-	for _, err := range Walk(root, WalkOptions{Major: 15}) {
-		if err != nil {
-			return err
+// walkError is the error that a walk ends with.
+func walkError(root string) (last error) {
+	for e, err := range Walk(root, WalkOptions{Major: 15}) {
+		if last != nil {
+			return fmt.Errorf("the walk goes on with %s after: %v", e.Path, last)
 		}
+		last = err
 	}
-	return nil
+	return last
 }
 
 // asNobody runs f without root's right to read everything.
