@@ -37,8 +37,8 @@ type PushResult struct {
 	Warnings     []string
 }
 
-// pieceSize is what one frame holds. Halves of a 16 MiB segment would compress hardly better, and
-// smaller pieces cost ratio; see BenchmarkCompress.
+// pieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
+// at a price of 0.5 % in size against one frame (1 MiB: 3 %). See BenchmarkCompress.
 const pieceSize = 2 << 20
 
 // Push archives one file and returns nil only when its whole content is in the store for good. The

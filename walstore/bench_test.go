@@ -1,0 +1,35 @@
+package walstore
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// BenchmarkCompress compresses the WAL segment named by PGOBJ_BENCH_SEGMENT, or else a made-up one.
+func BenchmarkCompress(b *testing.B) {
+	path := os.Getenv("PGOBJ_BENCH_SEGMENT")
+	if path == "" {
+		path = filepath.Join(b.TempDir(), seg1)
+		if err := os.WriteFile(path, wal(seg1, sysid, 16<<20, 1), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(16 << 20)
+	for b.Loop() {
+		f, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		src, err := inspect(f, filepath.Base(path), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		body, _, err := src.compress(b.Context(), PushRequest{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(len(body)), "stored")
+		f.Close()
+	}
+}

@@ -1,0 +1,591 @@
+package walstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+const (
+	sysid   = 7710474189093401805
+	segSize = 1 << 20
+)
+
+// wal is the content of a segment as PostgreSQL 15 lays it out, filled from seed.
+func wal(name string, sysid uint64, size int, seed uint64) []byte {
+	b := make([]byte, size)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for i := 40; i < size/2; i += 8 { // the other half is zero, as after a switch
+		binary.LittleEndian.PutUint64(b[i:], rng.Uint64()&0xFF00FF)
+	}
+	seg, err := segment.ParseName(name[:24], segment.Size(size))
+	if err != nil {
+		panic(err)
+	}
+	le := binary.LittleEndian
+	le.PutUint16(b[0:], 0xD110)
+	le.PutUint16(b[2:], 2)
+	le.PutUint32(b[4:], uint32(seg.Timeline))
+	le.PutUint64(b[8:], uint64(seg.Start(segment.Size(size))))
+	le.PutUint64(b[24:], sysid)
+	le.PutUint32(b[32:], uint32(size))
+	le.PutUint32(b[36:], 8192)
+	return b
+}
+
+func writeFile(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func known() (uint64, error) { return sysid, nil }
+
+func push(t *testing.T, s storage.Store, name string, data []byte) (PushResult, error) {
+	t.Helper()
+	return Push(t.Context(), s, PushRequest{Path: writeFile(t, name, data), SystemID: known})
+}
+
+// archive pushes well-formed files under these names.
+func archive(t *testing.T, s storage.Store, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		var data []byte
+		switch segment.Classify(name) {
+		case segment.Full, segment.Partial:
+			data = wal(name, sysid, segSize, 7)
+		case segment.History:
+			data = []byte("1\t0/500000\tno recovery target specified\n")
+		default:
+			data = []byte("START WAL LOCATION: 0/100028 (file 000000010000000000000001)\n")
+		}
+		if _, err := push(t, s, name, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fetchInto fetches into a new folder and returns the content; a failed fetch must leave nothing in it.
+func fetchInto(t *testing.T, s storage.Store, name string) ([]byte, error) {
+	t.Helper()
+	dir := t.TempDir()
+	dest := filepath.Join(dir, "RECOVERYXLOG")
+	err := Fetch(t.Context(), s, FetchRequest{Name: name, Dest: dest, SystemID: sysid})
+	entries, rerr := os.ReadDir(dir)
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	if err != nil {
+		if len(entries) != 0 {
+			t.Errorf("a failed fetch left %v", entries)
+		}
+		return nil, err
+	}
+	if len(entries) != 1 {
+		t.Errorf("a fetch left %v", entries)
+	}
+	info, rerr := os.Stat(dest)
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	data, rerr := os.ReadFile(dest)
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	return data, nil
+}
+
+func keys(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	var all []string
+	for info, err := range s.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, info.Key)
+	}
+	return all
+}
+
+const seg1 = "000000010000000000000001"
+
+func TestRoundTripOfEveryKindAndSize(t *testing.T) {
+	s := mem.New()
+	files := map[string][]byte{
+		"00000002.history":         []byte("1\t0/500000\tno recovery target specified\n"),
+		seg1 + ".00000028.backup":  []byte("START WAL LOCATION: 0/1000028\n"),
+		"000000030000000000000001": wal("000000030000000000000001", sysid, 64<<20, 1),
+		seg1 + ".partial":          wal(seg1, sysid, segSize, 2),
+	}
+	for i, size := range []int{1 << 20, 2 << 20, 4 << 20, 16 << 20} {
+		name := segment.Segment{Timeline: 1, No: uint64(i + 2)}.Name(segment.Size(size))
+		files[name] = wal(name, sysid, size, uint64(i))
+	}
+	for name, data := range files {
+		res, err := push(t, s, name, data)
+		if err != nil || res.AlreadyThere || res.Raw != int64(len(data)) || len(res.Warnings) != 0 {
+			t.Fatalf("%s: %+v, %v", name, res, err)
+		}
+		o, ok := ParseKey(res.Key)
+		if !ok || o.Name != name || o.SystemID != sysid {
+			t.Errorf("%s is stored as %s, which is %+v, %v", name, res.Key, o, ok)
+		}
+		got, err := fetchInto(t, s, name)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(data), err)
+		}
+	}
+	if n := len(keys(t, s)); n != len(files) {
+		t.Errorf("%d objects for %d files", n, len(files))
+	}
+}
+
+func TestPushTwice(t *testing.T) {
+	s := mem.New()
+	data := wal(seg1, sysid, segSize, 1)
+	if _, err := push(t, s, seg1, data); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := push(t, s, seg1, data); err != nil || !res.AlreadyThere {
+		t.Errorf("the same again: %+v, %v", res, err)
+	}
+	other := bytes.Clone(data)
+	other[5000] ^= 1
+	_, err := push(t, s, seg1, other)
+	conflict, ok := errors.AsType[*ConflictError](err)
+	if !ok || conflict.Source != sha256.Sum256(other) || conflict.Stored != sha256.Sum256(data) {
+		t.Errorf("other content: %v", err)
+	}
+	if got, err := fetchInto(t, s, seg1); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the first content is gone: %v", err)
+	}
+}
+
+func TestPushOnDamagedObject(t *testing.T) {
+	s := mem.New()
+	put(t, s, Key(sysid, seg1), []byte("not ours"))
+	_, err := push(t, s, seg1, wal(seg1, sysid, segSize, 1))
+	if !errors.Is(err, ErrDamaged) || errors.Is(err, ErrConflict) {
+		t.Errorf("%v", err)
+	}
+}
+
+func put(t *testing.T, s storage.Store, key string, data []byte) {
+	t.Helper()
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPushRefuses(t *testing.T) {
+	good := wal(seg1, sysid, segSize, 1)
+	cases := []struct {
+		what, name string
+		data       []byte
+		want       error
+	}{
+		{"odd name", "xlogtemp.1", good, ErrName},
+		{"lower case", "00000001000000000000000a", good, ErrName},
+		{"empty", seg1, nil, ErrSource},
+		{"half", seg1, good[:segSize/2], ErrSource},
+		{"one byte more", seg1, append(bytes.Clone(good), 0), ErrSource},
+		{"zeros", seg1, make([]byte, segSize), ErrSource},
+		{"recycled", "000000010000000000000002", good, ErrSource},
+		{"timeline of the future", seg1, wal("000000020000000000000001", sysid, segSize, 1), ErrSource},
+		{"another cluster", seg1, wal(seg1, sysid+1, segSize, 1), ErrSource},
+		{"short partial", seg1 + ".partial", good[:8192], ErrSource},
+		{"empty history", "00000002.history", nil, ErrSource},
+		{"torn history", "00000002.history", []byte("1\t0/5000"[:2]), ErrSource},
+		{"history of another", "00000002.history", []byte("2\t0/500000\tx\n"), ErrSource},
+		{"huge note", seg1 + ".00000028.backup", make([]byte, noteLimit+1), ErrSource},
+	}
+	for _, c := range cases {
+		s := mem.New()
+		if _, err := push(t, s, c.name, c.data); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if k := keys(t, s); len(k) != 0 {
+			t.Errorf("%s: stored %v", c.what, k)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), seg1)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, filepath.Join(dir, seg1)} {
+		if _, err := Push(t.Context(), mem.New(), PushRequest{Path: path}); !errors.Is(err, ErrSource) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// The source changes after it was opened and its size taken.
+func TestPushNoticesAChangingFile(t *testing.T) {
+	const size = 16 << 20
+	data := wal(seg1, sysid, size, 1)
+	changes := map[string]func(path string) error{
+		"truncated":      func(path string) error { return os.Truncate(path, size-8192) },
+		"truncated to 0": func(path string) error { return os.Truncate(path, 0) },
+		"grown":          func(path string) error { return os.Truncate(path, size+1) },
+		"rewritten":      func(path string) error { return os.WriteFile(path, data[:size:size], 0o600) },
+	}
+	for what, change := range changes {
+		path := writeFile(t, seg1, data)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		src, err := inspect(f, seg1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := change(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := src.compress(t.Context(), PushRequest{}); !errors.Is(err, ErrSource) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A flipped bit is found, or changed nothing.
+func TestFetchRefusesEveryFlippedBit(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1)
+	key := Key(sysid, seg1)
+	body, err := storage.ReadAll(t.Context(), s, key, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, tried, same := wal(seg1, sysid, segSize, 7), 0, 0
+	for i := range body {
+		if i >= 256 && i < len(body)-2*trailerSize && i%4096 != 0 {
+			continue
+		}
+		tried++
+		bad := mem.New()
+		data := bytes.Clone(body)
+		data[i] ^= 1 << (i % 8)
+		put(t, bad, key, data)
+		got, err := fetchInto(t, bad, seg1)
+		switch {
+		case err == nil && bytes.Equal(got, want): // two encodings of one content: zstd has many
+			same++
+		case !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), key):
+			t.Errorf("byte %d: %v", i, err)
+		}
+	}
+	if tried < 400 || same > tried/10 {
+		t.Errorf("%d bytes were tried, %d of them changed nothing", tried, same)
+	}
+}
+
+// object wraps content as Push would, without its checks.
+func object(t *testing.T, data []byte) []byte {
+	t.Helper()
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
+	return append(enc.EncodeAll(data, nil), trailer{int64(len(data)), sha256.Sum256(data)}.bytes()...)
+}
+
+func TestFetchRefusesWrongObjects(t *testing.T) {
+	good := wal(seg1, sysid, segSize, 1)
+	body := object(t, good)
+	longer := append(bytes.Clone(good), make([]byte, 8192)...)
+	history := "00000002.history"
+	cases := []struct {
+		what, name string
+		body       []byte
+	}{
+		{"empty", seg1, nil}, {"one byte", seg1, []byte{0}}, {"trailer only", seg1, body[len(body)-trailerSize:]},
+		{"first half", seg1, body[:len(body)/2]}, {"no trailer", seg1, body[:len(body)-trailerSize]},
+		{"without its last byte", seg1, body[:len(body)-1]}, {"one byte more", seg1, append(bytes.Clone(body), 0)},
+		{"two objects", seg1, append(bytes.Clone(body), body...)}, {"zeros", seg1, make([]byte, len(body))},
+		{"HTML", seg1, []byte("<!DOCTYPE html><html><title>Please log in</title>" + strings.Repeat(" ", 100))},
+		{"another segment", seg1, object(t, wal("000000010000000000000002", sysid, segSize, 1))},
+		{"another cluster", seg1, object(t, wal(seg1, sysid+1, segSize, 1))},
+		{"later timeline", seg1, object(t, wal("000000020000000000000001", sysid, segSize, 1))},
+		{"short segment", seg1, object(t, good[:segSize/2])}, {"long segment", seg1, object(t, longer)},
+		{"zero segment", seg1, object(t, make([]byte, segSize))}, {"20 bytes", seg1, object(t, good[:20])},
+		{"history in a segment's place", seg1, object(t, []byte("1\t0/500000\tx\n"))},
+		{"segment in a history's place", history, body}, {"empty history", history, object(t, nil)},
+		{"history of an older timeline", history, object(t, []byte("1\t0/5\tx\n2\t0/6\tx\n"))},
+	}
+	for _, c := range cases {
+		s := mem.New()
+		put(t, s, Key(sysid, c.name), c.body)
+		if _, err := fetchInto(t, s, c.name); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+// A small object that unpacks to 64 GiB must neither fill the disk nor take for ever.
+func TestFetchStopsABomb(t *testing.T) {
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
+	zeros := enc.EncodeAll(make([]byte, 8<<20), nil)
+	for _, first := range [][]byte{nil, object(t, wal(seg1, sysid, segSize, 1))} {
+		bomb := append(bytes.Clone(first), bytes.Repeat(zeros, 8192)...)
+		s := mem.New()
+		put(t, s, Key(sysid, seg1), bomb)
+		if _, err := fetchInto(t, s, seg1); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%v", err)
+		}
+		n := &counter{}
+		if _, err := decode(n, bytes.NewReader(bomb), seg1, sysid); err == nil || n.n > segSize {
+			t.Errorf("%d bytes were written: %v", n.n, err)
+		}
+		if _, err := decode(n, bytes.NewReader(bomb), "00000002.history", sysid); err == nil || n.n > segSize+noteLimit {
+			t.Errorf("%d bytes were written: %v", n.n, err)
+		}
+	}
+}
+
+type counter struct{ n int }
+
+func (c *counter) Write(p []byte) (int, error) { c.n += len(p); return len(p), nil }
+
+func TestAbsence(t *testing.T) {
+	const (
+		seg2, seg3, seg5 = "000000010000000000000002", "000000010000000000000003", "000000010000000000000005"
+		tli2seg5         = "000000020000000000000005"
+		tli2seg6         = "000000020000000000000006"
+		history2         = "00000002.history"
+	)
+	cases := []struct {
+		what  string
+		there []string
+		name  string
+		want  error
+	}{
+		{"after the last", []string{seg1, seg2}, seg3, ErrAbsent},
+		{"the last is partial", []string{seg1, seg2, seg3 + ".partial"}, seg3, ErrAbsent},
+		{"only a partial", []string{seg3 + ".partial"}, seg3, ErrAbsent},
+		{"a hole", []string{seg1, seg3}, seg2, ErrHole},
+		{"a wide hole", []string{seg1, seg5}, seg2, ErrHole},
+		{"a hole at the next xlogid", []string{seg1, "000000010000000100000000"}, "0000000100000000000000FF", ErrHole},
+		{"a partial in a hole", []string{seg1, seg2 + ".partial", seg3}, seg2, ErrHole},
+		{"a timeline that is not there", []string{seg1}, tli2seg5, ErrAbsent},
+		{"an older timeline goes on", []string{seg1, seg5, history2}, "000000020000000000000004", ErrAbsent},
+		{"history of no timeline", []string{seg1}, history2, ErrAbsent},
+		{"history between others", []string{seg1, "00000003.history"}, history2, ErrAbsent},
+		{"history of a timeline with WAL", []string{seg1, tli2seg5}, history2, ErrHole},
+		{"history of a timeline with a partial", []string{seg1, tli2seg5 + ".partial"}, history2, ErrHole},
+		{"timeline 1 has no history", []string{seg1}, "00000001.history", ErrAbsent},
+		{"before the beginning of a timeline", []string{history2, tli2seg5}, "000000020000000000000004", ErrAbsent},
+		{"first of a timeline", []string{history2, tli2seg6}, tli2seg5, ErrHole},
+		{"before it, without its history", []string{tli2seg5}, "000000020000000000000004", ErrHole},
+		{"nothing", nil, seg1, ErrUnknownArchive},
+		{"nothing, history", nil, history2, ErrUnknownArchive},
+		{"nothing, partial", nil, seg1 + ".partial", ErrUnknownArchive},
+		{"a partial", []string{seg1}, seg1 + ".partial", ErrAbsent},
+		{"a backup", []string{seg1}, seg1 + ".00000028.backup", ErrAbsent},
+		{"a name", []string{seg1}, "../" + seg2, ErrName},
+	}
+	for _, c := range cases {
+		s := mem.New()
+		archive(t, s, c.there...)
+		_, err := fetchInto(t, s, c.name)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if hole, ok := errors.AsType[*HoleError](err); ok && (hole.Missing != c.name || !slices.Contains(c.there, hole.Next)) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+// A store that fails or is another one proves nothing: whatever call fails, its error comes back.
+func TestTroubleIsNeverAbsence(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1)
+	for _, kind := range []storage.Kind{storage.KindOther, storage.KindDenied, storage.KindNoStore, storage.KindTransient} {
+		for n := 1; ; n++ {
+			f := &failing{Store: s, at: n, kind: kind}
+			_, err := fetchInto(t, f, "000000010000000000000002")
+			if f.calls < n {
+				if n < 4 || !errors.Is(err, ErrAbsent) {
+					t.Errorf("after %d calls: %v", n-1, err)
+				}
+				break
+			}
+			if errors.Is(err, ErrAbsent) || storage.KindOf(err) != kind {
+				t.Errorf("kind %d, call %d: %v", kind, n, err)
+			}
+		}
+	}
+	// A listing that hides everything but says no error, as a wrong prefix does.
+	if _, err := fetchInto(t, storage.Sub(s, "elsewhere"), seg1); !errors.Is(err, ErrUnknownArchive) {
+		t.Errorf("%v", err)
+	}
+	if err := Fetch(t.Context(), s, FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid + 1}); !errors.Is(err, ErrUnknownArchive) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A body that breaks off is trouble on the way, not a damaged object.
+func TestBrokenDownloadIsNotDamage(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1)
+	for _, n := range []int64{0, 1, 39, 5000, 100_000} {
+		_, err := fetchInto(t, &cutting{s, n}, seg1)
+		if !errors.Is(err, storage.ErrTransient) || errors.Is(err, ErrDamaged) {
+			t.Errorf("after %d bytes: %v", n, err)
+		}
+	}
+}
+
+func TestFetchNeedsAFolder(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1)
+	err := Fetch(t.Context(), s, FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "no", "such"), SystemID: sysid})
+	if !errors.Is(err, ErrDest) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFirstMissing(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1, "000000010000000000000002", "000000010000000000000002.00000028.backup", "000000010000000000000003.partial",
+		"000000010000000000000004", "000000020000000000000003")
+	seg := func(no uint64) segment.Segment { return segment.Segment{Timeline: 1, No: no} }
+	cases := []struct {
+		first, last uint64
+		missing     uint64 // 0: none
+	}{{1, 1, 0}, {1, 2, 0}, {2, 2, 0}, {1, 3, 3}, {3, 3, 3}, {3, 4, 3}, {4, 4, 0}, {4, 5, 5}, {4, 9, 5}, {9, 9, 9}}
+	for _, c := range cases {
+		got, any, err := FirstMissing(t.Context(), s, sysid, seg(c.first), seg(c.last), segSize)
+		if err != nil || any != (c.missing != 0) || any && got != seg(c.missing) {
+			t.Errorf("%d to %d: %v, %v, %v", c.first, c.last, got, any, err)
+		}
+	}
+	if _, any, err := FirstMissing(t.Context(), s, sysid+1, seg(1), seg(1), segSize); !any || err != nil {
+		t.Errorf("of another cluster: %v, %v", any, err)
+	}
+}
+
+// For whoever has nothing but zstd: see the package comment.
+func TestObjectIsPlainZstd(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1)
+	body, err := storage.ReadAll(t.Context(), s, Key(sysid, seg1), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := zstd.NewReader(bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	got, err := io.ReadAll(dec)
+	if err != nil || !bytes.Equal(got, wal(seg1, sysid, segSize, 7)) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// FuzzDecode: whatever an object holds, only the named segment comes out, and not more than that.
+func FuzzDecode(f *testing.F) {
+	data := wal(seg1, sysid, segSize, 1)
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	body := append(enc.EncodeAll(data, nil), trailer{segSize, sha256.Sum256(data)}.bytes()...)
+	f.Add(body, uint16(0), byte(0))
+	f.Add(body[:100], uint16(3), byte(7))
+	f.Fuzz(func(t *testing.T, b []byte, at uint16, x byte) {
+		if len(b) > 0 {
+			b = bytes.Clone(b)
+			b[int(at)%len(b)] ^= x
+		}
+		var out bytes.Buffer
+		c, err := decode(&out, bytes.NewReader(b), seg1, sysid)
+		if out.Len() > 1<<30 {
+			t.Fatal("more than a segment came out")
+		}
+		if err != nil {
+			return
+		}
+		h, err := segment.ParseHeader(out.Bytes())
+		if err != nil || h.Verify(seg1, c.length) != nil || c.sum != sha256.Sum256(out.Bytes()) {
+			t.Errorf("%+v, %v", h, err)
+		}
+	})
+}
+
+// failing makes one call fail.
+type failing struct {
+	storage.Store
+	at, calls int
+	kind      storage.Kind
+}
+
+func (f *failing) fail(op string) error {
+	if f.calls++; f.calls == f.at {
+		return &storage.Error{Op: op, Key: "x", Store: "test", Kind: f.kind, Err: errors.New("as told")}
+	}
+	return nil
+}
+
+func (f *failing) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
+	if err := f.fail("get"); err != nil {
+		return nil, err
+	}
+	return f.Store.Get(ctx, key, r)
+}
+
+func (f *failing) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
+	if err := f.fail("list"); err != nil {
+		return func(yield func(storage.Info, error) bool) { yield(storage.Info{}, err) }
+	}
+	return f.Store.List(ctx, prefix, startAfter)
+}
+
+// cutting breaks every download off after n bytes.
+type cutting struct {
+	storage.Store
+	n int64
+}
+
+func (c *cutting) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
+	body, err := c.Store.Get(ctx, key, r)
+	if err != nil {
+		return nil, err
+	}
+	broken := &storage.Error{Op: "get", Key: key, Store: "test", Kind: storage.KindTransient, Err: io.ErrUnexpectedEOF}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(io.LimitReader(body, c.n), iotest.ErrReader(broken)), body}, nil
+}
