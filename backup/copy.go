@@ -26,7 +26,7 @@ const settled = 2 * time.Second
 
 // copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest.
 func (p *push) copy(ctx context.Context) error {
-	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.Progress)
+	u := newUploader(ctx, p)
 	l, err := newLister(p)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (p *push) copy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, warn: p.warn}
+	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, reread: p.Reread, warn: p.warn}
 	if p.info.DataChecksums {
 		c.verify = p.start.LSN
 	}
@@ -54,7 +54,8 @@ func (p *push) copy(ctx context.Context) error {
 		return err
 	}
 	p.damage(pk.damaged)
-	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Bytes.Load()
+	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Read.Load()
+	p.backup.Reused = p.Progress.Reused.Load()
 	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
 		p.backup.Parts = append(p.backup.Parts, *u.parts[name])
 	}

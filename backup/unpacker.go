@@ -21,9 +21,12 @@ import (
 )
 
 const (
-	// window is how many extents are planned at a time: 8 GiB of large files. Within it every part is
-	// read in order and once; its size, not the database's, is what a restore needs in memory.
-	window = 8192
+	// restoreWindow is how many extents are planned at a time: 8 GiB of large files. Within it every part
+	// is read in order and once; its size, not the database's, is what a restore needs in memory.
+	restoreWindow = 8192
+	// verifyWindow is smaller, because chunks in several extents are put together in memory then: at most
+	// half as many, and each in 1 MiB.
+	verifyWindow = 128
 	// joinGap is how many unneeded bytes are rather read than asked around: less than the latency of
 	// one more request costs.
 	joinGap = 256 << 10
@@ -31,11 +34,12 @@ const (
 	maxRange = 8 << 20
 )
 
-// unpacker writes the files of a manifest into a target.
+// unpacker reads what a manifest lists, and writes it into a target, if there is one.
 type unpacker struct {
 	store    storage.Store
-	target   *target
+	target   *target // nil: everything is read and checked, and nothing written
 	progress *Progress
+	window   int
 	group    *errgroup.Group
 	ctx      context.Context
 	jobs     chan job
@@ -49,10 +53,21 @@ type job struct {
 	empty *output
 }
 
-// want is an extent and the file that it belongs to.
+// want is an extent and where it belongs.
 type want struct {
 	manifest.Extent
-	file *output
+	file  *output
+	chunk *assembly
+}
+
+// assembly is a chunk whose content has to be checked by its own hash.
+type assembly struct {
+	at   int64
+	len  int
+	sum  part.Hash
+	left atomic.Int64 // extents that have not come yet
+	mu   sync.Mutex
+	data []byte // what has come, when it is not written to a file
 }
 
 // output is a file that several workers write: opened by the first, completed by the last.
@@ -67,7 +82,10 @@ type output struct {
 }
 
 func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
-	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers)}
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), window: restoreWindow}
+	if t == nil {
+		u.window = verifyWindow
+	}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	for range workers {
 		u.group.Go(u.work)
@@ -97,6 +115,7 @@ func (u *unpacker) plan(m *manifest.Reader) error {
 			return err
 		}
 		switch {
+		case f.Type != manifest.TypeFile && u.target == nil:
 		case f.Type == manifest.TypeDir:
 			err = u.target.mkdir(f)
 		case f.Type == manifest.TypeLink:
@@ -125,13 +144,21 @@ func (u *unpacker) planned(o *output) {
 }
 
 func (u *unpacker) extents(f *manifest.File, o *output) error {
-	for _, c := range f.Chunks {
+	for i, c := range f.Chunks {
+		var whole *assembly
+		// What a restore reads is covered by the frames' hashes. Only a chunk that is put together from
+		// several extents may still be wrong, if a page hash once told that a page had not changed.
+		if u.target == nil || len(c.Extents) > 1 {
+			at := f.At + int64(i)*part.ChunkSize
+			whole = &assembly{at: at, len: int(min(part.ChunkSize, f.Size-at)), sum: c.SHA256}
+			whole.left.Store(int64(len(c.Extents)))
+		}
 		for _, x := range c.Extents {
 			o.left.Add(1)
-			u.pending = append(u.pending, want{x, o})
+			u.pending = append(u.pending, want{x, o, whole})
 		}
 	}
-	if len(u.pending) < window {
+	if len(u.pending) < u.window {
 		return nil
 	}
 	return u.flush()
@@ -258,6 +285,10 @@ func (r *reader) frame(body io.Reader, codec part.Codec, x manifest.Extent, skip
 }
 
 func (u *unpacker) write(w want, data []byte) error {
+	u.progress.Bytes.Add(int64(len(data)))
+	if u.target == nil {
+		return w.chunk.add(w, data)
+	}
 	o := w.file
 	if err := u.open(o); err != nil {
 		return err
@@ -265,21 +296,55 @@ func (u *unpacker) write(w want, data []byte) error {
 	if _, err := o.file.WriteAt(data, w.At); err != nil {
 		return err
 	}
-	u.progress.Bytes.Add(int64(len(data)))
+	if c := w.chunk; c != nil && c.left.Add(-1) == 0 {
+		c.data = make([]byte, c.len)
+		if _, err := o.file.ReadAt(c.data, c.at); err != nil {
+			return err
+		}
+		if err := c.check(); err != nil {
+			return err
+		}
+	}
 	return u.done(o)
+}
+
+// add takes the content of one extent, and checks the chunk when that was the last.
+func (c *assembly) add(w want, data []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.data == nil && len(data) == c.len {
+		c.data = data // not kept: it is the last at once
+	} else {
+		if c.data == nil {
+			c.data = make([]byte, c.len)
+		}
+		copy(c.data[w.At-c.at:], data)
+	}
+	if c.left.Add(-1) > 0 {
+		return nil
+	}
+	return c.check()
+}
+
+func (c *assembly) check() error {
+	defer func() { c.data = nil }()
+	if part.Sum(c.data) != c.sum {
+		return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, c.at)
+	}
+	return nil
 }
 
 func (u *unpacker) open(o *output) error {
 	o.once.Do(func() {
 		root, name := u.target.place(o.path)
-		o.file, o.err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		o.file, o.err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	})
 	return o.err
 }
 
 // done is called for each extent written and once by the plan; the last call completes the file.
 func (u *unpacker) done(o *output) error {
-	if o.left.Add(-1) > 0 {
+	if o.left.Add(-1) > 0 || u.target == nil {
 		return nil
 	}
 	if err := u.open(o); err != nil { // it may have no content
