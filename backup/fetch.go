@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/manifest"
@@ -38,6 +39,10 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 		r.Log.Warn("the catalog is damaged", "problem", problem)
 	}
 	entry, err := choose(state, r.Backup, r.Recovery.TargetTime)
+	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
+		// What cannot be read may be the newest backup, and an older one is not what was asked for.
+		return nil, fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows.", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +96,7 @@ func choose(s *catalog.State, name string, target time.Time) (*catalog.Entry, er
 	if err != nil || target.IsZero() || !target.Before(e.Commit.Summary.Consistent) {
 		return e, err
 	}
-	if name != "" && name != "LATEST" && name != "latest" {
+	if !isLatest(name) {
 		return nil, fmt.Errorf("%w: backup %s is consistent from %s on, the target is %s: name an older backup, or none", catalog.ErrNoBackup, e.ID, stamp(e.Commit.Summary.Consistent), stamp(target))
 	}
 	var best *catalog.Entry
@@ -106,6 +111,8 @@ func choose(s *catalog.State, name string, target time.Time) (*catalog.Entry, er
 	}
 	return best, nil
 }
+
+func isLatest(name string) bool { return name == "" || strings.EqualFold(name, "latest") }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999Z07:00") }
 

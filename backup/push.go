@@ -227,6 +227,8 @@ func (p *push) run(ctx context.Context) error {
 	err = p.copy(watched)
 	if lost := context.Cause(watched); lost != nil {
 		err = lost // whatever failed after it only follows
+	} else if errors.Is(err, cluster.ErrSessionLost) {
+		err = fmt.Errorf("the backup is void: %w", err)
 	}
 	done()
 	if err != nil {

@@ -159,7 +159,7 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 			return s, err
 		}
 		r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
-		data, err := json.Marshal(r)
+		data, err := seal(r)
 		if err != nil {
 			return s, fmt.Errorf("encode catalog record: %w", err)
 		}
@@ -185,7 +185,7 @@ type checkpoint struct {
 }
 
 func (c *Catalog) checkpoint(ctx context.Context, s *State) error {
-	data, err := json.Marshal(checkpoint{Version, s})
+	data, err := seal(checkpoint{Version, s})
 	if err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
@@ -209,11 +209,34 @@ func (c *Catalog) loadCheckpoint(ctx context.Context) (*State, error) {
 			return nil, fmt.Errorf("read the catalog: %w", err)
 		}
 		var cp checkpoint
-		if json.Unmarshal(data, &cp) == nil && cp.Version == Version && cp.State != nil && checkpointKey(cp.State.N) == info.Key {
+		if unseal(data, &cp) == nil && cp.Version == Version && cp.State != nil && checkpointKey(cp.State.N) == info.Key {
 			return cp.State, nil
 		}
 	}
 	return &State{}, nil
+}
+
+// sealSize is how long seal's addition is.
+const sealSize = len(`,"self":""}`) + 2*sha256.Size
+
+// seal encodes v, with the hash of what is before it as the last member. The next record's prev would
+// betray a damaged one, but there is none behind the newest, nor behind a checkpoint.
+func seal(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	body := data[:len(data)-1]
+	return fmt.Appendf(nil, `%s,"self":"%s"}`, body, sum(body)), nil
+}
+
+// unseal decodes what seal has made, and fails when a bit of it has changed.
+func unseal(data []byte, v any) error {
+	n := len(data) - sealSize
+	if n < 0 || string(data[n:]) != fmt.Sprintf(`,"self":"%s"}`, sum(data[:n])) {
+		return errors.New("it is damaged: it does not end with the hash of its content")
+	}
+	return json.Unmarshal(data, v)
 }
 
 func sum(data []byte) string {

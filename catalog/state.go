@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -226,18 +225,20 @@ func (s *State) apply(n int64, data []byte) {
 	}
 	if data == nil {
 		problem("it is missing")
+		s.Head = "" // the next one's prev has nothing to be held against: one fault is told once
 		return
 	}
 	var r Record
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := unseal(data, &r); err != nil {
 		problem("%v", err)
+		s.Head = ""
 		return
 	}
 	if r.Version > Version {
 		s.Newer = true
 		return
 	}
-	if r.N != n || r.Prev != prev {
+	if r.N != n || r.Prev != prev && (prev != "" || n == 1) {
 		problem("it does not follow the record before it")
 	}
 	if err := s.fold(&r); err != nil {

@@ -74,7 +74,7 @@ func Walk(root string, opt WalkOptions) iter.Seq2[Entry, error] {
 			yield(Entry{}, err)
 			return
 		}
-		w.dir(node{source: root})
+		w.dir(node{source: root, id: w.chain[0]})
 	}
 }
 
@@ -158,10 +158,7 @@ func (w *walker) dir(d node) bool {
 			return w.yield(Entry{}, explain("read folder", d.source, err))
 		}
 	}
-	in := scope{path: d.path, names: names, kind: kindOf(d.path), spaces: w.marks[d.id] == spaceWithin}
-	if d.path == "" {
-		in.spaces = w.marks[w.chain[0]] == spaceWithin
-	}
+	in := scope{path: d.path, names: names, kind: kindOf(d.path), spaces: w.marks[d.id] == spaceWithin && d.children == nil}
 	// In byte order of whole paths "a.b" lies between the folder "a" and its content "a/…". So a folder
 	// waits until the names have passed it; one that waits longer is a prefix of the next.
 	var waiting []node
@@ -216,7 +213,7 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 	if !w.yield(*e, nil) {
 		return true, nil, false
 	}
-	if e.Type != TypeDir && e.Type != TypeTablespace {
+	if e.Type != TypeDir && e.Type != TypeTablespace || e.Mode&fs.ModeSymlink != 0 { // the latter leads nowhere
 		return true, nil, true
 	}
 	n.id = fileID{e.Dev, e.Ino}
@@ -226,14 +223,14 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 		if w.opt.Major >= 17 {
 			n.children = append(n.children, "summaries")
 		}
-	case w.marks[n.id] == skipContent:
-		return true, nil, true
 	case isSpacePath(n.path):
 		n.children = []string{fmt.Sprintf("PG_%d_%d", w.opt.Major, w.opt.CatalogVersion)}
 		if _, err := os.Lstat(n.source + "/" + n.children[0]); gone(err) {
 			w.opt.Warn(n.path, "the tablespace has no folder "+n.children[0]+": is its volume mounted?")
 			return true, nil, true
 		}
+	case w.marks[n.id] == skipContent:
+		return true, nil, true
 	}
 	return true, &n, true
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
@@ -58,6 +59,7 @@ var meanings = []meaning{
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
 	{backup.ErrServer, exitPostgres, ""},
+	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
 	{backup.ErrIncarnation, exitConflict, ""},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
 	{backup.ErrTarget, exitTarget, ""},

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/s3store"
@@ -36,6 +38,7 @@ func connect(w s3store.Wire) (s3store.Client, error) {
 		// refuse; a body whose SHA-256 is part of the signature is verified by all of them.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
+		APIOptions:                 []func(*middleware.Stack) error{signBody},
 		// "Expect: 100-continue" costs a round trip for every part, and hangs behind some proxies.
 		ContinueHeaderThresholdBytes: -1,
 	}
@@ -43,6 +46,14 @@ func connect(w s3store.Wire) (s3store.Client, error) {
 		opts.BaseEndpoint = aws.String(w.Endpoint.String())
 	}
 	return &client{api: s3.New(opts), bucket: aws.String(w.Bucket)}, nil
+}
+
+// signBody has the body's SHA-256 signed over TLS too, where the SDK would leave the body unprotected: TLS
+// ends at the first load balancer.
+func signBody(stack *middleware.Stack) error {
+	sha := &v4.ComputePayloadSHA256{}
+	_, err := stack.Finalize.Swap(sha.ID(), sha)
+	return err
 }
 
 type client struct {

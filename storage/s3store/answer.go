@@ -74,7 +74,7 @@ func judge(req *http.Request, resp *http.Response) (*http.Response, *Failure) {
 	case req.Method == http.MethodPut:
 		return judgeEmpty(resp, resp.StatusCode == http.StatusOK && resp.Header.Get("ETag") != "")
 	case req.Method == http.MethodDelete:
-		return judgeEmpty(resp, resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent)
+		return judgeEmpty(resp, resp.StatusCode == http.StatusNoContent)
 	case req.URL.Query().Get("list-type") == "2":
 		return judgeList(req, resp)
 	case req.Method == http.MethodGet || req.Method == http.MethodHead:
@@ -121,16 +121,19 @@ func judgeList(req *http.Request, resp *http.Response) (*http.Response, *Failure
 	return resp, nil
 }
 
-// judgeObject requires an entity tag, a length and, for a range, just the bytes asked for.
+// judgeObject requires the headers of an object, a length and, for a range, just the bytes asked for.
 func judgeObject(req *http.Request, resp *http.Response) (*http.Response, *Failure) {
 	bad := func(kind storage.Kind, format string, args ...any) (*http.Response, *Failure) {
 		resp.Body.Close()
 		return nil, &Failure{Kind: kind, Status: resp.StatusCode, Message: fmt.Sprintf(format, args...)}
 	}
 	asked := req.Header.Get("Range")
+	if _, err := http.ParseTime(resp.Header.Get("Last-Modified")); err != nil || resp.Header.Get("ETag") == "" {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		resp.Body.Close()
+		return nil, strange(resp, body)
+	}
 	switch {
-	case resp.Header.Get("ETag") == "":
-		return bad(storage.KindTransient, "answer is not an object of S3: it has no ETag")
 	case resp.ContentLength < 0:
 		return bad(storage.KindTransient, "answer has no Content-Length")
 	case asked == "" && resp.StatusCode != http.StatusOK:

@@ -142,8 +142,8 @@ func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCl
 }
 
 // Stat sends HEAD. An answer to HEAD has no body, so a 404 of the object, of the bucket and of a foreign
-// web server look the same: whatever HEAD refuses is asked again as a GET of one byte, whose answer says
-// what is wrong.
+// web server look the same: any failure that HEAD is answered with is asked for again as a GET of one byte,
+// whose answer says what is wrong.
 func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	c, err := s.begin(ctx, "stat", key)
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 		return storage.Info{Key: key, Size: size, Created: modified}, nil
 	}
 	head := c.failure.Load()
-	if head == nil || head.Status/100 != 4 {
+	if head == nil || head.Status == 0 {
 		return storage.Info{}, c.fail(err)
 	}
 	body, err := s.Get(ctx, key, storage.Range{Length: 1})

@@ -115,6 +115,28 @@ func CutUpload(n int64) Fault {
 	}}
 }
 
+// FlipUpload forwards the request with one bit of its body changed, in byte n.
+func FlipUpload(n int64) Fault {
+	return Fault{"flip upload", func(x *exchange) bool {
+		x.r.Body = &flipper{x.r.Body, n}
+		return false
+	}}
+}
+
+type flipper struct {
+	io.ReadCloser
+	left int64
+}
+
+func (f *flipper) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if f.left >= 0 && f.left < int64(n) {
+		p[f.left] ^= 1
+	}
+	f.left -= int64(n)
+	return n, err
+}
+
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

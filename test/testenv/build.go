@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +54,9 @@ func buildPgobj() (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if err := noteSources(root); err != nil {
+		return "", err
+	}
 	builds := filepath.Join(CacheDir(), "build")
 	if err := os.MkdirAll(builds, 0o755); err != nil {
 		return "", fmt.Errorf("make a place for the binary: %w", err)
@@ -95,6 +99,21 @@ func buildPgobj() (_ string, err error) {
 		return "", err
 	}
 	return filepath.Join(dest, "pgobj"), nil
+}
+
+// noteSources looks at every folder of the module. go test remembers what a test has looked at, and
+// repeats an old result only when that is unchanged; what a go build below us reads it cannot see, so
+// without this look it would answer "ok (cached)" for a binary that changed.
+func noteSources(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (d.Name() == ".git" || path == filepath.Join(root, "bin")) {
+			return fs.SkipDir
+		}
+		if errors.Is(err, os.ErrNotExist) { // an editor's passing file
+			return nil
+		}
+		return err
+	})
 }
 
 // prune removes builds that nobody asked for in a day. A failure leaves a file too many, so it is no error.
