@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"sync"
 
@@ -37,13 +36,15 @@ const (
 // merged with the walk; a table of known contents; and the page hashes of the parts that the manifest
 // refers to. The zero value offers nothing.
 type previous struct {
-	store  storage.Store
-	spool  *os.File
-	lines  *manifest.Reader
-	next   *manifest.File // the line that the merge has come to
-	parts  map[string]catalog.Part
-	spares map[string]catalog.Part // parts that runs without a commit left behind
-	unwell map[string]bool         // files with damaged pages: they are read again each time
+	store storage.Store
+	files *files
+	lines *manifest.Reader
+	next  *manifest.File // the line that the merge has come to
+
+	sections map[part.Hash]piece // of the manifest
+	parts    map[string]catalog.Part
+	spares   map[string]catalog.Part // parts that runs without a commit left behind
+	unwell   map[string]bool         // files with damaged pages: they are read again each time
 
 	mu      sync.Mutex
 	known   map[part.Hash]piece
@@ -52,7 +53,7 @@ type previous struct {
 
 // openPrevious reads what backup b offers.
 func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup) (*previous, error) {
-	p := &previous{store: s, parts: map[string]catalog.Part{}, spares: map[string]catalog.Part{}, known: map[part.Hash]piece{}, unwell: map[string]bool{}}
+	p := &previous{store: s, parts: map[string]catalog.Part{}, spares: map[string]catalog.Part{}, known: map[part.Hash]piece{}, unwell: map[string]bool{}, sections: map[part.Hash]piece{}}
 	if b == nil {
 		return p, nil
 	}
@@ -65,35 +66,33 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup) (*pre
 		p.unwell[d.Path] = true
 	}
 	var err error
-	if p.spool, err = fetchManifest(ctx, s, b); err != nil {
+	if p.files, err = fetchManifest(ctx, s, b); err != nil {
 		return nil, err
 	}
-	if err := p.learn(b.ID); err != nil {
+	for _, x := range p.files.sections[:min(len(p.files.sections), knownMost)] {
+		if p.usable([]manifest.Extent{x.Extent}) {
+			p.sections[x.SHA256] = piece{Extent: x.Extent}
+		}
+	}
+	if err := p.learn(); err != nil {
 		return nil, err
 	}
-	if _, err := p.spool.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	p.lines, err = manifest.NewReader(p.spool, b.ID)
+	p.lines, err = p.files.read()
 	return p, err
 }
 
 func (p *previous) close() {
-	if p.lines != nil {
-		p.lines.Close()
-	}
-	if p.spool != nil {
-		p.spool.Close()
+	if p.files != nil {
+		p.files.close()
 	}
 }
 
 // learn reads the manifest once for the contents that it knows.
-func (p *previous) learn(id string) error {
-	lines, err := manifest.NewReader(p.spool, id)
+func (p *previous) learn() error {
+	lines, err := p.files.read()
 	if err != nil {
 		return err
 	}
-	defer lines.Close()
 	for len(p.known) < knownMost {
 		f, err := lines.Next()
 		if err == io.EOF {
@@ -118,7 +117,6 @@ func (p *previous) seek(path string, at int64) (*manifest.File, error) {
 		if p.next == nil {
 			f, err := p.lines.Next()
 			if err == io.EOF || err == nil && slices.Contains(manifest.Tail, f.RawPath()) {
-				p.lines.Close()
 				p.lines = nil
 				return nil, nil
 			}

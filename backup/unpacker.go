@@ -3,7 +3,6 @@ package backup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,11 +26,6 @@ const (
 	// verifyWindow is smaller, because chunks in several extents are put together in memory then: at most
 	// half as many, and each in 1 MiB.
 	verifyWindow = 128
-	// joinGap is how many unneeded bytes are rather read than asked around: less than the latency of
-	// one more request costs.
-	joinGap = 256 << 10
-	// maxRange bounds one request, so that workers get about the same amount of work.
-	maxRange = 8 << 20
 )
 
 // unpacker reads what a manifest lists, and writes it into a target, if there is one.
@@ -48,8 +42,7 @@ type unpacker struct {
 
 // job is one range of a part, or a file without content.
 type job struct {
-	part  string
-	wants []want // by offset; several may want the same frame
+	wants []want
 	empty *output
 }
 
@@ -170,15 +163,8 @@ func (u *unpacker) flush() error {
 	u.pending = nil // the jobs keep it
 	slices.SortFunc(w, func(a, b want) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.Off, b.Off)) })
 	for len(w) > 0 {
-		n, end := 1, w[0].Off+int64(w[0].Size)
-		for ; n < len(w); n++ {
-			next := w[n].Off + int64(w[n].Size)
-			if w[n].Part != w[0].Part || w[n].Off > end+joinGap || next-w[0].Off > maxRange {
-				break
-			}
-			end = max(end, next)
-		}
-		if err := u.send(job{part: w[0].Part, wants: w[:n]}); err != nil {
+		n := joined(w)
+		if err := u.send(job{wants: w[:n]}); err != nil {
 			return err
 		}
 		w = w[n:]
@@ -195,18 +181,12 @@ func (u *unpacker) send(j job) error {
 	}
 }
 
-// reader is what a worker keeps between jobs.
-type reader struct {
-	dec         *part.Decoder
-	stored, raw []byte
-}
-
 func (u *unpacker) work() error {
-	dec, err := part.NewDecoder()
+	r, err := newFrameReader(u.store)
 	if err != nil {
 		return err
 	}
-	r := &reader{dec: dec, raw: make([]byte, 0, part.MaxFrame)}
+	r.fetched = &u.progress.Stored
 	for j := range u.jobs {
 		if u.ctx.Err() != nil {
 			return context.Cause(u.ctx)
@@ -214,7 +194,7 @@ func (u *unpacker) work() error {
 		if j.empty != nil {
 			err = u.done(j.empty)
 		} else {
-			err = u.fetch(r, j)
+			err = r.read(u.ctx, j.wants, u.write)
 		}
 		if err != nil {
 			return err
@@ -223,68 +203,15 @@ func (u *unpacker) work() error {
 	return nil
 }
 
-// fetch reads one range of a part and writes what it holds.
-func (u *unpacker) fetch(r *reader, j job) error {
-	codec, err := part.CodecOf(j.part)
-	if err != nil {
-		return err
-	}
-	last := j.wants[len(j.wants)-1]
-	at := j.wants[0].Off
-	body, err := u.store.Get(u.ctx, part.Key(j.part), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
-	if errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(j.part), err)
-	}
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	for i, w := range j.wants {
-		if i == 0 || w.Off != j.wants[i-1].Off {
-			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
-				return err
-			}
-			at = w.Off + int64(w.Size)
-			u.progress.Stored.Add(int64(w.Size))
-		} else if w.Size != j.wants[i-1].Size || w.SHA256 != j.wants[i-1].SHA256 {
-			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
-		}
-		if w.Skip+w.Len > len(r.raw) {
-			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(j.part), w.Off)
-		}
-		if err := u.write(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
-			return fmt.Errorf("restore %q: %w", w.file.path, err)
-		}
-	}
-	return nil
-}
-
-// frame reads the next frame, skip bytes further on, checks and expands it.
-func (r *reader) frame(body io.Reader, codec part.Codec, x manifest.Extent, skip int64) error {
-	if skip < 0 {
-		return fmt.Errorf("%w: frames of part %s overlap at %d", manifest.ErrDamaged, x.Part, x.Off)
-	}
-	_, err := io.CopyN(io.Discard, body, skip)
-	if err == nil {
-		r.stored = slices.Grow(r.stored[:0], x.Size)[:x.Size]
-		_, err = io.ReadFull(body, r.stored)
-	}
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return fmt.Errorf("%w: part %s ends before byte %d", part.ErrDamaged, part.Key(x.Part), x.Off+int64(x.Size))
-	}
-	if err != nil {
-		return err
-	}
-	if part.Sum(r.stored) != x.SHA256 {
-		return fmt.Errorf("%w: part %s: the hash of the frame at %d does not match", part.ErrDamaged, part.Key(x.Part), x.Off)
-	}
-	if r.raw, err = r.dec.Decode(codec, r.raw[:0], r.stored, part.MaxFrame); err != nil {
-		return fmt.Errorf("%w: part %s: the frame at %d cannot be expanded: %w", part.ErrDamaged, part.Key(x.Part), x.Off, err)
-	}
-	return nil
-}
-
+// write takes the content of one extent.
 func (u *unpacker) write(w want, data []byte) error {
+	if err := u.put(w, data); err != nil {
+		return fmt.Errorf("restore %q: %w", w.file.path, err)
+	}
+	return nil
+}
+
+func (u *unpacker) put(w want, data []byte) error {
 	u.progress.Bytes.Add(int64(len(data)))
 	if u.target == nil {
 		return w.chunk.add(w, data)

@@ -38,8 +38,8 @@ func newUploader(ctx context.Context, p *push) *uploader {
 	workers := p.Workers
 	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, parts: map[string]*catalog.Part{}}
 	u.group, u.ctx = errgroup.WithContext(ctx)
-	u.buffers = make(chan []byte, 2*workers)
-	for range 2 * workers {
+	u.buffers = make(chan []byte, 2*workers+1)
+	for range 2*workers + 1 {
 		u.buffers <- nil // made when first used: a small backup needs only one
 	}
 	return u
@@ -114,14 +114,12 @@ func (u *uploader) part(name string) *catalog.Part {
 	return p
 }
 
-// refer counts what a manifest line refers to in each part.
-func (u *uploader) refer(f *manifest.File) {
+// refer counts what is referred to in each part.
+func (u *uploader) refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, c := range f.Chunks {
-		for _, x := range c.Extents {
-			u.part(x.Part).Live += int64(x.Len)
-		}
+	for _, x := range extents {
+		u.part(x.Part).Live += int64(x.Len)
 	}
 }
 

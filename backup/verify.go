@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 
-	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -22,11 +21,10 @@ func Verify(ctx context.Context, s storage.Store, c *catalog.Catalog, e *catalog
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	m, err := manifest.NewReader(f, b.ID)
+	defer f.close()
+	m, err := f.read()
 	if err != nil {
 		return err
 	}
-	defer m.Close()
 	return newUnpacker(ctx, s, nil, workers, progress).unpack(m)
 }
