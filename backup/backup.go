@@ -12,6 +12,8 @@ import (
 type Progress struct {
 	Files  atomic.Int64 // written to the manifest, or restored
 	Bytes  atomic.Int64 // of file content
+	Read   atomic.Int64 // of these, read from the data directory
+	Reused atomic.Int64 // of these, in the storage already
 	Stored atomic.Int64 // bytes sent to the storage, or fetched from it
 
 	TotalFiles atomic.Int64 // what there will be in the end; 0 while it is not known

@@ -3,10 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"maps"
 	"os"
@@ -16,8 +13,6 @@ import (
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
-	"github.com/pgobj/pgobj/backup/part"
-	"github.com/pgobj/pgobj/catalog"
 )
 
 // settled is how old a file's ctime has to be when it is read, so that a later change is sure to show in
@@ -26,26 +21,34 @@ const settled = 2 * time.Second
 
 // copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest.
 func (p *push) copy(ctx context.Context) error {
-	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.Progress)
-	l, err := newLister(p)
+	u := newUploader(ctx, p)
+	writers, err := u.writers(p.Workers + 1)
+	if err != nil {
+		return err
+	}
+	l, err := newLister(p, writers[p.Workers])
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	writers, err := u.writers(p.Workers)
-	if err != nil {
-		return err
-	}
-	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, warn: p.warn}
+	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, reread: p.Reread, warn: p.warn}
 	if p.info.DataChecksums {
 		c.verify = p.start.LSN
 	}
-	c.emit = func(f *manifest.File) error { u.refer(f); return l.add(f) }
-	pk := newPacker(u.ctx, writers, c)
+	c.emit = func(f *manifest.File) error {
+		for _, c := range f.Chunks {
+			u.refer(c.Extents)
+		}
+		return l.add(f)
+	}
+	pk := newPacker(u.ctx, writers[:p.Workers], c)
 	pk.group.Go(func() error { return p.count(pk.ctx) })
 	err = p.pack(u.ctx, pk, l)
 	if e := pk.close(); e != nil {
 		err = e // pack only saw what follows from it
+	}
+	if err == nil {
+		err = l.end(u)
 	}
 	if e := u.wait(); e != nil {
 		err = e
@@ -54,7 +57,8 @@ func (p *push) copy(ctx context.Context) error {
 		return err
 	}
 	p.damage(pk.damaged)
-	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Bytes.Load()
+	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Read.Load()
+	p.backup.Reused = p.Progress.Reused.Load()
 	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
 		p.backup.Parts = append(p.backup.Parts, *u.parts[name])
 	}
@@ -180,110 +184,4 @@ func (p *push) describeWAL() {
 	b.Consistent = p.stop.Time.UTC()
 	b.Timeline, b.StartLSN, b.StopLSN = p.start.Timeline, p.start.LSN, p.stop.LSN
 	b.FirstWAL, b.LastWAL = first.Name(size), last.Name(size)
-}
-
-// lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Both go to
-// spool files without a name, so that memory does not grow with the number of files.
-type lister struct {
-	spool       *os.File
-	sum         hash.Hash
-	manifest    *manifest.Writer
-	nativeSpool *os.File
-	native      *cluster.ManifestWriter // nil before PostgreSQL 13
-	crc         uint32                  // of the file whose lines are coming
-	files       int64
-	bytes       int64
-}
-
-func newLister(p *push) (l *lister, err error) {
-	l = &lister{sum: sha256.New()}
-	if l.spool, err = spool(); err != nil {
-		return nil, err
-	}
-	if l.nativeSpool, err = spool(); err != nil {
-		return nil, err
-	}
-	if l.manifest, err = manifest.NewWriter(io.MultiWriter(l.spool, l.sum), p.backup.ID); err != nil {
-		return nil, err
-	}
-	switch major := p.info.Major(); {
-	case major >= 17:
-		l.native = cluster.NewManifestWriter(l.nativeSpool, 2, p.info.SystemID)
-	case major >= 13:
-		l.native = cluster.NewManifestWriter(l.nativeSpool, 1, p.info.SystemID)
-	}
-	return l, nil
-}
-
-// spool is a temporary file that vanishes with the process.
-func spool() (*os.File, error) {
-	f, err := os.CreateTemp("", "pgobj-spool-*")
-	if err != nil {
-		return nil, fmt.Errorf("make a spool file (TMPDIR names the folder): %w", err)
-	}
-	return f, os.Remove(f.Name())
-}
-
-func (l *lister) close() {
-	l.spool.Close()
-	l.nativeSpool.Close()
-}
-
-// add writes one line.
-func (l *lister) add(f *manifest.File) error {
-	if err := l.manifest.Add(f); err != nil {
-		return fmt.Errorf("write the manifest: %w", err)
-	}
-	if f.Type != manifest.TypeFile {
-		return nil
-	}
-	if f.At == 0 {
-		l.files++
-		l.bytes += f.Size
-		l.crc = 0
-	}
-	at := f.At
-	for _, c := range f.Chunks {
-		n := min(part.ChunkSize, f.Size-at)
-		l.crc = combineCRC(l.crc, uint32(c.CRC32C), n)
-		at += n
-	}
-	path := f.RawPath()
-	if l.native == nil || at < f.Size || path == "backup_manifest" || path == controlPath {
-		return nil // pg_control is in it already: see endNative
-	}
-	return l.native.File(path, f.Size, f.Mtime, l.crc)
-}
-
-const controlPath = "global/pg_control"
-
-// endNative completes backup_manifest and returns its size. The file's content is in it before pg_control
-// is added, as pg_control is the last file of all.
-func (l *lister) endNative(now time.Time, control []byte, p *push) (int64, error) {
-	if err := l.native.File(controlPath, int64(len(control)), now, checksum(control)); err != nil {
-		return 0, err
-	}
-	if err := l.native.WALRange(p.start.Timeline, p.start.LSN, p.stop.LSN); err != nil {
-		return 0, err
-	}
-	if err := l.native.Close(); err != nil {
-		return 0, fmt.Errorf("write backup_manifest: %w", err)
-	}
-	return l.nativeSpool.Seek(0, io.SeekCurrent)
-}
-
-// store puts the manifest into the repository.
-func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
-	if err := l.manifest.Close(); err != nil {
-		return catalog.Object{}, fmt.Errorf("write the manifest: %w", err)
-	}
-	size, err := l.spool.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return catalog.Object{}, err
-	}
-	if err := p.Store.Put(ctx, catalog.ManifestKey(p.backup.ID), l.spool, size); err != nil {
-		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)
-	}
-	p.Progress.Stored.Add(size)
-	return catalog.Object{Size: size, SHA256: hex.EncodeToString(l.sum.Sum(nil))}, nil
 }

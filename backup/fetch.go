@@ -2,17 +2,11 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -54,7 +48,7 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer m.Close()
+	defer m.close()
 	r.Progress.TotalFiles.Store(b.Files)
 	r.Progress.TotalBytes.Store(b.Size)
 	r.Log.Info("restore starts", "backup", b.ID, "taken", b.Started.Format(time.RFC3339), "target", r.Target, "bytes", b.Size, "files", b.Files)
@@ -69,13 +63,12 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 	return b, nil
 }
 
-func restore(ctx context.Context, r FetchRequest, b *catalog.Backup, m *os.File, t *target) error {
-	mr, err := manifest.NewReader(m, b.ID)
+func restore(ctx context.Context, r FetchRequest, b *catalog.Backup, m *files, t *target) error {
+	lines, err := m.read()
 	if err != nil {
 		return err
 	}
-	defer mr.Close()
-	if err := newUnpacker(ctx, r.Store, t, r.Workers, r.Progress).unpack(mr); err != nil {
+	if err := newUnpacker(ctx, r.Store, t, r.Workers, r.Progress).unpack(lines); err != nil {
 		return err
 	}
 	if err := t.relocateMap(); err != nil {
@@ -115,33 +108,3 @@ func choose(s *catalog.State, name string, target time.Time) (*catalog.Entry, er
 func isLatest(name string) bool { return name == "" || strings.EqualFold(name, "latest") }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999Z07:00") }
-
-// fetchManifest brings the manifest into a spool file and checks its hash before a line of it is believed.
-func fetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*os.File, error) {
-	key := catalog.ManifestKey(b.ID)
-	body, err := s.Get(ctx, key, storage.All)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing", manifest.ErrDamaged, key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	f, err := spool()
-	if err != nil {
-		return nil, err
-	}
-	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(body, b.Manifest.Size+1))
-	if err == nil && (n != b.Manifest.Size || hex.EncodeToString(h.Sum(nil)) != b.Manifest.SHA256) {
-		err = fmt.Errorf("%w: %s: its hash is not the one in the catalog", manifest.ErrDamaged, key)
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}

@@ -44,6 +44,8 @@ type packerConfig struct {
 	pageSize   int
 	verify     segment.LSN // start of the backup, to verify page checksums; 0: the cluster has none
 	progress   *Progress
+	prev       *previous // what earlier backups offer
+	reread     bool      // trust no attributes: read every file
 	warn       func(path, reason string)
 	emit       func(*manifest.File) error // takes the lines, in order, from one goroutine
 }
@@ -52,6 +54,7 @@ type packerConfig struct {
 type line struct {
 	file   manifest.File
 	chunks []chunk
+	prev   *manifest.File // the same piece of the same file in the previous backup, or nil
 	src    *source
 	left   atomic.Int64  // chunks that are not packed yet
 	packed chan struct{} // closed when left is 0
@@ -61,11 +64,9 @@ func (l *line) weight() int64 { return 1 + int64(len(l.chunks)) }
 
 // chunk is where a worker has put a chunk.
 type chunk struct {
-	sha   part.Hash
-	crc   uint32
-	len   int
-	frame *part.Frame
-	skip  int
+	sha    part.Hash
+	crc    uint32
+	pieces []piece
 }
 
 // task is one chunk to pack.
@@ -101,6 +102,16 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 	for first := int64(0); first == 0 || first < chunks; first += manifest.MaxFileChunks {
 		f.At = first * part.ChunkSize
 		l := &line{file: f, chunks: make([]chunk, min(chunks-first, manifest.MaxFileChunks)), src: src}
+		if data == nil {
+			var err error
+			if l.prev, err = p.prev.seek(e.Path, f.At); err != nil {
+				return err
+			}
+		}
+		if p.unread(l) {
+			src.left.Add(-int64(len(l.chunks)))
+			l.file.Chunks, l.chunks, l.src = l.prev.Chunks, nil, nil
+		}
 		if err := p.submit(l); err != nil {
 			return err
 		}
@@ -113,6 +124,22 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 		}
 	}
 	return nil
+}
+
+// unread says whether the whole line can be taken from the previous backup without reading the file.
+func (p *packer) unread(l *line) bool {
+	if p.reread || len(l.chunks) == 0 || !untouched(&l.file, l.prev) || p.prev.unwell[l.src.entry.Path] {
+		return false
+	}
+	for _, c := range l.prev.Chunks {
+		if !p.prev.usable(c.Extents) {
+			return false
+		}
+	}
+	n := min(l.file.Size-l.file.At, int64(len(l.chunks))*part.ChunkSize)
+	p.progress.Bytes.Add(n)
+	p.progress.Reused.Add(n)
+	return true
 }
 
 // submit puts a line into the queue of those that collect writes.
@@ -218,15 +245,11 @@ func (p *packer) collect() error {
 
 func (p *packer) write(l *line) error {
 	for i, c := range l.chunks {
-		select {
-		case <-c.frame.Sealed():
-		case <-p.ctx.Done():
-			return context.Cause(p.ctx)
+		extents, err := resolve(p.ctx, c.pieces, l.file.At+int64(i)*part.ChunkSize)
+		if err != nil {
+			return err
 		}
-		l.file.Chunks = append(l.file.Chunks, manifest.Chunk{SHA256: c.sha, CRC32C: manifest.CRC(c.crc), Extents: []manifest.Extent{{
-			At: l.file.At + int64(i)*part.ChunkSize, Len: c.len,
-			Part: c.frame.Part, Off: c.frame.Off, Size: c.frame.Size, SHA256: c.frame.SHA256, Skip: c.skip,
-		}}})
+		l.file.Chunks = append(l.file.Chunks, manifest.Chunk{SHA256: c.sha, CRC32C: manifest.CRC(c.crc), Extents: extents})
 	}
 	if l.file.Type == manifest.TypeFile && l.file.At == 0 {
 		p.progress.Files.Add(1)

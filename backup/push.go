@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
@@ -34,6 +35,8 @@ type PushRequest struct {
 	Workers        int
 	Spread         bool // wait for a spread checkpoint instead of an immediate one
 	Label          string
+	Full           bool          // store everything anew
+	Reread         bool          // read every file, whatever its attributes say
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
 	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived
 	Tool           string        // version of pgobj, for the catalog
@@ -47,6 +50,7 @@ type push struct {
 	info    cluster.Info
 	control cluster.Control
 	state   *catalog.State
+	prev    *previous
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
@@ -63,6 +67,7 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 	if err := p.begin(ctx); err != nil {
 		return nil, err
 	}
+	defer p.prev.close()
 	err := p.run(ctx)
 	if err != nil {
 		p.abort(ctx, err)
@@ -112,6 +117,10 @@ func (p *push) begin(ctx context.Context) (err error) {
 	if err := p.incarnation(ctx); err != nil {
 		return err
 	}
+	begin := catalog.Begin{SystemID: p.info.SystemID}
+	if begin.Reuses, err = p.lookBack(ctx); err != nil {
+		return err
+	}
 	started := time.Now().UTC()
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
 		for p.backup.ID == "" || s.Entry(p.backup.ID) != nil {
@@ -119,7 +128,8 @@ func (p *push) begin(ctx context.Context) (err error) {
 			rand.Read(random[:])
 			p.backup.ID = catalog.NewID(started, random)
 		}
-		return catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: p.backup.ID, SystemID: p.info.SystemID}}, nil
+		begin.Backup = p.backup.ID
+		return catalog.Record{Type: "begin", Begin: &begin}, nil
 	})
 	if err != nil {
 		return err
@@ -135,6 +145,48 @@ func (p *push) begin(ctx context.Context) (err error) {
 		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
 	}
 	return err
+}
+
+// lookBack opens what earlier backups offer for reuse, and names them. The system identifier does not
+// matter: what is reused is known by its content, and pg_upgrade leaves most of it as it was.
+func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
+	var base *catalog.Backup
+	complete := p.state.Complete()
+	if n := len(complete); n > 0 && !p.Full {
+		if base, err = p.Catalog.Backup(ctx, complete[n-1]); errors.Is(err, catalog.ErrDamaged) {
+			p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
+			err = nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	p.prev, err = openPrevious(ctx, p.Store, base)
+	if errors.Is(err, manifest.ErrDamaged) {
+		p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
+		p.prev, err = openPrevious(ctx, p.Store, nil)
+		base = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if base != nil {
+		reuses = append(reuses, base.ID)
+	}
+	if p.Full {
+		return reuses, nil
+	}
+	for _, e := range p.state.Unfinished() {
+		bytes, err := p.prev.adopt(ctx, e.ID)
+		if err != nil {
+			return nil, err
+		}
+		if bytes > 0 {
+			p.Log.Info("an earlier run did not finish: what it stored is used again where it still fits", "backup", e.ID, "bytes", bytes)
+			reuses = append(reuses, e.ID)
+		}
+	}
+	return reuses, nil
 }
 
 // incarnation enters the cluster in the catalog when it is new there. Another system identifier is

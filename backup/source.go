@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 )
 
@@ -73,14 +74,46 @@ func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
 	if err != nil {
 		return fmt.Errorf("read %q: %w", src.entry.Source, err)
 	}
-	c := chunk{sha: part.Sum(data), crc: checksum(data), len: len(data)}
-	c.frame, c.skip, err = w.Add(part.Content{
-		Path: src.entry.Path, At: at, Data: data, SHA256: c.sha, Whole: int64(len(data)) == f.Size, Relation: src.entry.Relation,
+	p.progress.Bytes.Add(int64(len(data)))
+	p.progress.Read.Add(int64(len(data)))
+	t.line.chunks[t.i], err = p.put(w, t.line.previous(t.i), part.Content{
+		Path: src.entry.Path, At: at, Data: data, SHA256: part.Sum(data), Whole: int64(len(data)) == f.Size, Relation: src.entry.Relation,
 		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
 	})
-	t.line.chunks[t.i] = c
-	p.progress.Bytes.Add(int64(len(data)))
 	return err
+}
+
+// previous is chunk i of the line in the previous backup, or nil.
+func (l *line) previous(i int) *manifest.Chunk {
+	if l.prev == nil || i >= len(l.prev.Chunks) {
+		return nil
+	}
+	return &l.prev.Chunks[i]
+}
+
+// put decides what of a chunk has to be stored, and stores that.
+func (p *packer) put(w *part.Writer, prev *manifest.Chunk, content part.Content) (chunk, error) {
+	c := chunk{sha: content.SHA256, crc: checksum(content.Data)}
+	n := len(content.Data)
+	var ok bool
+	if c.pieces, ok = p.reuse(prev, c.sha, n); ok {
+		p.progress.Reused.Add(int64(n))
+		return c, nil
+	}
+	var err error
+	if c.pieces, err = p.patch(w, prev, content); err != nil || c.pieces != nil {
+		for _, x := range c.pieces {
+			if x.frame == nil {
+				p.progress.Reused.Add(int64(x.Len))
+			}
+		}
+		return c, err
+	}
+	frame, skip, err := w.Add(content)
+	k := piece{Extent: manifest.Extent{Len: n, Skip: skip}, frame: frame}
+	p.prev.remember(c.sha, k)
+	c.pieces = []piece{k}
+	return c, err
 }
 
 // verifyPages notes the pages of data whose checksum does not hold and that replay will not write anew.

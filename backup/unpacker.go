@@ -3,7 +3,6 @@ package backup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,21 +20,20 @@ import (
 )
 
 const (
-	// window is how many extents are planned at a time: 8 GiB of large files. Within it every part is
-	// read in order and once; its size, not the database's, is what a restore needs in memory.
-	window = 8192
-	// joinGap is how many unneeded bytes are rather read than asked around: less than the latency of
-	// one more request costs.
-	joinGap = 256 << 10
-	// maxRange bounds one request, so that workers get about the same amount of work.
-	maxRange = 8 << 20
+	// restoreWindow is how many extents are planned at a time: 8 GiB of large files. Within it every part
+	// is read in order and once; its size, not the database's, is what a restore needs in memory.
+	restoreWindow = 8192
+	// verifyWindow is smaller, because chunks in several extents are put together in memory then: at most
+	// half as many, and each in 1 MiB.
+	verifyWindow = 128
 )
 
-// unpacker writes the files of a manifest into a target.
+// unpacker reads what a manifest lists, and writes it into a target, if there is one.
 type unpacker struct {
 	store    storage.Store
-	target   *target
+	target   *target // nil: everything is read and checked, and nothing written
 	progress *Progress
+	window   int
 	group    *errgroup.Group
 	ctx      context.Context
 	jobs     chan job
@@ -44,15 +42,25 @@ type unpacker struct {
 
 // job is one range of a part, or a file without content.
 type job struct {
-	part  string
-	wants []want // by offset; several may want the same frame
+	wants []want
 	empty *output
 }
 
-// want is an extent and the file that it belongs to.
+// want is an extent and where it belongs.
 type want struct {
 	manifest.Extent
-	file *output
+	file  *output
+	chunk *assembly
+}
+
+// assembly is a chunk whose content has to be checked by its own hash.
+type assembly struct {
+	at   int64
+	len  int
+	sum  part.Hash
+	left atomic.Int64 // extents that have not come yet
+	mu   sync.Mutex
+	data []byte // what has come, when it is not written to a file
 }
 
 // output is a file that several workers write: opened by the first, completed by the last.
@@ -67,7 +75,10 @@ type output struct {
 }
 
 func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
-	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers)}
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), window: restoreWindow}
+	if t == nil {
+		u.window = verifyWindow
+	}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	for range workers {
 		u.group.Go(u.work)
@@ -97,6 +108,7 @@ func (u *unpacker) plan(m *manifest.Reader) error {
 			return err
 		}
 		switch {
+		case f.Type != manifest.TypeFile && u.target == nil:
 		case f.Type == manifest.TypeDir:
 			err = u.target.mkdir(f)
 		case f.Type == manifest.TypeLink:
@@ -125,13 +137,21 @@ func (u *unpacker) planned(o *output) {
 }
 
 func (u *unpacker) extents(f *manifest.File, o *output) error {
-	for _, c := range f.Chunks {
+	for i, c := range f.Chunks {
+		var whole *assembly
+		// What a restore reads is covered by the frames' hashes. Only a chunk that is put together from
+		// several extents may still be wrong, if a page hash once told that a page had not changed.
+		if u.target == nil || len(c.Extents) > 1 {
+			at := f.At + int64(i)*part.ChunkSize
+			whole = &assembly{at: at, len: int(min(part.ChunkSize, f.Size-at)), sum: c.SHA256}
+			whole.left.Store(int64(len(c.Extents)))
+		}
 		for _, x := range c.Extents {
 			o.left.Add(1)
-			u.pending = append(u.pending, want{x, o})
+			u.pending = append(u.pending, want{x, o, whole})
 		}
 	}
-	if len(u.pending) < window {
+	if len(u.pending) < u.window {
 		return nil
 	}
 	return u.flush()
@@ -143,15 +163,8 @@ func (u *unpacker) flush() error {
 	u.pending = nil // the jobs keep it
 	slices.SortFunc(w, func(a, b want) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.Off, b.Off)) })
 	for len(w) > 0 {
-		n, end := 1, w[0].Off+int64(w[0].Size)
-		for ; n < len(w); n++ {
-			next := w[n].Off + int64(w[n].Size)
-			if w[n].Part != w[0].Part || w[n].Off > end+joinGap || next-w[0].Off > maxRange {
-				break
-			}
-			end = max(end, next)
-		}
-		if err := u.send(job{part: w[0].Part, wants: w[:n]}); err != nil {
+		n := joined(w)
+		if err := u.send(job{wants: w[:n]}); err != nil {
 			return err
 		}
 		w = w[n:]
@@ -168,18 +181,12 @@ func (u *unpacker) send(j job) error {
 	}
 }
 
-// reader is what a worker keeps between jobs.
-type reader struct {
-	dec         *part.Decoder
-	stored, raw []byte
-}
-
 func (u *unpacker) work() error {
-	dec, err := part.NewDecoder()
+	r, err := newFrameReader(u.store)
 	if err != nil {
 		return err
 	}
-	r := &reader{dec: dec, raw: make([]byte, 0, part.MaxFrame)}
+	r.fetched = &u.progress.Stored
 	for j := range u.jobs {
 		if u.ctx.Err() != nil {
 			return context.Cause(u.ctx)
@@ -187,7 +194,7 @@ func (u *unpacker) work() error {
 		if j.empty != nil {
 			err = u.done(j.empty)
 		} else {
-			err = u.fetch(r, j)
+			err = r.read(u.ctx, j.wants, u.write)
 		}
 		if err != nil {
 			return err
@@ -196,68 +203,19 @@ func (u *unpacker) work() error {
 	return nil
 }
 
-// fetch reads one range of a part and writes what it holds.
-func (u *unpacker) fetch(r *reader, j job) error {
-	codec, err := part.CodecOf(j.part)
-	if err != nil {
-		return err
-	}
-	last := j.wants[len(j.wants)-1]
-	at := j.wants[0].Off
-	body, err := u.store.Get(u.ctx, part.Key(j.part), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
-	if errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(j.part), err)
-	}
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	for i, w := range j.wants {
-		if i == 0 || w.Off != j.wants[i-1].Off {
-			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
-				return err
-			}
-			at = w.Off + int64(w.Size)
-			u.progress.Stored.Add(int64(w.Size))
-		} else if w.Size != j.wants[i-1].Size || w.SHA256 != j.wants[i-1].SHA256 {
-			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
-		}
-		if w.Skip+w.Len > len(r.raw) {
-			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(j.part), w.Off)
-		}
-		if err := u.write(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
-			return fmt.Errorf("restore %q: %w", w.file.path, err)
-		}
-	}
-	return nil
-}
-
-// frame reads the next frame, skip bytes further on, checks and expands it.
-func (r *reader) frame(body io.Reader, codec part.Codec, x manifest.Extent, skip int64) error {
-	if skip < 0 {
-		return fmt.Errorf("%w: frames of part %s overlap at %d", manifest.ErrDamaged, x.Part, x.Off)
-	}
-	_, err := io.CopyN(io.Discard, body, skip)
-	if err == nil {
-		r.stored = slices.Grow(r.stored[:0], x.Size)[:x.Size]
-		_, err = io.ReadFull(body, r.stored)
-	}
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return fmt.Errorf("%w: part %s ends before byte %d", part.ErrDamaged, part.Key(x.Part), x.Off+int64(x.Size))
-	}
-	if err != nil {
-		return err
-	}
-	if part.Sum(r.stored) != x.SHA256 {
-		return fmt.Errorf("%w: part %s: the hash of the frame at %d does not match", part.ErrDamaged, part.Key(x.Part), x.Off)
-	}
-	if r.raw, err = r.dec.Decode(codec, r.raw[:0], r.stored, part.MaxFrame); err != nil {
-		return fmt.Errorf("%w: part %s: the frame at %d cannot be expanded: %w", part.ErrDamaged, part.Key(x.Part), x.Off, err)
-	}
-	return nil
-}
-
+// write takes the content of one extent.
 func (u *unpacker) write(w want, data []byte) error {
+	if err := u.put(w, data); err != nil {
+		return fmt.Errorf("restore %q: %w", w.file.path, err)
+	}
+	return nil
+}
+
+func (u *unpacker) put(w want, data []byte) error {
+	u.progress.Bytes.Add(int64(len(data)))
+	if u.target == nil {
+		return w.chunk.add(w, data)
+	}
 	o := w.file
 	if err := u.open(o); err != nil {
 		return err
@@ -265,21 +223,55 @@ func (u *unpacker) write(w want, data []byte) error {
 	if _, err := o.file.WriteAt(data, w.At); err != nil {
 		return err
 	}
-	u.progress.Bytes.Add(int64(len(data)))
+	if c := w.chunk; c != nil && c.left.Add(-1) == 0 {
+		c.data = make([]byte, c.len)
+		if _, err := o.file.ReadAt(c.data, c.at); err != nil {
+			return err
+		}
+		if err := c.check(); err != nil {
+			return err
+		}
+	}
 	return u.done(o)
+}
+
+// add takes the content of one extent, and checks the chunk when that was the last.
+func (c *assembly) add(w want, data []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.data == nil && len(data) == c.len {
+		c.data = data // not kept: it is the last at once
+	} else {
+		if c.data == nil {
+			c.data = make([]byte, c.len)
+		}
+		copy(c.data[w.At-c.at:], data)
+	}
+	if c.left.Add(-1) > 0 {
+		return nil
+	}
+	return c.check()
+}
+
+func (c *assembly) check() error {
+	defer func() { c.data = nil }()
+	if part.Sum(c.data) != c.sum {
+		return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, c.at)
+	}
+	return nil
 }
 
 func (u *unpacker) open(o *output) error {
 	o.once.Do(func() {
 		root, name := u.target.place(o.path)
-		o.file, o.err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		o.file, o.err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	})
 	return o.err
 }
 
 // done is called for each extent written and once by the plan; the last call completes the file.
 func (u *unpacker) done(o *output) error {
-	if o.left.Add(-1) > 0 {
+	if o.left.Add(-1) > 0 || u.target == nil {
 		return nil
 	}
 	if err := u.open(o); err != nil { // it may have no content

@@ -24,6 +24,7 @@ type uploader struct {
 	backup   string
 	codec    part.Codec
 	progress *Progress
+	prev     *previous
 	group    *errgroup.Group
 	ctx      context.Context
 	buffers  chan []byte
@@ -33,11 +34,12 @@ type uploader struct {
 	parts map[string]*catalog.Part // by name
 }
 
-func newUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, progress *Progress) *uploader {
-	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, parts: map[string]*catalog.Part{}}
+func newUploader(ctx context.Context, p *push) *uploader {
+	workers := p.Workers
+	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, parts: map[string]*catalog.Part{}}
 	u.group, u.ctx = errgroup.WithContext(ctx)
-	u.buffers = make(chan []byte, 2*workers)
-	for range 2 * workers {
+	u.buffers = make(chan []byte, 2*workers+1)
+	for range 2*workers + 1 {
 		u.buffers <- nil // made when first used: a small backup needs only one
 	}
 	return u
@@ -101,19 +103,23 @@ func (u *uploader) part(name string) *catalog.Part {
 	p := u.parts[name]
 	if p == nil {
 		p = &catalog.Part{Name: name}
+		if old, ok := u.prev.parts[name]; ok {
+			*p = old
+		} else if old, ok := u.prev.spares[name]; ok {
+			*p = old
+		}
+		p.Live = 0
 		u.parts[name] = p
 	}
 	return p
 }
 
-// refer counts what a manifest line refers to in each part.
-func (u *uploader) refer(f *manifest.File) {
+// refer counts what is referred to in each part.
+func (u *uploader) refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, c := range f.Chunks {
-		for _, x := range c.Extents {
-			u.part(x.Part).Live += int64(x.Len)
-		}
+	for _, x := range extents {
+		u.part(x.Part).Live += int64(x.Len)
 	}
 }
 

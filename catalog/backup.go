@@ -30,7 +30,6 @@ type Backup struct {
 	Damaged        []Damaged    `json:"damaged,omitempty"`
 	Warnings       []string     `json:"warnings,omitempty"`
 	Compression    string       `json:"compression"`
-	Read           int64        `json:"read"` // bytes read from data files
 	Manifest       Object       `json:"manifest"`
 	Parts          []Part       `json:"parts"`
 	Tool           string       `json:"tool"` // version of pgobj

@@ -46,6 +46,8 @@ type Summary struct {
 	LastWAL      string           `json:"last_wal"`  // and of the last one
 	Size         int64            `json:"size"`      // bytes of the files in the backup
 	Files        int64            `json:"files"`
+	Read         int64            `json:"read"`   // bytes of them that were read from the data directory
+	Reused       int64            `json:"reused"` // bytes of them that were in the repository already
 	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
 	Label        string           `json:"label,omitempty"`
@@ -142,6 +144,21 @@ func (s *State) Complete() []*Entry {
 	var out []*Entry
 	for _, id := range s.Committed {
 		if e := s.Entry(id); e != nil && e.Status == Complete {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// Unfinished lists the backups that began after the last commit and were not committed: they run, or what
+// they stored has been left behind.
+func (s *State) Unfinished() []*Entry {
+	var out []*Entry
+	for _, e := range slices.Backward(s.Entries) {
+		if e.Status == Complete {
+			break
+		}
+		if e.Status == Running || e.Status == Aborted {
 			out = append(out, e)
 		}
 	}

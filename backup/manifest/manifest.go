@@ -1,40 +1,46 @@
-// Package manifest reads and writes the list of every file of one backup: JSON lines, compressed with
-// zstd, one line a file, as a stream in both directions. It never holds a manifest in memory.
+// Package manifest reads and writes the list of every file of one backup: JSON lines, one line a file, as a
+// stream in both directions. It never holds a manifest in memory.
 //
 // The order of lines is the order of the paths' bytes, so that two manifests can be merged as streams;
 // only what is made at the very end of a backup comes last, out of order: the files in Tail.
+//
+// The lines are grouped into sections, which are stored and reused as the data is: a backup of a
+// database that has not changed stores no lines, only the list of sections (list.go).
 package manifest
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/pgobj/pgobj/backup/part"
 )
 
-// MaxFileChunks is the most chunks that one line lists (1 GiB of a file, which is PostgreSQL's own
-// limit for a relation file). A larger file goes on in further lines with the same path and a later At,
-// so that no line is long.
-const MaxFileChunks = 1024
+// MaxFileChunks is the most chunks that one line lists (256 MiB of a file). A larger file goes on in
+// further lines with the same path and a later At, so that no line is long.
+const MaxFileChunks = 256
 
-// maxLine bounds a line in bytes, against hostile manifests: 1,024 chunks of nine extents have half of it.
-const maxLine = 8 << 20
+// maxLine bounds a line in bytes, as a section is stored as one chunk: 256 chunks of nine extents each have
+// half of it.
+const maxLine = part.ChunkSize
 
 // Tail are the files that come last in a manifest, in this order.
 var Tail = []string{"backup_label", "tablespace_map", "backup_manifest", "global/pg_control"}
 
 // Root is the path of the data directory itself, whose line is the first.
 const Root = "."
+
+// SectionPath is the name that sections of the manifest have in parts.
+const SectionPath = ".pgobj-manifest.jsonl"
 
 // Type is the kind of a directory entry.
 type Type string
@@ -114,21 +120,6 @@ type Extent struct {
 	Skip   int       `json:"skip"`
 }
 
-// Header is the first line.
-type Header struct {
-	Format  string `json:"format"` // "pgobj manifest"
-	Version int    `json:"version"`
-	Backup  string `json:"backup"`
-}
-
-// Footer is the last line; a manifest without it is cut off.
-type Footer struct {
-	End     bool  `json:"end"`
-	Entries int64 `json:"entries"`
-}
-
-const format = "pgobj manifest"
-
 // SetPath sets the path from its bytes, whatever their encoding.
 func (f *File) SetPath(raw string) { f.Path, f.Hex = encode(raw) }
 
@@ -156,125 +147,111 @@ func decode(text, hexed string) string {
 	return string(raw)
 }
 
-// Writer writes a manifest as a stream.
+// A section ends after sectionSize bytes, or after a path that its own hash chooses (one in sectionLines): so
+// that the same lines make the same sections whatever comes and goes before them.
+const (
+	sectionSize  = 64 << 10
+	sectionLines = 32
+)
+
+// Writer groups lines into sections.
 type Writer struct {
-	zw      *zstd.Encoder
+	keep    func(section []byte) error
+	section bytes.Buffer
 	json    *json.Encoder
 	entries int64
 }
 
-// NewWriter writes the manifest of a backup to w, compressed.
-func NewWriter(w io.Writer, backup string) (*Writer, error) {
-	// Hashes do not compress, and the rest compresses at any level: one goroutine and little memory do.
-	zw, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		return nil, err
-	}
-	enc := json.NewEncoder(zw)
-	enc.SetEscapeHTML(false)
-	return &Writer{zw: zw, json: enc}, enc.Encode(Header{format, 1, backup})
+// NewWriter gives each section to keep, which must not retain it.
+func NewWriter(keep func(section []byte) error) *Writer {
+	w := &Writer{keep: keep}
+	w.json = json.NewEncoder(&w.section)
+	w.json.SetEscapeHTML(false)
+	return w
 }
 
 // Add writes one line.
 func (w *Writer) Add(f *File) error {
-	w.entries++
-	return w.json.Encode(f)
-}
-
-// Close writes the footer and ends the compressed stream.
-func (w *Writer) Close() error {
-	if err := w.json.Encode(Footer{true, w.entries}); err != nil {
+	before := w.section.Len()
+	if err := w.json.Encode(f); err != nil {
 		return err
 	}
-	return w.zw.Close()
+	n := w.section.Len() - before
+	if n > maxLine {
+		return fmt.Errorf("the manifest's line for %q would have %d bytes, the limit is %d", f.RawPath(), n, maxLine)
+	}
+	if before > 0 && w.section.Len() > maxLine {
+		line := bytes.Clone(w.section.Bytes()[before:])
+		w.section.Truncate(before)
+		if err := w.end(); err != nil {
+			return err
+		}
+		w.section.Write(line)
+	}
+	w.entries++
+	if w.section.Len() >= sectionSize || crc32.ChecksumIEEE([]byte(f.RawPath()))%sectionLines == 0 {
+		return w.end()
+	}
+	return nil
 }
+
+func (w *Writer) end() error {
+	if w.section.Len() == 0 {
+		return nil
+	}
+	err := w.keep(w.section.Bytes())
+	w.section.Reset()
+	return err
+}
+
+// Close ends the last section and returns the number of lines.
+func (w *Writer) Close() (entries int64, err error) { return w.entries, w.end() }
 
 // ErrDamaged is the cause of every error about a manifest that is not what pgobj writes.
 var ErrDamaged = errors.New("manifest is damaged")
 
-// Reader reads a manifest as a stream, and checks that every line makes sense by itself.
+// Reader reads the lines as a stream, and checks that every one makes sense by itself.
 type Reader struct {
-	zr      *zstd.Decoder
 	lines   *bufio.Scanner
 	backup  string
+	want    int64 // lines that there have to be
 	entries int64
 	last    string // path of the line before
 	lastEnd int64  // where the next line of that file has to begin
 	tail    int    // how many of Tail have been seen
 }
 
-// NewReader reads the manifest of the given backup from compressed r.
-func NewReader(r io.Reader, backup string) (*Reader, error) {
-	zr, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(1<<62))
-	if err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(zr)
-	lines.Buffer(make([]byte, 64<<10), maxLine)
-	m := &Reader{zr: zr, lines: lines, backup: backup}
-	var h Header
-	if err := m.line(&h); err != nil {
-		zr.Close()
-		return nil, err
-	}
-	switch {
-	case h.Format != format:
-		err = m.damaged("it does not begin as a manifest does")
-	case h.Version != 1:
-		err = fmt.Errorf("manifest of backup %s has format version %d, this pgobj reads 1: use a newer one", backup, h.Version)
-	case h.Backup != backup:
-		err = m.damaged("it is that of backup %q", h.Backup)
-	}
-	if err != nil {
-		zr.Close()
-		return nil, err
-	}
-	return m, nil
+// NewReader reads the lines of a backup's manifest, of which there have to be entries.
+func NewReader(r io.Reader, backup string, entries int64) *Reader {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxLine+1)
+	return &Reader{lines: lines, backup: backup, want: entries}
 }
-
-// Close frees the decoder. It does not close the reader given to NewReader.
-func (r *Reader) Close() { r.zr.Close() }
 
 func (r *Reader) damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: backup %s, line %d: %s", ErrDamaged, r.backup, r.entries+1, fmt.Sprintf(format, args...))
 }
 
-func (r *Reader) line(v any) error {
+// Next returns the next line, and io.EOF after the last one.
+func (r *Reader) Next() (*File, error) {
 	if !r.lines.Scan() {
 		if err := r.lines.Err(); err != nil {
-			return r.damaged("%v", err)
+			return nil, r.damaged("%v", err)
 		}
-		return r.damaged("it is cut off")
-	}
-	if err := json.Unmarshal(r.lines.Bytes(), v); err != nil {
-		return r.damaged("%v", err)
-	}
-	return nil
-}
-
-// Next returns the next line, and io.EOF after the last one, when the footer has been seen and agrees.
-func (r *Reader) Next() (*File, error) {
-	var l struct {
-		File
-		Footer
-	}
-	if err := r.line(&l); err != nil {
-		return nil, err
-	}
-	if l.End {
-		if l.Entries != r.entries {
-			return nil, r.damaged("it has %d entries and says %d", r.entries, l.Entries)
-		}
-		if r.lines.Scan() {
-			return nil, r.damaged("it goes on after its end")
+		if r.entries != r.want {
+			return nil, r.damaged("it has %d entries instead of %d", r.entries, r.want)
 		}
 		return nil, io.EOF
 	}
-	if err := r.check(&l.File); err != nil {
+	f := new(File)
+	if err := json.Unmarshal(r.lines.Bytes(), f); err != nil {
+		return nil, r.damaged("%v", err)
+	}
+	if err := r.check(f); err != nil {
 		return nil, r.damaged("%v", err)
 	}
 	r.entries++
-	return &l.File, nil
+	return f, nil
 }
 
 // check refuses what pgobj never writes: the manifest comes from outside, and what it says decides where
@@ -319,22 +296,28 @@ func checkChunks(f *File) error {
 		start := f.At + int64(i)*part.ChunkSize
 		end := min(start+part.ChunkSize, f.Size)
 		for _, x := range c.Extents {
-			if x.At != start || x.Len <= 0 || int64(x.Len) > end-start {
-				return fmt.Errorf("chunk at %d: its extents overlap, leave a gap or lead outside", start)
-			}
-			start += int64(x.Len)
-			if _, _, err := part.ParseName(x.Part); err != nil {
+			if err := x.check(start, end); err != nil {
 				return err
 			}
-			if x.Off < 0 || x.Size <= 0 || x.Size > 2*part.MaxFrame || x.Skip < 0 || x.Skip+x.Len > part.MaxFrame {
-				return fmt.Errorf("extent at %d: its frame is impossible", x.At)
-			}
+			start += int64(x.Len)
 		}
 		if start != end {
 			return fmt.Errorf("chunk before %d: its extents leave a gap", end)
 		}
 	}
 	return nil
+}
+
+// check holds that the extent begins at start, does not go beyond end, and can exist.
+func (x Extent) check(start, end int64) error {
+	if x.At != start || x.Len <= 0 || int64(x.Len) > end-start {
+		return fmt.Errorf("at %d: extents overlap, leave a gap or lead outside", start)
+	}
+	if x.Off < 0 || x.Size <= 0 || x.Size > 2*part.MaxFrame || x.Skip < 0 || x.Len > part.MaxFrame || x.Skip > part.MaxFrame-x.Len {
+		return fmt.Errorf("at %d: the frame of an extent is impossible", start)
+	}
+	_, _, err := part.ParseName(x.Part)
+	return err
 }
 
 func (r *Reader) checkOrder(f *File, path string) error {

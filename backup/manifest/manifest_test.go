@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/pgobj/pgobj/backup/part"
 )
 
@@ -25,30 +23,25 @@ func file(path string, size int64) *File {
 	return f
 }
 
+// write returns the lines, which read takes.
 func write(t *testing.T, files ...*File) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	w, err := NewWriter(&buf, "b")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := NewWriter(func(section []byte) error { buf.Write(section); return nil })
 	for _, f := range files {
 		if err := w.Add(f); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
+	n, err := w.Close()
+	if err != nil || n != int64(len(files)) {
+		t.Fatal(n, err)
 	}
 	return buf.Bytes()
 }
 
-func read(data []byte) ([]*File, error) {
-	r, err := NewReader(bytes.NewReader(data), "b")
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
+func read(data []byte, entries int) ([]*File, error) {
+	r := NewReader(bytes.NewReader(data), "b", int64(entries))
 	var files []*File
 	for {
 		f, err := r.Next()
@@ -70,7 +63,7 @@ func TestRoundTrip(t *testing.T) {
 	link.SetLink("/mnt/\xff space\n")
 	root := &File{Type: TypeDir, Mode: 0o700, Path: Root}
 	want := []*File{root, file("PG_VERSION", 3), dir, file("base/1\xfe\n\\", 0), file("base/2", 3*part.ChunkSize+5), link, file("backup_label", 9), file("global/pg_control", 8192)}
-	got, err := read(write(t, want...))
+	got, err := read(write(t, want...), len(want))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,25 +116,84 @@ func TestHostileLinesAreRefused(t *testing.T) {
 		if name == "after tail" {
 			first = file("global/pg_control", 8192)
 		}
-		if _, err := read(write(t, first, f)); !errors.Is(err, ErrDamaged) {
+		if _, err := read(write(t, first, f), 2); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestDamagedManifestIsRefused(t *testing.T) {
+func TestCutManifestIsRefused(t *testing.T) {
 	good := write(t, file("a", 1), file("b", 1))
-	for n := range good {
-		if _, err := read(good[:n]); err == nil {
-			t.Fatalf("a manifest cut at byte %d of %d was taken for whole", n, len(good))
+	for n := range len(good) - 1 { // the last newline says nothing
+		if _, err := read(good[:n], 2); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("a manifest cut at byte %d of %d: %v", n, len(good), err)
 		}
 	}
-	if _, err := NewReader(bytes.NewReader(good), "other"); !errors.Is(err, ErrDamaged) {
-		t.Errorf("the manifest of another backup: %v", err)
+	if _, err := read(good, 1); !errors.Is(err, ErrDamaged) {
+		t.Errorf("more lines than there have to be: %v", err)
 	}
-	long := file(strings.Repeat("x", maxLine), 1)
-	if _, err := read(write(t, long)); !errors.Is(err, ErrDamaged) {
+	if _, err := read(bytes.Repeat([]byte("x"), 2*maxLine), 1); !errors.Is(err, ErrDamaged) {
 		t.Errorf("an endless line: %v", err)
+	}
+}
+
+func TestList(t *testing.T) {
+	want := []Section{
+		{part.Sum([]byte("1")), Extent{At: 0, Len: 100, Part: "b/00001.tar.zst", Size: 50, Skip: 512}},
+		{part.Sum([]byte("2")), Extent{At: 100, Len: 7, Part: "a/00009.tar.lz4", Off: 9, Size: 50, Skip: 512}},
+	}
+	stored, err := WriteList("b", want, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, entries, err := ReadList(stored, "b")
+	if err != nil || entries != 3 || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("read %v, %d entries, %v", got, entries, err)
+	}
+	for n := range stored {
+		if _, _, err := ReadList(stored[:n], "b"); err == nil {
+			t.Fatalf("a list cut at byte %d of %d was taken for whole", n, len(stored))
+		}
+	}
+	if _, _, err := ReadList(stored, "other"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("the list of another backup: %v", err)
+	}
+	want[1].Extent.At++
+	if stored, err = WriteList("b", want, 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ReadList(stored, "b"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a gap between sections: %v", err)
+	}
+}
+
+// A line that changes leaves all sections but its own as they were, also when lines come and go.
+func TestSectionsAreStable(t *testing.T) {
+	sections := func(skip int) map[string]bool {
+		out := map[string]bool{}
+		w := NewWriter(func(s []byte) error { out[string(s)] = true; return nil })
+		for i := range 5000 {
+			if i == skip {
+				continue
+			}
+			if err := w.Add(file(fmt.Sprintf("base/%05d", i), 8192)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	all, without := sections(-1), sections(2500)
+	fresh := 0
+	for s := range without {
+		if !all[s] {
+			fresh++
+		}
+	}
+	if len(all) < 50 || fresh != 1 {
+		t.Errorf("one file fewer makes %d of %d sections new", fresh, len(all))
 	}
 }
 
@@ -151,22 +203,16 @@ func FuzzReader(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(line)
-	f.Add([]byte(`{"end":true,"entries":0}`))
-	f.Fuzz(func(t *testing.T, line []byte) {
-		var buf bytes.Buffer
-		zw, err := zstd.NewWriter(&buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(zw, `{"format":"pgobj manifest","version":1,"backup":"b"}`+"\n%s\n{\"end\":true,\"entries\":1}\n", line)
-		zw.Close()
-		files, err := read(buf.Bytes())
-		if err != nil {
-			return
-		}
-		for _, f := range files {
+	f.Add([]byte(`{"path":"a/../b","type":"file"}`))
+	f.Fuzz(func(t *testing.T, lines []byte) {
+		r := NewReader(bytes.NewReader(lines), "b", 1)
+		for {
+			f, err := r.Next()
+			if err != nil {
+				return
+			}
 			if p := f.RawPath(); strings.HasPrefix(p, "/") || strings.Contains("/"+p+"/", "/../") || f.Size < 0 {
-				t.Errorf("read %q of %d bytes from %q", p, f.Size, line)
+				t.Errorf("read %q of %d bytes from %q", p, f.Size, lines)
 			}
 		}
 	})

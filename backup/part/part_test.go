@@ -85,9 +85,12 @@ func TestReadIndex(t *testing.T) {
 		if err := s.Put(t.Context(), Key(p.Name), bytes.NewReader(p.Body), int64(len(p.Body))); err != nil {
 			t.Fatal(err)
 		}
-		lines, err := ReadIndex(t.Context(), s, p.Name, int64(len(p.Body)), p.Index)
+		lines, sum, err := ReadIndex(t.Context(), s, p.Name, int64(len(p.Body)), p.Index)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if sum != p.Index {
+			t.Errorf("part %s: ReadIndex returns another hash than the writer", p.Name)
 		}
 		for _, l := range lines {
 			members = append(members, l.Members...)
@@ -100,7 +103,7 @@ func TestReadIndex(t *testing.T) {
 		if m.Len != len(contents[i].Data) || m.Skip != skips[i] || m.SHA256 != contents[i].SHA256 || m.At != contents[i].At {
 			t.Errorf("member %d: index says %+v", i, m)
 		}
-		if contents[i].Relation != (len(m.Pages) > 0) && len(contents[i].Data) >= pageSize {
+		if contents[i].Relation != (len(m.Pages) > 0) && len(contents[i].Data) >= PageSize {
 			t.Errorf("member %d: %d page hashes", i, len(m.Pages))
 		}
 	}
@@ -118,7 +121,7 @@ func TestReadIndexNoticesDamage(t *testing.T) {
 		if err := s.Put(t.Context(), Key(p.Name), bytes.NewReader(bad), int64(len(bad))); err != nil {
 			t.Fatal(err)
 		}
-		got, err := ReadIndex(t.Context(), s, p.Name, int64(len(bad)), p.Index)
+		got, _, err := ReadIndex(t.Context(), s, p.Name, int64(len(bad)), p.Index)
 		if err == nil {
 			lines++
 			if int64(i) >= got[len(got)-1].Off+int64(got[len(got)-1].Size) {

@@ -17,56 +17,57 @@ import (
 var ErrDamaged = errors.New("stored object is damaged")
 
 // ReadIndex reads the index of a part that is size bytes long, with two small range requests, and checks
-// it against want (from the catalog) unless want is zero, as for a part that no backup refers to.
-func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, want Hash) ([]IndexLine, error) {
+// it against want (from the catalog) unless want is zero, as for a part that no backup refers to. It returns
+// the index's hash, too.
+func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, want Hash) (lines []IndexLine, sum Hash, err error) {
 	codec, err := CodecOf(name)
 	if err != nil {
-		return nil, err
+		return nil, sum, err
 	}
 	damaged := func(format string, args ...any) error {
 		return fmt.Errorf("%w: part %s: %s", ErrDamaged, Key(name), fmt.Sprintf(format, args...))
 	}
 	if size < trailerSize {
-		return nil, damaged("%d bytes are too few for a part", size)
+		return nil, sum, damaged("%d bytes are too few for a part", size)
 	}
 	t, err := readRange(ctx, s, name, size-trailerSize, trailerSize)
 	if err != nil {
-		return nil, err
+		return nil, sum, err
 	}
 	le := binary.LittleEndian
 	off, n := le.Uint64(t[24:]), le.Uint64(t[32:])
-	var sum Hash
 	copy(sum[:], t[40:])
 	switch {
 	case le.Uint32(t) != trailerMagic || le.Uint32(t[4:]) != trailerSize-8 || string(t[8:16]) != trailerMark:
-		return nil, damaged("it does not end as a part does")
+		return nil, sum, damaged("it does not end as a part does")
 	case le.Uint64(t[16:]) != 1:
-		return nil, fmt.Errorf("part %s has format version %d, this pgobj reads 1: use a newer one", Key(name), le.Uint64(t[16:]))
+		return nil, sum, fmt.Errorf("part %s has format version %d, this pgobj reads 1: use a newer one", Key(name), le.Uint64(t[16:]))
 	case off > uint64(size) || n > maxIndex || off+n != uint64(size-trailerSize):
-		return nil, damaged("its trailer points outside of it")
+		return nil, sum, damaged("its trailer points outside of it")
 	case want != Hash{} && sum != want:
-		return nil, damaged("its index is not the one that was written")
+		return nil, sum, damaged("its index is not the one that was written")
 	}
 	stored, err := readRange(ctx, s, name, int64(off), int(n))
 	if err != nil {
-		return nil, err
+		return nil, sum, err
 	}
 	if Sum(stored) != sum {
-		return nil, damaged("hash of its index does not match")
+		return nil, sum, damaged("hash of its index does not match")
 	}
 	dec, err := NewDecoder()
 	if err != nil {
-		return nil, err
+		return nil, sum, err
 	}
 	raw, err := dec.Decode(codec, nil, stored, maxIndex)
 	if err != nil {
-		return nil, damaged("its index cannot be expanded: %v", err)
+		return nil, sum, damaged("its index cannot be expanded: %v", err)
 	}
 	tr := tar.NewReader(bytes.NewReader(raw))
 	if h, err := tr.Next(); err != nil || h.Name != IndexName {
-		return nil, damaged("its index is no tar member named %s", IndexName)
+		return nil, sum, damaged("its index is no tar member named %s", IndexName)
 	}
-	return parseIndex(tr, int64(off), damaged)
+	lines, err = parseIndex(tr, int64(off), damaged)
+	return lines, sum, err
 }
 
 func parseIndex(r io.Reader, end int64, damaged func(string, ...any) error) ([]IndexLine, error) {

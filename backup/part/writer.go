@@ -13,9 +13,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// pageSize is the unit of page hashes; every PostgreSQL package is built with this block size, and a
+// PageSize is the unit of page hashes, in bytes. Every PostgreSQL package is built with this block size; a
 // cluster with another one still gets hashes that are right, only of other units.
-const pageSize = 8192
+const PageSize = 8192
 
 // Writer packs members into frames and frames into parts. Each worker has its own; it is not safe for
 // concurrent use.
@@ -177,9 +177,9 @@ func (w *Writer) tarHeader(c Content) ([]byte, error) {
 }
 
 func hashPages(b []byte) PageHashes {
-	hashes := make(PageHashes, 0, len(b)/pageSize)
-	for ; len(b) >= pageSize; b = b[pageSize:] {
-		hashes = append(hashes, xxhash.Sum64(b[:pageSize]))
+	hashes := make(PageHashes, 0, len(b)/PageSize)
+	for ; len(b) >= PageSize; b = b[PageSize:] {
+		hashes = append(hashes, xxhash.Sum64(b[:PageSize]))
 	}
 	return hashes
 }

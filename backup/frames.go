@@ -1,0 +1,112 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
+)
+
+const (
+	// joinGap is how many unneeded bytes are rather read than asked around: less than the latency of
+	// one more request costs.
+	joinGap = 256 << 10
+	// maxRange bounds one request, so that workers get about the same amount of work.
+	maxRange = 8 << 20
+)
+
+// joined is how many of the wants, from the first, one request should fetch: those that come in one part,
+// by rising offset, close together. Several may want the same frame.
+func joined(w []want) int {
+	n, end := 1, w[0].Off+int64(w[0].Size)
+	for ; n < len(w); n++ {
+		next := w[n].Off + int64(w[n].Size)
+		if w[n].Part != w[0].Part || w[n].Off < w[n-1].Off || w[n].Off > end+joinGap || next-w[0].Off > maxRange {
+			break
+		}
+		end = max(end, next)
+	}
+	return n
+}
+
+// frameReader reads frames; each worker has its own.
+type frameReader struct {
+	store       storage.Store
+	dec         *part.Decoder
+	stored, raw []byte
+	fetched     *atomic.Int64 // counts stored bytes, when set
+}
+
+func newFrameReader(s storage.Store) (*frameReader, error) {
+	dec, err := part.NewDecoder()
+	return &frameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame)}, err
+}
+
+// read fetches the frames of joined wants with one request, checks each frame's hash, and gives the content
+// of each want to take, which must not retain it.
+func (r *frameReader) read(ctx context.Context, wants []want, take func(want, []byte) error) error {
+	name, at, last := wants[0].Part, wants[0].Off, wants[len(wants)-1]
+	codec, err := part.CodecOf(name)
+	if err != nil {
+		return err
+	}
+	body, err := r.store.Get(ctx, part.Key(name), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
+	if errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(name), err)
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for i, w := range wants {
+		if i == 0 || w.Off != wants[i-1].Off {
+			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
+				return err
+			}
+			at = w.Off + int64(w.Size)
+		} else if w.Size != wants[i-1].Size || w.SHA256 != wants[i-1].SHA256 {
+			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
+		}
+		if w.Skip+w.Len > len(r.raw) {
+			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(name), w.Off)
+		}
+		if err := take(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frame reads the next frame, skip bytes further on, checks and expands it.
+func (r *frameReader) frame(body io.Reader, codec part.Codec, x manifest.Extent, skip int64) error {
+	if skip < 0 {
+		return fmt.Errorf("%w: frames of part %s overlap at %d", manifest.ErrDamaged, x.Part, x.Off)
+	}
+	_, err := io.CopyN(io.Discard, body, skip)
+	if err == nil {
+		r.stored = slices.Grow(r.stored[:0], x.Size)[:x.Size]
+		_, err = io.ReadFull(body, r.stored)
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: part %s ends before byte %d", part.ErrDamaged, part.Key(x.Part), x.Off+int64(x.Size))
+	}
+	if err != nil {
+		return err
+	}
+	if r.fetched != nil {
+		r.fetched.Add(skip + int64(x.Size))
+	}
+	if part.Sum(r.stored) != x.SHA256 {
+		return fmt.Errorf("%w: part %s: the hash of the frame at %d does not match", part.ErrDamaged, part.Key(x.Part), x.Off)
+	}
+	if r.raw, err = r.dec.Decode(codec, r.raw[:0], r.stored, part.MaxFrame); err != nil {
+		return fmt.Errorf("%w: part %s: the frame at %d cannot be expanded: %w", part.ErrDamaged, part.Key(x.Part), x.Off, err)
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+)
+
+// lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Sections of the
+// manifest go into parts, unless they are in some already; backup_manifest goes to a spool file without a
+// name: so memory does not grow with the number of files.
+type lister struct {
+	prev     *previous
+	parts    *part.Writer
+	lines    *manifest.Writer
+	size     int64 // of the manifest so far
+	entries  int64
+	sums     []part.Hash // of the sections
+	sections []piece
+
+	nativeSpool *os.File
+	native      *cluster.ManifestWriter // nil before PostgreSQL 13
+	crc         uint32                  // of the file whose lines are coming
+	files       int64
+	bytes       int64
+}
+
+func newLister(p *push, w *part.Writer) (*lister, error) {
+	l := &lister{prev: p.prev, parts: w}
+	l.lines = manifest.NewWriter(l.keep)
+	var err error
+	if l.nativeSpool, err = spool(); err != nil {
+		return nil, err
+	}
+	switch major := p.info.Major(); {
+	case major >= 17:
+		l.native = cluster.NewManifestWriter(l.nativeSpool, 2, p.info.SystemID)
+	case major >= 13:
+		l.native = cluster.NewManifestWriter(l.nativeSpool, 1, p.info.SystemID)
+	}
+	return l, nil
+}
+
+// spool is a temporary file that vanishes with the process.
+func spool() (*os.File, error) {
+	f, err := os.CreateTemp("", "pgobj-spool-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a spool file (TMPDIR names the folder): %w", err)
+	}
+	return f, os.Remove(f.Name())
+}
+
+func (l *lister) close() { l.nativeSpool.Close() }
+
+// keep stores a section of the manifest, or finds it stored already.
+func (l *lister) keep(section []byte) error {
+	sum := part.Sum(section)
+	x, ok := l.prev.sections[sum]
+	if !ok {
+		frame, skip, err := l.parts.Add(part.Content{Path: manifest.SectionPath, At: l.size, Data: section, SHA256: sum, Mode: 0o600})
+		if err != nil {
+			return err
+		}
+		x = piece{Extent: manifest.Extent{Len: len(section), Skip: skip}, frame: frame}
+	}
+	l.size += int64(len(section))
+	l.sums, l.sections = append(l.sums, sum), append(l.sections, x)
+	return nil
+}
+
+// end completes the manifest; the list of its sections is stored by store.
+func (l *lister) end(u *uploader) (err error) {
+	if l.entries, err = l.lines.Close(); err != nil {
+		return err
+	}
+	if err := l.parts.Close(); err != nil {
+		return err
+	}
+	extents, err := resolve(context.Background(), l.sections, 0) // all frames are sealed
+	if err != nil {
+		return err
+	}
+	u.refer(extents)
+	l.sections = pieces(extents)
+	return nil
+}
+
+// add writes one line.
+func (l *lister) add(f *manifest.File) error {
+	if err := l.lines.Add(f); err != nil {
+		return fmt.Errorf("write the manifest: %w", err)
+	}
+	if f.Type != manifest.TypeFile {
+		return nil
+	}
+	if f.At == 0 {
+		l.files++
+		l.bytes += f.Size
+		l.crc = 0
+	}
+	at := f.At
+	for _, c := range f.Chunks {
+		n := min(part.ChunkSize, f.Size-at)
+		l.crc = combineCRC(l.crc, uint32(c.CRC32C), n)
+		at += n
+	}
+	path := f.RawPath()
+	if l.native == nil || at < f.Size || path == "backup_manifest" || path == controlPath {
+		return nil // pg_control is in it already: see endNative
+	}
+	return l.native.File(path, f.Size, f.Mtime, l.crc)
+}
+
+const controlPath = "global/pg_control"
+
+// endNative completes backup_manifest and returns its size. pg_control is in it before it is added as a
+// file, as it is the last file of all.
+func (l *lister) endNative(now time.Time, control []byte, p *push) (int64, error) {
+	if err := l.native.File(controlPath, int64(len(control)), now, checksum(control)); err != nil {
+		return 0, err
+	}
+	if err := l.native.WALRange(p.start.Timeline, p.start.LSN, p.stop.LSN); err != nil {
+		return 0, err
+	}
+	if err := l.native.Close(); err != nil {
+		return 0, fmt.Errorf("write backup_manifest: %w", err)
+	}
+	return l.nativeSpool.Seek(0, io.SeekCurrent)
+}
+
+// store puts the list of sections into the repository: from then on there is a manifest.
+func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
+	sections := make([]manifest.Section, len(l.sections))
+	for i, x := range l.sections {
+		sections[i] = manifest.Section{SHA256: l.sums[i], Extent: x.Extent}
+	}
+	data, err := manifest.WriteList(p.backup.ID, sections, l.entries)
+	if err != nil {
+		return catalog.Object{}, fmt.Errorf("write the manifest: %w", err)
+	}
+	if err := p.Store.Put(ctx, catalog.ManifestKey(p.backup.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)
+	}
+	p.Progress.Stored.Add(int64(len(data)))
+	return catalog.Object{Size: int64(len(data)), SHA256: part.Sum(data).String()}, nil
+}
+
+// files is the manifest of a backup, fetched and checked, in a spool file.
+type files struct {
+	backup   string
+	sections []manifest.Section
+	entries  int64
+	spool    *os.File
+	zr       *zstd.Decoder
+}
+
+// fetchManifest brings the manifest to this host, and checks every hash before a line of it is believed.
+func fetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*files, error) {
+	key := catalog.ManifestKey(b.ID)
+	data, err := storage.ReadAll(ctx, s, key, manifest.MaxList)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s is missing", manifest.ErrDamaged, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if part.Sum(data).String() != b.Manifest.SHA256 {
+		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog", manifest.ErrDamaged, key)
+	}
+	m := &files{backup: b.ID}
+	if m.sections, m.entries, err = manifest.ReadList(data, b.ID); err != nil {
+		return nil, err
+	}
+	if m.spool, err = spool(); err != nil {
+		return nil, err
+	}
+	if err := m.fill(ctx, s); err != nil {
+		m.spool.Close()
+		return nil, fmt.Errorf("fetch the manifest of backup %s: %w", b.ID, err)
+	}
+	return m, nil
+}
+
+// fill fetches the sections into the spool file, neighbours with one request.
+func (m *files) fill(ctx context.Context, s storage.Store) error {
+	zw, err := zstd.NewWriter(m.spool, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		return err
+	}
+	r, err := newFrameReader(s)
+	if err != nil {
+		return err
+	}
+	wants := make([]want, len(m.sections))
+	for i, x := range m.sections {
+		wants[i] = want{Extent: x.Extent}
+	}
+	i := 0
+	for len(wants) > 0 {
+		n := joined(wants)
+		err := r.read(ctx, wants[:n], func(_ want, data []byte) error {
+			if part.Sum(data) != m.sections[i].SHA256 {
+				return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, i+1)
+			}
+			i++
+			_, err := zw.Write(data)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		wants = wants[n:]
+	}
+	return zw.Close()
+}
+
+// read begins to read the lines, from the first one.
+func (m *files) read() (*manifest.Reader, error) {
+	if _, err := m.spool.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	if m.zr != nil {
+		return manifest.NewReader(m.zr, m.backup, m.entries), m.zr.Reset(m.spool)
+	}
+	var err error
+	m.zr, err = zstd.NewReader(m.spool, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	return manifest.NewReader(m.zr, m.backup, m.entries), err
+}
+
+func (m *files) close() {
+	if m.zr != nil {
+		m.zr.Close()
+	}
+	m.spool.Close()
+}

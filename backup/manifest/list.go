@@ -1,0 +1,106 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pgobj/pgobj/backup/part"
+)
+
+// MaxList bounds the list of sections in bytes, stored and expanded, and so what a hostile one can make a
+// reader hold: it is 200 TB of database.
+const MaxList = 64 << 20
+
+// header is the first line of the list.
+type header struct {
+	Format  string `json:"format"`
+	Version int    `json:"version"`
+	Backup  string `json:"backup"`
+}
+
+// footer is the last one; a list without it is cut off.
+type footer struct {
+	End     bool  `json:"end"`
+	Entries int64 `json:"entries"` // lines in all sections
+}
+
+const format = "pgobj manifest"
+
+// Section says where some lines of a manifest are stored: they are one chunk of a file that is the manifest.
+type Section struct {
+	SHA256 part.Hash `json:"sha256"` // of the lines
+	Extent Extent    `json:"extent"` // At is where in the whole manifest they belong
+}
+
+// WriteList returns the stored form of the list: what stands for the manifest in the repository.
+func WriteList(backup string, sections []Section, entries int64) ([]byte, error) {
+	var buf bytes.Buffer
+	zw, err := zstd.NewWriter(&buf, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		return nil, err
+	}
+	enc := json.NewEncoder(zw)
+	if err := enc.Encode(header{format, 1, backup}); err != nil {
+		return nil, err
+	}
+	for _, s := range sections {
+		if err := enc.Encode(s); err != nil {
+			return nil, err
+		}
+	}
+	if err := enc.Encode(footer{true, entries}); err != nil {
+		return nil, err
+	}
+	if err := zw.Close(); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// ReadList is WriteList backwards, and checks that every section makes sense by itself.
+func ReadList(stored []byte, backup string) (sections []Section, entries int64, err error) {
+	damaged := func(format string, args ...any) error {
+		return fmt.Errorf("%w: backup %s, section %d: %s", ErrDamaged, backup, len(sections)+1, fmt.Sprintf(format, args...))
+	}
+	zr, err := zstd.NewReader(bytes.NewReader(stored), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		return nil, 0, damaged("%v", err)
+	}
+	defer zr.Close()
+	dec := json.NewDecoder(io.LimitReader(zr, 8*MaxList))
+	var h header
+	switch err := dec.Decode(&h); {
+	case err != nil || h.Format != format:
+		return nil, 0, damaged("the list does not begin as a manifest's does (%v)", err)
+	case h.Version != 1:
+		return nil, 0, fmt.Errorf("manifest of backup %s has format version %d, this pgobj reads 1: use a newer one", backup, h.Version)
+	case h.Backup != backup:
+		return nil, 0, damaged("the list is that of backup %q", h.Backup)
+	}
+	at := int64(0)
+	for {
+		var l struct {
+			Section
+			footer
+		}
+		if err := dec.Decode(&l); err != nil {
+			return nil, 0, damaged("the list is cut off: %v", err)
+		}
+		if l.End {
+			if _, err := dec.Token(); err != io.EOF {
+				return nil, 0, damaged("the list goes on after its end")
+			}
+			return sections, l.Entries, nil
+		}
+		x := l.Extent
+		if err := x.check(at, at+part.ChunkSize); err != nil {
+			return nil, 0, damaged("%v", err)
+		}
+		at += int64(x.Len)
+		sections = append(sections, l.Section)
+	}
+}

@@ -1,0 +1,251 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+)
+
+const (
+	// thin: a part of whose content less than one in thin bytes is still referred to is not reused. What
+	// it holds is at hand on this host, so storing it anew costs no download, and it bounds what dead
+	// bytes the repository keeps and a restore reads: no part is kept for less than a quarter.
+	thin = 4
+	// patchedMost: a chunk of which more than one page in patchedMost has been stored apart from the
+	// rest is stored whole again, and so is one whose pages lie in more than framesMost frames: each
+	// frame is up to 1 MiB to fetch and expand for the sake of some pages.
+	patchedMost = 4
+	framesMost  = 8
+	// knownMost bounds the table of content known by its hash, at about 250 bytes each: 32 MB, which covers
+	// 128 GB of whole chunks. More content than that is still reused at its own path.
+	knownMost = 131072
+	// indexesMost is how many parts' indexes are kept to compare pages: changed chunks come in the order
+	// in which they were stored, so a few do.
+	indexesMost = 8
+)
+
+// previous is what earlier backups offer to this one: the manifest of the last backup, as a stream that is
+// merged with the walk; a table of known contents; and the page hashes of the parts that the manifest
+// refers to. The zero value offers nothing.
+type previous struct {
+	store storage.Store
+	files *files
+	lines *manifest.Reader
+	next  *manifest.File // the line that the merge has come to
+
+	sections map[part.Hash]piece // of the manifest
+	parts    map[string]catalog.Part
+	spares   map[string]catalog.Part // parts that runs without a commit left behind
+	unwell   map[string]bool         // files with damaged pages: they are read again each time
+
+	mu      sync.Mutex
+	known   map[part.Hash]piece
+	indexes []*pageIndex // newest last
+}
+
+// openPrevious reads what backup b offers.
+func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup) (*previous, error) {
+	p := &previous{store: s, parts: map[string]catalog.Part{}, spares: map[string]catalog.Part{}, known: map[part.Hash]piece{}, unwell: map[string]bool{}, sections: map[part.Hash]piece{}}
+	if b == nil {
+		return p, nil
+	}
+	for _, x := range b.Parts {
+		if x.Live >= x.Raw/thin {
+			p.parts[x.Name] = x
+		}
+	}
+	for _, d := range b.Damaged {
+		p.unwell[d.Path] = true
+	}
+	var err error
+	if p.files, err = fetchManifest(ctx, s, b); err != nil {
+		return nil, err
+	}
+	for _, x := range p.files.sections[:min(len(p.files.sections), knownMost)] {
+		if p.usable([]manifest.Extent{x.Extent}) {
+			p.sections[x.SHA256] = piece{Extent: x.Extent}
+		}
+	}
+	if err := p.learn(); err != nil {
+		return nil, err
+	}
+	p.lines, err = p.files.read()
+	return p, err
+}
+
+func (p *previous) close() {
+	if p.files != nil {
+		p.files.close()
+	}
+}
+
+// learn reads the manifest once for the contents that it knows.
+func (p *previous) learn() error {
+	lines, err := p.files.read()
+	if err != nil {
+		return err
+	}
+	for len(p.known) < knownMost {
+		f, err := lines.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, c := range f.Chunks {
+			if len(c.Extents) == 1 && p.usable(c.Extents) {
+				p.known[c.SHA256] = piece{Extent: c.Extents[0]}
+			}
+		}
+	}
+	return nil
+}
+
+// seek finds the line of a path from offset at in the previous manifest; nil when there is none. The calls
+// come in the order of the manifest.
+func (p *previous) seek(path string, at int64) (*manifest.File, error) {
+	for p.lines != nil {
+		if p.next == nil {
+			f, err := p.lines.Next()
+			if err == io.EOF || err == nil && slices.Contains(manifest.Tail, f.RawPath()) {
+				p.lines = nil
+				return nil, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			p.next = f
+		}
+		switch c := cmp.Or(cmp.Compare(p.next.RawPath(), path), cmp.Compare(p.next.At, at)); {
+		case c == 0:
+			f := p.next
+			p.next = nil
+			return f, nil
+		case c > 0:
+			return nil, nil
+		}
+		p.next = nil
+	}
+	return nil, nil
+}
+
+// usable says whether all of the extents are in parts that are worth keeping.
+func (p *previous) usable(extents []manifest.Extent) bool {
+	for _, x := range extents {
+		if _, ok := p.parts[x.Part]; !ok {
+			if _, ok := p.spares[x.Part]; !ok {
+				return false
+			}
+		}
+	}
+	return len(extents) > 0
+}
+
+// lookup finds content of n bytes by its hash.
+func (p *previous) lookup(sum part.Hash, n int) (piece, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k, ok := p.known[sum]
+	return k, ok && k.Len == n
+}
+
+// remember makes content that is being stored known to those that come after it.
+func (p *previous) remember(sum part.Hash, k piece) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.known) < knownMost {
+		p.known[sum] = k
+	}
+}
+
+// adopt makes known what the parts hold that a run without a commit has left behind, and returns how many
+// bytes that is. A part whose index cannot be read is passed over: its run may have been killed or the
+// part be gone.
+func (p *previous) adopt(ctx context.Context, backup string) (bytes int64, err error) {
+	for info, err := range p.store.List(ctx, part.Key(backup)+"/", "") {
+		if err != nil {
+			return bytes, fmt.Errorf("look for parts of backup %s: %w", backup, err)
+		}
+		name := info.Key[len(part.Key("")):]
+		if _, _, err := part.ParseName(name); err != nil {
+			continue
+		}
+		lines, sum, err := part.ReadIndex(ctx, p.store, name, info.Size, part.Hash{})
+		if err != nil {
+			continue
+		}
+		spare := catalog.Part{Name: name, Size: info.Size, Index: sum.String()}
+		for _, l := range lines {
+			for _, m := range l.Members {
+				spare.Raw += int64(m.Len)
+				p.remember(m.SHA256, piece{Extent: manifest.Extent{Len: m.Len, Part: name, Off: l.Off, Size: l.Size, SHA256: l.SHA256, Skip: m.Skip}})
+			}
+		}
+		p.spares[name] = spare
+		bytes += spare.Raw
+	}
+	return bytes, nil
+}
+
+// pageIndex has the page hashes of one part.
+type pageIndex struct {
+	name  string
+	once  sync.Once
+	lines []part.IndexLine
+	err   error
+}
+
+// hashes returns the page hashes of the content that x refers to; nil when the part keeps none of it.
+func (p *previous) hashes(ctx context.Context, x manifest.Extent) (part.PageHashes, error) {
+	i := p.index(x.Part)
+	i.once.Do(func() {
+		about := p.parts[x.Part]
+		var want part.Hash
+		if i.err = want.UnmarshalText([]byte(about.Index)); i.err == nil {
+			i.lines, _, i.err = part.ReadIndex(ctx, p.store, x.Part, about.Size, want)
+		}
+	})
+	if i.err != nil {
+		return nil, i.err
+	}
+	n, ok := slices.BinarySearchFunc(i.lines, x.Off, func(l part.IndexLine, off int64) int { return cmp.Compare(l.Off, off) })
+	if !ok {
+		return nil, fmt.Errorf("%w: part %s has no frame at %d", part.ErrDamaged, x.Part, x.Off)
+	}
+	for _, m := range i.lines[n].Members {
+		off := x.Skip - m.Skip
+		if off < 0 || off >= m.Len {
+			continue
+		}
+		first, count := off/part.PageSize, x.Len/part.PageSize
+		if off%part.PageSize != 0 || x.Len%part.PageSize != 0 || first+count > len(m.Pages) {
+			return nil, nil
+		}
+		return m.Pages[first : first+count], nil
+	}
+	return nil, nil
+}
+
+func (p *previous) index(name string) *pageIndex {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := slices.IndexFunc(p.indexes, func(i *pageIndex) bool { return i.name == name })
+	i := &pageIndex{name: name}
+	if n >= 0 {
+		i = p.indexes[n]
+		p.indexes = slices.Delete(p.indexes, n, n+1)
+	} else if len(p.indexes) >= indexesMost {
+		p.indexes = slices.Delete(p.indexes, 0, 1)
+	}
+	p.indexes = append(p.indexes, i)
+	return i
+}

@@ -1,0 +1,185 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+)
+
+// piece is an extent whose frame may not be sealed yet: then frame is set, and knows the rest later.
+type piece struct {
+	manifest.Extent
+	frame *part.Frame
+}
+
+// resolve completes the extents of a chunk that begins at the given offset; it waits for open frames.
+func resolve(ctx context.Context, pieces []piece, at int64) ([]manifest.Extent, error) {
+	extents := make([]manifest.Extent, len(pieces))
+	for i, x := range pieces {
+		if f := x.frame; f != nil {
+			select {
+			case <-f.Sealed():
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+			x.Part, x.Off, x.Size, x.SHA256 = f.Part, f.Off, f.Size, f.SHA256
+		}
+		x.At = at
+		at += int64(x.Len)
+		extents[i] = x.Extent
+	}
+	return extents, nil
+}
+
+func pieces(extents []manifest.Extent) []piece {
+	out := make([]piece, len(extents))
+	for i, x := range extents {
+		out[i] = piece{Extent: x}
+	}
+	return out
+}
+
+// untouched says whether a file's attributes prove that it is what the previous backup has read: not only
+// size and mtime, which anybody can set, but also ctime, which nobody can, and the identity of the inode.
+// They prove nothing when the file had changed just before it was read: a second change within the grain
+// of the file system's clock would not show.
+func untouched(f, prev *manifest.File) bool {
+	return prev != nil && prev.Type == f.Type && !prev.Hot && prev.Size == f.Size && prev.Mtime.Equal(f.Mtime) && prev.Ctime.Equal(f.Ctime) &&
+		prev.Ino == f.Ino && prev.Dev == f.Dev && f.Ino != 0
+}
+
+// reuse looks for a chunk's content in what is stored already: where it was in the previous backup, then
+// anywhere. The cheapest answer comes first.
+func (p *packer) reuse(prev *manifest.Chunk, sum part.Hash, n int) ([]piece, bool) {
+	if prev != nil && prev.SHA256 == sum && p.prev.usable(prev.Extents) {
+		return pieces(prev.Extents), true
+	}
+	if k, ok := p.prev.lookup(sum, n); ok {
+		return []piece{k}, true
+	}
+	return nil, false
+}
+
+// patch stores only the pages of a chunk that differ from the previous backup's, and refers to the others
+// where they are. It declines (nil) when that would not be worth it or cannot be known.
+func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]piece, error) {
+	if prev == nil || !c.Relation || len(c.Data)%part.PageSize != 0 || !p.prev.usable(prev.Extents) {
+		return nil, nil
+	}
+	changed, err := p.changed(prev, c.Data)
+	if changed == nil || err != nil {
+		return nil, err
+	}
+	runs := split(prev.Extents, changed, c.At)
+	if !worthPatching(runs, len(changed)) {
+		return nil, nil
+	}
+	var out []piece
+	for _, r := range runs {
+		if !r.fresh {
+			out = append(out, piece{Extent: r.Extent})
+			continue
+		}
+		content := c
+		content.Data = c.Data[r.At-c.At:][:r.Len]
+		content.At, content.Whole, content.SHA256 = r.At, false, part.Sum(content.Data)
+		frame, skip, err := w.Add(content)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, piece{Extent: manifest.Extent{Len: r.Len, Skip: skip}, frame: frame})
+	}
+	return out, nil
+}
+
+// changed says of each page whether it differs from the previous backup's, by the page hashes that the
+// parts keep; nil when they do not tell.
+func (p *packer) changed(prev *manifest.Chunk, data []byte) ([]bool, error) {
+	out := make([]bool, 0, len(data)/part.PageSize)
+	for _, x := range prev.Extents {
+		hashes, err := p.prev.hashes(p.ctx, x)
+		if errors.Is(err, part.ErrDamaged) {
+			p.warn(x.Part, "page hashes cannot be used, storing whole chunks: "+err.Error())
+			return nil, nil
+		}
+		if hashes == nil || err != nil {
+			return nil, err
+		}
+		for _, h := range hashes {
+			if at := len(out) * part.PageSize; at < len(data) {
+				out = append(out, xxhash.Sum64(data[at:at+part.PageSize]) != h)
+			}
+		}
+	}
+	for len(out) < cap(out) { // the file has grown
+		out = append(out, true)
+	}
+	return out, nil
+}
+
+// run is a stretch of a chunk: pages to be stored, or an extent (or a slice of one) to be kept.
+type run struct {
+	manifest.Extent
+	fresh bool
+}
+
+// split cuts a chunk, which begins at the file's offset at, into runs of changed and of unchanged pages.
+func split(old []manifest.Extent, changed []bool, at int64) []run {
+	var runs []run
+	x, used := 0, 0 // the old extent under the page, and how much of it lies behind
+	for _, fresh := range changed {
+		var r run
+		if r.fresh = fresh; !fresh {
+			r.Extent = old[x]
+			r.Skip += used
+		}
+		r.At, r.Len = at, part.PageSize
+		at += part.PageSize
+		if used += part.PageSize; x < len(old) && used >= old[x].Len {
+			x, used = x+1, 0
+		}
+		if n := len(runs); n > 0 && runs[n-1].joins(r) {
+			runs[n-1].Len += r.Len
+			continue
+		}
+		runs = append(runs, r)
+	}
+	return runs
+}
+
+// joins says whether b goes on where a ends.
+func (a run) joins(b run) bool {
+	if a.fresh || b.fresh {
+		return a.fresh && b.fresh
+	}
+	return a.Part == b.Part && a.Off == b.Off && a.Skip+a.Len == b.Skip
+}
+
+// worthPatching holds the limits on patched chunks: pages is their number in the chunk.
+func worthPatching(runs []run, pages int) bool {
+	type place struct {
+		part string
+		off  int64
+	}
+	bytes := map[place]int{}
+	for _, r := range runs {
+		if r.fresh {
+			bytes[place{}] += r.Len // the frame that is open, most likely one
+		} else {
+			bytes[place{r.Part, r.Off}] += r.Len
+		}
+	}
+	most := 0
+	for k, n := range bytes {
+		if k != (place{}) {
+			most = max(most, n)
+		}
+	}
+	patched := pages*part.PageSize - most
+	return len(bytes) <= framesMost && patched*patchedMost <= pages*part.PageSize && slices.ContainsFunc(runs, func(r run) bool { return !r.fresh })
+}
