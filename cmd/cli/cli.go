@@ -56,7 +56,9 @@ type Settings struct {
 func (s *Settings) fromAWS() {
 	if strings.HasPrefix(s.Storage, "s3:") {
 		s.S3Endpoint = cmp.Or(s.S3Endpoint, os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"))
-		s.S3CAFile = cmp.Or(s.S3CAFile, os.Getenv("AWS_CA_BUNDLE"))
+		if !strings.HasPrefix(s.S3Endpoint, "http://") { // which has no certificate, so no use for the host's bundle
+			s.S3CAFile = cmp.Or(s.S3CAFile, os.Getenv("AWS_CA_BUNDLE"))
+		}
 	}
 }
 
