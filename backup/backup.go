@@ -12,7 +12,7 @@ import (
 type Progress struct {
 	Files  atomic.Int64 // written to the manifest, or restored
 	Bytes  atomic.Int64 // of file content
-	Read   atomic.Int64 // of these, read from the data directory
+	Read   atomic.Int64 // of these, read from the data directory; or what the frames that were fetched expand to
 	Reused atomic.Int64 // of these, in the storage already
 	Stored atomic.Int64 // bytes sent to the storage, or fetched from it
 

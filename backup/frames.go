@@ -41,6 +41,7 @@ type frameReader struct {
 	dec         *part.Decoder
 	stored, raw []byte
 	fetched     *atomic.Int64 // counts stored bytes, when set
+	expanded    *atomic.Int64 // counts the bytes that they expand to, when set
 }
 
 func newFrameReader(s storage.Store) (*frameReader, error) {
@@ -107,6 +108,9 @@ func (r *frameReader) frame(body io.Reader, codec part.Codec, x manifest.Extent,
 	}
 	if r.raw, err = r.dec.Decode(codec, r.raw[:0], r.stored, part.MaxFrame); err != nil {
 		return fmt.Errorf("%w: part %s: the frame at %d cannot be expanded: %w", part.ErrDamaged, part.Key(x.Part), x.Off, err)
+	}
+	if r.expanded != nil {
+		r.expanded.Add(int64(len(r.raw)))
 	}
 	return nil
 }

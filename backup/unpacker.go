@@ -186,7 +186,7 @@ func (u *unpacker) work() error {
 	if err != nil {
 		return err
 	}
-	r.fetched = &u.progress.Stored
+	r.fetched, r.expanded = &u.progress.Stored, &u.progress.Read
 	for j := range u.jobs {
 		if u.ctx.Err() != nil {
 			return context.Cause(u.ctx)

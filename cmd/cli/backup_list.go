@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"text/tabwriter"
 	"time"
 
@@ -38,9 +39,7 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 		list = append(list, listed{e.ID, e.Commit.Summary})
 	}
 	if c.JSON {
-		enc := json.NewEncoder(a.Out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list)
+		return printJSON(a.Out, list)
 	}
 	if len(list) == 0 {
 		fmt.Fprintf(a.Err, "server %s has no backup in %s\n", a.Server, store)
@@ -49,9 +48,15 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	return table(a, list)
 }
 
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
 func table(a *app, list []listed) error {
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "BACKUP\tSTARTED (UTC)\tTOOK\tPG\tTLI\tWAL NEEDED\tLSN\tSIZE\tSTORED\tNOTE")
+	fmt.Fprintln(w, "BACKUP\tSTARTED (UTC)\tTOOK\tPG\tTLI\tWAL NEEDED\tLSN\tSIZE\tREUSED\tSTORED\tNOTE")
 	for _, b := range list {
 		note := b.Label
 		if b.DamagedPages > 0 {
@@ -61,14 +66,17 @@ func table(a *app, list []listed) error {
 		if b.LastWAL != b.FirstWAL {
 			wal += " .. " + b.LastWAL[8:]
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format("2006-01-02 15:04:05"),
-			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), size(b.Stored), note)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format("2006-01-02 15:04:05"),
+			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), percent(b.Reused, b.Size), size(b.Stored), note)
 	}
 	return w.Flush()
 }
 
 // pgVersion is a server_version_num as people say it: 15.4.
 func pgVersion(n int) string { return fmt.Sprintf("%d.%d", n/10000, n%10000) }
+
+// percent is how much n is of all.
+func percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(all, 1))) }
 
 // size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).
 func size(n int64) string {

@@ -17,8 +17,11 @@ type backupPush struct {
 	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
 	Label          string        `name:"label" help:"A note that backup-list shows."`
+	Full           bool          `name:"full" help:"Store everything anew instead of reusing what earlier backups have stored."`
+	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
 	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
+	JSON           bool          `name:"json" help:"Print the result as JSON."`
 	jobsFlag
 }
 
@@ -48,15 +51,22 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	stop := a.show("backup-push", progress)
 	b, err := backup.Push(ctx, backup.PushRequest{
 		Store: store, Catalog: cat, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
-		Spread: c.Checkpoint == "spread", Label: c.Label, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
+		Spread: c.Checkpoint == "spread", Label: c.Label, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
 		Tool: a.version, Progress: progress, Log: a.log,
 	})
 	stop()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, stored as %s (%.1f %%) in %s; WAL %s to %s\n", b.ID, b.Files, size(b.Size), size(b.Stored),
-		100*float64(b.Stored)/float64(max(b.Size, 1)), b.Finished.Sub(b.Started).Round(100*time.Millisecond), b.FirstWAL, b.LastWAL)
+	if c.JSON {
+		if err := printJSON(a.Out, listed{b.ID, b.Summary}); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, in %s; needs WAL %s to %s\n", b.ID, b.Files, size(b.Size),
+			b.Finished.Sub(b.Started).Round(10*time.Millisecond), b.FirstWAL, b.LastWAL)
+		fmt.Fprintf(a.Out, "read %s of it, found %s stored already (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
+	}
 	if b.DamagedPages > 0 {
 		return fmt.Errorf("%w: %d in %d files: the first are block(s) %v of %s", errDamagedPages, b.DamagedPages, len(b.Damaged), b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}

@@ -30,12 +30,13 @@ type Streams struct{ Out, Err io.Writer }
 type grammar struct {
 	Settings
 
-	WalPush     walPush     `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
-	WalFetch    walFetch    `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
-	BackupPush  backupPush  `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
-	BackupFetch backupFetch `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
-	BackupList  backupList  `cmd:"" name:"backup-list" help:"List the backups of a server."`
-	Version     versionCmd  `cmd:"" name:"version" help:"Print the version."`
+	WalPush      walPush      `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
+	WalFetch     walFetch     `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
+	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
+	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
+	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
 
 // Settings are the flags that every command has; each has an environment variable.
