@@ -25,11 +25,20 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
+// Cluster is what a backup needs of PostgreSQL: a cluster.Session.
+type Cluster interface {
+	Info(ctx context.Context) (cluster.Info, error)
+	Start(ctx context.Context, label string, fast bool) (cluster.StartPoint, error)
+	Stop(ctx context.Context) (cluster.StopPoint, error)
+	Watch(ctx context.Context) (watched context.Context, stop func())
+	Archiver(ctx context.Context) (cluster.ArchiverStatus, error)
+}
+
 // PushRequest says which backup to take.
 type PushRequest struct {
 	Store          storage.Store // rooted at the server's folder
 	Catalog        *catalog.Catalog
-	Session        *cluster.Session
+	Session        Cluster
 	PGDATA         string // empty: where the server says that it is
 	Codec          part.Codec
 	Workers        int
