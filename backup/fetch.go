@@ -35,7 +35,7 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 	entry, err := choose(state, r.Backup, r.Recovery.TargetTime)
 	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
-		return nil, fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows.", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
+		return nil, fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this; name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
 	}
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 	}
 	defer t.close()
 	if err := restore(ctx, r, b, m, t); err != nil {
-		return nil, fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete; PostgreSQL will not start on it. Empty the folder before the next try.", b.ID, t.dir, err)
+		return nil, fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete; PostgreSQL will not start on it; empty the folder before the next try", b.ID, t.dir, err)
 	}
 	return b, nil
 }

@@ -3,19 +3,15 @@ package backup
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage"
 )
 
 // lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Sections of the
@@ -41,7 +37,7 @@ func newLister(p *push, w *part.Writer) (*lister, error) {
 	l := &lister{prev: p.prev, parts: w}
 	l.lines = manifest.NewWriter(l.keep)
 	var err error
-	if l.nativeSpool, err = spool(); err != nil {
+	if l.nativeSpool, err = manifest.TempFile(); err != nil {
 		return nil, err
 	}
 	switch major := p.info.Major(); {
@@ -51,15 +47,6 @@ func newLister(p *push, w *part.Writer) (*lister, error) {
 		l.native = cluster.NewManifestWriter(l.nativeSpool, 1, p.info.SystemID)
 	}
 	return l, nil
-}
-
-// spool is a temporary file that vanishes with the process.
-func spool() (*os.File, error) {
-	f, err := os.CreateTemp("", "pgobj-spool-*")
-	if err != nil {
-		return nil, fmt.Errorf("make a spool file (TMPDIR names the folder): %w", err)
-	}
-	return f, os.Remove(f.Name())
 }
 
 func (l *lister) close() { l.nativeSpool.Close() }
@@ -155,93 +142,4 @@ func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
 	}
 	p.Progress.Stored.Add(int64(len(data)))
 	return catalog.Object{Size: int64(len(data)), SHA256: part.Sum(data).String()}, nil
-}
-
-// files is the manifest of a backup, fetched and checked, in a spool file.
-type files struct {
-	backup   string
-	sections []manifest.Section
-	entries  int64
-	spool    *os.File
-	zr       *zstd.Decoder
-}
-
-// fetchManifest brings the manifest to this host, and checks every hash before a line of it is believed.
-func fetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*files, error) {
-	key := catalog.ManifestKey(b.ID)
-	data, err := storage.ReadAll(ctx, s, key, manifest.MaxList)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing", manifest.ErrDamaged, key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if part.Sum(data).String() != b.Manifest.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog", manifest.ErrDamaged, key)
-	}
-	m := &files{backup: b.ID}
-	if m.sections, m.entries, err = manifest.ReadList(data, b.ID); err != nil {
-		return nil, err
-	}
-	if m.spool, err = spool(); err != nil {
-		return nil, err
-	}
-	if err := m.fill(ctx, s); err != nil {
-		m.spool.Close()
-		return nil, fmt.Errorf("fetch the manifest of backup %s: %w", b.ID, err)
-	}
-	return m, nil
-}
-
-// fill fetches the sections into the spool file, neighbours with one request.
-func (m *files) fill(ctx context.Context, s storage.Store) error {
-	zw, err := zstd.NewWriter(m.spool, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		return err
-	}
-	r, err := newFrameReader(s)
-	if err != nil {
-		return err
-	}
-	wants := make([]want, len(m.sections))
-	for i, x := range m.sections {
-		wants[i] = want{Extent: x.Extent}
-	}
-	i := 0
-	for len(wants) > 0 {
-		n := joined(wants)
-		err := r.read(ctx, wants[:n], func(_ want, data []byte) error {
-			if part.Sum(data) != m.sections[i].SHA256 {
-				return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, i+1)
-			}
-			i++
-			_, err := zw.Write(data)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		wants = wants[n:]
-	}
-	return zw.Close()
-}
-
-// read begins to read the lines, from the first one.
-func (m *files) read() (*manifest.Reader, error) {
-	if _, err := m.spool.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	if m.zr != nil {
-		return manifest.NewReader(m.zr, m.backup, m.entries), m.zr.Reset(m.spool)
-	}
-	var err error
-	m.zr, err = zstd.NewReader(m.spool, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
-	return manifest.NewReader(m.zr, m.backup, m.entries), err
-}
-
-func (m *files) close() {
-	if m.zr != nil {
-		m.zr.Close()
-	}
-	m.spool.Close()
 }

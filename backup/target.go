@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -27,8 +26,7 @@ type target struct {
 	root        *os.Root
 	spaces      map[string]*space // by OID
 	uid, gid    int               // owner to set; -1: leave it, as only root may give files away
-	mu          sync.Mutex
-	dirs        []string // as in the manifest; fsynced at the end
+	dirs        []string          // as in the manifest; fsynced at the end
 	controlTemp string
 }
 
