@@ -87,7 +87,7 @@ func (p *push) pack(ctx context.Context, pk *packer, l *lister) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := pk.add(e, describe(e, time.Now()), nil); err != nil {
+		if err := pk.add(e, describe(e, p.Now()), nil); err != nil {
 			return err
 		}
 	}
@@ -149,7 +149,7 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 		return fmt.Errorf("%w: it went from timeline %d to %d during the backup", ErrServer, p.start.Timeline, p.stop.Timeline)
 	}
 	p.describeWAL()
-	now := time.Now().UTC()
+	now := p.Now().UTC()
 	add := func(path string, data io.ReaderAt, size int64) error {
 		f := manifest.File{Type: manifest.TypeFile, Mode: like.Mode & 0o660, UID: like.UID, GID: like.GID, Mtime: now, Size: size}
 		return pk.add(cluster.Entry{Path: path}, f, data)

@@ -49,6 +49,7 @@ type PushRequest struct {
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
 	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived
 	Tool           string        // version of pgobj, for the catalog
+	Now            func() time.Time
 	Progress       *Progress
 	Log            *slog.Logger
 }
@@ -130,7 +131,7 @@ func (p *push) begin(ctx context.Context) (err error) {
 	if begin.Reuses, err = p.lookBack(ctx); err != nil {
 		return err
 	}
-	started := time.Now().UTC()
+	started := p.Now().UTC()
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
 		for p.backup.ID == "" || s.Entry(p.backup.ID) != nil {
 			var random [2]byte
@@ -251,7 +252,7 @@ func (p *push) run(ctx context.Context) error {
 
 func (p *push) commit(ctx context.Context) error {
 	b := &p.backup
-	b.Finished = time.Now().UTC()
+	b.Finished = p.Now().UTC()
 	hash, err := p.Catalog.PutBackup(ctx, b)
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	b, err := backup.Push(ctx, backup.PushRequest{
 		Store: store, Catalog: cat, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
 		Spread: c.Checkpoint == "spread", Label: c.Label, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
-		Tool: a.version, Progress: progress, Log: a.log,
+		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
 	})
 	stop()
 	if err != nil {

@@ -1,0 +1,284 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/storagetest"
+)
+
+const page = part.PageSize
+
+func random(seed uint64, n int) []byte {
+	rnd := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
+	b := make([]byte, n)
+	rnd.Read(b)
+	return b
+}
+
+// model is what a data directory should hold.
+type model struct {
+	*site
+	rnd   *rand.Rand
+	files map[string][]byte
+	next  int
+}
+
+func (m *model) pick() string {
+	names := slices.Sorted(maps.Keys(m.files))
+	return names[m.rnd.IntN(len(names))]
+}
+
+func (m *model) set(name string, data []byte) {
+	m.files[name] = data
+	m.write(name, data)
+}
+
+// step changes the data directory at random, as a database does and as it does not.
+func (m *model) step() {
+	name := func() string { m.next++; return fmt.Sprintf("base/5/%d", 20000+m.next) }
+	if len(m.files) < 4 {
+		m.set(name(), random(m.rnd.Uint64(), page*(1+m.rnd.IntN(400))))
+		return
+	}
+	f := m.pick()
+	old := m.files[f]
+	switch m.rnd.IntN(10) {
+	case 0, 1, 2, 3: // some pages are written
+		data := bytes.Clone(old)
+		for range 1 + m.rnd.IntN(1+len(data)/page/[]int{3, 30, 300}[m.rnd.IntN(3)]) {
+			if len(data) >= page {
+				copy(data[page*m.rnd.IntN(len(data)/page):], random(m.rnd.Uint64(), page))
+			}
+		}
+		m.set(f, data)
+	case 4: // it grows, to whole pages or not
+		m.set(f, append(bytes.Clone(old), random(m.rnd.Uint64(), page*m.rnd.IntN(200)+m.rnd.IntN(2)*100)...))
+	case 5: // it is truncated
+		m.set(f, old[:m.rnd.IntN(len(old)+1)])
+	case 6: // it is renamed (VACUUM FULL and the like write a file anew)
+		to := name()
+		if err := os.Rename(filepath.Join(m.pgdata, f), filepath.Join(m.pgdata, to)); err != nil {
+			m.t.Fatal(err)
+		}
+		m.files[to] = old
+		delete(m.files, f)
+	case 7: // it is dropped
+		if err := os.Remove(filepath.Join(m.pgdata, f)); err != nil {
+			m.t.Fatal(err)
+		}
+		delete(m.files, f)
+	case 8: // a copy (CREATE DATABASE), or a file that is no relation
+		m.set([]string{name(), fmt.Sprintf("base/5/other.%d", m.next)}[m.rnd.IntN(2)], bytes.Clone(old))
+	case 9: // rewritten with the same size, and the old mtime put back
+		path := filepath.Join(m.pgdata, f)
+		st, err := os.Stat(path)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.set(f, random(m.rnd.Uint64(), len(old)))
+		if err := os.Chtimes(path, st.ModTime(), st.ModTime()); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// same compares a restored folder with what the data directory held.
+func (m *model) same(dir string, files map[string][]byte, what string) {
+	m.t.Helper()
+	got, err := filepath.Glob(filepath.Join(dir, "base/5/*"))
+	if err != nil || len(got) != len(files) {
+		m.t.Fatalf("%s: %d files restored, want %d (%v)", what, len(got), len(files), err)
+	}
+	for name, want := range files {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if !bytes.Equal(data, want) {
+			m.t.Fatalf("%s: %s differs", what, name)
+		}
+	}
+}
+
+// Whatever happens to the files between backups, each backup gives back exactly what there was; and what
+// is kept and read for it stays within the bounds.
+func TestEveryBackupOfARandomHistoryIsExact(t *testing.T) {
+	rounds := 25
+	if os.Getenv("PGOBJ_TORTURE") != "" {
+		rounds = 400
+	}
+	m := &model{site: newMemSite(t), rnd: rand.New(rand.NewPCG(1, uint64(rounds))), files: map[string][]byte{}}
+	history := map[string]map[string][]byte{}
+	for i := range rounds {
+		for range 1 + m.rnd.IntN(8) {
+			m.step()
+		}
+		b := m.mustPush(func(r *PushRequest) {
+			r.Reread = i%5 == 4
+			r.Workers = 1 + i%3
+			if i%7 == 6 {
+				r.Codec = part.Codec{Name: "lz4"}
+			}
+		})
+		history[b.ID] = maps.Clone(m.files)
+		m.same(m.fetch(b.ID), m.files, fmt.Sprintf("backup %d", i))
+		for _, p := range b.Parts {
+			if own := strings.HasPrefix(p.Name, b.ID); p.Live == 0 && !own {
+				t.Errorf("backup %d refers to part %s without using it", i, p.Name)
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(history)) {
+		p, err := m.verify(id)
+		if err != nil {
+			t.Errorf("backup %s: %v", id, err)
+		}
+		if a := float64(p.Read.Load()) / float64(p.Bytes.Load()); a > 2.5 {
+			t.Errorf("a restore of %s expands %.2f times its size", id, a)
+		}
+	}
+	ids := slices.Sorted(maps.Keys(history))
+	for range 5 {
+		id := ids[m.rnd.IntN(len(ids))]
+		m.same(m.fetch(id), history[id], "older backup "+id)
+	}
+}
+
+func TestWhatIsReused(t *testing.T) {
+	x := newMemSite(t)
+	data := random(7, 4*part.ChunkSize+3*page)
+	x.write("base/5/16384", data)
+	x.write("base/5/16385", random(8, 3*page))
+	first := x.mustPush(nil)
+	check := func(what string, read, stored int64) {
+		t.Helper()
+		before := x.stored("parts/")
+		b := x.mustPush(nil)
+		if b.Read > read {
+			t.Errorf("%s: %d bytes were read, at most %d had to be", what, b.Read, read)
+		}
+		if n := x.stored("parts/") - before; n > stored {
+			t.Errorf("%s: %d bytes were stored, at most %d had to be", what, n, stored)
+		}
+	}
+	const little = 24 << 10 // lines, label, control, indexes
+	all := int64(len(data) + little)
+	check("nothing changed", little, little)
+	if first.Read < int64(len(data)) || x.stored("parts/") < int64(len(data)) {
+		t.Fatal("the first backup has not read and stored everything, so this test shows nothing")
+	}
+	copy(data[part.ChunkSize+5*page:], random(9, page))
+	x.write("base/5/16384", data)
+	check("one page changed", all, page+little)
+	if err := os.Rename(filepath.Join(x.pgdata, "base/5/16384"), filepath.Join(x.pgdata, "base/5/17000")); err != nil {
+		t.Fatal(err)
+	}
+	check("renamed", all, page+part.ChunkSize+little) // the patched chunk is not known by its hash
+	x.write("base/6/1", data)
+	x.write("base/7/1", data)
+	check("two copies", 2*all, part.ChunkSize+little)
+	now := time.Now()
+	if err := os.Chtimes(filepath.Join(x.pgdata, "base/5/17000"), now, now); err != nil {
+		t.Fatal(err)
+	}
+	check("touched", all, little)
+	x.write("base/5/17000", append(data, random(10, 2*page)...))
+	check("grown by two pages", all+2*page, 5*page+little) // more than a quarter of the last chunk
+	x.write("base/5/17000", data[:2*part.ChunkSize])
+	check("truncated", all, little)
+	// Every inode is another one: as after a restore on another host.
+	elsewhere := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(elsewhere, os.DirFS(x.pgdata)); err != nil {
+		t.Fatal(err)
+	}
+	x.pgdata = elsewhere
+	check("copied to another host", 3*all, little)
+}
+
+// What a run that was cut short has stored is used by the next one.
+func TestPartsOfAFailedRunAreAdopted(t *testing.T) {
+	x := newMemSite(t)
+	x.write("base/5/16384", random(1, 60*part.ChunkSize))
+	broken := x.store
+	x.store = storagetest.NewFaulty(broken, storagetest.Fault{When: func(op storagetest.Op) bool { return op.Name == "put" && strings.HasPrefix(op.Key, "backups/") }, Mode: storagetest.Before, Kind: storage.KindOther})
+	if _, err := x.push(nil); err == nil {
+		t.Fatal("the run that should fail did not")
+	}
+	x.store = broken
+	before := x.stored("parts/")
+	if before < 50*part.ChunkSize {
+		t.Fatalf("the failed run stored %d bytes", before)
+	}
+	b := x.mustPush(nil)
+	if n := x.stored("parts/") - before; n > part.ChunkSize {
+		t.Errorf("%d bytes were stored again", n)
+	}
+	if _, err := x.verify(b.ID); err != nil {
+		t.Error(err)
+	}
+	if b.Parts[0].Size == 0 || b.Parts[0].Index == "" {
+		t.Errorf("part %+v is not described", b.Parts[0])
+	}
+}
+
+// A page hash that lies makes a chunk that is wrong when it is put together: a restore notices.
+func TestALyingPageHashIsNoticed(t *testing.T) {
+	x := newMemSite(t)
+	data := random(1, part.ChunkSize)
+	x.write("base/5/16384", data)
+	x.mustPush(nil)
+	changed := bytes.Clone(data)
+	copy(changed[9*page:], random(2, 2*page))
+	x.write("base/5/16384", changed)
+	p := &push{PushRequest: x.request()}
+	if err := errors.Join(p.check(t.Context()), p.begin(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	old, err := p.prev.files.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := old.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.RawPath() == "base/5/16384" {
+			hashes, err := p.prev.hashes(t.Context(), f.Chunks[0].Extents[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			hashes[9] = xxhash.Sum64(changed[9*page:][:page]) // page 9 has not changed, says the lie
+			break
+		}
+	}
+	if p.prev.lines, err = p.prev.files.read(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := &p.backup
+	if _, err := x.verify(b.ID); !errors.Is(err, part.ErrDamaged) {
+		t.Errorf("verify: %v", err)
+	}
+	_, err = Fetch(t.Context(), FetchRequest{Store: x.store, Catalog: x.catalog(), Target: filepath.Join(t.TempDir(), "r"), Workers: 2, Progress: &Progress{}, Log: slog.New(slog.DiscardHandler)})
+	if !errors.Is(err, part.ErrDamaged) {
+		t.Errorf("restore: %v", err)
+	}
+}
