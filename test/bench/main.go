@@ -1,0 +1,118 @@
+// Command bench measures pgobj beside pg_basebackup, pgBackRest and barman-cloud-backup: in one run, on
+// one cluster, in alternating order, with fsync on for everyone. It prints a table in Markdown.
+//
+// It asserts nothing about time: it fails only when a tool fails, or when what a tool restores is not what
+// was backed up. It needs `test/install bench`, and room for about six times -size in $TMPDIR.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// options are the flags.
+type options struct {
+	sizeMB    int    // of the database
+	rounds    int    // of backup and restore by every tool
+	walRounds int    // of wal-push
+	tables    int    // small ones in the database
+	files     int    // small files in the second cluster; 0 leaves it out
+	only      string // part of the name of the tools to run; "" is all
+	checksums bool   // data checksums in the cluster
+	jobs      int    // workers of every tool that has any
+	out       string // file to write the report to; "" is none
+}
+
+// short makes a run that shows only that everything works. It leaves out what is the same but for a setting.
+func (o *options) short() {
+	o.sizeMB, o.rounds, o.walRounds, o.tables, o.files = 16, 1, 2, 20, 1000
+	o.only = cmp.Or(o.only, "pgobj,pgbackrest zst:1,pg_basebackup,barman-cloud (S3)")
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.sizeMB, "size", 2048, "size of the database in `MB`")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds of backup and restore")
+	flag.IntVar(&o.walRounds, "wal-rounds", 20, "rounds of wal-push; 0 leaves it out")
+	flag.IntVar(&o.tables, "tables", 300, "small tables in the database")
+	flag.IntVar(&o.files, "files", 200_000, "small files in the cluster that shows how memory grows; 0 leaves it out")
+	flag.StringVar(&o.only, "only", "", "run only the tools with one of these (comma-separated) in their `names`")
+	flag.BoolVar(&o.checksums, "checksums", true, "data checksums in the cluster (pgobj, pgBackRest and pg_basebackup verify them)")
+	flag.IntVar(&o.jobs, "jobs", 2, "workers of every tool that has any")
+	flag.StringVar(&o.out, "o", "", "also write the report to this `file`")
+	short := flag.Bool("short", false, "a small database and one round: shows that everything works, not how fast")
+	flag.Parse()
+	if *short {
+		o.short()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o, os.Stdout, log.New(os.Stderr, "bench: ", log.Ltime))
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: FAILED:", err)
+		os.Exit(1)
+	}
+}
+
+// run is one whole run. Whatever it started or made is gone when it returns.
+func run(ctx context.Context, o options, w io.Writer, progress *log.Logger) (err error) {
+	if err := forgetSettings(); err != nil {
+		return err
+	}
+	base, err := testenv.MakeDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
+	b := &bench{options: o, base: base, log: progress, began: time.Now()}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for _, step := range []func(context.Context) error{b.setUp, b.compare, b.measureWAL, b.measureFiles} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	report := b.report()
+	if _, err := io.WriteString(w, report); err != nil {
+		return err
+	}
+	if o.out != "" {
+		return os.WriteFile(o.out, []byte(report), 0o644)
+	}
+	return nil
+}
+
+// wanted tells whether -only asks for a tool.
+func (o options) wanted(name string) bool {
+	for part := range strings.SplitSeq(o.only, ",") {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// forgetSettings drops settings of pgobj and of the AWS tools from our environment: those of the person who
+// runs the benchmark must not change it, and never lead it to a real repository.
+func forgetSettings() error {
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "PGBACKREST_") || strings.HasPrefix(name, "PGOBJ_") && name != "PGOBJ_CACHE" {
+			if err := os.Unsetenv(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
