@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,8 +27,16 @@ type target struct {
 	root        *os.Root
 	spaces      map[string]*space // by OID
 	uid, gid    int               // owner to set; -1: leave it, as only root may give files away
-	dirs        []string          // as in the manifest; fsynced at the end
+	fileMode    fs.FileMode       // of the files that are made here: 0600, or 0640 where the group may read
+	dirs        []dir             // as in the manifest; completed at the end
 	controlTemp string
+}
+
+// dir is a folder of the manifest. It gets its mode when all that is in it is there: one that is closed to
+// its own owner could not be filled.
+type dir struct {
+	path string
+	mode fs.FileMode
 }
 
 // space is a tablespace outside of the data directory's own folder tree.
@@ -196,20 +205,17 @@ func lookup(owner string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// mkdir makes a folder of the manifest with its mode.
+// mkdir makes a folder of the manifest.
 func (t *target) mkdir(f *manifest.File) error {
 	p := f.RawPath()
 	root, name := t.place(p)
 	if p == manifest.Root {
-		name = "."
+		name, t.fileMode = ".", fs.FileMode(f.Mode)&0o660
 	} else if err := root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err // a tablespace inside the data directory has made some already
 	}
-	if err := t.own(root, name); err != nil {
-		return err
-	}
-	t.dirs = append(t.dirs, p)
-	return root.Chmod(name, fs.FileMode(f.Mode))
+	t.dirs = append(t.dirs, dir{p, fs.FileMode(f.Mode)})
+	return t.own(root, name)
 }
 
 func (t *target) own(root *os.Root, name string) error {
@@ -245,6 +251,9 @@ func (t *target) writeFile(name string, data []byte) error {
 	}
 	_, err = f.Write(data)
 	if err == nil {
+		err = f.Chmod(t.fileMode)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if e := f.Close(); err == nil {
@@ -259,16 +268,17 @@ func (t *target) writeFile(name string, data []byte) error {
 	return t.root.Rename(temp, name)
 }
 
-// syncDirs makes the names of everything restored durable.
+// syncDirs gives folders their modes, and makes the names of everything restored durable. A folder comes
+// after those in it, which cannot be reached any more when it is closed.
 func (t *target) syncDirs() error {
-	for _, p := range t.dirs {
-		root, name := t.place(p)
-		if err := syncDir(root, name); err != nil {
+	for _, d := range slices.Backward(t.dirs) {
+		root, name := t.place(d.path)
+		if err := syncDir(root, name, d.mode); err != nil {
 			return err
 		}
 	}
 	for _, s := range t.spaces {
-		if err := syncDir(s.root, "."); err != nil {
+		if err := syncPath(s.location); err != nil {
 			return err
 		}
 		if err := syncPath(filepath.Dir(s.location)); err != nil {
@@ -283,15 +293,18 @@ func (t *target) finish() error {
 	if err := t.root.Rename(t.controlTemp, controlPath); err != nil {
 		return err
 	}
-	return syncDir(t.root, path.Dir(controlPath))
+	return syncPath(filepath.Join(t.dir, path.Dir(controlPath)))
 }
 
-func syncDir(root *os.Root, name string) error {
+func syncDir(root *os.Root, name string, mode fs.FileMode) error {
 	d, err := root.Open(name)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+	if err := d.Chmod(mode); err != nil {
+		return err
+	}
 	return d.Sync()
 }
 
