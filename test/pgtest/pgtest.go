@@ -161,6 +161,10 @@ func (c *Cluster) Env() []string {
 	return []string{"PGHOST=" + c.SocketDir, "PGPORT=" + strconv.Itoa(c.Port), "PGUSER=postgres", "PGDATABASE=postgres", "PGDATA=" + c.Data}
 }
 
+// AddEnv adds to the environment (KEY=value) that the server, and so archive_command and restore_command,
+// gets from its next start on.
+func (c *Cluster) AddEnv(kv ...string) { c.env = append(c.env, kv...) }
+
 // AppendConf adds lines to postgresql.conf; the last line for a setting counts. The server reads
 // them when it starts, some of them on pg_reload_conf().
 func (c *Cluster) AppendConf(lines ...string) error {
@@ -203,9 +207,9 @@ func initdbArgs(o Options) ([]string, error) {
 
 func (c *Cluster) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.Bin(name), args...)
-	// The developer's own PGDATA, PGPORT or PGOPTIONS must not change what a test does.
+	// The developer's own PGDATA, PGPORT, PGOPTIONS or AWS credentials must not change what a test does.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "PGOBJ_")
+		return strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "PGOBJ_") || strings.HasPrefix(kv, "AWS_")
 	})
 	cmd.Env = append(cmd.Env, c.env...)
 	cmd.Dir = c.base
