@@ -255,7 +255,7 @@ func (c *assembly) add(w want, data []byte) error {
 
 func (c *assembly) check() error {
 	defer func() { c.data = nil }()
-	if part.Sum(c.data) != c.sum {
+	if c.sum != (part.Hash{}) && part.Sum(c.data) != c.sum {
 		return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, c.at)
 	}
 	return nil
