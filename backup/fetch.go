@@ -68,7 +68,7 @@ func restore(ctx context.Context, r FetchRequest, b *catalog.Backup, m *files, t
 	if err != nil {
 		return err
 	}
-	if err := newUnpacker(ctx, r.Store, t, r.Workers, r.Progress).unpack(lines); err != nil {
+	if err := newUnpacker(ctx, r.Store, t, r.Workers, r.Progress).unpack(lines, b.Size); err != nil {
 		return err
 	}
 	if err := t.relocateMap(); err != nil {

@@ -26,6 +26,7 @@ type target struct {
 	dir         string
 	root        *os.Root
 	spaces      map[string]*space // by OID
+	version     string            // the only folder in them that is this cluster's
 	uid, gid    int               // owner to set; -1: leave it, as only root may give files away
 	fileMode    fs.FileMode       // of the files that are made here: 0600, or 0640 where the group may read
 	dirs        []dir             // as in the manifest; completed at the end
@@ -51,7 +52,7 @@ func newTarget(dir string, b *catalog.Backup) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{dir: dir, spaces: map[string]*space{}, uid: -1, gid: -1, controlTemp: controlPath + ".pgobj-restoring"}
+	t := &target{dir: dir, spaces: map[string]*space{}, version: tablespaceVersion(b), uid: -1, gid: -1, controlTemp: controlPath + ".pgobj-restoring"}
 	if pid, running, err := cluster.Running(dir); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
 	} else if running {
@@ -64,9 +65,12 @@ func newTarget(dir string, b *catalog.Backup) (*target, error) {
 		if ts.Location == "" {
 			continue
 		}
+		if !filepath.IsAbs(ts.Location) {
+			return nil, fmt.Errorf("%w: tablespace %s has the location %q, which is no absolute path", catalog.ErrDamaged, ts.Name, ts.Location)
+		}
 		s := &space{location: t.relocate(ts.Location, b.PGDATA)}
 		t.spaces[strconv.FormatUint(uint64(ts.OID), 10)] = s
-		version := filepath.Join(s.location, tablespaceVersion(b))
+		version := filepath.Join(s.location, t.version)
 		if err := empty(version); err != nil {
 			return nil, fmt.Errorf("tablespace %s: %w", ts.Name, err)
 		}
@@ -147,6 +151,18 @@ func (t *target) place(p string) (*os.Root, string) {
 		return t.root, t.controlTemp
 	}
 	return t.root, p
+}
+
+// admits says whether a path of the manifest may be restored: a tablespace's location can be any folder of
+// this host, with others' files in it, so nothing but the cluster's own folder there is touched.
+func (t *target) admits(p string) bool {
+	rest, ok := strings.CutPrefix(p, "pg_tblspc/")
+	oid, rest, below := strings.Cut(rest, "/")
+	if !ok || !below || t.spaces[oid] == nil {
+		return true
+	}
+	folder, _, _ := strings.Cut(rest, "/")
+	return folder == t.version
 }
 
 // empty refuses a path that is there and is not an empty folder.
