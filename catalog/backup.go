@@ -116,6 +116,17 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	return &b, nil
 }
 
+// Remove removes the objects of a backup that the log says is deleted. backup.json goes last, for it tells
+// what the backup was.
+func (c *Catalog) Remove(ctx context.Context, id string) error {
+	for _, key := range []string{ManifestKey(id), backupKey(id)} {
+		if err := c.store.Delete(ctx, key); err != nil {
+			return fmt.Errorf("remove backup %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
 // NewID makes a backup's id from its start time and two random bytes.
 func NewID(start time.Time, random [2]byte) string {
 	return fmt.Sprintf("%s-%x", start.UTC().Format("20060102T150405Z"), random)
