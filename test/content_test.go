@@ -322,7 +322,7 @@ func restoreAsRoot(t testing.TB, s *site, space string) {
 	target := filepath.Join(testenv.Dir(t), "data")
 	cmd := exec.Command(s.pgobj, "backup-fetch", target)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.settings...)
-	if o := execute(t, cmd, nil); o.code != 0 {
+	if o := finish(t, cmd); o.code != 0 {
 		t.Fatal(o)
 	}
 	owner := survey(t, s.Data)["."]
@@ -371,7 +371,7 @@ func TestFileOverOneGiB(t *testing.T) {
 		t.Errorf("%d bytes are stored as %d", b.Size, b.Stored)
 	}
 	script := fmt.Sprintf(`cat '%s/main/parts/%s'/* | zstd -dcq | tar --ignore-zeros -xO --wildcards '.pgobj-manifest.jsonl*' | grep -c '"path":"large.bin"'`, s.folder, b.Backup)
-	if o := execute(t, s.program("sh", "-c", script), nil); o.out != "5\n" {
+	if o := finish(t, s.program("sh", "-c", script)); o.out != "5\n" {
 		t.Errorf("lines of the manifest for the file, 256 MiB each: %v", o)
 	}
 	target := s.fetch(t)
