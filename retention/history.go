@@ -1,0 +1,192 @@
+package retention
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// Tolerance is how far in the future a backup may be dated and still count: hosts' clocks differ.
+const Tolerance = time.Hour
+
+// History is what a decision is made from.
+type History struct {
+	State *catalog.State
+	// Timelines are those that the archive knows of each incarnation, with their line of descent as their
+	// history files have it: none when there is no such file (as for timeline 1).
+	Timelines map[uint64]map[segment.Timeline]segment.Lineage
+	// Unreadable backups are complete as the log has it, but their backup.json is gone or damaged; why, by id.
+	Unreadable map[string]string
+}
+
+// point is where in the tree of timelines a backup begins, and from where on it is consistent.
+type point struct {
+	timeline    segment.Timeline
+	start, stop segment.LSN
+}
+
+func pointOf(e *catalog.Entry) point {
+	s := e.Commit.Summary
+	return point{s.Timeline, s.StartLSN, s.StopLSN}
+}
+
+// tree is the timelines of one incarnation.
+type tree struct {
+	lineages map[segment.Timeline]segment.Lineage // of those that are known
+	all      []segment.Timeline                   // that there are, ascending
+}
+
+// newTree completes what the history files say: the history of a timeline has that of its ancestors in it,
+// in case their own files are missing.
+func newTree(known map[segment.Timeline]segment.Lineage, others []segment.Timeline) *tree {
+	t := &tree{lineages: map[segment.Timeline]segment.Lineage{1: nil}}
+	all := map[segment.Timeline]bool{}
+	for tli, lineage := range known {
+		all[tli] = true
+		if len(lineage) > 0 {
+			t.lineages[tli] = lineage
+		}
+		for i, a := range lineage {
+			all[a.Timeline] = true
+			if _, ok := t.lineages[a.Timeline]; !ok {
+				t.lineages[a.Timeline] = lineage[:i]
+			}
+		}
+	}
+	for _, tli := range others {
+		all[tli] = true
+	}
+	t.all = slices.Sorted(maps.Keys(all))
+	return t
+}
+
+// last is the newest timeline: PostgreSQL numbers a new one higher than all that it finds.
+func (t *tree) last() segment.Timeline {
+	if len(t.all) == 0 {
+		return 0
+	}
+	return t.all[len(t.all)-1]
+}
+
+// reaches says whether recovery from p can get to timeline tli: p is on it, or on an ancestor that was not left
+// before p is consistent. Of a timeline without a known history it says yes when that may be.
+func (t *tree) reaches(p point, tli segment.Timeline) bool {
+	if p.timeline == tli {
+		return true
+	}
+	lineage, known := t.lineages[tli]
+	if !known {
+		return p.timeline < tli
+	}
+	left, ancestor := lineage.Left(p.timeline)
+	return ancestor && left >= p.stop
+}
+
+// view is a History in the shape that decisions need.
+type view struct {
+	History
+	now          time.Time
+	incarnations []uint64 // system identifiers, oldest first
+	sizes        map[uint64]segment.Size
+	trees        map[uint64]*tree
+	complete     []*catalog.Entry // in the order of their commits
+	good         []*catalog.Entry // those of them that count
+	sound        []*catalog.Entry // with those that have damaged pages
+	ref          time.Time        // spans count from here back
+}
+
+func newView(h History, now time.Time) *view {
+	v := &view{History: h, now: now, sizes: map[uint64]segment.Size{}, trees: map[uint64]*tree{}}
+	for _, s := range h.State.Servers {
+		v.incarnations = slices.DeleteFunc(v.incarnations, func(id uint64) bool { return id == s.SystemID })
+		v.incarnations = append(v.incarnations, s.SystemID)
+		v.sizes[s.SystemID] = s.SegmentSize
+	}
+	v.complete = h.State.Complete()
+	others := map[uint64][]segment.Timeline{}
+	for _, e := range v.complete {
+		others[e.Commit.Summary.SystemID] = append(others[e.Commit.Summary.SystemID], e.Commit.Summary.Timeline)
+		if h.Unreadable[e.ID] == "" && !v.future(e) {
+			v.sound = append(v.sound, e)
+			if e.Commit.Summary.DamagedPages == 0 {
+				v.good = append(v.good, e)
+			}
+		}
+	}
+	for _, id := range v.incarnations {
+		v.trees[id] = newTree(h.Timelines[id], others[id])
+	}
+	// Spans count from the newest good backup, not from now: so time alone never makes a backup superfluous,
+	// neither while backups fail unseen nor under a clock that runs ahead. Only newer good backups do.
+	v.ref = now
+	if n := len(v.good); n > 0 && v.good[n-1].Commit.Summary.Consistent.Before(now) {
+		v.ref = v.good[n-1].Commit.Summary.Consistent
+	}
+	return v
+}
+
+// future says whether a backup is dated where no clock can be yet: such a one, or many, must not push out others.
+func (v *view) future(e *catalog.Entry) bool {
+	limit := v.now.Add(Tolerance)
+	return e.Commit.Summary.Started.After(limit) || e.Commit.Summary.Consistent.After(limit)
+}
+
+// tree of an incarnation; one that the log has no server record of has no timelines.
+func (v *view) tree(sysid uint64) *tree {
+	if t := v.trees[sysid]; t != nil {
+		return t
+	}
+	return newTree(nil, nil)
+}
+
+// reaches says whether recovery from backup e can get to a timeline of its own incarnation.
+func (v *view) reaches(e *catalog.Entry, tli segment.Timeline) bool {
+	return v.tree(e.Commit.Summary.SystemID).reaches(pointOf(e), tli)
+}
+
+// anchors are the backups of list that recovery to the times from t on has to begin with: for each timeline on
+// which the server may have been at t or later, the newest one that was consistent by t, else the oldest there
+// is. Timelines and incarnations count up with time: those before the newest that has a backup by t are over.
+func (v *view) anchors(list []*catalog.Entry, t time.Time) []*catalog.Entry {
+	first, firstTLI := 0, map[uint64]segment.Timeline{}
+	for _, e := range list {
+		s := e.Commit.Summary
+		if !s.Consistent.After(t) {
+			first = max(first, slices.Index(v.incarnations, s.SystemID))
+			firstTLI[s.SystemID] = max(firstTLI[s.SystemID], s.Timeline)
+		}
+	}
+	var out []*catalog.Entry
+	for _, sysid := range v.incarnations[min(first, len(v.incarnations)):] {
+		for _, tli := range v.tree(sysid).all {
+			if tli < firstTLI[sysid] {
+				continue
+			}
+			if a := v.anchor(list, sysid, tli, t); a != nil && !slices.Contains(out, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline, t time.Time) *catalog.Entry {
+	var before, after *catalog.Entry
+	at := func(e *catalog.Entry) time.Time { return e.Commit.Summary.Consistent }
+	for _, e := range list {
+		if e.Commit.Summary.SystemID != sysid || !v.reaches(e, tli) {
+			continue
+		}
+		if !at(e).After(t) && (before == nil || !at(e).Before(at(before))) {
+			before = e
+		}
+		if at(e).After(t) && (after == nil || at(e).Before(at(after))) {
+			after = e
+		}
+	}
+	return cmp.Or(before, after)
+}
