@@ -3,6 +3,7 @@ package retention
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -102,8 +103,8 @@ func Decide(o Order, h History, now time.Time) (Plan, error) {
 		return Plan{}, fmt.Errorf("%w: %q", catalog.ErrNoBackup, o.Backup)
 	}
 	k.ask()
-	k.always()
 	k.minimum()
+	k.always()
 	k.pitr()
 	plan := Plan{Backups: k.decisions()}
 	if e := k.asked(); e != nil && (o.Kind == Target || o.Kind == Oldest) && len(k.reasons[e.ID]) > 0 {
@@ -218,7 +219,7 @@ func (k *keeper) always() {
 	if n := len(k.good); n > 0 {
 		k.root(k.good[n-1], "the newest good backup")
 	}
-	k.currentLine()
+	k.currentLines()
 	for _, e := range k.complete {
 		named := e == k.asked() && (k.o.Kind == Target || k.o.Kind == Oldest)
 		switch {
@@ -247,16 +248,26 @@ func (k *keeper) always() {
 	}
 }
 
-// currentLine keeps the newest good backup from which the newest timeline can be reached: after a recovery to a
-// point in time newer backups may all be of a future that was left behind.
-func (k *keeper) currentLine() {
-	if len(k.incarnations) == 0 {
-		return
+// currentLines keeps, of every incarnation of which something stays, the newest good backup from which its newest
+// timeline can be reached: after a recovery to a point in time newer backups may all be of a future that was
+// left behind. An old incarnation counts, too: an upgrade may have been taken back.
+func (k *keeper) currentLines() {
+	for i, sysid := range k.incarnations {
+		stays := func(e *catalog.Entry) bool { return e.Commit.Summary.SystemID == sysid && k.follow[e.ID] }
+		if i == len(k.incarnations)-1 || slices.ContainsFunc(k.complete, stays) {
+			k.currentLine(sysid, k.tree(sysid).last())
+		}
 	}
-	sysid := k.incarnations[len(k.incarnations)-1]
-	tli := k.tree(sysid).last()
+}
+
+func (k *keeper) currentLine(sysid uint64, tli segment.Timeline) {
 	for _, e := range slices.Backward(k.good) {
-		if e.Commit.Summary.SystemID == sysid && k.reaches(e, tli) {
+		s := e.Commit.Summary
+		switch {
+		case s.SystemID != sysid || !k.reaches(e, tli):
+		case k.tree(sysid).unknown(tli) && s.Timeline < tli:
+			k.root(e, fmt.Sprintf("timeline %d may come from it: there is no backup on that timeline, and its history is not in the archive", tli))
+		default:
 			k.root(e, fmt.Sprintf("the newest good backup from which timeline %d can be reached", tli))
 			return
 		}
@@ -390,9 +401,13 @@ func (k *keeper) everything() (Plan, error) {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
-// segments is the first and last segment that make a backup consistent.
+// segments is the first and last segment that make a backup consistent; of an incarnation that the log has no
+// server record of, nothing is known.
 func (v *view) segments(e *catalog.Entry) (first, last segment.Segment) {
 	s := e.Commit.Summary
 	size := v.sizes[s.SystemID]
+	if !size.Valid() {
+		return segment.Segment{Timeline: s.Timeline}, segment.Segment{Timeline: s.Timeline, No: math.MaxUint64}
+	}
 	return segment.At(s.Timeline, s.StartLSN, size), segment.Before(s.Timeline, s.StopLSN, size)
 }

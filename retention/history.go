@@ -3,6 +3,7 @@ package retention
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -86,26 +87,45 @@ func (t *tree) reaches(p point, tli segment.Timeline) bool {
 	return ancestor && left >= p.stop
 }
 
+// unknown says that there is a timeline whose line of descent nobody tells.
+func (t *tree) unknown(tli segment.Timeline) bool {
+	_, known := t.lineages[tli]
+	return !known
+}
+
+// timeline is one of an incarnation.
+type timeline struct {
+	sysid uint64
+	tli   segment.Timeline
+}
+
 // view is a History in the shape that decisions need.
 type view struct {
 	History
 	now          time.Time
-	incarnations []uint64 // system identifiers, oldest first
+	incarnations []uint64       // system identifiers, oldest first
+	since, until map[uint64]int // of each, the first and last record that says so: an upgrade may have been taken back
 	sizes        map[uint64]segment.Size
 	trees        map[uint64]*tree
-	complete     []*catalog.Entry // in the order of their commits
-	good         []*catalog.Entry // those of them that count
-	sound        []*catalog.Entry // with those that have damaged pages
-	ref          time.Time        // spans count from here back
+	gone         map[timeline][][2]uint64 // ranges of segments that have been deleted
+	complete     []*catalog.Entry         // in the order of their commits
+	good         []*catalog.Entry         // those of them that count
+	sound        []*catalog.Entry         // with those that have damaged pages
+	ref          time.Time                // spans count from here back
 }
 
 func newView(h History, now time.Time) *view {
-	v := &view{History: h, now: now, sizes: map[uint64]segment.Size{}, trees: map[uint64]*tree{}}
-	for _, s := range h.State.Servers {
+	v := &view{History: h, now: now, sizes: map[uint64]segment.Size{}, trees: map[uint64]*tree{}, since: map[uint64]int{}, until: map[uint64]int{}}
+	for i, s := range h.State.Servers {
+		if _, again := v.since[s.SystemID]; !again {
+			v.since[s.SystemID] = i
+		}
+		v.until[s.SystemID] = i
 		v.incarnations = slices.DeleteFunc(v.incarnations, func(id uint64) bool { return id == s.SystemID })
 		v.incarnations = append(v.incarnations, s.SystemID)
 		v.sizes[s.SystemID] = s.SegmentSize
 	}
+	v.gone = gone(h.State.WAL, v.sizes)
 	v.complete = h.State.Complete()
 	others := map[uint64][]segment.Timeline{}
 	for _, e := range v.complete {
@@ -143,42 +163,102 @@ func (v *view) tree(sysid uint64) *tree {
 	return newTree(nil, nil)
 }
 
-// reaches says whether recovery from backup e can get to a timeline of its own incarnation.
+// gone is the WAL that earlier deletions condemned.
+func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[timeline][][2]uint64 {
+	out := map[timeline][][2]uint64{}
+	for _, w := range wal {
+		size := sizes[w.SystemID]
+		if !size.Valid() {
+			continue
+		}
+		first, err1 := segment.ParseName(w.First, size)
+		last, err2 := segment.ParseName(w.Last, size)
+		if err1 == nil && err2 == nil {
+			k := timeline{w.SystemID, first.Timeline}
+			out[k] = append(out[k], [2]uint64{first.No, last.No})
+		}
+	}
+	return out
+}
+
+// hole says whether some of the segments from..to of a timeline have been deleted.
+func (v *view) hole(sysid uint64, tli segment.Timeline, from, to uint64) bool {
+	return slices.ContainsFunc(v.gone[timeline{sysid, tli}], func(g [2]uint64) bool { return g[0] <= to && from <= g[1] })
+}
+
+// reaches says whether recovery from backup e can get to a timeline of its own incarnation and along it: it lies
+// on the line of descent, and no WAL on the way has been deleted.
 func (v *view) reaches(e *catalog.Entry, tli segment.Timeline) bool {
-	return v.tree(e.Commit.Summary.SystemID).reaches(pointOf(e), tli)
+	s := e.Commit.Summary
+	t, p := v.tree(s.SystemID), pointOf(e)
+	if !t.reaches(p, tli) {
+		return false
+	}
+	lineage, known := t.lineages[tli]
+	if !known && p.timeline != tli {
+		return true // by a way that nobody knows
+	}
+	first, _ := v.segments(e)
+	from := first.No
+	for _, a := range lineage {
+		if a.Timeline < p.timeline {
+			continue
+		}
+		if v.hole(s.SystemID, a.Timeline, from, segment.Before(a.Timeline, a.Switch, v.sizes[s.SystemID]).No) {
+			return false
+		}
+		from = segment.At(a.Timeline, a.Switch, v.sizes[s.SystemID]).No
+	}
+	return !v.hole(s.SystemID, tli, from, math.MaxUint64)
 }
 
 // anchors are the backups of list that recovery to the times from t on has to begin with: for each timeline on
 // which the server may have been at t or later, the newest one that was consistent by t, else the oldest there
-// is. Timelines and incarnations count up with time: those before the newest that has a backup by t are over.
+// is. Timelines count up with time: those before the newest that has a backup by t are over, and so are the
+// incarnations before that of the newest backup by t.
 func (v *view) anchors(list []*catalog.Entry, t time.Time) []*catalog.Entry {
+	var newest time.Time
 	first, firstTLI := 0, map[uint64]segment.Timeline{}
 	for _, e := range list {
 		s := e.Commit.Summary
-		if !s.Consistent.After(t) {
-			first = max(first, slices.Index(v.incarnations, s.SystemID))
-			firstTLI[s.SystemID] = max(firstTLI[s.SystemID], s.Timeline)
+		if s.Consistent.After(t) {
+			continue
 		}
+		if !s.Consistent.Before(newest) {
+			newest, first = s.Consistent, v.since[s.SystemID]
+		}
+		firstTLI[s.SystemID] = max(firstTLI[s.SystemID], s.Timeline)
 	}
 	var out []*catalog.Entry
-	for _, sysid := range v.incarnations[min(first, len(v.incarnations)):] {
+	for _, sysid := range v.incarnations {
+		if v.until[sysid] < first {
+			continue
+		}
 		for _, tli := range v.tree(sysid).all {
 			if tli < firstTLI[sysid] {
 				continue
 			}
-			if a := v.anchor(list, sysid, tli, t); a != nil && !slices.Contains(out, a) {
-				out = append(out, a)
+			for _, a := range v.anchor(list, sysid, tli, t) {
+				if !slices.Contains(out, a) {
+					out = append(out, a)
+				}
 			}
 		}
 	}
 	return out
 }
 
-func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline, t time.Time) *catalog.Entry {
+// anchor is that for one timeline. When nobody tells where that one comes from, it may be any that is older.
+func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline, t time.Time) []*catalog.Entry {
 	var before, after *catalog.Entry
+	var out []*catalog.Entry
 	at := func(e *catalog.Entry) time.Time { return e.Commit.Summary.Consistent }
 	for _, e := range list {
 		if e.Commit.Summary.SystemID != sysid || !v.reaches(e, tli) {
+			continue
+		}
+		if v.tree(sysid).unknown(tli) && e.Commit.Summary.Timeline < tli {
+			out = append(out, e)
 			continue
 		}
 		if !at(e).After(t) && (before == nil || !at(e).Before(at(before))) {
@@ -188,5 +268,8 @@ func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline,
 			after = e
 		}
 	}
-	return cmp.Or(before, after)
+	if a := cmp.Or(before, after); a != nil {
+		out = append(out, a)
+	}
+	return out
 }

@@ -24,7 +24,7 @@ func (c *backupMark) Run(ctx context.Context, a *app) error {
 		}
 		var err error
 		if until, err = parseTime(c.Until); err != nil {
-			return err
+			return usagef("--until %q is not a time such as '2027-01-31 00:00:00+01'", c.Until)
 		}
 		if !until.After(time.Now()) {
 			return usagef("--until %s is past", c.Until)
