@@ -248,25 +248,34 @@ func (v *view) anchors(list []*catalog.Entry, t time.Time) []*catalog.Entry {
 	return out
 }
 
-// anchor is that for one timeline. When nobody tells where that one comes from, it may be any that is older.
+// anchor is that for one timeline. When nobody tells where that one comes from, it may be any that is older. A
+// backup behind which WAL was deleted, under another policy, reaches only its own end, and nothing else does:
+// it is one more.
 func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline, t time.Time) []*catalog.Entry {
-	var before, after *catalog.Entry
+	var before, after, cut *catalog.Entry
 	var out []*catalog.Entry
 	at := func(e *catalog.Entry) time.Time { return e.Commit.Summary.Consistent }
 	for _, e := range list {
-		if e.Commit.Summary.SystemID != sysid || !v.reaches(e, tli) {
-			continue
-		}
-		if v.tree(sysid).unknown(tli) && e.Commit.Summary.Timeline < tli {
+		switch {
+		case e.Commit.Summary.SystemID != sysid || !v.tree(sysid).reaches(pointOf(e), tli):
+		case v.tree(sysid).unknown(tli) && e.Commit.Summary.Timeline < tli:
 			out = append(out, e)
-			continue
-		}
-		if !at(e).After(t) && (before == nil || !at(e).Before(at(before))) {
+		case !v.reaches(e, tli) && at(e).After(t):
+			out = append(out, e)
+		case !v.reaches(e, tli):
+			if cut == nil || !at(e).Before(at(cut)) {
+				cut = e
+			}
+		case at(e).After(t):
+			if after == nil || at(e).Before(at(after)) {
+				after = e
+			}
+		case before == nil || !at(e).Before(at(before)):
 			before = e
 		}
-		if at(e).After(t) && (after == nil || at(e).Before(at(after))) {
-			after = e
-		}
+	}
+	if cut != nil && (before == nil || at(cut).After(at(before))) {
+		out = append(out, cut)
 	}
 	if a := cmp.Or(before, after); a != nil {
 		out = append(out, a)
