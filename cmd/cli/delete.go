@@ -150,7 +150,7 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 	}
 	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: time.Now, Log: a.log}
 	plan, err := sweep.Make(ctx, r)
-	if plan != nil && !c.JSON {
+	if !c.JSON && (err == nil || errors.Is(err, retention.ErrRefused)) {
 		printPlan(a, plan)
 	}
 	if err != nil {

@@ -54,6 +54,7 @@ type Plan struct {
 	Unpurged []catalog.Unpurged // earlier deletions that have to be finished
 	Unknown  []string           // backups whose parts are stored, although the log does not speak of them
 	state    *catalog.State
+	doubt    bool // something could not be read
 }
 
 // WAL is a range with what was found in it.
@@ -83,6 +84,23 @@ func (p *Plan) ID() string {
 // Make makes the plan. Nothing is changed. When retention refuses the order, the plan tells the reasons all the
 // same, and deletes nothing.
 func Make(ctx context.Context, r Request) (*Plan, error) {
+	for {
+		p, err := make1(ctx, r)
+		if err == nil && !p.doubt || p == nil {
+			return p, err
+		}
+		// What cannot be read may have been deleted meanwhile: then the log has gone on, and tells.
+		state, loadErr := r.Catalog.Load(ctx)
+		if loadErr != nil {
+			return nil, loadErr
+		}
+		if state.N == p.N {
+			return p, err
+		}
+	}
+}
+
+func make1(ctx context.Context, r Request) (*Plan, error) {
 	state, err := r.Catalog.Load(ctx)
 	if err != nil {
 		return nil, err
@@ -90,23 +108,24 @@ func Make(ctx context.Context, r Request) (*Plan, error) {
 	if err := state.Writable(); err != nil {
 		return nil, err
 	}
+	p := &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: slices.Clone(state.Unpurged), state: state}
 	g, err := gather(ctx, r, state)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	p := &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: state.Unpurged, state: state}
+	p.doubt = len(g.history.Unreadable) > 0
 	p.Plan, err = retention.Decide(r.Order, g.history, r.Now())
 	if err != nil {
 		return p, err
 	}
 	p.Delete.Backups = p.Dropped()
+	if err := p.leftovers(ctx, r); err != nil {
+		return p, err
+	}
 	if err := p.parts(ctx, r, g); err != nil {
-		return nil, err
+		return p, err
 	}
-	if err := p.wal(ctx, r, g); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return p, p.wal(ctx, r, g)
 }
 
 // gathered is what is known of a repository.
@@ -200,6 +219,9 @@ func timelines(ctx context.Context, s storage.Store, sysid uint64) (map[segment.
 	return out, nil
 }
 
+// thorough says whether the whole repository is listed for what a run that was stopped may have left.
+func thorough(k retention.Kind) bool { return k == retention.Garbage || k == retention.Everything }
+
 // candidate is a part that may go.
 type candidate struct {
 	retention.Part
@@ -225,7 +247,7 @@ func (p *Plan) parts(ctx context.Context, r Request, g *gathered) error {
 		}
 		found = append(found, more...)
 	}
-	if p.Order.Kind == retention.Garbage || p.Order.Kind == retention.Everything {
+	if thorough(p.Order.Kind) {
 		more, err := p.listed(ctx, r, "")
 		if err != nil {
 			return err
@@ -244,6 +266,31 @@ func (p *Plan) parts(ctx context.Context, r Request, g *gathered) error {
 	}
 	p.Delete.Parts = retention.Condemn(parts, union.has, retention.Protected(&p.Plan, g.history))
 	p.count(found)
+	return nil
+}
+
+// leftovers finds descriptions of backups that are deleted in the log: a run that was taken for dead, and was not,
+// has written them after its deletion.
+func (p *Plan) leftovers(ctx context.Context, r Request) error {
+	if !thorough(p.Order.Kind) {
+		return nil
+	}
+	ids, err := r.Catalog.Described(ctx)
+	if err != nil {
+		return err
+	}
+	status := map[string]catalog.Status{}
+	for _, e := range p.state.Entries {
+		status[e.ID] = e.Status
+	}
+	for _, id := range ids {
+		switch status[id] {
+		case catalog.Deleted:
+			p.Delete.Backups = append(p.Delete.Backups, id)
+		case "":
+			p.Unknown = append(p.Unknown, id)
+		}
+	}
 	return nil
 }
 
@@ -397,7 +444,7 @@ func (p *Plan) rangeOf(ctx context.Context, r Request, w retention.WAL) (out WAL
 		if out.Last != "" && seg > out.Last {
 			break
 		}
-		if out.Held > 0 || !all && r.Now().Sub(o.Created) < r.Hold {
+		if out.Held > 0 || !all && r.Hold > 0 && r.Now().Sub(o.Created) < r.Hold {
 			if out.Held++; seg == last {
 				last = before // its .backup or .partial alone is older
 			}
