@@ -131,7 +131,7 @@ func race(t testing.TB, s *server, store storage.Store, seed uint64, told *outco
 	running := []time.Duration{0, 72 * time.Hour}[r.IntN(2)] // 0: what runs is taken for dead
 	var all []*process
 	push := func(name string) {
-		all = append(all, &process{name: "push", patient: running > 0, run: func(ctx context.Context, store storage.Store) error { return s.push(ctx, store, name) }})
+		all = append(all, &process{name: "push", patient: running > 0, run: func(ctx context.Context, store storage.Store) error { return s.push(ctx, store, name, false) }})
 	}
 	remove := func(name string, o retention.Order) {
 		o.Running = running
@@ -141,8 +141,17 @@ func race(t testing.TB, s *server, store storage.Store, seed uint64, told *outco
 		}})
 	}
 	push("push1")
-	if r.IntN(2) == 0 {
+	switch r.IntN(3) {
+	case 0:
 		push("push2")
+	case 1: // one that reuses nothing, after which all that others reuse can go
+		all = append(all, &process{name: "push and delete", run: func(ctx context.Context, store storage.Store) error {
+			err := s.push(ctx, store, "full", true)
+			if err == nil {
+				_, err = s.remove(ctx, store, "full", retention.Order{Kind: retention.Retain, N: 1, Running: running})
+			}
+			return err
+		}})
 	}
 	ids := listed(state)
 	remove("delete1", []retention.Order{{Kind: retention.Retain, N: 1}, {Kind: retention.Target, Backup: ids[r.IntN(len(ids))]}, {Kind: retention.Oldest}, {Kind: retention.Before, Backup: ids[len(ids)-1]}}[r.IntN(4)])
@@ -230,10 +239,10 @@ func verdict(t testing.TB, p *process, err error) string {
 		return "done"
 	case errors.Is(err, storagetest.ErrFault):
 		return "killed"
-	case p.name == "delete" && (errors.Is(err, sweep.ErrChanged) || errors.Is(err, retention.ErrRefused) || errors.Is(err, catalog.ErrNoBackup)):
+	case p.name != "push" && (errors.Is(err, sweep.ErrChanged) || errors.Is(err, retention.ErrRefused) || errors.Is(err, catalog.ErrNoBackup)):
 		return "refused"
 	case p.name == "push" && p.patient: // deletions leave what runs alone, so this one has no excuse
-	case p.name == "push" && errors.Is(err, backup.ErrWALMissing), p.name == "push" && (strings.Contains(err.Error(), "deleted meanwhile") || strings.Contains(err.Error(), "is not running any more")):
+	case p.name != "delete" && (errors.Is(err, backup.ErrWALMissing) || strings.Contains(err.Error(), "deleted meanwhile") || strings.Contains(err.Error(), "is not running any more")):
 		return "refused"
 	case errors.Is(err, storage.ErrNotFound):
 		return "lost what it read"

@@ -102,7 +102,7 @@ func TestEverything(t *testing.T) {
 	if left := objects(t, store, "parts/", "backups/", "wal/"); len(left) > 0 {
 		t.Errorf("left are %q", left)
 	}
-	if err := s.push(t.Context(), store, "again"); err != nil {
+	if err := s.push(t.Context(), store, "again", false); err != nil {
 		t.Errorf("the next backup: %v", err)
 	}
 	sound(t, store)

@@ -126,14 +126,14 @@ func (s *server) Changes(context.Context, []cluster.Stretch) (*cluster.Changes, 
 var discard = slog.New(slog.DiscardHandler)
 
 // push is one backup-push into a store.
-func (s *server) push(ctx context.Context, store storage.Store, by string) error {
+func (s *server) push(ctx context.Context, store storage.Store, by string, full bool) error {
 	codec, err := part.ParseCodec("zstd:1")
 	if err != nil {
 		return err
 	}
 	session := s.session(store)
 	_, err = backup.Push(ctx, backup.PushRequest{Store: store, Catalog: catalog.New(store, by, s.now), Session: session, Codec: codec, Workers: 2,
-		Tool: "test", Now: s.now, Progress: &backup.Progress{}, Log: discard, WALTimeout: time.Millisecond})
+		Full: full, Tool: "test", Now: s.now, Progress: &backup.Progress{}, Log: discard, WALTimeout: time.Millisecond})
 	return err
 }
 
@@ -264,7 +264,7 @@ func seeded(t testing.TB, n int) (*server, storage.Store) {
 	store := mem.New()
 	r := rand.New(rand.NewPCG(5, 5))
 	for i := range n {
-		if err := s.push(t.Context(), store, fmt.Sprint("seed", i)); err != nil {
+		if err := s.push(t.Context(), store, fmt.Sprint("seed", i), false); err != nil {
 			t.Fatal(err)
 		}
 		s.change(t, r, 0.3)
