@@ -31,7 +31,7 @@ func (p *push) copy(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
-	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, reread: p.Reread, warn: p.warn}
+	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, changes: p.changes, reread: p.Reread, warn: p.warn}
 	if p.info.DataChecksums {
 		c.verify = p.start.LSN
 	}

@@ -161,3 +161,7 @@ func (x *site) Archiver(context.Context) (cluster.ArchiverStatus, error) {
 }
 
 func newMemSite(t *testing.T) *site { return newSite(t, mem.New()) }
+
+func (x *site) Changes(context.Context, []cluster.Stretch) (*cluster.Changes, error) {
+	return nil, cluster.ErrNoSummaries
+}

@@ -54,7 +54,7 @@ func (p *Plan) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := newUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).unpack(lines); err != nil {
+	if err := newUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).unpack(lines, p.Backup.Size); err != nil {
 		return err
 	}
 	if err := t.relocateMap(); err != nil {

@@ -49,6 +49,9 @@ func (m *mount) dir() string {
 func (t *target) lay(l Layout, b *catalog.Backup, s *survey) error {
 	for _, ts := range b.Tablespaces {
 		if ts.Location != "" {
+			if !filepath.IsAbs(ts.Location) {
+				return fmt.Errorf("%w: tablespace %s has the location %q, which is no absolute path", catalog.ErrDamaged, ts.Name, ts.Location)
+			}
 			if err := t.laySpace(l, b, ts); err != nil {
 				return err
 			}

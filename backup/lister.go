@@ -29,6 +29,7 @@ type lister struct {
 	nativeSpool *os.File
 	native      *cluster.ManifestWriter // nil before PostgreSQL 13
 	crc         uint32                  // of the file whose lines are coming
+	unread      bool                    // it has chunks without a checksum
 	files       int64
 	bytes       int64
 }
@@ -95,17 +96,21 @@ func (l *lister) add(f *manifest.File) error {
 	if f.At == 0 {
 		l.files++
 		l.bytes += f.Size
-		l.crc = 0
+		l.crc, l.unread = 0, false
 	}
 	at := f.At
 	for _, c := range f.Chunks {
 		n := min(part.ChunkSize, f.Size-at)
 		l.crc = combineCRC(l.crc, uint32(c.CRC32C), n)
+		l.unread = l.unread || c.SHA256 == part.Hash{}
 		at += n
 	}
 	path := f.RawPath()
 	if l.native == nil || at < f.Size || path == "backup_manifest" || path == controlPath {
 		return nil // pg_control is in it already: see endNative
+	}
+	if l.unread {
+		return l.native.FileWithoutChecksum(path, f.Size, f.Mtime)
 	}
 	return l.native.File(path, f.Size, f.Mtime, l.crc)
 }

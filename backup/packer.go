@@ -44,8 +44,9 @@ type packerConfig struct {
 	pageSize   int
 	verify     segment.LSN // start of the backup, to verify page checksums; 0: the cluster has none
 	progress   *Progress
-	prev       *previous // what earlier backups offer
-	reread     bool      // trust no attributes: read every file
+	prev       *previous        // what earlier backups offer
+	changes    *cluster.Changes // what has changed since the previous backup, when the server knows that
+	reread     bool             // trust no attributes: read every file
 	warn       func(path, reason string)
 	emit       func(*manifest.File) error // takes the lines, in order, from one goroutine
 }
@@ -67,6 +68,7 @@ type chunk struct {
 	sha    part.Hash
 	crc    uint32
 	pieces []piece
+	blocks []uint32 // those that have changed, within the chunk, when they are known and all others are as before
 }
 
 // task is one chunk to pack.
@@ -94,11 +96,12 @@ func newPacker(ctx context.Context, writers []*part.Writer, c packerConfig) *pac
 func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 	f.SetPath(e.Path)
 	if f.Type != manifest.TypeFile {
-		return p.submit(&line{file: f})
+		return p.submit(&line{file: f}, 0)
 	}
 	chunks := (f.Size + part.ChunkSize - 1) / part.ChunkSize
 	src := &source{entry: e, data: data}
 	src.left.Store(chunks)
+	changed, known := p.changedBlocks(e)
 	for first := int64(0); first == 0 || first < chunks; first += manifest.MaxFileChunks {
 		f.At = first * part.ChunkSize
 		l := &line{file: f, chunks: make([]chunk, min(chunks-first, manifest.MaxFileChunks)), src: src}
@@ -108,14 +111,22 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 				return err
 			}
 		}
+		var todo []int
 		if p.unread(l) {
-			src.left.Add(-int64(len(l.chunks)))
 			l.file.Chunks, l.chunks, l.src = l.prev.Chunks, nil, nil
-		}
-		if err := p.submit(l); err != nil {
-			return err
+			src.left.Add(-int64(len(l.file.Chunks)))
 		}
 		for i := range l.chunks {
+			if known && p.summarized(l, i, changed) {
+				src.left.Add(-1)
+			} else {
+				todo = append(todo, i)
+			}
+		}
+		if err := p.submit(l, len(todo)); err != nil {
+			return err
+		}
+		for _, i := range todo {
 			select {
 			case p.tasks <- task{l, i}:
 			case <-p.ctx.Done():
@@ -142,11 +153,12 @@ func (p *packer) unread(l *line) bool {
 	return true
 }
 
-// submit puts a line into the queue of those that collect writes.
-func (p *packer) submit(l *line) error {
+// submit puts a line, of which some chunks are still to be packed, into the queue of those that collect
+// writes.
+func (p *packer) submit(l *line, todo int) error {
 	l.packed = make(chan struct{})
-	l.left.Store(int64(len(l.chunks)))
-	if len(l.chunks) == 0 {
+	l.left.Store(int64(todo))
+	if todo == 0 {
 		close(l.packed)
 	}
 	if !p.room.TryAcquire(l.weight()) {

@@ -102,7 +102,7 @@ func (p *previous) learn() error {
 			return err
 		}
 		for _, c := range f.Chunks {
-			if len(c.Extents) == 1 && p.usable(c.Extents) {
+			if len(c.Extents) == 1 && c.SHA256 != (part.Hash{}) && p.usable(c.Extents) {
 				p.known[c.SHA256] = piece{Extent: c.Extents[0]}
 			}
 		}

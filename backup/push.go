@@ -32,6 +32,7 @@ type Cluster interface {
 	Stop(ctx context.Context) (cluster.StopPoint, error)
 	Watch(ctx context.Context) (watched context.Context, stop func())
 	Archiver(ctx context.Context) (cluster.ArchiverStatus, error)
+	Changes(ctx context.Context, wal []cluster.Stretch) (*cluster.Changes, error)
 }
 
 // PushRequest says which backup to take.
@@ -61,6 +62,8 @@ type push struct {
 	control cluster.Control
 	state   *catalog.State
 	prev    *previous
+	base    *catalog.Backup // the backup that prev is made of, or nil
+	changes *cluster.Changes
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
@@ -180,7 +183,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if base != nil {
+	if p.base = base; base != nil {
 		reuses = append(reuses, base.ID)
 	}
 	if p.Full {
@@ -233,6 +236,9 @@ func (p *push) run(ctx context.Context) error {
 	if p.start, err = p.Session.Start(ctx, "pgobj "+p.backup.ID, !p.Spread); err != nil {
 		return err
 	}
+	if p.changes, err = p.summaries(ctx); err != nil {
+		return err
+	}
 	watched, done := p.Session.Watch(ctx)
 	err = p.copy(watched)
 	if lost := context.Cause(watched); lost != nil {
@@ -248,6 +254,56 @@ func (p *push) run(ctx context.Context) error {
 		return err
 	}
 	return p.commit(ctx)
+}
+
+// summaries asks the server's WAL summaries (17 and later) what has changed since the previous backup began;
+// nil when they do not tell.
+func (p *push) summaries(ctx context.Context) (*cluster.Changes, error) {
+	b := p.base
+	if !p.info.SummarizeWAL || b == nil || p.Reread || b.SystemID != p.info.SystemID || b.StartLSN > p.start.LSN {
+		return nil, nil
+	}
+	wal := []cluster.Stretch{{Timeline: p.start.Timeline, From: b.StartLSN, To: p.start.LSN}}
+	if b.Timeline != p.start.Timeline {
+		data, err := os.ReadFile(filepath.Join(p.PGDATA, "pg_wal", segment.HistoryName(p.start.Timeline)))
+		if err != nil {
+			return nil, nil // without the history nobody knows where the switch was: files are read
+		}
+		line, err := segment.ParseHistory(p.start.Timeline, data)
+		if err != nil {
+			return nil, nil
+		}
+		if wal = lineage(line, b, p.start); wal == nil {
+			return nil, nil
+		}
+	}
+	c, err := p.Session.Changes(ctx, wal)
+	if errors.Is(err, cluster.ErrNoSummaries) {
+		p.Log.Info("files are read, as the WAL summaries do not help", "reason", err)
+		return nil, nil
+	}
+	return c, err
+}
+
+// lineage is the WAL from the start of backup b to the start of this one along a timeline's history; nil
+// when b is not on that line.
+func lineage(line segment.Lineage, b *catalog.Backup, start cluster.StartPoint) []cluster.Stretch {
+	var wal []cluster.Stretch
+	from := b.StartLSN
+	for _, a := range line {
+		if a.Timeline < b.Timeline {
+			continue
+		}
+		if len(wal) == 0 && (a.Timeline != b.Timeline || a.Switch < b.StopLSN) {
+			return nil
+		}
+		wal = append(wal, cluster.Stretch{Timeline: a.Timeline, From: from, To: a.Switch})
+		from = a.Switch
+	}
+	if len(wal) == 0 {
+		return nil
+	}
+	return append(wal, cluster.Stretch{Timeline: start.Timeline, From: from, To: start.LSN})
 }
 
 func (p *push) commit(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 )
@@ -79,14 +80,24 @@ func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]
 	if !worthPatching(runs, len(changed)) {
 		return nil, nil
 	}
+	return p.store(w, runs, c, func([]byte, int64) error { return nil })
+}
+
+// store stores the fresh runs of a chunk, whose content is c, and refers to the others where they are. read
+// brings the bytes of a fresh run.
+func (p *packer) store(w *part.Writer, runs []run, c part.Content, read func(data []byte, at int64) error) ([]piece, error) {
 	var out []piece
 	for _, r := range runs {
 		if !r.fresh {
+			p.progress.Reused.Add(int64(r.Len))
 			out = append(out, piece{Extent: r.Extent})
 			continue
 		}
 		content := c
 		content.Data = c.Data[r.At-c.At:][:r.Len]
+		if err := read(content.Data, r.At); err != nil {
+			return nil, err
+		}
 		content.At, content.Whole, content.SHA256 = r.At, false, part.Sum(content.Data)
 		frame, skip, err := w.Add(content)
 		if err != nil {
@@ -95,6 +106,61 @@ func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]
 		out = append(out, piece{Extent: manifest.Extent{Len: r.Len, Skip: skip}, frame: frame})
 	}
 	return out, nil
+}
+
+// changedBlocks asks the WAL summaries about a file; known is false when they do not tell.
+func (p *packer) changedBlocks(e cluster.Entry) (blocks []uint32, known bool) {
+	if p.changes == nil || p.reread || p.pageSize != part.PageSize || p.prev.unwell[e.Path] {
+		return nil, false
+	}
+	return p.changes.Of(e, p.fileBlocks)
+}
+
+// summarized says whether chunk i of a line can be taken from the previous backup without reading it, as
+// none of its blocks has changed. Of others it notes which have.
+func (p *packer) summarized(l *line, i int, changed []uint32) bool {
+	prev := l.previous(i)
+	at := l.file.At + int64(i)*part.ChunkSize
+	n := int(min(part.ChunkSize, l.file.Size-at))
+	if prev == nil || n%part.PageSize != 0 || !p.prev.usable(prev.Extents) {
+		return false
+	}
+	for _, x := range prev.Extents {
+		n -= x.Len
+		if x.Len%part.PageSize != 0 {
+			return false
+		}
+	}
+	if n != 0 {
+		return false // it has grown or shrunk
+	}
+	const pages = part.ChunkSize / part.PageSize
+	first := uint32(at / part.PageSize)
+	from, _ := slices.BinarySearch(changed, first)
+	to, _ := slices.BinarySearch(changed, first+pages)
+	c := &l.chunks[i]
+	for _, b := range changed[from:to] {
+		c.blocks = append(c.blocks, b-first)
+	}
+	if len(c.blocks) > 0 {
+		return false
+	}
+	*c = chunk{sha: prev.SHA256, crc: uint32(prev.CRC32C), pieces: pieces(prev.Extents)}
+	size := min(part.ChunkSize, l.file.Size-at)
+	p.progress.Bytes.Add(size)
+	p.progress.Reused.Add(size)
+	return true
+}
+
+// marks turns block numbers into one mark for each of n pages.
+func marks(blocks []uint32, n int) []bool {
+	out := make([]bool, n)
+	for _, b := range blocks {
+		if int(b) < n {
+			out[b] = true
+		}
+	}
+	return out
 }
 
 // changed says of each page whether it differs from the previous backup's, by the page hashes that the

@@ -64,9 +64,35 @@ func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
 	defer src.done()
 	at := f.At + int64(t.i)*part.ChunkSize
 	data := buf[:min(part.ChunkSize, f.Size-at)]
+	content := part.Content{
+		Path: src.entry.Path, At: at, Data: data, Whole: int64(len(data)) == f.Size, Relation: src.entry.Relation,
+		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
+	}
+	c := &t.line.chunks[t.i]
+	prev := t.line.previous(t.i)
+	p.progress.Bytes.Add(int64(len(data)))
+	if len(c.blocks) > 0 {
+		runs := split(prev.Extents, marks(c.blocks, len(data)/part.PageSize), at)
+		if worthPatching(runs, len(data)/part.PageSize) {
+			var err error
+			c.pieces, err = p.store(w, runs, content, func(page []byte, at int64) error { return p.read(src, page, at) })
+			return err
+		}
+	}
+	if err := p.read(src, data, at); err != nil || src.gone.Load() {
+		return err // one that has gone replay does not need either
+	}
+	content.SHA256 = part.Sum(data)
+	var err error
+	*c, err = p.put(w, prev, content)
+	return err
+}
+
+// read reads data from offset at, and verifies its pages when it has any.
+func (p *packer) read(src *source, data []byte, at int64) error {
 	err := src.read(data, at)
 	if src.gone.Load() {
-		return nil // replay does not need it either
+		return nil
 	}
 	if err == nil && src.entry.Relation && p.verify != 0 {
 		err = p.verifyPages(src, data, at)
@@ -74,13 +100,8 @@ func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
 	if err != nil {
 		return fmt.Errorf("read %q: %w", src.entry.Source, err)
 	}
-	p.progress.Bytes.Add(int64(len(data)))
 	p.progress.Read.Add(int64(len(data)))
-	t.line.chunks[t.i], err = p.put(w, t.line.previous(t.i), part.Content{
-		Path: src.entry.Path, At: at, Data: data, SHA256: part.Sum(data), Whole: int64(len(data)) == f.Size, Relation: src.entry.Relation,
-		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
-	})
-	return err
+	return nil
 }
 
 // previous is chunk i of the line in the previous backup, or nil.
@@ -102,11 +123,6 @@ func (p *packer) put(w *part.Writer, prev *manifest.Chunk, content part.Content)
 	}
 	var err error
 	if c.pieces, err = p.patch(w, prev, content); err != nil || c.pieces != nil {
-		for _, x := range c.pieces {
-			if x.frame == nil {
-				p.progress.Reused.Add(int64(x.Len))
-			}
-		}
 		return c, err
 	}
 	frame, skip, err := w.Add(content)

@@ -181,6 +181,18 @@ func (t *target) place(p string) (*os.Root, string) {
 	return t.root, p
 }
 
+// admits says whether a path of the manifest may be restored: a tablespace's location can be any folder of
+// this host, with others' files in it, so nothing but the cluster's own folder there is touched.
+func (t *target) admits(p string) bool {
+	for _, m := range t.mounts {
+		if rest, below := strings.CutPrefix(p, m.path+"/"); below && m.version != "" {
+			folder, _, _ := strings.Cut(rest, "/")
+			return folder == m.version
+		}
+	}
+	return true
+}
+
 // entry finds the root and the name for what is itself at a path: of a mount, the link.
 func (t *target) entry(p string) (*os.Root, string) {
 	if t.mount(p) == nil {

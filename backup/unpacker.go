@@ -92,8 +92,9 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 }
 
 // unpack restores everything that the manifest lists, and returns when all of it is written and fsynced.
-func (u *unpacker) unpack(m *manifest.Reader) error {
-	err := u.plan(m)
+// size is what the catalog says that all files hold.
+func (u *unpacker) unpack(m *manifest.Reader, size int64) error {
+	err := u.plan(m, size)
 	close(u.jobs)
 	if e := u.group.Wait(); e != nil {
 		return e // plan only saw what follows from it
@@ -102,7 +103,7 @@ func (u *unpacker) unpack(m *manifest.Reader) error {
 }
 
 // plan reads the manifest, makes folders and links, and hands out the rest window by window.
-func (u *unpacker) plan(m *manifest.Reader) error {
+func (u *unpacker) plan(m *manifest.Reader, size int64) error {
 	var out *output
 	for {
 		f, err := m.Next()
@@ -112,7 +113,15 @@ func (u *unpacker) plan(m *manifest.Reader) error {
 		if err != nil {
 			return err
 		}
+		// A chunk may be named any number of times, so a small manifest could fill any disk.
+		if f.Type == manifest.TypeFile && f.At == 0 {
+			if size -= f.Size; size < 0 {
+				return fmt.Errorf("%w: its files hold more than the catalog says", manifest.ErrDamaged)
+			}
+		}
 		switch {
+		case u.target != nil && !u.target.admits(f.RawPath()):
+			err = fmt.Errorf("%w: it is in a tablespace's location, and not of this cluster", manifest.ErrDamaged)
 		case f.Type != manifest.TypeFile && u.target == nil:
 		case f.Type == manifest.TypeDir:
 			err = u.target.mkdir(f)
@@ -271,7 +280,7 @@ func (c *assembly) add(w want, data []byte) error {
 
 func (c *assembly) check() error {
 	defer func() { c.data = nil }()
-	if part.Sum(c.data) != c.sum {
+	if c.sum != (part.Hash{}) && part.Sum(c.data) != c.sum {
 		return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, c.at)
 	}
 	return nil

@@ -26,5 +26,5 @@ func Verify(ctx context.Context, s storage.Store, c *catalog.Catalog, e *catalog
 	if err != nil {
 		return err
 	}
-	return newUnpacker(ctx, s, nil, workers, progress).unpack(m)
+	return newUnpacker(ctx, s, nil, workers, progress).unpack(m, b.Size)
 }

@@ -147,9 +147,14 @@ func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 // a newer state whenever another writer was faster. It refuses to write where the log is damaged or newer
 // than this pgobj. The state returned includes the record.
 func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Record, error)) (*State, error) {
-	for {
+	for refused := int64(0); ; {
 		if err := c.advance(ctx, s); err != nil {
 			return s, err
+		}
+		if s.N+1 == refused {
+			// Another try would end the same way, and so on for ever.
+			return s, fmt.Errorf("write to the catalog: %w", &storage.Error{Op: "put", Key: recordKey(refused), Store: c.store.String(), Kind: storage.KindTransient,
+				Err: errors.New("the storage says that this record exists, and that it does not")})
 		}
 		if err := s.Writable(); err != nil {
 			return s, err
@@ -165,6 +170,7 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		}
 		err = c.store.Put(ctx, recordKey(r.N), bytes.NewReader(data), int64(len(data)))
 		if errors.Is(err, storage.ErrExists) {
+			refused = r.N
 			continue
 		}
 		if err != nil {

@@ -47,6 +47,17 @@ func NewManifestWriter(w io.Writer, version int, systemID uint64) *ManifestWrite
 // File adds a file: its path in the backup (slashes, raw bytes; pg_tblspc/OID/… for tablespaces), its
 // size, and the CRC-32C of its content.
 func (m *ManifestWriter) File(path string, size int64, mtime time.Time, crc32c uint32) error {
+	// PostgreSQL prints the four bytes of the checksum as they lie in memory, the lowest first.
+	crc := [4]byte{byte(crc32c), byte(crc32c >> 8), byte(crc32c >> 16), byte(crc32c >> 24)}
+	return m.file(path, size, mtime, fmt.Sprintf(`"Checksum-Algorithm": "CRC32C", "Checksum": "%x"`, crc))
+}
+
+// FileWithoutChecksum adds a file whose content was not read as a whole.
+func (m *ManifestWriter) FileWithoutChecksum(path string, size int64, mtime time.Time) error {
+	return m.file(path, size, mtime, `"Checksum-Algorithm": "NONE"`)
+}
+
+func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum string) error {
 	if m.ranges {
 		return m.fail(errors.New("a file after the WAL ranges"))
 	}
@@ -56,11 +67,8 @@ func (m *ManifestWriter) File(path string, size int64, mtime time.Time, crc32c u
 	} else {
 		key, value = "Encoded-Path", fmt.Appendf(nil, `"%x"`, path)
 	}
-	// PostgreSQL prints the four bytes of the checksum as they lie in memory, the lowest first.
-	crc := [4]byte{byte(crc32c), byte(crc32c >> 8), byte(crc32c >> 16), byte(crc32c >> 24)}
 	m.separate()
-	m.printf(`{ "%s": %s, "Size": %d, "Last-Modified": "%s GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "%x" }`,
-		key, value, size, mtime.UTC().Format(time.DateTime), crc)
+	m.printf(`{ "%s": %s, "Size": %d, "Last-Modified": "%s GMT", %s }`, key, value, size, mtime.UTC().Format(time.DateTime), checksum)
 	return m.err
 }
 

@@ -89,8 +89,10 @@ func (m *Mode) UnmarshalText(b []byte) error {
 
 // Chunk is part.ChunkSize bytes of a file (the last one may be shorter), at an aligned offset.
 type Chunk struct {
-	SHA256  part.Hash `json:"sha256"`
-	CRC32C  CRC       `json:"crc32c"`
+	// SHA256 and CRC32C are of the content. Both are missing (zero) where the WAL summaries told which
+	// pages had changed, and the others were not read again.
+	SHA256  part.Hash `json:"sha256,omitzero"`
+	CRC32C  CRC       `json:"crc32c,omitzero"`
 	Extents []Extent  `json:"extents"`
 }
 

@@ -107,8 +107,7 @@ type Decoder struct {
 
 // NewDecoder returns a decoder for frames of either codec.
 func NewDecoder() (*Decoder, error) {
-	// The memory limit is the answer to a hostile frame: what expands past it is an error.
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxIndex), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderLowmem(true))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxIndex), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
 	return &Decoder{z, lz4.NewReader(nil)}, err
 }
 
@@ -116,15 +115,17 @@ func NewDecoder() (*Decoder, error) {
 // than limit bytes.
 func (d *Decoder) Decode(c Codec, dst, stored []byte, limit int) ([]byte, error) {
 	if c.Name != "lz4" {
+		size := limit
 		var h zstd.Header
-		if err := h.Decode(stored); err == nil && h.HasFCS && h.FrameContentSize > uint64(limit) {
-			return nil, fmt.Errorf("frame says that it holds %d bytes, the limit is %d", h.FrameContentSize, limit)
+		if err := h.Decode(stored); err == nil && h.HasFCS {
+			if h.FrameContentSize > uint64(limit) {
+				return nil, fmt.Errorf("frame says that it holds %d bytes, the limit is %d", h.FrameContentSize, limit)
+			}
+			size = int(h.FrameContentSize)
 		}
-		out, err := d.zstd.DecodeAll(stored, dst[:0])
-		if err == nil && len(out) > limit {
-			err = fmt.Errorf("frame holds %d bytes, the limit is %d", len(out), limit)
-		}
-		return out, err
+		// The decoder stops where the buffer ends: a hostile frame gets no more memory than an honest one.
+		buf := slices.Grow(dst[:0], size)
+		return d.zstd.DecodeAll(stored, buf[:0:min(cap(buf), limit)])
 	}
 	d.lz4.Reset(bytes.NewReader(stored))
 	out := slices.Grow(dst[:0], limit+1)

@@ -13,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
@@ -62,6 +63,10 @@ var meanings = []meaning{
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
+	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
+	{cluster.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},
+	{cluster.ErrVersion, exitPostgres, ""},
+	{cluster.ErrControl, exitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
 	{backup.ErrIncarnation, exitConflict, ""},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
 	{backup.ErrTarget, exitTarget, ""},
@@ -78,6 +83,7 @@ var meanings = []meaning{
 	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
 	{walstore.ErrAbsent, exitNotFound, ""},
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
+	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
 	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint: the bucket or folder has to exist. Is a disk not mounted?"},
 	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},

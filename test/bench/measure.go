@@ -20,6 +20,7 @@ type usage struct {
 	wall   time.Duration
 	cpu    time.Duration // user and system, of the tool's processes
 	server time.Duration // user and system, of the PostgreSQL server meanwhile
+	others time.Duration // the same of everything else on the machine: the noise
 	peak   int64         // bytes of memory, see measure
 }
 
@@ -37,7 +38,7 @@ func measure(ctx context.Context, env []string, postmaster int, args ...string) 
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	syscall.Sync()
-	before := treeCPU(postmaster)
+	before, busy := treeCPU(postmaster), machineCPU()
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
 		return usage{}, err
@@ -46,6 +47,7 @@ func measure(ctx context.Context, env []string, postmaster int, args ...string) 
 	go watchMemory(cmd.Process.Pid, quit, peak) // ends before measure does
 	err := cmd.Wait()
 	u := usage{wall: time.Since(start)}
+	busy = machineCPU() - busy
 	close(quit)
 	u.peak = <-peak
 	if err != nil {
@@ -53,6 +55,7 @@ func measure(ctx context.Context, env []string, postmaster int, args ...string) 
 	}
 	u.server = treeCPU(postmaster) - before
 	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	u.others = max(0, busy-u.cpu-u.server)
 	u.peak = max(u.peak, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10)
 	return u, nil
 }
@@ -104,18 +107,39 @@ func treeCPU(pid int) time.Duration {
 	if pid == 0 {
 		return 0
 	}
-	ticks := int64(0)
+	ticks := jiffies(0)
 	walkTree(pid, func(p int) {
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
 		_, rest, _ := strings.Cut(string(stat), ") ") // the name before it may hold blanks
 		if f := strings.Fields(rest); len(f) > 14 {
 			for _, value := range f[11:15] { // utime stime cutime cstime
 				n, _ := strconv.ParseInt(value, 10, 64)
-				ticks += n
+				ticks += jiffies(n)
 			}
 		}
 	})
-	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on every Linux
+	return ticks.duration()
+}
+
+// jiffies is CPU time as /proc counts it.
+type jiffies int64
+
+func (j jiffies) duration() time.Duration {
+	return time.Duration(j) * 10 * time.Millisecond // USER_HZ is 100 on every Linux
+}
+
+// machineCPU is the CPU time that all processes have used since the machine started, with what the
+// hypervisor took.
+func machineCPU() time.Duration {
+	text, _ := os.ReadFile("/proc/stat")
+	first, _, _ := strings.Cut(string(text), "\n")
+	busy := jiffies(0)
+	for i, value := range strings.Fields(first) { // cpu user nice system idle iowait irq softirq steal guest …
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil && i <= 8 && i != 4 && i != 5 {
+			busy += jiffies(n)
+		}
+	}
+	return busy.duration()
 }
 
 // treeSize is the sum of the sizes of all files below dir, those in folders with a name in without left out.

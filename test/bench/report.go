@@ -29,6 +29,7 @@ func (b *bench) report() string {
 	fmt.Fprintf(&w, "\nThe database: %s in PGDATA without WAL, page checksums %s; pgbench's tables (60 %%), text, JSON and numbers (40 %%), %d small tables.\n\n",
 		megabytes(b.dataBytes), map[bool]string{true: "on", false: "off"}[b.checksums], b.tables)
 	if len(b.tools) > 0 {
+		fmt.Fprintf(&w, "Noise: other processes took %.0f %% of the machine's CPU time during the measurements.\n\n", 100*b.noise())
 		b.toolTable(&w)
 		b.ratioTable(&w)
 	}
@@ -41,6 +42,22 @@ func (b *bench) report() string {
 	b.targets(&w)
 	b.method(&w)
 	return w.String()
+}
+
+// noise is the share of the CPUs that others had: those that run beside the benchmark, and in the S3
+// measurements the S3 server, which is why they do not count here.
+func (b *bench) noise() float64 {
+	var others, all float64
+	for _, t := range b.tools {
+		if strings.Contains(t.name, "(S3)") {
+			continue
+		}
+		for _, s := range t.samples {
+			others += (s.backup.others + s.restore.others).Seconds()
+			all += (s.backup.wall + s.restore.wall).Seconds() * float64(runtime.NumCPU())
+		}
+	}
+	return others / max(all, 0.001)
 }
 
 func (b *bench) toolTable(w *strings.Builder) {
