@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -163,8 +162,9 @@ func (s *source) readError(err error) error {
 	return badSource("%w", err)
 }
 
-// compress reads the rest of the file and returns the whole object and the SHA-256 of the content.
-// Pieces are compressed by several workers and hashed in order by another, while the next are read.
+// compress reads the rest of the file and returns the whole object and the SHA-256 of the content. Several
+// workers compress pieces while the next are read, and hash them in their order. Buffers are used again,
+// so that a segment of 1 GiB takes no more memory than its object and a few pieces.
 func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte, error) {
 	workers := r.Workers
 	if workers <= 0 {
@@ -175,25 +175,29 @@ func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte,
 		return nil, [32]byte{}, err
 	}
 	defer enc.Close()
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(workers + 1)
+	var g errgroup.Group
+	g.SetLimit(workers)
+	free := make(chan []byte, 2*(workers+1)) // never full
 	sum := sha256.New()
 	frames := make([][]byte, (s.info.Size()+pieceSize-1)/pieceSize)
-	hashed := make(chan struct{}) // closed when the pieces before have been hashed
+	hashed := make(chan struct{}) // closed when all pieces before have been hashed
 	close(hashed)
-	err = s.pieces(func(i int, piece []byte) error {
+	err = s.pieces(func() []byte { return reuse(free) }, func(i int, piece []byte) error {
 		before, done := hashed, make(chan struct{})
 		hashed = done
-		g.Go(func() error { return hashPiece(ctx, sum, piece, before, done) })
 		g.Go(func() error {
-			frames[i] = enc.EncodeAll(piece, make([]byte, 0, len(piece)/2))
+			frame := enc.EncodeAll(piece, reuse(free)[:0])
+			frames[i] = bytes.Clone(frame)
+			<-before
+			sum.Write(piece)
+			close(done)
+			free <- piece[:cap(piece)]
+			free <- frame[:cap(frame)]
 			return nil
 		})
-		return ctx.Err()
+		return context.Cause(ctx)
 	})
-	if gerr := g.Wait(); err == nil {
-		err = gerr
-	}
+	_ = g.Wait() // the workers cannot fail
 	if err != nil {
 		return nil, [32]byte{}, err
 	}
@@ -201,15 +205,16 @@ func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte,
 	return bytes.Join(append(frames, t.bytes()), nil), t.sum, nil
 }
 
-func hashPiece(ctx context.Context, sum hash.Hash, piece []byte, before <-chan struct{}, done chan<- struct{}) error {
+// reuse takes a buffer that is free, or makes one, in which a piece has room.
+func reuse(free <-chan []byte) []byte {
 	select {
-	case <-before:
-	case <-ctx.Done():
-		return ctx.Err()
+	case b := <-free:
+		if len(b) >= pieceSize {
+			return b
+		}
+	default:
 	}
-	sum.Write(piece)
-	close(done)
-	return nil
+	return make([]byte, pieceSize)
 }
 
 func newEncoder(level, workers int) (*zstd.Encoder, error) {
@@ -223,13 +228,13 @@ func newEncoder(level, workers int) (*zstd.Encoder, error) {
 
 // pieces reads the file to its end and hands on every piece, and makes sure that the content is that of
 // a file that nobody touched meanwhile.
-func (s *source) pieces(do func(i int, piece []byte) error) error {
+func (s *source) pieces(buffer func() []byte, do func(i int, piece []byte) error) error {
 	if err := do(0, s.first); err != nil {
 		return err
 	}
 	i := 1
 	for rest := s.info.Size() - int64(len(s.first)); rest > 0; i++ {
-		piece := make([]byte, min(rest, pieceSize))
+		piece := buffer()[:min(rest, pieceSize)]
 		if _, err := io.ReadFull(s.f, piece); err != nil {
 			return s.readError(err)
 		}

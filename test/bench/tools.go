@@ -59,6 +59,9 @@ func (b *bench) makeTools() ([]*tool, error) {
 			tools = append(tools, t)
 		}
 	}
+	if len(tools) == 0 && b.only != "none" {
+		return nil, fmt.Errorf("-only %s: no tool has such a name (to measure none: -only none)", b.only)
+	}
 	for _, t := range tools {
 		for _, program := range []string{"pgbackrest", "barman-cloud-backup"} {
 			if strings.HasPrefix(t.name, program[:6]) {

@@ -1,0 +1,589 @@
+package test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// thing is a file, folder or link as it lies on the disk.
+type thing struct {
+	mode     fs.FileMode
+	uid, gid uint32
+	mtime    time.Time // of files
+	content  string    // of files: the SHA-256; of links: where it leads
+}
+
+func (x thing) String() string {
+	return fmt.Sprintf("%v %d:%d %v %s", x.mode, x.uid, x.gid, x.mtime.UTC().Format(time.RFC3339Nano), x.content)
+}
+
+// survey looks at everything in a data directory, and behind the links of its tablespaces.
+func survey(t testing.TB, dir string) map[string]thing {
+	t.Helper()
+	all := map[string]thing{}
+	var look func(rel string) error
+	look = func(rel string) error {
+		full := filepath.Join(dir, rel)
+		info, err := os.Lstat(full)
+		if err != nil {
+			return err
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		x := thing{mode: info.Mode(), uid: st.Uid, gid: st.Gid}
+		isSpace := path.Dir(rel) == "pg_tblspc"
+		switch {
+		case info.Mode()&fs.ModeSymlink != 0:
+			x.content, err = os.Readlink(full)
+		case info.Mode().IsRegular():
+			x.mtime = info.ModTime()
+			x.content, err = sumFile(full)
+		}
+		all[rel] = x
+		if err != nil || !info.IsDir() && !isSpace {
+			return err
+		}
+		names, err := os.ReadDir(full)
+		for _, n := range names {
+			if err == nil {
+				err = look(path.Join(rel, n.Name()))
+			}
+		}
+		return err
+	}
+	if err := look("."); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func sumFile(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// oddNames is what a file may be called, all of it allowed by Linux.
+var oddNames = []string{"a space", " leading and trailing ", "new\nline", `back\slash`, `\n`, `"double"`, "'single'", "key=value", "#comment",
+	"base@1+2", "16384@0+1048576", "-leading-dash", "--flag", "*", "$HOME", "`id`", "%p", "é", "日本語", "\xff\xfe not UTF-8 \x80", "\xe9.latin1",
+	"tab\there", "\x01\x1b[31m", "ends with.", ".hidden", "{\"json\":1}", strings.Repeat("long name ", 22) + "end", "\u2028", "cr\r",
+	// Left out of a backup at the top of the data directory, and only there:
+	"postmaster.pid", "postmaster.opts", "backup_label", "tablespace_map", "recovery.signal", "standby.signal", "recovery.conf",
+	"pg_control", "backup_manifest", "log", "pg_wal", "current_logfiles", "core"}
+
+// furnish puts files of all kinds into the data directory, as extensions and people do.
+func furnish(t testing.TB, s *site, elsewhere string) {
+	t.Helper()
+	make := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(name string) string { return filepath.Join(s.Data, name) }
+	rnd := rand.NewChaCha8([32]byte{1})
+	make(os.MkdirAll(at("odd/empty/deeper"), 0o700))
+	make(os.Mkdir(at("odd/closed"), 0o700))
+	sizes := []int{0, 1, 8191, 8192, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5<<20 + 17}
+	for i, name := range oddNames {
+		data := make1(rnd, sizes[i%len(sizes)])
+		make(os.WriteFile(at("odd/"+name), data, 0o600))
+		make(os.Mkdir(at("odd/"+name+".d"), 0o700))
+		make(os.WriteFile(at("odd/"+name+".d/x"), data[:min(len(data), 100)], 0o600))
+		when := time.Unix(int64(i)*100_000_000, int64(i)*1001) // 1970 to the far future, to the nanosecond
+		make(os.Chtimes(at("odd/"+name), when, when))
+	}
+	for name, mode := range map[string]fs.FileMode{"read only": 0o400, "executable": 0o755, "for all": 0o666, "closed/inside": 0o440} {
+		make(os.WriteFile(at("odd/"+name), []byte(name), 0o600))
+		make(os.Chmod(at("odd/"+name), mode))
+	}
+	make(os.Chmod(at("odd/closed"), 0o500))
+	make(os.Symlink("../PG_VERSION", at("odd/link")))
+	make(os.Symlink("/nowhere/at/all", at("odd/dangling")))
+	make(os.WriteFile(filepath.Join(elsewhere, "extra.conf"), []byte("# by the administrator\nwork_mem = '5MB'\n"), 0o600))
+	make(os.Symlink(filepath.Join(elsewhere, "extra.conf"), at("extra.conf")))
+	make(syscall.Mkfifo(at("odd/fifo"), 0o600))
+	// Temporary files of a server that crashed.
+	for _, dir := range []string{"base", "pg_tblspc/" + s.SQL(t, `SELECT oid FROM pg_tablespace WHERE spcname = 'outside'`) + "/PG_15_202209061"} {
+		make(os.MkdirAll(at(dir+"/pgsql_tmp"), 0o700))
+		make(os.WriteFile(at(dir+"/pgsql_tmp/pgsql_tmp123.0"), []byte("sorted"), 0o600))
+		make(testenv.ChownPostgres(at(dir + "/pgsql_tmp")))
+	}
+	make(testenv.ChownPostgres(at("odd")))
+	make(testenv.ChownPostgres(at("extra.conf")))
+	make(testenv.ChownPostgres(filepath.Join(elsewhere, "extra.conf")))
+}
+
+func make1(rnd *rand.ChaCha8, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rnd.Read(b) // never fails
+	return b
+}
+
+// TestContent: what belongs to a backup comes back as it was, byte for byte and with its attributes, and
+// what does not belong to it stays away.
+func TestContent(t *testing.T) {
+	elsewhere := testenv.Dir(t)
+	space := filepath.Join(elsewhere, "space one")
+	for _, dir := range []string{space, filepath.Join(elsewhere, "wal")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := testenv.ChownPostgres(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, InitdbArgs: []string{"--waldir=" + filepath.Join(elsewhere, "wal", "here")},
+		Conf: []string{"allow_in_place_tablespaces = on", "autovacuum = off", "bgwriter_lru_maxpages = 0", "checkpoint_timeout = '1h'", "include_if_exists = 'extra.conf'"}})
+	relations(t, s, space)
+	furnish(t, s, elsewhere)
+	s.Restart(t) // it makes pg_internal.init, clears temporary files …
+	furnishRunning(t, s)
+	temp, err := pgconn.Connect(t.Context(), s.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer temp.Close(t.Context())
+	if _, err := temp.Exec(t.Context(), `CREATE TEMP TABLE temporary AS SELECT i FROM generate_series(1, 1000) i`).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	want := contents(t, s.Cluster, "postgres") + contents(t, s.Cluster, "second")
+	unlogged := strings.Split(s.SQL(t, `SELECT pg_relation_filepath(oid) FROM pg_class WHERE relpersistence = 'u'`), "\n")
+	if len(unlogged) < 4 {
+		t.Fatalf("unlogged relations: %v, want a table, its TOAST and indexes", unlogged)
+	}
+
+	s.backup(t, "--jobs=2")
+	source := survey(t, s.Data)
+	s.archived(t)
+	s.Stop(t, "fast")
+	if err := os.Rename(space, space+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	target := s.fetch(t, "--jobs=2")
+	restored := survey(t, target)
+	compareTrees(t, s.Data, target, source, restored, unlogged)
+	// It follows links, and so sees some files twice; tablespace_map has the new place of a tablespace in it.
+	s.verified(t, target, "odd/link", "odd/dangling", "spaces", "tablespace_map")
+
+	c := s.start(t, target, noArchiving...)
+	if got := contents(t, c, "postgres") + contents(t, c, "second"); got != want {
+		t.Errorf("the restored server has\n%s\nthe source had\n%s", got, want)
+	}
+	if got := c.SQL(t, `SELECT current_setting('work_mem'), (SELECT count(*) FROM unlogged)`); got != "5MB|0" {
+		t.Errorf("work_mem and rows of the unlogged table: %s, want 5MB|0", got)
+	}
+	c.Exec(t, `INSERT INTO unlogged SELECT i, repeat(md5(i::text), 100) FROM generate_series(1, 1000) i`)
+	sound(t, c)
+	restoreAsRoot(t, s, filepath.Join(elsewhere, "space one"))
+}
+
+// relations makes tables in all kinds of places.
+func relations(t testing.TB, s *site, space string) {
+	t.Helper()
+	inner := filepath.Join(s.Data, "spaces", "inner")
+	if err := os.MkdirAll(inner, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := testenv.ChownPostgres(filepath.Dir(inner)); err != nil {
+		t.Fatal(err)
+	}
+	s.Exec(t, `CREATE TABLESPACE outside LOCATION '`+space+`'`)
+	s.Exec(t, `CREATE TABLESPACE inside LOCATION '`+inner+`'`)
+	s.Exec(t, `CREATE TABLESPACE inplace LOCATION ''`)
+	s.Exec(t, `CREATE DATABASE second TABLESPACE outside`)
+	for _, space := range []string{"pg_default", "outside", "inside", "inplace"} {
+		s.Exec(t, `CREATE TABLE t_`+space+` TABLESPACE `+space+` AS SELECT i, md5(i::text) FROM generate_series(1, 3000) i`)
+		s.Exec(t, `CREATE INDEX ON t_`+space+` (i) TABLESPACE `+space)
+	}
+	s.SQLIn(t, "second", `CREATE TABLE t AS SELECT i FROM generate_series(1, 100) i`)
+	s.Exec(t, `CREATE UNLOGGED TABLE unlogged (i int PRIMARY KEY, long text);
+		INSERT INTO unlogged SELECT i, repeat(md5(i::text), 100) FROM generate_series(1, 1000) i`)
+	s.Exec(t, `CREATE UNLOGGED TABLE unlogged_outside TABLESPACE outside AS SELECT i FROM generate_series(1, 1000) i`)
+}
+
+// furnishRunning makes what a server clears away when it starts.
+func furnishRunning(t testing.TB, s *site) {
+	t.Helper()
+	for _, name := range []string{"base/pgsql_tmp/pgsql_tmp77.1", "pg_stat_tmp/x.stat", "pg_notify/junk", "pg_replslot/slot/state", "pg_snapshots/00000003-1", "pg_dynshmem/mmap.1"} {
+		full := filepath.Join(s.Data, name)
+		if err := os.MkdirAll(filepath.Dir(full), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, full, "of the running server", 0o600)
+		if err := testenv.ChownPostgres(filepath.Dir(full)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var (
+	emptied   = regexp.MustCompile(`^(pg_replslot|pg_dynshmem|pg_notify|pg_serial|pg_snapshots|pg_stat_tmp|pg_subtrans|pg_wal(/archive_status)?)/`)
+	leftOut   = regexp.MustCompile(`^postmaster\.(pid|opts)$|(^|/)(pgsql_tmp|pg_internal\.init)|/t[0-9]+_[0-9]+(_[a-z]+)?$`)
+	ofRestore = []string{"backup_label", "tablespace_map", "backup_manifest", "recovery.signal"}
+)
+
+// compareTrees holds a restored tree against the source's.
+func compareTrees(t testing.TB, from, to string, source, restored map[string]thing, unlogged []string) {
+	t.Helper()
+	left := map[string]int{} // how many were left out for each reason: a test without any would prove nothing
+	for _, p := range slices.Sorted(maps.Keys(source)) {
+		x := source[p]
+		got, there := restored[p]
+		delete(restored, p)
+		reason := ""
+		switch {
+		case emptied.MatchString(p) && p != "pg_wal/archive_status":
+			reason = "emptied"
+		case leftOut.MatchString(p):
+			reason = "temporary"
+		case slices.Contains(unlogged, strings.TrimSuffix(strings.TrimSuffix(p, "_fsm"), "_vm")):
+			reason = "unlogged"
+		case x.mode&fs.ModeNamedPipe != 0:
+			reason = "no file"
+		}
+		if reason != "" {
+			left[reason]++
+			if there {
+				t.Errorf("%q was restored (%s)", p, reason)
+			}
+			continue
+		}
+		switch {
+		case p == "pg_wal":
+			x = thing{mode: fs.ModeDir | 0o700, uid: x.uid, gid: x.gid} // a folder in place of the link
+		case p == "extra.conf":
+			x = survey(t, filepath.Dir(x.content))["extra.conf"] // the file in place of the link
+		case strings.HasPrefix(x.content, from):
+			x.content = to + strings.TrimPrefix(x.content, from) // the tablespace in the data directory went with it
+		case p == "global/pg_control":
+			x.mtime = got.mtime // it was made last
+		case p == "postgresql.auto.conf":
+			x.mtime, x.content = got.mtime, got.content
+		}
+		if !there {
+			t.Errorf("%q is missing", p)
+		} else if got.String() != x.String() {
+			t.Errorf("%q is %v, was %v", p, got, x)
+		}
+	}
+	for _, p := range ofRestore {
+		if restored[p].mode != 0o600 {
+			t.Errorf("%s has mode %v", p, restored[p].mode)
+		}
+		delete(restored, p)
+	}
+	delete(restored, "pg_wal/archive_status") // it was behind the link
+	if len(restored) != 0 {
+		t.Errorf("restored, but not in the source: %q", slices.Sorted(maps.Keys(restored)))
+	}
+	if left["emptied"] < 6 || left["temporary"] < 4 || left["unlogged"] < 5 || left["no file"] != 1 {
+		t.Errorf("left out: %v: the source lacked what the test is about", left)
+	}
+}
+
+// restoreAsRoot: root may give files away, and has to.
+func restoreAsRoot(t testing.TB, s *site, space string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Log("not root: that root restores the owner cannot be seen")
+		return
+	}
+	if err := os.Rename(space, space+".first"); err != nil {
+		t.Fatal(err)
+	}
+	target := filepath.Join(testenv.Dir(t), "data")
+	cmd := exec.Command(s.pgobj, "backup-fetch", target)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.settings...)
+	if o := execute(t, cmd, nil); o.code != 0 {
+		t.Fatal(o)
+	}
+	owner := survey(t, s.Data)["."]
+	for p, x := range survey(t, target) {
+		if x.uid != owner.uid || x.gid != owner.gid {
+			t.Errorf("%q belongs to %d:%d, want %d:%d", p, x.uid, x.gid, owner.uid, owner.gid)
+		}
+	}
+	s.start(t, target, noArchiving...)
+}
+
+// TestGroupAccess: of a cluster that the group may read, the group may read the restored copy.
+func TestGroupAccess(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true, InitdbArgs: []string{"--allow-group-access"}})
+	s.backup(t)
+	target := s.fetch(t)
+	for p, x := range survey(t, target) {
+		if want := map[bool]fs.FileMode{true: fs.ModeDir | 0o750, false: 0o640}[x.mode.IsDir()]; x.mode != want {
+			t.Errorf("%s has mode %v, want %v", p, x.mode, want)
+		}
+	}
+	s.start(t, target, noArchiving...)
+}
+
+// TestFileOverOneGiB goes on in further lines of the manifest.
+func TestFileOverOneGiB(t *testing.T) {
+	const size = 1<<30 + 3<<20
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
+	large := filepath.Join(s.Data, "large.bin")
+	writeFile(t, large, "", 0o600)
+	f, err := os.OpenFile(large, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.NewChaCha8([32]byte{2})
+	for _, at := range []int64{0, 1<<20 - 3, 512 << 20, 1<<30 - 5000, 1<<30 + 1<<20 + 5, size - 10000} {
+		if _, err := f.WriteAt(make1(rnd, 10000), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := s.backup(t)
+	if b.Size < size || b.Stored > 64<<20 {
+		t.Errorf("%d bytes are stored as %d", b.Size, b.Stored)
+	}
+	script := fmt.Sprintf(`cat '%s/main/parts/%s'/* | zstd -dcq | tar --ignore-zeros -xO --wildcards '.pgobj-manifest.jsonl*' | grep -c '"path":"large.bin"'`, s.folder, b.Backup)
+	if o := execute(t, s.program("sh", "-c", script), nil); o.out != "5\n" {
+		t.Errorf("lines of the manifest for the file, 256 MiB each: %v", o)
+	}
+	target := s.fetch(t)
+	sums := [2]string{}
+	for i, dir := range []string{s.Data, target} {
+		if sums[i], err = sumFile(filepath.Join(dir, "large.bin")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sums[0] != sums[1] {
+		t.Errorf("the file is restored as %s, was %s", sums[1], sums[0])
+	}
+}
+
+// TestFilesComeAndGo: relations and other files vanish, appear, grow and shrink while they are copied.
+func TestFilesComeAndGo(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"fsync = off"}})
+	s.Exec(t, `CREATE TABLE steady AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE TABLE refilled (i int); CREATE INDEX ON refilled (i)`)
+	dir := filepath.Join(s.Data, "churn")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := testenv.ChownPostgres(dir); err != nil {
+		t.Fatal(err)
+	}
+	quit := make(chan struct{})
+	failed := make(chan error, 2)
+	go func() { failed <- churnFiles(dir, quit) }() // both are waited for below
+	go func() { failed <- churnRelations(t, s, quit) }()
+	var backups []backupEntry
+	for range 4 {
+		backups = append(backups, s.backup(t))
+	}
+	close(quit)
+	for range 2 {
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := contents(t, s.Cluster, "postgres")
+	s.archived(t)
+	for _, b := range []backupEntry{backups[0], backups[3]} {
+		target := s.fetch(t, b.Backup)
+		s.verified(t, target)
+		c := s.start(t, target, noArchiving...)
+		sameContents(t, c, "postgres", want)
+		sound(t, c)
+	}
+}
+
+// churnFiles makes, grows, shrinks and removes files as fast as it can.
+func churnFiles(dir string, quit <-chan struct{}) error {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for i := 0; ; i++ {
+		select {
+		case <-quit:
+			return nil
+		default:
+		}
+		name := filepath.Join(dir, fmt.Sprintf("%04d", rnd.IntN(1000)))
+		var err error
+		switch rnd.IntN(4) {
+		case 0:
+			err = os.Remove(name)
+		case 1:
+			err = os.Truncate(name, int64(rnd.IntN(100_000)))
+		default:
+			if err = os.WriteFile(name, bytes.Repeat([]byte("grown"), rnd.IntN(20_000)), 0o600); err == nil {
+				err = testenv.ChownPostgres(name)
+			}
+		}
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+}
+
+// churnRelations does the same by SQL.
+func churnRelations(t *testing.T, s *site, quit <-chan struct{}) error {
+	for {
+		select {
+		case <-quit:
+			return nil
+		default:
+		}
+		for _, sql := range []string{`CREATE TABLE shortlived AS SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON shortlived (i)`,
+			`TRUNCATE refilled`, `INSERT INTO refilled SELECT i FROM generate_series(1, 20000) i`, `CHECKPOINT`, `DELETE FROM refilled WHERE i > 100`,
+			`VACUUM refilled`, `DROP TABLE shortlived`} {
+			if _, err := s.Query(t.Context(), "postgres", sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+	}
+}
+
+// backupJSON is what the repository says of a backup.
+func (s *site) backupJSON(t testing.TB, id string) (b catalog.Backup) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.folder, "main", "backups", id, "backup.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestConfigurationElsewhere: Debian and others keep it outside of the data directory.
+func TestConfigurationElsewhere(t *testing.T) {
+	etc := testenv.Dir(t)
+	s := &site{store: folderStore(t), pgobj: testenv.Pgobj(t)}
+	made, err := pgtest.Create(t.Context(), pgtest.Options{Template: true, Conf: append(archiving(s.pgobj), "hba_file = '"+etc+"/pg_hba.conf'",
+		"ident_file = '"+etc+"/pg_ident.conf'", "include_dir = 'conf.d'")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	files := map[string]string{filepath.Join(etc, "conf.d", "10 extra.conf"): "work_mem = '7MB'\n"}
+	for _, name := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf"} {
+		data, err := os.ReadFile(filepath.Join(made.Data, name))
+		if err == nil {
+			err = os.Remove(filepath.Join(made.Data, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[filepath.Join(etc, name)] = string(data)
+	}
+	if err := os.Mkdir(filepath.Join(etc, "conf.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		writeFile(t, name, text, 0o640)
+	}
+	if s.Cluster, err = pgtest.Attach(made.Data, made.Major, "-c", "config_file="+etc+"/postgresql.conf"); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.AddEnv(s.settings...)
+	s.Start(t)
+
+	b := s.backup(t)
+	got := map[string]string{}
+	for _, f := range s.backupJSON(t, b.Backup).ConfigFiles {
+		got[f.Path] = string(f.Content)
+	}
+	if !maps.Equal(got, files) {
+		t.Errorf("configuration files in the backup: %q\nwant %q", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(files)))
+	}
+	target := filepath.Join(testenv.Dir(t), "data")
+	o := s.must(t, "backup-fetch", target)
+	for name := range files {
+		if !strings.Contains(o.out, name) {
+			t.Errorf("backup-fetch does not say what became of %s: %v", name, o)
+		}
+	}
+	c := s.start(t, target, append([]string{"-c", "config_file=" + etc + "/postgresql.conf"}, noArchiving...)...)
+	if got := c.SQL(t, `SHOW work_mem`); got != "7MB" {
+		t.Errorf("work_mem is %s", got)
+	}
+}
+
+// TestDamagedPages: they are told, and kept as they are; the backup is complete and says so.
+func TestDamagedPages(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"autovacuum = off"}})
+	s.Exec(t, `CREATE TABLE garbled AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i`)
+	s.Exec(t, `CREATE TABLE shifted AS SELECT * FROM garbled; CHECKPOINT`)
+	s.backup(t)
+	garbled, shifted := s.SQL(t, `SELECT pg_relation_filepath('garbled')`), s.SQL(t, `SELECT pg_relation_filepath('shifted')`)
+	damage := func(file string, f func(pages []byte)) {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(s.Data, file))
+		if err == nil {
+			f(data)
+			err = os.WriteFile(filepath.Join(s.Data, file), data, 0o600) // in place, so owner and mode stay
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage(garbled, func(pages []byte) { copy(pages[7*8192+4000:], "this is not what PostgreSQL wrote") })
+	damage(shifted, func(pages []byte) { copy(pages[3*8192+3:5*8192], bytes.Clone(pages[3*8192:5*8192-3])) })
+
+	for i, run := range []string{"the first backup with them", "the next one, which has nothing to read anew"} {
+		o := s.run(t, "backup-push", "--wal-timeout=1m")
+		if o.code != 13 || !strings.Contains(o.out, "is complete") || !strings.Contains(o.err, "HINT:") {
+			t.Fatalf("%s: %v", run, o)
+		}
+		for _, name := range []string{garbled, shifted} {
+			if !strings.Contains(o.err, name) {
+				t.Errorf("%s: stderr does not name %s: %v", run, name, o)
+			}
+		}
+		list := s.list(t)
+		b := list[len(list)-1]
+		if len(list) != 2+i || b.DamagedPages != 3 || list[0].DamagedPages != 0 {
+			t.Errorf("%s: the list has %+v", run, list)
+		}
+		got := s.backupJSON(t, b.Backup).Damaged
+		want := []catalog.Damaged{{Path: garbled, Blocks: []uint32{7}}, {Path: shifted, Blocks: []uint32{3, 4}}}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s: backup.json lists %v, want %v", run, got, want)
+		}
+	}
+	if table := s.must(t, "backup-list").out; strings.Count(table, "3 DAMAGED PAGES") != 2 {
+		t.Errorf("backup-list does not show them:\n%s", table)
+	}
+	target := s.fetch(t)
+	for _, name := range []string{garbled, shifted} {
+		if a, b := survey(t, s.Data)[name], survey(t, target)[name]; a.content != b.content {
+			t.Errorf("%s is restored as %v, was %v", name, b, a)
+		}
+	}
+}

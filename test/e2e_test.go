@@ -1,0 +1,214 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// TestMainJob is what pgobj is for: archive, back up, lose everything, restore.
+func TestMainJob(t *testing.T) {
+	minio := s3server.ForTest(t, s3server.MinIOTLS)
+	versity := s3server.ForTest(t, s3server.Versity)
+	for name, job := range map[string]struct {
+		major int
+		store func(testing.TB) store
+	}{
+		"10 folder":            {10, folderStore},
+		"15 folder":            {15, folderStore},
+		"18 folder":            {18, folderStore},
+		"15 MinIO by minio-go": {15, func(t testing.TB) store { return s3Store(t, minio, "minio") }},
+		"15 MinIO by AWS SDK": {15, func(t testing.TB) store {
+			st := s3Store(t, minio, "aws")
+			st.settings = append(st.settings, "PGOBJ_SERVER=second")
+			return st
+		}},
+		"15 versitygw": {15, func(t testing.TB) store { return s3Store(t, versity, "auto") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mainJob(t, newSite(t, job.store(t), pgtest.Options{Major: job.major, Checksums: true, Template: true}))
+		})
+	}
+}
+
+func mainJob(t *testing.T, s *site) {
+	s.Exec(t, `CREATE TABLE accounts (id int PRIMARY KEY, balance int, note text);
+		INSERT INTO accounts SELECT i, i % 1000, repeat(md5(i::text), 5) FROM generate_series(1, 20000) i;
+		CREATE INDEX ON accounts (note)`)
+	first := s.backup(t, "--label", "before the end")
+	s.Exec(t, `INSERT INTO accounts SELECT i, 0, 'after the backup' FROM generate_series(20001, 25000) i; UPDATE accounts SET balance = balance + 1`)
+	early := contents(t, s.Cluster, "postgres")
+	target := s.SQL(t, `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'`)
+	s.Exec(t, `DELETE FROM accounts WHERE id % 2 = 0; CREATE TABLE later AS SELECT i FROM generate_series(1, 1000) i`)
+	late := contents(t, s.Cluster, "postgres")
+	s.archived(t)
+	s.Stop(t, "immediate")
+	if err := os.RemoveAll(s.Data); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("to a time, pausing", func(t *testing.T) {
+		c := s.start(t, s.fetch(t, "--target-time", target), noArchiving...)
+		if paused := c.SQL(t, `SELECT pg_is_wal_replay_paused()`); paused != "t" {
+			t.Errorf("recovery is paused: %s", paused)
+		}
+		sameContents(t, c, "postgres", early)
+		c.Exec(t, `SELECT pg_wal_replay_resume()`)
+		c.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+		sameContents(t, c, "postgres", early)
+	})
+	t.Run("to a time, promoting", func(t *testing.T) {
+		dir := s.fetch(t, "--target-time", target, "--target-action", "promote")
+		s.recoverySettings(t, dir, "recovery_target_time", "recovery_target_action = 'promote'")
+		c := s.start(t, dir, noArchiving...)
+		sameContents(t, c, "postgres", early)
+	})
+	t.Run("to the end", func(t *testing.T) { toTheEnd(t, s, first, late) })
+}
+
+// toTheEnd restores as after a disaster: the new server takes the place of the old one and goes on.
+func toTheEnd(t *testing.T, s *site, first backupEntry, want string) {
+	dir := s.fetch(t)
+	s.recoverySettings(t, dir)
+	if s.Major == 15 {
+		s.verified(t, dir)
+	}
+	after := *s
+	c, err := pgtest.Attach(dir, s.Major)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.Cluster = c
+	c.AddEnv(append(s.settings, s.credentials...)...)
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c.Start(t)
+	sameContents(t, c, "postgres", want)
+	c.Exec(t, `INSERT INTO later VALUES (-1)`)
+	second := after.backup(t)
+	if second.Timeline != 2 || second.SystemID != first.SystemID || first.Timeline != 1 || first.Label != "before the end" {
+		t.Errorf("backups before and after the restore: %+v and %+v", first, second)
+	}
+	if failed := c.SQL(t, `SELECT failed_count, last_failed_wal FROM pg_stat_archiver`); failed != "0|" {
+		t.Errorf("archiving after the restore: %s failures", failed)
+	}
+	if s.Major == 15 {
+		sound(t, c)
+	}
+}
+
+// recoverySettings checks what tells the server to recover.
+func (s *site) recoverySettings(t testing.TB, dir string, want ...string) {
+	t.Helper()
+	file, absent := "postgresql.auto.conf", "recovery.conf"
+	if s.Major < 12 {
+		file, absent = "recovery.conf", "recovery.signal"
+	} else if _, err := os.Stat(filepath.Join(dir, "recovery.signal")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, absent)); err == nil {
+		t.Errorf("PostgreSQL %d does not start with %s", s.Major, absent)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, setting := range append(want, "restore_command", "recovery_target_timeline = 'latest'") {
+		if !strings.Contains(string(text), setting) {
+			t.Errorf("%s lacks %s:\n%s", file, setting, text)
+		}
+	}
+	if s.secret != "" && strings.Contains(string(text), s.secret) {
+		t.Errorf("%s holds the secret key:\n%s", file, text)
+	}
+}
+
+// TestBackupUnderLoad: every row that was committed when recovery ended is there, no other is, and what is
+// torn by running writes is not taken for damage.
+func TestBackupUnderLoad(t *testing.T) {
+	// A buffer pool that holds a small part of the data makes the server write pages all the time.
+	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, Template: true,
+		Conf: []string{"shared_buffers = '1MB'", "checkpoint_timeout = '30s'", "max_wal_size = '64MB'", "synchronous_commit = off"}})
+	pgbench := func(args ...string) *exec.Cmd { return s.program(s.Bin("pgbench"), args...) }
+	if o := execute(t, pgbench("--initialize", "--scale=3", "--quiet"), nil); o.code != 0 {
+		t.Fatal(o)
+	}
+	load := pgbench("--client=4", "--time=600")
+	var output strings.Builder
+	load.Stdout, load.Stderr = &output, &output
+	if err := load.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := false
+	stop := func() {
+		if !stopped {
+			stopped = true
+			_ = load.Process.Signal(syscall.SIGTERM) // it may have failed already: then the history shows it
+			_ = load.Wait()
+		}
+	}
+	defer stop()
+
+	var backups []backupEntry
+	for _, jobs := range []string{"1", "2", "2"} {
+		before := s.transactions(t)
+		testenv.Eventually(t, time.Minute, "pgbench is at work", func() bool { return s.transactions(t) > before+200 })
+		b := s.backup(t, "--jobs", jobs)
+		if busy := s.SQL(t, `SELECT pg_wal_lsn_diff($1, $2) > 200000`, b.StopLSN, b.StartLSN); busy != "t" {
+			t.Fatalf("little was written between %s and %s, start and stop of the backup; pgbench said: %s", b.StartLSN, b.StopLSN, output.String())
+		}
+		if b.DamagedPages != 0 {
+			t.Errorf("%d pages are called damaged", b.DamagedPages)
+		}
+		backups = append(backups, b)
+	}
+	stop()
+	s.Eventually(t, `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'`, "0")
+	s.pgbenchInvariants(t, s.Cluster)
+	want := contents(t, s.Cluster, "postgres")
+	s.archived(t)
+
+	for _, b := range backups {
+		dir := s.fetch(t, b.Backup)
+		s.verified(t, dir)
+		c := s.start(t, dir, noArchiving...)
+		sameContents(t, c, "postgres", want)
+		s.pgbenchInvariants(t, c)
+		sound(t, c)
+	}
+}
+
+func (s *site) transactions(t testing.TB) (n int) {
+	t.Helper()
+	if _, err := fmt.Sscan(s.SQL(t, `SELECT count(*) FROM pgbench_history`), &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// pgbenchInvariants: each transaction adds one amount to an account, a teller, a branch and the history.
+func (s *site) pgbenchInvariants(t testing.TB, c *pgtest.Cluster) {
+	t.Helper()
+	sums := c.SQL(t, `SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
+		(SELECT sum(bbalance) FROM pgbench_branches), (SELECT sum(delta) FROM pgbench_history)`)
+	parts := strings.Split(sums, "|")
+	for _, p := range parts {
+		if p == "" || p != parts[0] {
+			t.Errorf("pgbench's sums differ: accounts, tellers, branches, history: %s", sums)
+			break
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// store is a place for a repository, as a user would set it up: settings for pgobj and the server it
+// archives for, and the credentials, which a restored server needs too.
+type store struct {
+	settings    []string
+	credentials []string
+	secret      string // nothing that pgobj prints or writes may contain it
+	folder      string // of a file:// storage
+}
+
+func folderStore(t testing.TB) store {
+	t.Helper()
+	dir := testenv.Dir(t)
+	return store{settings: []string{"PGOBJ_STORAGE=file://" + dir}, folder: dir}
+}
+
+// s3Store is a prefix in a server's bucket. The aws driver gets what it needs in the words of the AWS
+// tools, the minio driver in pgobj's own.
+func s3Store(t testing.TB, s *s3server.Server, driver string) store {
+	t.Helper()
+	st := store{settings: []string{"PGOBJ_STORAGE=" + s.URL("team/pg"), "PGOBJ_S3_DRIVER=" + driver}, credentials: s.Env(), secret: s.SecretKey}
+	endpoint, ca := "PGOBJ_S3_ENDPOINT=", "PGOBJ_S3_CA_FILE="
+	own := testenv.Dir(t)
+	if driver == "aws" {
+		endpoint, ca = "AWS_ENDPOINT_URL=", "AWS_CA_BUNDLE="
+		file := filepath.Join(own, "credentials")
+		writeFile(t, file, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s.AccessKey, s.SecretKey), 0o600)
+		st.credentials = []string{"AWS_SHARED_CREDENTIALS_FILE=" + file, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"}
+	}
+	st.settings = append(st.settings, endpoint+s.Endpoint)
+	if s.CAFile != "" {
+		pem, err := os.ReadFile(s.CAFile) // lies where the user postgres cannot read it
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(own, "our ca.pem") // a space: restore_command has to quote
+		writeFile(t, file, string(pem), 0o644)
+		st.settings = append(st.settings, ca+file)
+	}
+	return st
+}
+
+func writeFile(t testing.TB, path, content string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	if err := testenv.ChownPostgres(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// site is a running server that archives with pgobj, and the store that it archives to.
+type site struct {
+	*pgtest.Cluster
+	store
+	pgobj string
+}
+
+// archiving is what the README tells people to put into postgresql.conf.
+func archiving(pgobj string) []string {
+	return []string{"archive_mode = on", "archive_command = '" + pgobj + " wal-push %p'"}
+}
+
+func newSite(t testing.TB, st store, o pgtest.Options) *site {
+	t.Helper()
+	s := &site{store: st, pgobj: testenv.Pgobj(t)}
+	o.Env = append(append(o.Env, st.settings...), st.credentials...)
+	o.Conf = append(archiving(s.pgobj), o.Conf...)
+	s.Cluster = pgtest.Start(t, o)
+	return s
+}
+
+// command is pgobj, as the user postgres, with the settings in its environment and nothing else of ours.
+func (s *site) command(args ...string) *exec.Cmd {
+	return s.program(s.pgobj, args...)
+}
+
+func (s *site) program(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}, s.settings, s.credentials)
+	if s.Cluster != nil {
+		cmd.Env = append(cmd.Env, s.Env()...)
+	}
+	return testenv.AsPostgres(cmd)
+}
+
+// run executes pgobj with all that it has to say, and sees to it that the secret is not in it.
+func (s *site) run(t testing.TB, args ...string) outcome {
+	t.Helper()
+	o := execute(t, s.command(append([]string{"--log-level=debug"}, args...)...), nil)
+	if s.secret != "" && strings.Contains(o.out+o.err, s.secret) {
+		t.Errorf("pgobj %s prints the secret key: %v", strings.Join(args, " "), o)
+	}
+	return o
+}
+
+func (s *site) must(t testing.TB, args ...string) outcome {
+	t.Helper()
+	o := s.run(t, args...)
+	if o.code != 0 {
+		t.Fatalf("pgobj %s: %v", strings.Join(args, " "), o)
+	}
+	return o
+}
+
+// backupEntry is what users may rely on in backup-list --json.
+type backupEntry struct {
+	Backup       string    `json:"backup"`
+	SystemID     string    `json:"system_id"`
+	PGVersion    int       `json:"pg_version"`
+	Started      time.Time `json:"started"`
+	Consistent   time.Time `json:"consistent"`
+	Finished     time.Time `json:"finished"`
+	Timeline     int       `json:"timeline"`
+	StartLSN     string    `json:"start_lsn"`
+	StopLSN      string    `json:"stop_lsn"`
+	FirstWAL     string    `json:"first_wal"`
+	LastWAL      string    `json:"last_wal"`
+	Size         int64     `json:"size"`
+	Files        int64     `json:"files"`
+	Stored       int64     `json:"stored"`
+	DamagedPages int64     `json:"damaged_pages"`
+	Label        string    `json:"label"`
+}
+
+func (s *site) list(t testing.TB) (backups []backupEntry) {
+	t.Helper()
+	o := s.must(t, "backup-list", "--json")
+	if err := json.Unmarshal([]byte(o.out), &backups); err != nil {
+		t.Fatalf("backup-list --json: %v in %v", err, o)
+	}
+	return backups
+}
+
+// backup takes one and returns what the list then says of it.
+func (s *site) backup(t testing.TB, args ...string) backupEntry {
+	t.Helper()
+	before := len(s.list(t))
+	s.must(t, append([]string{"backup-push", "--wal-timeout=1m"}, args...)...)
+	after := s.list(t)
+	if len(after) != before+1 {
+		t.Fatalf("after backup-push there are %d backups, before there were %d", len(after), before)
+	}
+	for _, name := range []string{"backup_label", "tablespace_map"} {
+		if _, err := os.Lstat(filepath.Join(s.Data, name)); err == nil {
+			t.Errorf("after backup-push there is %s in the live data directory", name)
+		}
+	}
+	return after[before]
+}
+
+// archived ends the WAL segment and returns when all of the WAL so far is in the archive.
+func (s *site) archived(t testing.TB) {
+	t.Helper()
+	last := s.SQL(t, `SELECT pg_walfile_name(pg_switch_wal())`)
+	s.Eventually(t, fmt.Sprintf(`SELECT left(last_archived_wal, 24) >= '%s' FROM pg_stat_archiver`, last), "t")
+}
+
+// fetch restores to a folder of its own and returns it.
+func (s *site) fetch(t testing.TB, args ...string) string {
+	t.Helper()
+	target := filepath.Join(testenv.Dir(t), "data")
+	s.must(t, append([]string{"backup-fetch", target}, args...)...)
+	return target
+}
+
+// start starts a server on what was restored: with the credentials in its environment, as a server is
+// run, and nothing of pgobj's settings.
+func (s *site) start(t testing.TB, target string, args ...string) *pgtest.Cluster {
+	t.Helper()
+	c, err := pgtest.Attach(target, s.Major, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.AddEnv(s.credentials...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the restored server:\n%s", lastLines(c.Log(), 40))
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.Launch(ctx); err != nil {
+		t.Fatalf("start the restored server: %v", err)
+	}
+	return c
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// noArchiving keeps a restored server from archiving its new timeline, which a later restore would follow.
+var noArchiving = []string{"-c", "archive_mode=off"}
+
+// contents is all rows of all tables in a database, one line with a count and a sum over each table.
+func contents(t testing.TB, c *pgtest.Cluster, db string) string {
+	t.Helper()
+	tables := c.SQLIn(t, db, `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'm') AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1`)
+	var out strings.Builder
+	for table := range strings.SplitSeq(tables, "\n") {
+		if table == "" {
+			continue
+		}
+		fmt.Fprintln(&out, table, c.SQLIn(t, db, `SELECT count(*), sum(('x' || left(md5(t::text), 15))::bit(60)::bigint) FROM `+table+` t`))
+	}
+	return out.String()
+}
+
+func sameContents(t testing.TB, c *pgtest.Cluster, db, want string) {
+	t.Helper()
+	if got := contents(t, c, db); got != want {
+		t.Errorf("the restored server has\n%s\nthe source had\n%s", got, want)
+	}
+}
+
+// verified lets PostgreSQL's own checker look at a restored folder before a server starts on it.
+func (s *site) verified(t testing.TB, target string, ignore ...string) {
+	t.Helper()
+	args := []string{"--no-parse-wal", "--quiet"}
+	for _, path := range ignore {
+		args = append(args, "--ignore="+path)
+	}
+	if o := execute(t, s.program(s.Bin("pg_verifybackup"), append(args, target)...), nil); o.code != 0 {
+		t.Errorf("pg_verifybackup: %v", o)
+	}
+}
+
+// sound lets PostgreSQL check every table and index, then stops the server and checks every page.
+func sound(t testing.TB, c *pgtest.Cluster) {
+	t.Helper()
+	s := &site{Cluster: c}
+	if o := execute(t, s.program(c.Bin("pg_amcheck"), "--all", "--heapallindexed", "--install-missing"), nil); o.code != 0 || o.out != "" {
+		t.Errorf("pg_amcheck: %v", o)
+	}
+	c.Stop(t, "fast")
+	o := execute(t, s.program(c.Bin("pg_checksums"), "--check", "--pgdata", c.Data), nil)
+	if o.code != 0 || !strings.Contains(o.out, "Bad checksums:  0") {
+		t.Errorf("pg_checksums: %v", o)
+	}
+}

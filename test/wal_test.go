@@ -1,0 +1,585 @@
+package test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/faultproxy"
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
+	"github.com/pgobj/pgobj/test/testenv"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// walRig is a stopped cluster's data folder, to run wal-push and wal-fetch in as PostgreSQL does, and files
+// in its pg_wal as they could be there.
+type walRig struct {
+	data  string
+	sysid uint64
+	pgobj string
+	env   []string
+	repo  string // as a folder, where the server stores plain files
+}
+
+func newWALRig(t testing.TB, st store) *walRig {
+	t.Helper()
+	c, err := pgtest.Create(t.Context(), pgtest.Options{WALSegMB: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	control, err := os.ReadFile(filepath.Join(c.Data, "global", "pg_control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &walRig{data: c.Data, sysid: binary.LittleEndian.Uint64(control), pgobj: testenv.Pgobj(t),
+		env: slices.Concat(st.settings, st.credentials), repo: st.folder}
+}
+
+func versityStore(t testing.TB) (store, *s3server.Server) {
+	t.Helper()
+	s := s3server.ForTest(t, s3server.Versity)
+	st := s3Store(t, s, "auto")
+	st.folder = filepath.Join(s.Dir, "team/pg")
+	return st, s
+}
+
+// walSegment is a segment that PostgreSQL 15 could have written, filled with fill.
+func walSegment(name string, sysid uint64, size int, fill byte) []byte {
+	header := walHeader(name, sysid, size)
+	return append(header, bytes.Repeat([]byte{fill}, size-len(header))...)
+}
+
+func walHeader(name string, sysid uint64, size int) []byte {
+	seg, err := segment.ParseName(name[:24], segment.Size(size))
+	if err != nil {
+		panic(err)
+	}
+	b := make([]byte, segment.HeaderSize)
+	le := binary.LittleEndian
+	le.PutUint16(b[0:], 0xD110)
+	le.PutUint16(b[2:], 2)
+	le.PutUint32(b[4:], uint32(seg.Timeline))
+	le.PutUint64(b[8:], uint64(seg.Start(segment.Size(size))))
+	le.PutUint64(b[24:], sysid)
+	le.PutUint32(b[32:], uint32(size))
+	le.PutUint32(b[36:], 8192)
+	return b
+}
+
+const (
+	mib  = 1 << 20
+	wal1 = "0000000100000000000000A1"
+	wal2 = "0000000100000000000000A2"
+	wal3 = "0000000100000000000000A3"
+)
+
+func (r *walRig) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = r.data
+	cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH")}, r.env)
+	return testenv.AsPostgres(cmd)
+}
+
+func (r *walRig) run(t testing.TB, args ...string) outcome {
+	t.Helper()
+	return execute(t, r.command(r.pgobj, args...), nil)
+}
+
+// push archives a file of pg_wal. A failure has to be one that the archiver survives.
+func (r *walRig) push(t testing.TB, name string, data []byte, args ...string) outcome {
+	t.Helper()
+	r.put(t, name, data)
+	o := r.run(t, append([]string{"wal-push", "pg_wal/" + name}, args...)...)
+	checkPushCode(t, o)
+	return o
+}
+
+func (r *walRig) put(t testing.TB, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(r.data, "pg_wal", name)
+	writeFile(t, path, string(data), 0o600)
+	return path
+}
+
+func checkPushCode(t testing.TB, o outcome) {
+	t.Helper()
+	switch {
+	case o.code < 0 || o.code > 125:
+		t.Errorf("the archiver would die of this: %v", o)
+	case o.code == 0 && o.out+o.err != "":
+		t.Errorf("not quiet: %v", o)
+	case o.code != 0 && strings.Count(o.err, "ERROR:  ") != 1:
+		t.Errorf("no clear error: %v", o)
+	}
+}
+
+func (r *walRig) mustPush(t testing.TB, name string, data []byte) {
+	t.Helper()
+	if o := r.push(t, name, data); o.code != 0 {
+		t.Fatalf("wal-push %s: %v", name, o)
+	}
+}
+
+// fetch asks as recovery does. dest is gone before and has to be gone after any failure.
+func (r *walRig) fetch(t testing.TB, name string, args ...string) (outcome, []byte) {
+	t.Helper()
+	dest := filepath.Join(r.data, "pg_wal/RECOVERYXLOG")
+	if err := os.RemoveAll(dest); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, filepath.Dir(dest))
+	o := r.run(t, append([]string{"wal-fetch", name, "pg_wal/RECOVERYXLOG", "--retry-for=1s"}, args...)...)
+	data, err := os.ReadFile(dest)
+	if (o.code == 0) != (err == nil) {
+		t.Errorf("wal-fetch %s: %v, and the file: %v", name, o, err)
+	}
+	if err == nil {
+		_ = os.Remove(dest)
+	}
+	if after := tree(t, filepath.Dir(dest)); !maps.Equal(before, after) {
+		t.Errorf("wal-fetch %s left %v", name, differences(before, after))
+	}
+	return o, data
+}
+
+func (r *walRig) fetches(t testing.TB, name string, want []byte) {
+	t.Helper()
+	if o, got := r.fetch(t, name); o.code != 0 || o.out+o.err != "" || !bytes.Equal(got, want) {
+		t.Errorf("wal-fetch %s gives %d bytes of %d: %v", name, len(got), len(want), o)
+	}
+}
+
+// stores runs a test on each kind of storage.
+func stores(t *testing.T, test func(t *testing.T, r *walRig)) {
+	t.Parallel()
+	minio := s3server.ForTest(t, s3server.MinIO)
+	for name, st := range map[string]func(t testing.TB) store{
+		"folder":    folderStore,
+		"MinIO":     func(t testing.TB) store { return s3Store(t, minio, "minio") },
+		"MinIO aws": func(t testing.TB) store { return s3Store(t, minio, "aws") },
+		"versitygw": func(t testing.TB) store { st, _ := versityStore(t); return st },
+	} {
+		t.Run(name, func(t *testing.T) { test(t, newWALRig(t, st(t))) })
+	}
+}
+
+// Rows 1, 2, 7, 8 of the failure modes: what is stored stays, whatever is pushed under its name.
+func TestWALIsNeverReplaced(t *testing.T) {
+	stores(t, func(t *testing.T, r *walRig) {
+		files := map[string][]byte{
+			wal1:                      walSegment(wal1, r.sysid, mib, 1),
+			wal2 + ".partial":         walSegment(wal2, r.sysid, mib, 2),
+			"00000002.history":        []byte("1\t0/A200000\tno recovery target specified\n"),
+			wal1 + ".00000028.backup": []byte("START WAL LOCATION: 0/A100028 (file " + wal1 + ")\n"),
+		}
+		for name, data := range files {
+			r.mustPush(t, name, data)
+		}
+		var before map[string]string
+		if r.repo != "" {
+			before = tree(t, r.repo)
+		}
+		for name, data := range files {
+			r.mustPush(t, name, data)
+			other := bytes.Clone(data)
+			other[len(other)-2] ^= 1
+			if o := r.push(t, name, other); o.code != 7 || strings.Count(o.err, "SHA-256") != 1 {
+				t.Errorf("other content for %s: %v", name, o)
+			}
+			r.fetches(t, name, data)
+		}
+		if o, _ := r.fetch(t, wal2); o.code != 1 || o.err != "" {
+			t.Errorf("only %s.partial is there: %v", wal2, o)
+		}
+		if r.repo != "" {
+			if after := tree(t, r.repo); !maps.Equal(before, after) {
+				t.Errorf("the repository changed: %v", differences(before, after))
+			}
+		}
+		r.mustPush(t, wal2, walSegment(wal2, r.sysid, mib, 3))
+		r.fetches(t, wal2+".partial", files[wal2+".partial"])
+	})
+}
+
+// Row 3: of those who push different content under one name at one moment, one succeeds.
+func TestWALPushRace(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []s3server.Kind{s3server.Versity, s3server.MinIO} {
+		t.Run(string(kind), func(t *testing.T) {
+			server := s3server.ForTest(t, kind)
+			r := newWALRig(t, s3Store(t, server, "auto"))
+			proxy := faultproxy.ForTest(t, server.Endpoint)
+			r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL)
+			for round := range 15 {
+				name := fmt.Sprintf("0000000100000000000000%02X", 0xA0+round)
+				const pushers = 3
+				all := make(chan struct{})
+				var arrived sync.WaitGroup
+				arrived.Add(pushers)
+				go func() { arrived.Wait(); close(all) }()
+				proxy.Reset()
+				put := faultproxy.Method("PUT")
+				proxy.Times(pushers, put, faultproxy.Hook(func(faultproxy.Request) { arrived.Done() }))
+				proxy.Times(pushers, put, faultproxy.Hold(all))
+				codes := make([]int, pushers)
+				contents := make([][]byte, pushers)
+				var done sync.WaitGroup
+				for i := range pushers {
+					contents[i] = walSegment(name, r.sysid, mib, byte(i+1))
+					dir := testenv.Dir(t)
+					writeFile(t, filepath.Join(dir, name), string(contents[i]), 0o600)
+					done.Go(func() {
+						o := execute(t, r.command(r.pgobj, "wal-push", filepath.Join(dir, name)), nil)
+						checkPushCode(t, o)
+						codes[i] = o.code
+					})
+				}
+				done.Wait()
+				winner := slices.Index(codes, 0)
+				slices.Sort(codes)
+				if winner < 0 || !slices.Equal(codes, []int{0, 7, 7}) {
+					t.Fatalf("round %d: exit codes %v", round, codes)
+				}
+				r.fetches(t, name, contents[winner])
+			}
+		})
+	}
+}
+
+// Rows 4 and 5: two clusters that archive to one place, by mistake or because initdb made the second, stay
+// apart: each gets back its own, and neither is told about the other's.
+func TestTwoClustersInOnePlace(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	a, b := newWALRig(t, st), newWALRig(t, st)
+	ofA, ofB := walSegment(wal1, a.sysid, mib, 1), walSegment(wal1, b.sysid, mib, 2)
+	a.mustPush(t, wal1, ofA)
+	before := tree(t, st.folder)
+	if o, _ := b.fetch(t, wal1); o.code != 255 || !strings.Contains(o.err, fmt.Sprint(b.sysid)) {
+		t.Errorf("the second cluster has no archive yet: %v", o)
+	}
+	if o := b.push(t, wal1, ofA); o.code != 11 || !strings.Contains(o.err, fmt.Sprint(a.sysid)) || !strings.Contains(o.err, fmt.Sprint(b.sysid)) {
+		t.Errorf("WAL of the other cluster in pg_wal: %v", o)
+	}
+	if after := tree(t, st.folder); !maps.Equal(before, after) {
+		t.Errorf("the repository changed: %v", differences(before, after))
+	}
+	b.mustPush(t, wal1, ofB)
+	b.mustPush(t, wal2, walSegment(wal2, b.sysid, mib, 2))
+	a.fetches(t, wal1, ofA)
+	b.fetches(t, wal1, ofB)
+	if o, _ := a.fetch(t, wal2); o.code != 1 {
+		t.Errorf("the first cluster never had %s: %v", wal2, o)
+	}
+}
+
+// Rows 9 and 10, and 28 where the disk is at fault.
+func TestWALPushRefuses(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	r := newWALRig(t, st)
+	good := walSegment(wal1, r.sysid, 16*mib, 1)
+	for what, f := range map[string]struct {
+		name string
+		data []byte
+		code int
+	}{
+		"half":             {wal1, good[:8*mib], 11},
+		"empty":            {wal1, nil, 11},
+		"one byte short":   {wal1, good[:16*mib-1], 11},
+		"one byte long":    {wal1, append(bytes.Clone(good), 0), 11},
+		"recycled":         {wal2, good, 11},
+		"zeros":            {wal1, make([]byte, 16*mib), 11},
+		"empty history":    {"00000002.history", nil, 11},
+		"a temporary name": {"xlogtemp.17", good, 2},
+		"lower case":       {strings.ToLower(wal1), good, 2},
+		"23 digits":        {wal1[:23], good, 2},
+	} {
+		if o := r.push(t, f.name, f.data); o.code != f.code {
+			t.Errorf("%s: %v", what, o)
+		}
+	}
+	for _, name := range []string{"pg_wal/" + wal3, "pg_wal/", "", "../" + wal1 + "/.."} {
+		o := r.run(t, "wal-push", name)
+		if checkPushCode(t, o); o.code == 0 {
+			t.Errorf("wal-push %q: %v", name, o)
+		}
+	}
+	for _, name := range []string{"../" + wal1, "RECOVERYXLOG", "", wal1[:23], wal1 + ".zst"} {
+		if o, _ := r.fetch(t, name); o.code != 255 {
+			t.Errorf("wal-fetch %q: %v", name, o)
+		}
+	}
+	if entries, err := os.ReadDir(st.folder); err != nil || len(entries) != 0 {
+		t.Errorf("something was stored: %v, %v", entries, err)
+	}
+}
+
+// Row 11, with the largest size there is; memory must not grow with it.
+func TestLargestSegment(t *testing.T) {
+	t.Parallel()
+	r := newWALRig(t, folderStore(t))
+	const name, size = "000000010000000100000003", 1 << 30
+	path := r.put(t, name, walHeader(name, r.sysid, size))
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	dest := filepath.Join(testenv.Dir(t), "fetched")
+	for _, args := range [][]string{{"wal-push", path}, {"wal-fetch", name, dest}} {
+		peak := 0 // the largest seen; rusage would count what the test itself had at the fork
+		var watch sync.WaitGroup
+		o := execute(t, r.command(r.pgobj, args...), func(p *os.Process) {
+			watch.Go(func() {
+				for mib := 0; mib >= 0; mib = memoryPeak(p.Pid) {
+					peak = max(peak, mib)
+				}
+			})
+		})
+		watch.Wait()
+		if o.code != 0 {
+			t.Fatalf("%v: %v", args, o)
+		}
+		if t.Logf("%s: %d MiB of memory", args[0], peak); peak == 0 || peak > 150 {
+			t.Errorf("%s took %d MiB of memory", args[0], peak)
+		}
+	}
+	if out, err := exec.Command("cmp", path, dest).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// memoryPeak is what a process has had at most so far, in MiB; -1 when it has ended.
+func memoryPeak(pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, line, found := strings.Cut(string(status), "VmHWM:")
+	var kib int
+	if _, serr := fmt.Sscan(line, &kib); err != nil || !found || serr != nil {
+		return -1
+	}
+	time.Sleep(10 * time.Millisecond) // paces the caller's poll
+	return kib >> 10
+}
+
+// Rows 12, 15, 16: whatever happens, wal-push ends by itself with a code that the archiver survives, and 0 only
+// when the object is there.
+func TestWALPushUnderFaults(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	r := newWALRig(t, st)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r.env = append(r.env, "PGOBJ_LOG_LEVEL=error")
+	settings := r.env
+	n := 0
+	try := func(what string, mayWork bool, env []string, args ...string) {
+		t.Helper()
+		n++
+		name := fmt.Sprintf("00000001000000010000%04X", n)
+		data := walSegment(name, r.sysid, mib, byte(n))
+		r.env = slices.Concat(settings, []string{"PGOBJ_S3_ENDPOINT=" + proxy.URL}, env)
+		o := r.push(t, name, data, append([]string{"--timeout=1s"}, args...)...)
+		proxy.Reset()
+		r.env = settings
+		if !mayWork && o.code == 0 {
+			t.Errorf("%s: wal-push claims success", what)
+		}
+		if o.code == 0 {
+			r.fetches(t, name, data)
+		}
+		r.mustPush(t, name, data) // the next try of the archiver
+		r.fetches(t, name, data)
+	}
+	put := faultproxy.Method("PUT")
+	for what, f := range map[string]faultproxy.Fault{
+		"503": faultproxy.Fail(503, "SlowDown"), "500": faultproxy.Fail(500, "InternalError"), "403": faultproxy.Fail(403, "AccessDenied"),
+		"no bucket": faultproxy.Fail(404, "NoSuchBucket"), "page 404": faultproxy.Fail(404, ""), "page 502": faultproxy.Fail(502, ""),
+		"expired": faultproxy.Fail(400, "ExpiredToken"), "skewed": faultproxy.Fail(403, "RequestTimeTooSkewed"), "501": faultproxy.Fail(501, "NotImplemented"),
+		"411": faultproxy.Fail(411, "MissingContentLength"), "quota": faultproxy.Fail(507, "QuotaExceeded"), "too large": faultproxy.Fail(413, "EntityTooLarge"),
+		"error in 200": faultproxy.Replace200Error("InternalError"), "page 200": faultproxy.Replace200(page), "reset": faultproxy.Reset(0),
+		"reset later": faultproxy.Reset(500), "black hole": faultproxy.BlackHole(), "cut": faultproxy.CutUpload(500), "flipped": faultproxy.FlipUpload(300),
+	} {
+		proxy.On(put, f)
+		try(what, false, nil)
+		proxy.Times(1, put, f)
+		try(what+" once", true, nil)
+	}
+	proxy.Times(1, put, faultproxy.DropResponse())
+	try("answer lost", true, nil)
+	proxy.On(put, faultproxy.DropResponse())
+	try("every answer lost", true, nil)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for what, env := range map[string][]string{
+		"refused": {"PGOBJ_S3_ENDPOINT=http://" + closed.Addr().String()}, "no host": {"PGOBJ_S3_ENDPOINT=http://no-such-host.invalid"},
+		"not http": {"PGOBJ_S3_ENDPOINT=nonsense"}, "no storage": {"PGOBJ_STORAGE="}, "odd storage": {"PGOBJ_STORAGE=ftp://x"},
+		"no folder": {"PGOBJ_STORAGE=file:///no/such/folder"}, "closed folder": {"PGOBJ_STORAGE=file:///proc/1/root"},
+		"no bucket": {"PGOBJ_STORAGE=s3://no-such-bucket/x"}, "wrong secret": {"AWS_SECRET_ACCESS_KEY=nonsense"},
+		"wrong key": {"AWS_ACCESS_KEY_ID=nonsense"}, "odd server": {"PGOBJ_SERVER=../x"}, "odd level": {"PGOBJ_LOG_LEVEL=loud"},
+	} {
+		try(what, false, env)
+	}
+	try("unknown flag", false, nil, "--no-such-flag")
+	try("one argument more", false, nil, "more")
+	try("zero time", false, nil, "--timeout=0s")
+	if n < 40 {
+		t.Errorf("only %d kinds of failure", n)
+	}
+}
+
+// Row 15: every signal that can be caught becomes an ordinary failure of wal-push, and of wal-fetch one that
+// neither promotes nor counts as a request to shut down.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	r := newWALRig(t, st)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL)
+	r.put(t, wal1, walSegment(wal1, r.sysid, mib, 1))
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		for _, args := range [][]string{{"wal-push", "pg_wal/" + wal1}, {"wal-fetch", wal1, "pg_wal/RECOVERYXLOG"}} {
+			proxy.Reset()
+			asked := make(chan struct{})
+			proxy.Times(1, faultproxy.Always, faultproxy.Hook(func(faultproxy.Request) { close(asked) }))
+			proxy.On(faultproxy.Always, faultproxy.BlackHole())
+			o := execute(t, r.command(r.pgobj, args...), func(p *os.Process) {
+				<-asked
+				if err := p.Signal(sig); err != nil {
+					t.Error(err)
+				}
+			})
+			if args[0] == "wal-push" {
+				if checkPushCode(t, o); o.code == 0 {
+					t.Errorf("%v: %v", sig, o)
+				}
+			} else if o.code != 255 {
+				t.Errorf("%v: %v", sig, o)
+			}
+		}
+	}
+	// stderr that nobody reads: SIGPIPE must not end the process.
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read.Close()
+	cmd := r.command(r.pgobj, "wal-push", "pg_wal/no-such-file")
+	cmd.Stderr, cmd.Stdout = write, write
+	_ = cmd.Run()
+	write.Close()
+	if code := cmd.ProcessState.ExitCode(); code < 1 || code > 125 {
+		t.Errorf("with a closed stderr: %v", cmd.ProcessState)
+	}
+}
+
+// pg_rewind runs restore_command from anywhere, with an absolute path and no PGDATA.
+func TestWALFetchFromElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newWALRig(t, folderStore(t))
+	data := walSegment(wal1, r.sysid, mib, 1)
+	r.mustPush(t, wal1, data)
+	elsewhere := testenv.Dir(t)
+	for what, c := range map[string]struct {
+		dest string
+		env  []string
+		code int
+	}{
+		"a path in the data folder": {filepath.Join(r.data, "pg_wal", wal1), nil, 0},
+		"PGDATA":                    {filepath.Join(elsewhere, wal1), []string{"PGDATA=" + r.data}, 0},
+		"no data folder":            {filepath.Join(elsewhere, wal2), nil, 255},
+	} {
+		cmd := r.command(r.pgobj, "wal-fetch", wal1, c.dest)
+		cmd.Dir = elsewhere
+		cmd.Env = append(cmd.Env, c.env...)
+		o := execute(t, cmd, nil)
+		got, err := os.ReadFile(c.dest)
+		if o.code != c.code || (c.code == 0) != (err == nil && bytes.Equal(got, data)) {
+			t.Errorf("%s: %v, %d bytes, %v", what, o, len(got), err)
+		}
+	}
+}
+
+// Row 28: killed at any moment that could matter, wal-fetch leaves no file or a whole one.
+func TestWALFetchKilled(t *testing.T) {
+	t.Parallel()
+	strace := testenv.Tool(t, "strace")
+	r := newWALRig(t, folderStore(t))
+	data := walSegment(wal1, r.sysid, mib, 1)
+	r.mustPush(t, wal1, data)
+	dest := filepath.Join(r.data, "pg_wal", "RECOVERYXLOG")
+	killed := 0
+	for _, call := range []string{"openat", "write", "fsync", "renameat", "close"} {
+		for n := 1; ; n++ {
+			if call == "write" && n > 6 || call == "close" && n > 12 {
+				break // the data goes out in many equal pieces
+			}
+			_ = os.Remove(dest)
+			o := execute(t, r.command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call, "-e",
+				fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n), r.pgobj, "wal-fetch", wal1, dest), nil)
+			got, err := os.ReadFile(dest)
+			if err == nil && !bytes.Equal(got, data) {
+				t.Fatalf("killed at %s %d: there is a file of %d bytes", call, n, len(got))
+			}
+			if o.code == 0 {
+				if err != nil {
+					t.Fatalf("killed at %s %d: success without a file", call, n)
+				}
+				break
+			}
+			killed++
+		}
+	}
+	if t.Logf("killed %d times", killed); killed < 20 {
+		t.Errorf("killed only %d times", killed)
+	}
+	r.fetches(t, wal1, data) // what is left over does no harm
+}
+
+// Row 15 on the real archiver: it counts every failure, survives, and archives all in the end. Row 11 by the way.
+func TestArchiverSurvivesFailures(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 64} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			st, server := versityStore(t)
+			proxy := faultproxy.ForTest(t, server.Endpoint)
+			st.settings = append(st.settings, "PGOBJ_S3_ENDPOINT="+proxy.URL, "PGOBJ_WAL_PUSH_TIMEOUT=1s")
+			proxy.On(faultproxy.Always, faultproxy.Fail(503, "SlowDown"))
+			s := newSite(t, st, pgtest.Options{WALSegMB: size})
+			s.Exec(t, `CREATE TABLE x AS SELECT generate_series(1, 1000) i`)
+			archiver := `SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'`
+			s.Exec(t, `SELECT pg_switch_wal()`)
+			s.Eventually(t, `SELECT failed_count >= 3 FROM pg_stat_archiver`, "t")
+			pid := s.SQL(t, archiver)
+			s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
+			s.Exec(t, `SELECT pg_switch_wal()`) // wakes the archiver, which waits for a minute after three failures
+			s.Eventually(t, `SELECT failed_count >= 4 FROM pg_stat_archiver`, "t")
+			if now := s.SQL(t, archiver); pid == "" || now != pid {
+				t.Errorf("the archiver was %q and is %q", pid, now)
+			}
+			proxy.Reset()
+			s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
+			s.archived(t)
+			if failed := strings.Count(s.Log(), "archive command was terminated"); failed != 0 {
+				t.Errorf("%d commands ended by a signal", failed)
+			}
+		})
+	}
+}
