@@ -70,11 +70,11 @@ type FileSettings struct {
 // NewPlan thinks a restore through: which backup, whether recovery can get from it to the target, and whether
 // everything has a place to go to. It reads the catalog, a listing of the WAL and the manifest, and changes nothing
 // anywhere. The caller closes the plan.
-func NewPlan(ctx context.Context, r FetchRequest) (p *Plan, err error) {
+func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if err := r.Recovery.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	p = &Plan{request: r, Delta: r.Delta, Recovery: r.Recovery}
+	p := &Plan{request: r, Delta: r.Delta, Recovery: r.Recovery}
 	defer func() {
 		if err != nil {
 			p.Close()

@@ -237,8 +237,12 @@ func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 
 // later is the first backup that begins after the hole.
 func later(s *catalog.State, b *catalog.Backup, w WALRange) *catalog.Entry {
+	beyond, err := segment.ParseName(w.Beyond, segment.Size(b.SegmentSize))
+	if err != nil {
+		return nil
+	}
 	for _, e := range s.Complete() {
-		if sum := e.Commit.Summary; sum.SystemID == b.SystemID && sum.StartLSN > w.End {
+		if sum := e.Commit.Summary; sum.SystemID == b.SystemID && sum.StartLSN >= beyond.Start(segment.Size(b.SegmentSize)) {
 			return e
 		}
 	}

@@ -269,9 +269,6 @@ func (t *target) symlink(p, to string) error {
 func (t *target) writeFile(p string, data []byte) error {
 	root, name := t.place(p)
 	temp := name + ".pgobj"
-	if err := root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
-		return err
-	}
 	f, err := root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -318,6 +315,11 @@ func (t *target) syncDirs() error {
 // begin makes it durable that the folder is not a database: from here on, until finish, PostgreSQL does not
 // start on it.
 func (t *target) begin(backup string) error {
+	if t.delta { // of a run that was killed just there
+		if err := t.root.Remove(marker + ".pgobj"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if err := t.writeFile(marker, fmt.Appendf(nil, markerText, backup)); err != nil {
 		return err
 	}
