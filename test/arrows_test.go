@@ -174,11 +174,11 @@ func TestHouseRules(t *testing.T) {
 			return err
 		}
 		rel = filepath.ToSlash(rel)
+		if strings.HasSuffix(rel, "_test.go") {
+			return nil // tests are lists of cases, and may be long
+		}
 		if lines := fset.File(parsed.FileStart).LineCount(); lines > maxLines && longFiles[rel] == "" {
 			t.Errorf("%s has %d lines: it hides a second thing (or has its reason in longFiles)", rel, lines)
-		}
-		if strings.HasSuffix(rel, "_test.go") {
-			return nil
 		}
 		dir := path.Dir(rel)
 		documented[dir] = documented[dir] || parsed.Doc != nil

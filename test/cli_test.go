@@ -35,7 +35,7 @@ func (s *site) fails(t testing.TB, settings []string, code int, texts []string, 
 	t.Helper()
 	cmd := s.command(args...)
 	cmd.Env = append(cmd.Env, settings...)
-	o := execute(t, cmd, nil)
+	o := finish(t, cmd)
 	line := strings.Join(append(slices.Clone(settings), args...), " ")
 	if o.code != code || o.out != "" || !strings.Contains(o.err, "ERROR:  ") {
 		t.Errorf("%s: %v, want exit code %d, an ERROR and nothing on stdout", line, o, code)

@@ -1,10 +1,8 @@
 package test
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -23,7 +21,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/testenv"
 )
@@ -101,7 +98,7 @@ var oddNames = []string{"a space", " leading and trailing ", "new\nline", `back\
 // furnish puts files of all kinds into the data directory, as extensions and people do.
 func furnish(t testing.TB, s *site, elsewhere string) {
 	t.Helper()
-	make := func(err error) {
+	check := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -109,39 +106,39 @@ func furnish(t testing.TB, s *site, elsewhere string) {
 	}
 	at := func(name string) string { return filepath.Join(s.Data, name) }
 	rnd := rand.NewChaCha8([32]byte{1})
-	make(os.MkdirAll(at("odd/empty/deeper"), 0o700))
-	make(os.Mkdir(at("odd/closed"), 0o700))
+	check(os.MkdirAll(at("odd/empty/deeper"), 0o700))
+	check(os.Mkdir(at("odd/closed"), 0o700))
 	sizes := []int{0, 1, 8191, 8192, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5<<20 + 17}
 	for i, name := range oddNames {
-		data := make1(rnd, sizes[i%len(sizes)])
-		make(os.WriteFile(at("odd/"+name), data, 0o600))
-		make(os.Mkdir(at("odd/"+name+".d"), 0o700))
-		make(os.WriteFile(at("odd/"+name+".d/x"), data[:min(len(data), 100)], 0o600))
+		data := randomBytes(rnd, sizes[i%len(sizes)])
+		check(os.WriteFile(at("odd/"+name), data, 0o600))
+		check(os.Mkdir(at("odd/"+name+".d"), 0o700))
+		check(os.WriteFile(at("odd/"+name+".d/x"), data[:min(len(data), 100)], 0o600))
 		when := time.Unix(int64(i)*100_000_000, int64(i)*1001) // 1970 to the far future, to the nanosecond
-		make(os.Chtimes(at("odd/"+name), when, when))
+		check(os.Chtimes(at("odd/"+name), when, when))
 	}
 	for name, mode := range map[string]fs.FileMode{"read only": 0o400, "executable": 0o755, "for all": 0o666, "closed/inside": 0o440} {
-		make(os.WriteFile(at("odd/"+name), []byte(name), 0o600))
-		make(os.Chmod(at("odd/"+name), mode))
+		check(os.WriteFile(at("odd/"+name), []byte(name), 0o600))
+		check(os.Chmod(at("odd/"+name), mode))
 	}
-	make(os.Chmod(at("odd/closed"), 0o500))
-	make(os.Symlink("../PG_VERSION", at("odd/link")))
-	make(os.Symlink("/nowhere/at/all", at("odd/dangling")))
-	make(os.WriteFile(filepath.Join(elsewhere, "extra.conf"), []byte("# by the administrator\nwork_mem = '5MB'\n"), 0o600))
-	make(os.Symlink(filepath.Join(elsewhere, "extra.conf"), at("extra.conf")))
-	make(syscall.Mkfifo(at("odd/fifo"), 0o600))
+	check(os.Chmod(at("odd/closed"), 0o500))
+	check(os.Symlink("../PG_VERSION", at("odd/link")))
+	check(os.Symlink("/nowhere/at/all", at("odd/dangling")))
+	check(os.WriteFile(filepath.Join(elsewhere, "extra.conf"), []byte("# by the administrator\nwork_mem = '5MB'\n"), 0o600))
+	check(os.Symlink(filepath.Join(elsewhere, "extra.conf"), at("extra.conf")))
+	check(syscall.Mkfifo(at("odd/fifo"), 0o600))
 	// Temporary files of a server that crashed.
 	for _, dir := range []string{"base", "pg_tblspc/" + s.SQL(t, `SELECT oid FROM pg_tablespace WHERE spcname = 'outside'`) + "/PG_15_202209061"} {
-		make(os.MkdirAll(at(dir+"/pgsql_tmp"), 0o700))
-		make(os.WriteFile(at(dir+"/pgsql_tmp/pgsql_tmp123.0"), []byte("sorted"), 0o600))
-		make(testenv.ChownPostgres(at(dir + "/pgsql_tmp")))
+		check(os.MkdirAll(at(dir+"/pgsql_tmp"), 0o700))
+		check(os.WriteFile(at(dir+"/pgsql_tmp/pgsql_tmp123.0"), []byte("sorted"), 0o600))
+		check(testenv.ChownPostgres(at(dir + "/pgsql_tmp")))
 	}
-	make(testenv.ChownPostgres(at("odd")))
-	make(testenv.ChownPostgres(at("extra.conf")))
-	make(testenv.ChownPostgres(filepath.Join(elsewhere, "extra.conf")))
+	check(testenv.ChownPostgres(at("odd")))
+	check(testenv.ChownPostgres(at("extra.conf")))
+	check(testenv.ChownPostgres(filepath.Join(elsewhere, "extra.conf")))
 }
 
-func make1(rnd *rand.ChaCha8, n int) []byte {
+func randomBytes(rnd *rand.ChaCha8, n int) []byte {
 	b := make([]byte, n)
 	_, _ = rnd.Read(b) // never fails
 	return b
@@ -322,7 +319,7 @@ func restoreAsRoot(t testing.TB, s *site, space string) {
 	target := filepath.Join(testenv.Dir(t), "data")
 	cmd := exec.Command(s.pgobj, "backup-fetch", target)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.settings...)
-	if o := execute(t, cmd, nil); o.code != 0 {
+	if o := finish(t, cmd); o.code != 0 {
 		t.Fatal(o)
 	}
 	owner := survey(t, s.Data)["."]
@@ -332,258 +329,4 @@ func restoreAsRoot(t testing.TB, s *site, space string) {
 		}
 	}
 	s.start(t, target, noArchiving...)
-}
-
-// TestGroupAccess: of a cluster that the group may read, the group may read the restored copy.
-func TestGroupAccess(t *testing.T) {
-	s := newSite(t, folderStore(t), pgtest.Options{Template: true, InitdbArgs: []string{"--allow-group-access"}})
-	s.backup(t)
-	target := s.fetch(t)
-	for p, x := range survey(t, target) {
-		if want := map[bool]fs.FileMode{true: fs.ModeDir | 0o750, false: 0o640}[x.mode.IsDir()]; x.mode != want {
-			t.Errorf("%s has mode %v, want %v", p, x.mode, want)
-		}
-	}
-	s.start(t, target, noArchiving...)
-}
-
-// TestFileOverOneGiB goes on in further lines of the manifest.
-func TestFileOverOneGiB(t *testing.T) {
-	const size = 1<<30 + 3<<20
-	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
-	large := filepath.Join(s.Data, "large.bin")
-	writeFile(t, large, "", 0o600)
-	f, err := os.OpenFile(large, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rnd := rand.NewChaCha8([32]byte{2})
-	for _, at := range []int64{0, 1<<20 - 3, 512 << 20, 1<<30 - 5000, 1<<30 + 1<<20 + 5, size - 10000} {
-		if _, err := f.WriteAt(make1(rnd, 10000), at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b := s.backup(t)
-	if b.Size < size || b.Stored > 64<<20 {
-		t.Errorf("%d bytes are stored as %d", b.Size, b.Stored)
-	}
-	script := fmt.Sprintf(`cat '%s/main/parts/%s'/* | zstd -dcq | tar --ignore-zeros -xO --wildcards '.pgobj-manifest.jsonl*' | grep -c '"path":"large.bin"'`, s.folder, b.Backup)
-	if o := execute(t, s.program("sh", "-c", script), nil); o.out != "5\n" {
-		t.Errorf("lines of the manifest for the file, 256 MiB each: %v", o)
-	}
-	target := s.fetch(t)
-	sums := [2]string{}
-	for i, dir := range []string{s.Data, target} {
-		if sums[i], err = sumFile(filepath.Join(dir, "large.bin")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if sums[0] != sums[1] {
-		t.Errorf("the file is restored as %s, was %s", sums[1], sums[0])
-	}
-}
-
-// TestFilesComeAndGo: relations and other files vanish, appear, grow and shrink while they are copied.
-func TestFilesComeAndGo(t *testing.T) {
-	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"fsync = off"}})
-	s.Exec(t, `CREATE TABLE steady AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE TABLE refilled (i int); CREATE INDEX ON refilled (i)`)
-	dir := filepath.Join(s.Data, "churn")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := testenv.ChownPostgres(dir); err != nil {
-		t.Fatal(err)
-	}
-	quit := make(chan struct{})
-	failed := make(chan error, 2)
-	go func() { failed <- churnFiles(dir, quit) }() // both are waited for below
-	go func() { failed <- churnRelations(t, s, quit) }()
-	var backups []backupEntry
-	for range 4 {
-		backups = append(backups, s.backup(t))
-	}
-	close(quit)
-	for range 2 {
-		if err := <-failed; err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := contents(t, s.Cluster, "postgres")
-	s.archived(t)
-	for _, b := range []backupEntry{backups[0], backups[3]} {
-		target := s.fetch(t, b.Backup)
-		s.verified(t, target)
-		c := s.start(t, target, noArchiving...)
-		sameContents(t, c, "postgres", want)
-		sound(t, c)
-	}
-}
-
-// churnFiles makes, grows, shrinks and removes files as fast as it can.
-func churnFiles(dir string, quit <-chan struct{}) error {
-	rnd := rand.New(rand.NewPCG(5, 6))
-	for i := 0; ; i++ {
-		select {
-		case <-quit:
-			return nil
-		default:
-		}
-		name := filepath.Join(dir, fmt.Sprintf("%04d", rnd.IntN(1000)))
-		var err error
-		switch rnd.IntN(4) {
-		case 0:
-			err = os.Remove(name)
-		case 1:
-			err = os.Truncate(name, int64(rnd.IntN(100_000)))
-		default:
-			if err = os.WriteFile(name, bytes.Repeat([]byte("grown"), rnd.IntN(20_000)), 0o600); err == nil {
-				err = testenv.ChownPostgres(name)
-			}
-		}
-		if err != nil && !os.IsNotExist(err) {
-			return err
-		}
-	}
-}
-
-// churnRelations does the same by SQL.
-func churnRelations(t *testing.T, s *site, quit <-chan struct{}) error {
-	for {
-		select {
-		case <-quit:
-			return nil
-		default:
-		}
-		for _, sql := range []string{`CREATE TABLE shortlived AS SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON shortlived (i)`,
-			`TRUNCATE refilled`, `INSERT INTO refilled SELECT i FROM generate_series(1, 20000) i`, `CHECKPOINT`, `DELETE FROM refilled WHERE i > 100`,
-			`VACUUM refilled`, `DROP TABLE shortlived`} {
-			if _, err := s.Query(t.Context(), "postgres", sql); err != nil {
-				return fmt.Errorf("%s: %w", sql, err)
-			}
-		}
-	}
-}
-
-// backupJSON is what the repository says of a backup.
-func (s *site) backupJSON(t testing.TB, id string) (b catalog.Backup) {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.folder, "main", "backups", id, "backup.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &b)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// TestConfigurationElsewhere: Debian and others keep it outside of the data directory.
-func TestConfigurationElsewhere(t *testing.T) {
-	etc := testenv.Dir(t)
-	s := &site{store: folderStore(t), pgobj: testenv.Pgobj(t)}
-	made, err := pgtest.Create(t.Context(), pgtest.Options{Template: true, Conf: append(archiving(s.pgobj), "hba_file = '"+etc+"/pg_hba.conf'",
-		"ident_file = '"+etc+"/pg_ident.conf'", "include_dir = 'conf.d'")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer made.Close()
-	files := map[string]string{filepath.Join(etc, "conf.d", "10 extra.conf"): "work_mem = '7MB'\n"}
-	for _, name := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf"} {
-		data, err := os.ReadFile(filepath.Join(made.Data, name))
-		if err == nil {
-			err = os.Remove(filepath.Join(made.Data, name))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[filepath.Join(etc, name)] = string(data)
-	}
-	if err := os.Mkdir(filepath.Join(etc, "conf.d"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		writeFile(t, name, text, 0o640)
-	}
-	if s.Cluster, err = pgtest.Attach(made.Data, made.Major, "-c", "config_file="+etc+"/postgresql.conf"); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	s.AddEnv(s.settings...)
-	s.Start(t)
-
-	b := s.backup(t)
-	got := map[string]string{}
-	for _, f := range s.backupJSON(t, b.Backup).ConfigFiles {
-		got[f.Path] = string(f.Content)
-	}
-	if !maps.Equal(got, files) {
-		t.Errorf("configuration files in the backup: %q\nwant %q", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(files)))
-	}
-	target := filepath.Join(testenv.Dir(t), "data")
-	o := s.must(t, "backup-fetch", target)
-	for name := range files {
-		if !strings.Contains(o.out, name) {
-			t.Errorf("backup-fetch does not say what became of %s: %v", name, o)
-		}
-	}
-	c := s.start(t, target, append([]string{"-c", "config_file=" + etc + "/postgresql.conf"}, noArchiving...)...)
-	if got := c.SQL(t, `SHOW work_mem`); got != "7MB" {
-		t.Errorf("work_mem is %s", got)
-	}
-}
-
-// TestDamagedPages: they are told, and kept as they are; the backup is complete and says so.
-func TestDamagedPages(t *testing.T) {
-	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"autovacuum = off"}})
-	s.Exec(t, `CREATE TABLE garbled AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i`)
-	s.Exec(t, `CREATE TABLE shifted AS SELECT * FROM garbled; CHECKPOINT`)
-	s.backup(t)
-	garbled, shifted := s.SQL(t, `SELECT pg_relation_filepath('garbled')`), s.SQL(t, `SELECT pg_relation_filepath('shifted')`)
-	damage := func(file string, f func(pages []byte)) {
-		t.Helper()
-		data, err := os.ReadFile(filepath.Join(s.Data, file))
-		if err == nil {
-			f(data)
-			err = os.WriteFile(filepath.Join(s.Data, file), data, 0o600) // in place, so owner and mode stay
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	damage(garbled, func(pages []byte) { copy(pages[7*8192+4000:], "this is not what PostgreSQL wrote") })
-	damage(shifted, func(pages []byte) { copy(pages[3*8192+3:5*8192], bytes.Clone(pages[3*8192:5*8192-3])) })
-
-	for i, run := range []string{"the first backup with them", "the next one, which has nothing to read anew"} {
-		o := s.run(t, "backup-push", "--wal-timeout=1m")
-		if o.code != 13 || !strings.Contains(o.out, "is complete") || !strings.Contains(o.err, "HINT:") {
-			t.Fatalf("%s: %v", run, o)
-		}
-		for _, name := range []string{garbled, shifted} {
-			if !strings.Contains(o.err, name) {
-				t.Errorf("%s: stderr does not name %s: %v", run, name, o)
-			}
-		}
-		list := s.list(t)
-		b := list[len(list)-1]
-		if len(list) != 2+i || b.DamagedPages != 3 || list[0].DamagedPages != 0 {
-			t.Errorf("%s: the list has %+v", run, list)
-		}
-		got := s.backupJSON(t, b.Backup).Damaged
-		want := []catalog.Damaged{{Path: garbled, Blocks: []uint32{7}}, {Path: shifted, Blocks: []uint32{3, 4}}}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%s: backup.json lists %v, want %v", run, got, want)
-		}
-	}
-	if table := s.must(t, "backup-list").out; strings.Count(table, "3 DAMAGED PAGES") != 2 {
-		t.Errorf("backup-list does not show them:\n%s", table)
-	}
-	target := s.fetch(t)
-	for _, name := range []string{garbled, shifted} {
-		if a, b := survey(t, s.Data)[name], survey(t, target)[name]; a.content != b.content {
-			t.Errorf("%s is restored as %v, was %v", name, b, a)
-		}
-	}
 }

@@ -143,7 +143,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true, Template: true,
 		Conf: []string{"shared_buffers = '1MB'", "checkpoint_timeout = '30s'", "max_wal_size = '64MB'", "synchronous_commit = off"}})
 	pgbench := func(args ...string) *exec.Cmd { return s.program(s.Bin("pgbench"), args...) }
-	if o := execute(t, pgbench("--initialize", "--scale=3", "--quiet"), nil); o.code != 0 {
+	if o := finish(t, pgbench("--initialize", "--scale=3", "--quiet")); o.code != 0 {
 		t.Fatal(o)
 	}
 	load := pgbench("--client=4", "--time=600")

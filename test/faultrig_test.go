@@ -106,6 +106,11 @@ const patience = 40 * time.Second
 // execute runs a command to its end; started is called as soon as it runs.
 func execute(t testing.TB, cmd *exec.Cmd, started func(*os.Process)) outcome {
 	t.Helper()
+	return executeWithin(t, patience, cmd, started)
+}
+
+func executeWithin(t testing.TB, patience time.Duration, cmd *exec.Cmd, started func(*os.Process)) outcome {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {

@@ -319,8 +319,13 @@ func TestStoreFailsForGood(t *testing.T) {
 // pushInProcess takes a backup of the rig's cluster into a store, with little patience.
 func (r *faultRig) pushInProcess(t *testing.T, s storage.Store) error {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	s = storage.Sub(retry.New(s, retry.Policy{Budget: 20 * time.Millisecond, FirstWait: 5 * time.Millisecond}, log), "main")
+	return r.pushInto(t, retry.New(s, retry.Policy{Budget: 20 * time.Millisecond, FirstWait: 5 * time.Millisecond}, slog.New(slog.DiscardHandler)))
+}
+
+// pushInto takes a backup of the rig's cluster into a store that has retries already.
+func (r *faultRig) pushInto(t *testing.T, s storage.Store) error {
+	t.Helper()
+	s = storage.Sub(s, "main")
 	session, err := cluster.Connect(t.Context(), r.cluster.DSN("postgres"))
 	if err != nil {
 		t.Fatal(err)
@@ -328,7 +333,7 @@ func (r *faultRig) pushInProcess(t *testing.T, s storage.Store) error {
 	defer session.Close(t.Context())
 	_, err = backup.Push(t.Context(), backup.PushRequest{
 		Store: s, Catalog: catalog.New(s, "test", time.Now), Session: session, Codec: part.Default, Workers: 2,
-		WALTimeout: time.Minute, Tool: "test", Now: time.Now, Progress: &backup.Progress{}, Log: log,
+		WALTimeout: time.Minute, Tool: "test", Now: time.Now, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler),
 	})
 	return err
 }

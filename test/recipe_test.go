@@ -66,7 +66,7 @@ func TestRestoreWithoutPgobj(t *testing.T) {
 	writeFile(t, script, recipe(t), 0o755)
 	for _, b := range []backupEntry{zstd, lz4} {
 		target := filepath.Join(testenv.Dir(t), "data")
-		if o := execute(t, s.program("bash", script, filepath.Join(s.folder, "main"), b.Backup, target), nil); o.code != 0 || o.err != "" {
+		if o := finish(t, s.program("bash", script, filepath.Join(s.folder, "main"), b.Backup, target)); o.code != 0 || o.err != "" {
 			t.Fatalf("restore of %s by the recipe: %v", b.Backup, o)
 		}
 		sameFiles(t, target, s.fetch(t, b.Backup))
@@ -106,7 +106,7 @@ func listParts(t testing.TB, s *site, id, decompress string) {
 	}
 	var all strings.Builder
 	for _, p := range parts {
-		o := execute(t, s.program("bash", "-c", "set -o pipefail; "+decompress+" '"+p+"' | tar -tv"), nil)
+		o := finish(t, s.program("bash", "-c", "set -o pipefail; "+decompress+" '"+p+"' | tar -tv"))
 		if o.code != 0 || o.err != "" {
 			t.Fatalf("list %s: %v", p, o)
 		}

@@ -97,6 +97,15 @@ func (s *site) command(args ...string) *exec.Cmd {
 	return s.program(s.pgobj, args...)
 }
 
+// generous is how long a command or a recovery may take: the slowest ones take half a minute when nothing
+// else runs here.
+const generous = 5 * time.Minute
+
+func finish(t testing.TB, cmd *exec.Cmd) outcome {
+	t.Helper()
+	return executeWithin(t, generous, cmd, nil)
+}
+
 func (s *site) program(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}, s.settings, s.credentials)
@@ -109,7 +118,7 @@ func (s *site) program(name string, args ...string) *exec.Cmd {
 // run executes pgobj with all that it has to say, and sees to it that the secret is not in it.
 func (s *site) run(t testing.TB, args ...string) outcome {
 	t.Helper()
-	o := execute(t, s.command(append([]string{"--log-level=debug"}, args...)...), nil)
+	o := finish(t, s.command(append([]string{"--log-level=debug"}, args...)...))
 	if s.secret != "" && strings.Contains(o.out+o.err, s.secret) {
 		t.Errorf("pgobj %s prints the secret key: %v", strings.Join(args, " "), o)
 	}
@@ -203,7 +212,7 @@ func (s *site) start(t testing.TB, target string, args ...string) *pgtest.Cluste
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), generous)
 	defer cancel()
 	if err := c.Launch(ctx); err != nil {
 		t.Fatalf("start the restored server: %v", err)
@@ -248,7 +257,7 @@ func (s *site) verified(t testing.TB, target string, ignore ...string) {
 	for _, path := range ignore {
 		args = append(args, "--ignore="+path)
 	}
-	if o := execute(t, s.program(s.Bin("pg_verifybackup"), append(args, target)...), nil); o.code != 0 {
+	if o := finish(t, s.program(s.Bin("pg_verifybackup"), append(args, target)...)); o.code != 0 {
 		t.Errorf("pg_verifybackup: %v", o)
 	}
 }
@@ -257,11 +266,11 @@ func (s *site) verified(t testing.TB, target string, ignore ...string) {
 func sound(t testing.TB, c *pgtest.Cluster) {
 	t.Helper()
 	s := &site{Cluster: c}
-	if o := execute(t, s.program(c.Bin("pg_amcheck"), "--all", "--heapallindexed", "--install-missing"), nil); o.code != 0 || o.out != "" {
+	if o := finish(t, s.program(c.Bin("pg_amcheck"), "--all", "--heapallindexed", "--install-missing")); o.code != 0 || o.out != "" {
 		t.Errorf("pg_amcheck: %v", o)
 	}
 	c.Stop(t, "fast")
-	o := execute(t, s.program(c.Bin("pg_checksums"), "--check", "--pgdata", c.Data), nil)
+	o := finish(t, s.program(c.Bin("pg_checksums"), "--check", "--pgdata", c.Data))
 	if o.code != 0 || !strings.Contains(o.out, "Bad checksums:  0") {
 		t.Errorf("pg_checksums: %v", o)
 	}

@@ -27,7 +27,7 @@ import (
 // What PostgreSQL does with the exit codes of restore_command is measured in these tables: for each fault
 // on one file that a recovery needs, and each kind of recovery, no server may promote with fewer rows than
 // the archive holds, and no standby may die.
-//
+
 // A truth is an archive with two timelines, and a cold copy of the cluster from before all of it.
 type truth struct {
 	major   int

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
@@ -63,15 +64,32 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
 	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: int64(len(body)), Warnings: src.warnings}
-	err = s.Put(ctx, res.Key, bytes.NewReader(body), res.Stored)
-	if errors.Is(err, storage.ErrExists) {
-		res.AlreadyThere = true
-		err = compare(ctx, s, name, src.sysid, sum)
-	}
+	res.AlreadyThere, err = create(ctx, s, name, src.sysid, body, sum)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
 	return res, nil
+}
+
+// create puts the object, or else finds out that the one that is there holds the same. Some stores refuse
+// a Put because of another one that they are still working on, so that what exists cannot be read yet: then
+// both are tried again. So they are, too, when somebody deletes the object in between.
+func create(ctx context.Context, s storage.Store, name string, sysid uint64, body []byte, sum [32]byte) (there bool, err error) {
+	for try := range 6 {
+		err = s.Put(ctx, Key(sysid, name), bytes.NewReader(body), int64(len(body)))
+		if !errors.Is(err, storage.ErrExists) {
+			return false, err
+		}
+		if err = compare(ctx, s, name, sysid, sum); !errors.Is(err, storage.ErrNotFound) {
+			return true, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, err
+		case <-time.After(50 * time.Millisecond << try):
+		}
+	}
+	return false, err
 }
 
 // compare returns nil when the archive's object of this name is whole and holds content sum.

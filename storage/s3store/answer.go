@@ -179,8 +179,13 @@ func strange(resp *http.Response, body []byte) *Failure {
 
 // refusal classifies an answer of 3xx, 4xx or 5xx.
 func refusal(req *http.Request, resp *http.Response) *Failure {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body.Close()
+	// Half of an <Error> must not pass for the page of something that is no object store. Status 400 is what a
+	// TLS port says to plain HTTP, and then resets the connection: that does not get better.
+	if err != nil && resp.StatusCode != http.StatusBadRequest {
+		return &Failure{Kind: storage.KindTransient, Status: resp.StatusCode, Err: fmt.Errorf("read answer with HTTP status %d: %w", resp.StatusCode, err)}
+	}
 	f := &Failure{Status: resp.StatusCode, ID: resp.Header.Get("x-amz-request-id")}
 	var doc errorDoc
 	if xml.Unmarshal(body, &doc) == nil && doc.XMLName.Local == "Error" {

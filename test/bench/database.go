@@ -39,7 +39,7 @@ func (b *bench) makeCluster(ctx context.Context) (err error) {
 		return err
 	}
 	// Autovacuum would write between two tools' runs.
-	err = b.cluster.AppendConf("fsync = on", "wal_level = replica", "max_wal_senders = 5", "autovacuum = off",
+	err = b.cluster.AppendConf("fsync = on", "wal_level = replica", "max_wal_senders = 5", "autovacuum = off", "wal_keep_size = 256MB",
 		"archive_mode = on", "archive_command = 'sh "+b.base+"/archive.sh %p'")
 	if err != nil {
 		return err

@@ -54,7 +54,11 @@ func (b *bench) fullSegment(ctx context.Context) (string, error) {
 	current := "SELECT pg_walfile_name(pg_current_wal_lsn())"
 	var names []string
 	for len(names) < 3 { // the segment after first may begin anywhere; the next one is full
-		if err := b.pgbench(ctx, "--no-vacuum", "--transactions=200", "--client=4"); err != nil {
+		// After a checkpoint WAL has whole pages, as on a server with much data.
+		if _, err := b.cluster.Query(ctx, "postgres", "CHECKPOINT"); err != nil {
+			return "", err
+		}
+		if err := b.pgbench(ctx, "--no-vacuum", "--transactions=1000", "--client=4"); err != nil {
 			return "", err
 		}
 		now, err := b.cluster.Query(ctx, "postgres", current)

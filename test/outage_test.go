@@ -1,0 +1,599 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/connect"
+	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/test/faultproxy"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// A storage that is in trouble, but not gone: backup and restore through it are as through a calm one.
+func TestStorms(t *testing.T) {
+	rig, server := newS3Rig(t)
+	// Some MB that do not compress, so that bodies are long enough to break in the middle.
+	rig.cluster.Exec(t, `CREATE TABLE bulk AS SELECT md5(i::text || 'a') || md5(i::text || 'b') AS t FROM generate_series(1, 100000) i`)
+	want := proof(t, rig.cluster)
+	base := takeSnapshot(t, rig, server)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	get, put := faultproxy.Method("GET"), faultproxy.Method("PUT")
+	parts := faultproxy.Path("/parts/")
+	chance := func(seed uint64) faultproxy.When { return faultproxy.Chance(seed, 0.3) }
+	for _, storm := range []struct {
+		name string
+		set  func()
+	}{
+		{"503", func() { proxy.On(chance(1), faultproxy.Fail(503, "SlowDown")) }},
+		{"503 of a web server", func() { proxy.On(chance(2), faultproxy.Fail(503, "")) }},
+		{"resets of uploads", func() {
+			proxy.Times(6, put, faultproxy.CutUpload(1000))
+			proxy.On(faultproxy.And(put, chance(3)), faultproxy.CutUpload(100_000))
+		}},
+		{"resets of downloads", func() {
+			proxy.Times(4, faultproxy.And(get, parts), faultproxy.CutBody(50_000, faultproxy.CutReset))
+			proxy.On(faultproxy.And(get, chance(4)), faultproxy.CutBody(100, faultproxy.CutReset))
+		}},
+		{"short bodies", func() {
+			proxy.Times(4, faultproxy.And(get, parts), faultproxy.CutBody(50_000, faultproxy.CutClose))
+			proxy.On(faultproxy.And(get, chance(5)), faultproxy.CutBody(100, faultproxy.CutClose))
+		}},
+		{"short bodies of parts that look whole", func() {
+			proxy.Times(3, faultproxy.And(get, parts), faultproxy.CutBody(50_000, faultproxy.CutLength))
+			proxy.Times(6, faultproxy.And(get, parts), faultproxy.CutBody(50_000, faultproxy.CutChunked))
+		}},
+		{"200 with an error inside", func() {
+			proxy.Times(5, put, faultproxy.Replace200Error("InternalError"))
+			proxy.On(faultproxy.And(put, chance(6)), faultproxy.Replace200Error("SlowDown"))
+		}},
+		{"200 with an error inside, on reading", func() { proxy.On(faultproxy.And(get, chance(7)), faultproxy.Replace200Error("InternalError")) }},
+		{"slow", func() { proxy.On(faultproxy.Always, faultproxy.Delay(50*time.Millisecond)) }},
+	} {
+		t.Run(storm.name, func(t *testing.T) {
+			defer base.rollback(t)
+			proxy.Reset()
+			storm.set()
+			o := execute(t, rig.command(viaProxy(proxy), "backup-push", "-j2", "--wal-timeout=60s"), nil)
+			if o.code != 0 {
+				t.Fatalf("backup-push: %v", o)
+			}
+			target := filepath.Join(testenv.Dir(t), "data")
+			if o := execute(t, rig.command(viaProxy(proxy), "backup-fetch", "-j2", target), nil); o.code != 0 {
+				t.Fatalf("backup-fetch: %v", o)
+			}
+			if hits := proxy.Count(func(r faultproxy.Request) bool { return r.Fault != "" }); hits < 4 {
+				t.Errorf("only %d requests were hit:%s", hits, describeRequests(proxy))
+			}
+			rig.verify(t, target)
+			c := rig.open(t, target)
+			if got := proof(t, c); got != want {
+				t.Errorf("the restored server answers %q, want %q", got, want)
+			}
+			c.Stop(t, "immediate")
+		})
+	}
+}
+
+// A storage that takes requests and never answers: an error that says so, when patience ends.
+func TestBlackHole(t *testing.T) {
+	rig, server := newS3Rig(t)
+	old := rig.push(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	for _, v := range []string{"AWS_ACCESS_KEY_ID=" + server.AccessKey, "AWS_SECRET_ACCESS_KEY=" + server.SecretKey} {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	s, err := connect.Open(connect.Config{URL: server.URL(""), Endpoint: proxy.URL, Region: server.Region,
+		Retry: retry.Policy{Budget: 2 * time.Second, Stall: 500 * time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		when faultproxy.When
+	}{
+		{"from the beginning", faultproxy.Always},
+		{"parts", faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path("/parts/"))},
+		{"commit", func(r faultproxy.Request) bool { return kindOf(r) == "PUT backup.json" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			proxy.Reset()
+			proxy.On(c.when, faultproxy.BlackHole())
+			err := rig.pushInto(t, s)
+			if !errors.Is(err, storage.ErrTransient) || !strings.Contains(err.Error(), "nothing moved for 500ms") {
+				t.Errorf("the error is %v", err)
+			}
+			if ids := rig.list(t); len(ids) != 1 || ids[0] != old {
+				t.Errorf("backup-list shows %v", ids)
+			}
+		})
+	}
+}
+
+// during runs a command through a proxy and calls do when its first request of a kind has arrived, which is held
+// until do returns.
+func (r *faultRig) during(t *testing.T, p *faultproxy.Proxy, when faultproxy.When, do func(*os.Process), args ...string) outcome {
+	t.Helper()
+	p.Reset()
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	p.On(when, faultproxy.Hook(func(faultproxy.Request) { once.Do(func() { close(arrived) }) }))
+	p.On(func(r faultproxy.Request) bool { return r.Fault != "" }, faultproxy.Hold(release))
+	var did sync.WaitGroup
+	o := execute(t, r.command(viaProxy(p), args...), func(process *os.Process) {
+		did.Go(func() {
+			select {
+			case <-arrived:
+				do(process)
+			case <-time.After(patience): // the command hangs elsewhere, or has ended: the caller will see
+			}
+			close(release)
+		})
+	})
+	did.Wait()
+	return o
+}
+
+// whileCopying selects requests for the index of a part, with which changed pages are found: they come while the
+// backup is open in PostgreSQL. A small backup's own parts are stored after its end.
+func whileCopying() faultproxy.When {
+	began := false
+	return func(r faultproxy.Request) bool {
+		began = began || kindOf(r) == "PUT record"
+		return began && kindOf(r) == "GET part"
+	}
+}
+
+var partPuts = faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path("/parts/"))
+
+// The session that holds the backup open is lost: the backup is void, and the server is as if nothing had been.
+func TestSessionLost(t *testing.T) {
+	rig, server := newS3Rig(t)
+	want := proof(t, rig.cluster)
+	old := rig.push(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	for _, c := range []struct {
+		name string
+		do   func(t *testing.T)
+	}{
+		{"terminated", func(t *testing.T) {
+			if n := rig.cluster.SQL(t, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pgobj'`); n != "1" {
+				t.Errorf("%s sessions of pgobj were terminated, want 1", n)
+			}
+		}},
+		{"server stopped", func(t *testing.T) { rig.cluster.Stop(t, "fast") }},
+		{"server crashed", func(t *testing.T) { rig.cluster.Kill(t) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rig.touch(t)
+			o := rig.during(t, proxy, whileCopying(), func(*os.Process) { c.do(t) }, "backup-push", "-j2")
+			if o.code != exitPostgres || !strings.Contains(o.err, "the backup is void") {
+				t.Errorf("backup-push: %v", o)
+			}
+			if ids := rig.list(t); len(ids) != 1 || ids[0] != old {
+				t.Errorf("backup-list shows %v", ids)
+			}
+			for _, name := range []string{"backup_label", "tablespace_map", "recovery.signal"} {
+				if _, err := os.Stat(filepath.Join(rig.cluster.Data, name)); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is in PGDATA: %v", name, err)
+				}
+			}
+			if rig.cluster.Running() {
+				rig.cluster.Stop(t, "fast")
+			}
+			rig.cluster.Start(t)
+			if got := proof(t, rig.cluster); got != want {
+				t.Errorf("the server answers %q, want %q", got, want)
+			}
+		})
+	}
+	rig.checkRestore(t, rig.push(t), want)
+}
+
+// records returns the types of the records in the catalog's log.
+func (r *faultRig) records(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(r.repo, "main/catalog/log/*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, p := range paths {
+		types = append(types, string(typeOfRecord.FindSubmatch(readFile(t, p))[1]))
+	}
+	return types
+}
+
+// SIGTERM ends a command at once, whatever it waits for, with a code of its own; a push says so in the catalog.
+func TestTerminate(t *testing.T) {
+	rig, server := newS3Rig(t)
+	old := rig.push(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	// The command has to end while the store still keeps it waiting.
+	terminate := func(t *testing.T) func(*os.Process) {
+		return func(p *os.Process) {
+			if err := p.Signal(syscall.SIGTERM); err != nil {
+				t.Error(err)
+			}
+			ended := func() bool {
+				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+				return err != nil || bytes.Contains(stat, []byte(") Z "))
+			}
+			for deadline := time.Now().Add(5 * time.Second); !ended(); time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Error("it goes on after SIGTERM")
+					return
+				}
+			}
+		}
+	}
+	aborted := func(t *testing.T, o outcome, before []string) {
+		t.Helper()
+		if o.code != exitInterrupted {
+			t.Errorf("want exit code %d: %v", exitInterrupted, o)
+		}
+		if now := rig.records(t); !slices.Equal(now, append(before, "begin", "abort")) {
+			t.Errorf("the log was %v and is %v", before, now)
+		}
+		if ids := rig.list(t); len(ids) != 1 || ids[0] != old {
+			t.Errorf("backup-list shows %v", ids)
+		}
+	}
+	t.Run("push, storing a part", func(t *testing.T) {
+		before := rig.records(t)
+		aborted(t, rig.during(t, proxy, partPuts, terminate(t), "backup-push", "-j2"), before)
+	})
+	t.Run("push, waiting for a checkpoint", func(t *testing.T) {
+		before := rig.records(t)
+		rig.cluster.Exec(t, `INSERT INTO proof SELECT 0, 'more to write at the checkpoint' FROM generate_series(1, 30000)`)
+		aborted(t, execute(t, rig.command(nil, "backup-push", "--checkpoint=spread"), func(p *os.Process) {
+			go func() { // ends the command, for which execute waits
+				testenv.Until(t.Context(), "it waits for the checkpoint", func() bool {
+					n, err := rig.cluster.Query(t.Context(), "postgres", `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgobj' AND wait_event LIKE 'Checkpoint%'`)
+					return err == nil && n == "1"
+				})
+				terminate(t)(p)
+			}()
+		}), before)
+	})
+	t.Run("push, waiting for WAL", func(t *testing.T) {
+		before := rig.records(t)
+		rig.setArchiveCommand(t, "false")
+		walLists := func(r faultproxy.Request) bool { return kindOf(r) == "list" && strings.Contains(r.Query, "wal") }
+		aborted(t, rig.during(t, proxy, walLists, terminate(t), "backup-push", "-j2"), before)
+		rig.setArchiveCommand(t, "")
+	})
+	t.Run("fetch", func(t *testing.T) {
+		target := filepath.Join(testenv.Dir(t), "data")
+		partGets := faultproxy.And(faultproxy.Method("GET"), faultproxy.Path("/parts/"))
+		first := true
+		afterManifest := func(r faultproxy.Request) bool { // the first is for the manifest's lines
+			if !partGets(r) || first {
+				first = first && !partGets(r)
+				return false
+			}
+			return true
+		}
+		o := rig.during(t, proxy, afterManifest, terminate(t), "backup-fetch", "-j2", target)
+		if o.code != exitInterrupted {
+			t.Errorf("want exit code %d: %v", exitInterrupted, o)
+		}
+		checkNoStart(t, target)
+	})
+}
+
+// setArchiveCommand changes it in the running server; "" takes that back.
+func (r *faultRig) setArchiveCommand(t *testing.T, command string) {
+	t.Helper()
+	sql := `ALTER SYSTEM RESET archive_command`
+	if command != "" {
+		sql = `ALTER SYSTEM SET archive_command = '` + command + `'`
+	}
+	r.cluster.Exec(t, sql)
+	r.cluster.Exec(t, `SELECT pg_reload_conf()`)
+	r.cluster.Eventually(t, `SELECT (setting = 'false')::text FROM pg_settings WHERE name = 'archive_command'`, fmt.Sprint(command == "false"))
+}
+
+// Archiving does not work: the backup waits no longer than it may, and says for which segment.
+func TestArchivingBroken(t *testing.T) {
+	rig := newFolderRig(t)
+	want := proof(t, rig.cluster)
+	old := rig.push(t)
+	before := rig.records(t)
+	rig.setArchiveCommand(t, "false")
+	segment := rig.cluster.SQL(t, `SELECT pg_walfile_name(pg_current_wal_lsn())`)
+	o := rig.run(t, "backup-push", "--wal-timeout=2s")
+	named := regexp.MustCompile(`segment ([0-9A-F]{24}) did not arrive`).FindStringSubmatch(o.err)
+	if o.code != exitWAL || named == nil || named[1] < segment || !strings.Contains(o.err, "archive_command") {
+		t.Errorf("want exit code %d, and the name of a segment from %s on: %v", exitWAL, segment, o)
+	}
+	if now := rig.records(t); !slices.Equal(now, append(before, "begin", "abort")) {
+		t.Errorf("the log was %v and is %v", before, now)
+	}
+	if ids := rig.list(t); len(ids) != 1 || ids[0] != old {
+		t.Errorf("backup-list shows %v", ids)
+	}
+	rig.setArchiveCommand(t, "")
+	rig.checkRestore(t, rig.push(t), want)
+}
+
+// tmpfs is a small file system that belongs to the user postgres.
+func tmpfs(t *testing.T, bytes int64) (dir string, resize func(bytes int64)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root may mount a small file system to fill")
+	}
+	dir = testenv.Dir(t)
+	mount := func(flags uintptr, bytes int64) {
+		t.Helper()
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", flags, fmt.Sprintf("mode=0755,size=%d", bytes)); err != nil {
+			t.Fatalf("mount a tmpfs: %v", err)
+		}
+	}
+	mount(0, bytes)
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	if err := testenv.ChownPostgres(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir, func(bytes int64) { mount(syscall.MS_REMOUNT, bytes) }
+}
+
+func TestDiskFullOnRestore(t *testing.T) {
+	rig := newFolderRig(t)
+	rig.push(t)
+	var backups []struct{ Size int64 }
+	if err := json.Unmarshal([]byte(rig.mustRun(t, "backup-list", "--json").out), &backups); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("seen before", func(t *testing.T) {
+		dir, _ := tmpfs(t, backups[0].Size/2)
+		o := rig.run(t, "backup-fetch", filepath.Join(dir, "data"))
+		if o.code != exitTarget || !strings.Contains(o.err, "free") {
+			t.Errorf("want exit code %d and a word about space: %v", exitTarget, o)
+		}
+		if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+			t.Errorf("something was written: %v %v", names, err)
+		}
+	})
+	t.Run("in the middle", func(t *testing.T) {
+		// Enough for the bytes, not for the files, which take whole pages of memory.
+		dir, _ := tmpfs(t, backups[0].Size)
+		target := filepath.Join(dir, "data")
+		o := rig.run(t, "backup-fetch", target)
+		if o.code == 0 || !strings.Contains(o.err, "no space left") {
+			t.Errorf("want an error about space: %v", o)
+		}
+		checkNoControl(t, target)
+	})
+}
+
+func TestDiskFullInRepository(t *testing.T) {
+	repo, resize := tmpfs(t, 12<<20)
+	rig := newFaultRig(t, repo, []string{"PGOBJ_STORAGE=file://" + repo})
+	old := rig.push(t)
+	base := snapshot{repo: repo, objs: objects(t, repo)}
+	rig.cluster.Exec(t, `CREATE TABLE bulk AS SELECT md5(i::text || 'a') || md5(i::text || 'b') AS t FROM generate_series(1, 200000) i`)
+	want := proof(t, rig.cluster)
+	o := rig.run(t, "backup-push", "--wal-timeout=5s")
+	if o.code == 0 || !strings.Contains(o.err, "no space left") {
+		t.Errorf("want an error about space: %v", o)
+	}
+	base.unchanged(t)
+	if ids := rig.list(t); len(ids) != 1 || ids[0] != old {
+		t.Errorf("backup-list shows %v", ids)
+	}
+	resize(128 << 20)
+	rig.cluster.Exec(t, `SELECT pg_switch_wal()`) // wakes the archiver, which waits a minute after three failures
+	rig.checkRestore(t, rig.push(t), want)
+	base.unchanged(t)
+	rig.checkRestore(t, old, want)
+}
+
+// backup-fetch is killed at every request: PostgreSQL does not start on what it leaves, and it can be run again.
+func TestRestoreKilledAtEveryRequest(t *testing.T) {
+	rig, server := newS3Rig(t)
+	rig.push(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	kills := 0
+	for n := 1; ; n++ {
+		proxy.Reset()
+		v := newVictim()
+		target := filepath.Join(testenv.Dir(t), "data")
+		proxy.On(faultproxy.Nth(n), faultproxy.DropResponse(func(faultproxy.Request) { v.kill() }))
+		o := execute(t, rig.command(viaProxy(proxy), "backup-fetch", "-j2", target), v.started)
+		if !v.dead {
+			if o.code != 0 {
+				t.Errorf("nothing was done to this run: %v", o)
+			}
+			break
+		}
+		kills++
+		checkNoStart(t, target)
+	}
+	if requests := len(proxy.Requests()); kills < requests || kills < 8 {
+		t.Errorf("%d kills, %d requests", kills, requests)
+	}
+}
+
+// straced runs pgobj under strace with an injected fault, e.g. fsync:error=EIO:when=3. strace counts by thread.
+func (r *faultRig) straced(t *testing.T, options []string, args ...string) outcome {
+	t.Helper()
+	args = append(append(slices.Clone(options), "--", r.pgobj), args...)
+	return execute(t, r.program(nil, testenv.Tool(t, "strace"), args...), nil)
+}
+
+func inject(syscalls, fault string) []string {
+	return []string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + syscalls, "-e", "inject=" + syscalls + ":" + fault}
+}
+
+const renames = "rename,renameat,renameat2"
+
+// The same at points between requests: a kill in the middle of syncing and at each rename.
+func TestRestoreKilledAtSyscalls(t *testing.T) {
+	rig := newFolderRig(t)
+	want := proof(t, rig.cluster)
+	rig.push(t)
+	for syscalls, numbers := range map[string][]int{"fsync": {1, 10, 40, 100}, "fchmodat,fchmod": {1, 30}, renames: {1, 2, 3}} {
+		for _, n := range numbers {
+			t.Run(fmt.Sprintf("%s %d", syscalls, n), func(t *testing.T) {
+				target := filepath.Join(testenv.Dir(t), "data")
+				o := rig.straced(t, inject(syscalls, fmt.Sprintf("signal=SIGKILL:when=%d", n)), "backup-fetch", "-j2", target)
+				if _, err := os.Lstat(filepath.Join(target, "global/pg_control")); err == nil {
+					// It came as far as that: then all has to be there. The strict order is TestFsyncAudit's.
+					rig.verify(t, target)
+					c := rig.open(t, target)
+					if got := proof(t, c); got != want {
+						t.Errorf("the restored server answers %q, want %q", got, want)
+					}
+					return
+				}
+				if o.code == 0 {
+					t.Errorf("success without pg_control: %v", o)
+				}
+				checkNoStart(t, target)
+			})
+		}
+	}
+}
+
+// Every sync that fails is an error: of a restore, and of a push to a folder.
+func TestSyncFails(t *testing.T) {
+	rig := newFolderRig(t)
+	want := proof(t, rig.cluster)
+	old := rig.push(t)
+	for _, n := range []int{1, 2, 15, 60} {
+		t.Run(fmt.Sprintf("restore %d", n), func(t *testing.T) {
+			target := filepath.Join(testenv.Dir(t), "data")
+			o := rig.straced(t, inject("fsync", fmt.Sprintf("error=EIO:when=%d", n)), "backup-fetch", "-j2", target)
+			if o.code <= 0 || !strings.Contains(o.err, "input/output error") {
+				t.Errorf("want an error: %v", o)
+			}
+			checkNoControl(t, target)
+		})
+	}
+	for n := 1; n <= 3; n++ {
+		t.Run(fmt.Sprintf("push %d", n), func(t *testing.T) {
+			rig.touch(t)
+			o := rig.straced(t, inject("fsync", fmt.Sprintf("error=EIO:when=%d", n)), "backup-push", "-j2", "--wal-timeout=60s")
+			if o.code <= 0 || !strings.Contains(o.err, "input/output error") {
+				t.Errorf("want an error: %v", o)
+			}
+			if ids := rig.list(t); len(ids) != 1 || ids[0] != old {
+				t.Errorf("backup-list shows %v", ids)
+			}
+		})
+	}
+	rig.checkRestore(t, rig.push(t), want)
+}
+
+// call is one line of strace.
+type call struct {
+	at   string // seconds since 1970; all of one length
+	text string
+}
+
+// traced runs a command and returns the given system calls of all its threads in order.
+func (r *faultRig) traced(t *testing.T, syscalls string, args ...string) []call {
+	t.Helper()
+	dir := testenv.Dir(t)
+	if o := r.straced(t, []string{"-ff", "-y", "-ttt", "-qq", "-s", "4096", "-o", filepath.Join(dir, "trace"), "-e", "trace=" + syscalls}, args...); o.code != 0 {
+		t.Fatal(o)
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, "trace.*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls []call
+	for _, p := range paths {
+		for line := range strings.Lines(string(readFile(t, p))) {
+			at, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+			calls = append(calls, call{at, text})
+		}
+	}
+	slices.SortStableFunc(calls, func(a, b call) int { return strings.Compare(a.at, b.at) })
+	return calls
+}
+
+var (
+	createdFile = regexp.MustCompile(`^openat\(.*O_CREAT.* = \d+<(.*)>$`)
+	madeEntry   = regexp.MustCompile(`^(?:mkdirat|symlinkat)\((?:".*", )?(?:\d+|AT_FDCWD)<([^>]*)>, "([^"]*)".* = 0$`)
+	madeDir     = regexp.MustCompile(`^mkdir\("(.*)", .* = 0$`)
+	renamed     = regexp.MustCompile(`^renameat2?\((?:\d+|AT_FDCWD)<([^>]*)>, "([^"]*)", (?:\d+|AT_FDCWD)<([^>]*)>, "([^"]*)".* = 0$`)
+	synced      = regexp.MustCompile(`^fsync\(\d+<(.*)>\) += 0$`)
+)
+
+// When pg_control gets its name, and PostgreSQL could start, every file and every folder that got an entry has
+// been synced: a power cut then loses nothing.
+func TestFsyncAudit(t *testing.T) {
+	rig := newFolderRig(t)
+	rig.push(t)
+	target := filepath.Join(testenv.Dir(t), "data")
+	calls := rig.traced(t, "openat,mkdir,mkdirat,symlinkat,fsync,"+renames, "backup-fetch", "-j2", target)
+	files, dirs, finished := map[string]bool{}, map[string]bool{}, false // path → synced since its last change
+	enter := func(path string) { dirs[filepath.Dir(path)] = false }
+	for _, c := range calls {
+		if finished {
+			if m := synced.FindStringSubmatch(c.text); m != nil {
+				dirs[m[1]] = true
+			}
+			continue
+		}
+		if m := createdFile.FindStringSubmatch(c.text); m != nil && strings.HasPrefix(m[1], target) {
+			files[m[1]] = false
+			enter(m[1])
+		} else if m := madeEntry.FindStringSubmatch(c.text); m != nil {
+			path := m[2]
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(m[1], path)
+			}
+			enter(path)
+		} else if m := madeDir.FindStringSubmatch(c.text); m != nil {
+			enter(m[1])
+		} else if m := synced.FindStringSubmatch(c.text); m != nil {
+			if _, ok := files[m[1]]; ok {
+				files[m[1]] = true
+			}
+			dirs[m[1]] = true
+		} else if m := renamed.FindStringSubmatch(c.text); m != nil {
+			to := filepath.Join(m[3], m[4])
+			if to == filepath.Join(target, "global/pg_control") {
+				finished = true
+				for path, ok := range files {
+					if !ok {
+						t.Errorf("%s was not synced before pg_control got its name", path)
+					}
+				}
+				for path, ok := range dirs {
+					if !ok {
+						t.Errorf("folder %s was not synced before pg_control got its name", path)
+					}
+				}
+			}
+			enter(to)
+		}
+	}
+	if !finished || len(files) < 900 || len(dirs) < 20 {
+		t.Errorf("the trace shows %d files, %d folders; pg_control got its name: %v", len(files), len(dirs), finished)
+	}
+	if !dirs[filepath.Join(target, "global")] {
+		t.Error("pg_control's folder was not synced after it got its name")
+	}
+}

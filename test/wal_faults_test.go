@@ -1,0 +1,125 @@
+package test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/faultproxy"
+)
+
+// Rows 12, 15, 16: whatever happens, wal-push ends by itself with a code that the archiver survives, and 0 only
+// when the object is there.
+func TestWALPushUnderFaults(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	r := newWALRig(t, st)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r.env = append(r.env, "PGOBJ_LOG_LEVEL=error")
+	settings := r.env
+	n := 0
+	try := func(what string, mayWork bool, env []string, args ...string) {
+		t.Helper()
+		n++
+		name := fmt.Sprintf("00000001000000010000%04X", n)
+		data := walSegment(name, r.sysid, mib, byte(n))
+		r.env = slices.Concat(settings, []string{"PGOBJ_S3_ENDPOINT=" + proxy.URL}, env)
+		o := r.push(t, name, data, append([]string{"--timeout=1s"}, args...)...)
+		proxy.Reset()
+		r.env = settings
+		if !mayWork && o.code == 0 {
+			t.Errorf("%s: wal-push claims success", what)
+		}
+		if o.code == 0 {
+			r.fetches(t, name, data)
+		}
+		r.mustPush(t, name, data) // the next try of the archiver
+		r.fetches(t, name, data)
+	}
+	put := faultproxy.Method("PUT")
+	for what, f := range map[string]faultproxy.Fault{
+		"503": faultproxy.Fail(503, "SlowDown"), "500": faultproxy.Fail(500, "InternalError"), "403": faultproxy.Fail(403, "AccessDenied"),
+		"no bucket": faultproxy.Fail(404, "NoSuchBucket"), "page 404": faultproxy.Fail(404, ""), "page 502": faultproxy.Fail(502, ""),
+		"expired": faultproxy.Fail(400, "ExpiredToken"), "skewed": faultproxy.Fail(403, "RequestTimeTooSkewed"), "501": faultproxy.Fail(501, "NotImplemented"),
+		"411": faultproxy.Fail(411, "MissingContentLength"), "quota": faultproxy.Fail(507, "QuotaExceeded"), "too large": faultproxy.Fail(413, "EntityTooLarge"),
+		"error in 200": faultproxy.Replace200Error("InternalError"), "page 200": faultproxy.Replace200(page), "reset": faultproxy.Reset(0),
+		"reset later": faultproxy.Reset(500), "black hole": faultproxy.BlackHole(), "cut": faultproxy.CutUpload(500), "flipped": faultproxy.FlipUpload(300),
+	} {
+		proxy.On(put, f)
+		try(what, false, nil)
+		proxy.Times(1, put, f)
+		try(what+" once", true, nil)
+	}
+	proxy.Times(1, put, faultproxy.DropResponse())
+	try("answer lost", true, nil)
+	proxy.On(put, faultproxy.DropResponse())
+	try("every answer lost", true, nil)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for what, env := range map[string][]string{
+		"refused": {"PGOBJ_S3_ENDPOINT=http://" + closed.Addr().String()}, "no host": {"PGOBJ_S3_ENDPOINT=http://no-such-host.invalid"},
+		"not http": {"PGOBJ_S3_ENDPOINT=nonsense"}, "no storage": {"PGOBJ_STORAGE="}, "odd storage": {"PGOBJ_STORAGE=ftp://x"},
+		"no folder": {"PGOBJ_STORAGE=file:///no/such/folder"}, "closed folder": {"PGOBJ_STORAGE=file:///proc/1/root"},
+		"no bucket": {"PGOBJ_STORAGE=s3://no-such-bucket/x"}, "wrong secret": {"AWS_SECRET_ACCESS_KEY=nonsense"},
+		"wrong key": {"AWS_ACCESS_KEY_ID=nonsense"}, "odd server": {"PGOBJ_SERVER=../x"}, "odd level": {"PGOBJ_LOG_LEVEL=loud"},
+	} {
+		try(what, false, env)
+	}
+	try("unknown flag", false, nil, "--no-such-flag")
+	try("one argument more", false, nil, "more")
+	try("zero time", false, nil, "--timeout=0s")
+	if n < 40 {
+		t.Errorf("only %d kinds of failure", n)
+	}
+}
+
+// Row 15: every signal that can be caught becomes an ordinary failure of wal-push, and of wal-fetch one that
+// neither promotes nor counts as a request to shut down.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	r := newWALRig(t, st)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL)
+	r.put(t, wal1, walSegment(wal1, r.sysid, mib, 1))
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		for _, args := range [][]string{{"wal-push", "pg_wal/" + wal1}, {"wal-fetch", wal1, "pg_wal/RECOVERYXLOG"}} {
+			proxy.Reset()
+			asked := make(chan struct{})
+			proxy.Times(1, faultproxy.Always, faultproxy.Hook(func(faultproxy.Request) { close(asked) }))
+			proxy.On(faultproxy.Always, faultproxy.BlackHole())
+			o := execute(t, r.command(r.pgobj, args...), func(p *os.Process) {
+				<-asked
+				if err := p.Signal(sig); err != nil {
+					t.Error(err)
+				}
+			})
+			if args[0] == "wal-push" {
+				if checkPushCode(t, o); o.code == 0 {
+					t.Errorf("%v: %v", sig, o)
+				}
+			} else if o.code != 255 {
+				t.Errorf("%v: %v", sig, o)
+			}
+		}
+	}
+	// stderr that nobody reads: SIGPIPE must not end the process.
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read.Close()
+	cmd := r.command(r.pgobj, "wal-push", "pg_wal/no-such-file")
+	cmd.Stderr, cmd.Stdout = write, write
+	_ = cmd.Run()
+	write.Close()
+	if code := cmd.ProcessState.ExitCode(); code < 1 || code > 125 {
+		t.Errorf("with a closed stderr: %v", cmd.ProcessState)
+	}
+}
