@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -35,11 +37,14 @@ func (t *target) checkDelta() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTarget, err)
 	}
-	if len(names) > 0 && !exists(filepath.Join(t.dir, "PG_VERSION")) && !exists(filepath.Join(t.dir, marker)) {
+	if len(names) > 0 && !slices.Contains(names, "PG_VERSION") && !slices.ContainsFunc(names, isMarker) {
 		return fmt.Errorf("%w: %s is no data directory of PostgreSQL, and --delta removes what is not in the backup: name another folder, or empty this one", ErrTarget, t.dir)
 	}
 	return nil
 }
+
+// isMarker knows the marker, and the name that it has before it is whole.
+func isMarker(name string) bool { return strings.HasPrefix(name, marker) }
 
 // checkCluster refuses the data directory of another cluster.
 func (t *target) checkCluster(systemID uint64) error {

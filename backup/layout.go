@@ -309,7 +309,7 @@ func empty(dir string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrTarget, err)
-	case slices.Contains(names, marker):
+	case slices.ContainsFunc(names, isMarker):
 		return fmt.Errorf("%w: %s holds a restore that did not end: run it again with --delta to go on where it was, or empty the folder", ErrTarget, dir)
 	case len(names) > 0:
 		return fmt.Errorf("%w: %s is not empty (there is %q in it): move it away, restore to another folder, or keep what still fits of it with --delta", ErrTarget, dir, names[0])
