@@ -231,6 +231,11 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		return err
 	}
 	p.Dangers = conf.dangerous
+	for i, d := range p.Dangers {
+		if strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby {
+			p.Dangers[i].Why = "archiving is off in the copy"
+		}
+	}
 	if isCold(b) {
 		r.NoSettings = true
 	}

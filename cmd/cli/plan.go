@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -46,7 +45,7 @@ func printPlan(a *app, p *backup.Plan) {
 	for _, w := range p.Warnings {
 		out.row("warning", "%s", w)
 	}
-	out.row("do it", "%s", commandLine())
+	out.row("do it", "%s", commandLine(a.args))
 	out.row("then", "%s", startCommand(p))
 }
 
@@ -59,6 +58,9 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 	}
 	for _, name := range p.Saved {
 		out.row("saved", "%s, which was never archived", name)
+	}
+	for _, w := range p.Warnings {
+		out.row("warning", "%s", w)
 	}
 	printDangers(out, p)
 	out.row("start", "%s", startCommand(p))
@@ -118,15 +120,15 @@ func timelines(p *backup.Plan) string {
 	return s.String()
 }
 
-// commandLine is how this process was called, without --plan.
-func commandLine() string {
-	var args []string
-	for _, arg := range os.Args {
+// commandLine is how pgobj was called, without --plan.
+func commandLine(args []string) string {
+	line := "pgobj"
+	for _, arg := range args {
 		if arg != "--plan" {
-			args = append(args, shellQuote(arg))
+			line += " " + shellQuote(arg)
 		}
 	}
-	return hidePassword(strings.Join(args, " "))
+	return hidePassword(line)
 }
 
 func startCommand(p *backup.Plan) string {
