@@ -31,13 +31,13 @@ type walPush struct {
 	spoolFlag
 }
 
-// walPushMemory is from where on garbage is collected after all.
-const walPushMemory = 96 << 20
+// walPushMemory is from where on garbage is collected after all; earlier, it would be all the time.
+const walPushMemory = 96 << 20 // for each file at once, up to three
 
 func (c *walPush) Run(ctx context.Context, a *app) error {
 	// The process is short: collecting garbage of a few MiB several times takes a tenth of its time.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(walPushMemory)
+	debug.SetMemoryLimit(walPushMemory * int64(min(max(c.Ahead, 1), 3)))
 	if c.Timeout <= 0 {
 		return usagef("--timeout (PGOBJ_WAL_PUSH_TIMEOUT) is %v: use a time above 0, such as 5m", c.Timeout)
 	}
