@@ -225,6 +225,7 @@ var typeOfRecord = regexp.MustCompile(`"type":"([a-z]+)"`)
 // Whatever happens to one object, a restore that needs it refuses and names it, PostgreSQL does not start on
 // what is left, and other backups are listed as before.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	rig, first, second, log := damagedRig(t)
 	want := proof(t, rig.cluster)
 	good := filepath.Join(testenv.Dir(t), "data")
@@ -449,6 +450,7 @@ func (r *faultRig) damageCheckpoint(t *testing.T, log *catalog.Catalog, second s
 
 // The same through a real S3 server, whose objects are damaged behind its back.
 func TestDamageOnS3(t *testing.T) {
+	t.Parallel()
 	rig, _ := newS3Rig(t)
 	first, second := rig.push(t, "--full"), rig.push(t, "--full")
 	used := usedParts(t, rig.repo, second)[0]

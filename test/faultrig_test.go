@@ -23,6 +23,7 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/connect"
+	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/s3server"
 	"github.com/pgobj/pgobj/test/testenv"
@@ -309,14 +310,20 @@ type snapshot struct {
 
 func takeSnapshot(t testing.TB, r *faultRig, server *s3server.Server) snapshot {
 	t.Helper()
-	s, err := connect.Open(connect.Config{URL: server.URL(""), Endpoint: server.Endpoint, Region: server.Region,
+	return snapshot{r.repo, objects(t, r.repo), openS3(t, server, server.Endpoint, retry.Policy{})}
+}
+
+// openS3 is the server's bucket as pgobj sees it, by way of an endpoint.
+func openS3(t testing.TB, server *s3server.Server, endpoint string, policy retry.Policy) storage.Store {
+	t.Helper()
+	s, err := connect.Open(connect.Config{URL: server.URL(""), Endpoint: endpoint, Region: server.Region, Retry: policy,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: server.AccessKey, SecretAccessKey: server.SecretKey}, nil
 		})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return snapshot{r.repo, objects(t, r.repo), s}
+	return s
 }
 
 func objects(t testing.TB, repo string) map[string]string {

@@ -303,6 +303,7 @@ var forgeries = []struct {
 // What a forged backup says never leads outside of the target. All its hashes hold: somebody who can write to
 // the repository has made it.
 func TestHostileBackups(t *testing.T) {
+	t.Parallel()
 	rig := newFolderRig(t)
 	id := rig.push(t)
 	lines := readManifest(t, rig.repo, id)

@@ -139,6 +139,7 @@ func (r *faultRig) touch(t *testing.T) {
 // left it. Each time: what was there before is unchanged and listed, the new backup is absent or whole, and
 // the next run works, though it uses again what the killed one has left.
 func TestKillAtEveryRequest(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	want := proof(t, rig.cluster)
 	old := rig.push(t)
@@ -217,6 +218,7 @@ func (r *faultRig) survived(t *testing.T, base snapshot, old, want string, resto
 
 // One request fails, whichever it is and however: the push hides it, and makes one backup.
 func TestFailEveryRequestOnce(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	want := proof(t, rig.cluster)
 	rig.push(t)
@@ -246,7 +248,7 @@ func TestFailEveryRequestOnce(t *testing.T) {
 				ids := rig.list(t)
 				if len(ids) != 2 {
 					t.Errorf("backup-list shows %v, want one more than before", ids)
-				} else if first {
+				} else if first && strings.HasPrefix(what, "PUT") {
 					rig.checkRestore(t, ids[1], want)
 				}
 				return wasHit(proxy)
@@ -258,6 +260,7 @@ func TestFailEveryRequestOnce(t *testing.T) {
 // The store fails for good, from one call on: the push says so, and the catalog has the whole backup or none.
 // Through the library, because a command is patient for minutes.
 func TestStoreFailsForGood(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name string
 		mode storagetest.Mode

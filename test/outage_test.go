@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/test/faultproxy"
 	"github.com/pgobj/pgobj/test/testenv"
@@ -25,6 +24,7 @@ import (
 
 // A storage that is in trouble, but not gone: backup and restore through it are as through a calm one.
 func TestStorms(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	// Some MB that do not compress, so that bodies are long enough to break in the middle.
 	rig.cluster.Exec(t, `CREATE TABLE bulk AS SELECT md5(i::text || 'a') || md5(i::text || 'b') AS t FROM generate_series(1, 100000) i`)
@@ -90,18 +90,11 @@ func TestStorms(t *testing.T) {
 
 // A storage that takes requests and never answers: an error that says so, when patience ends.
 func TestBlackHole(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	old := rig.push(t)
 	proxy := faultproxy.ForTest(t, server.Endpoint)
-	for _, v := range []string{"AWS_ACCESS_KEY_ID=" + server.AccessKey, "AWS_SECRET_ACCESS_KEY=" + server.SecretKey} {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
-	s, err := connect.Open(connect.Config{URL: server.URL(""), Endpoint: proxy.URL, Region: server.Region,
-		Retry: retry.Policy{Budget: 2 * time.Second, Stall: 500 * time.Millisecond}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := openS3(t, server, proxy.URL, retry.Policy{Budget: 2 * time.Second, Stall: 500 * time.Millisecond})
 	for _, c := range []struct {
 		name string
 		when faultproxy.When
@@ -162,6 +155,7 @@ var partPuts = faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path("/parts/
 
 // The session that holds the backup open is lost: the backup is void, and the server is as if nothing had been.
 func TestSessionLost(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	want := proof(t, rig.cluster)
 	old := rig.push(t)
@@ -220,6 +214,7 @@ func (r *faultRig) records(t *testing.T) []string {
 
 // SIGTERM ends a command at once, whatever it waits for, with a code of its own; a push says so in the catalog.
 func TestTerminate(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	old := rig.push(t)
 	proxy := faultproxy.ForTest(t, server.Endpoint)
@@ -310,6 +305,7 @@ func (r *faultRig) setArchiveCommand(t *testing.T, command string) {
 
 // Archiving does not work: the backup waits no longer than it may, and says for which segment.
 func TestArchivingBroken(t *testing.T) {
+	t.Parallel()
 	rig := newFolderRig(t)
 	want := proof(t, rig.cluster)
 	old := rig.push(t)
@@ -357,6 +353,7 @@ func tmpfs(t *testing.T, bytes int64) (dir string, resize func(bytes int64)) {
 }
 
 func TestDiskFullOnRestore(t *testing.T) {
+	t.Parallel()
 	rig := newFolderRig(t)
 	rig.push(t)
 	var backups []struct{ Size int64 }
@@ -386,6 +383,7 @@ func TestDiskFullOnRestore(t *testing.T) {
 }
 
 func TestDiskFullInRepository(t *testing.T) {
+	t.Parallel()
 	repo, resize := tmpfs(t, 12<<20)
 	rig := newFaultRig(t, repo, []string{"PGOBJ_STORAGE=file://" + repo})
 	old := rig.push(t)
@@ -409,6 +407,7 @@ func TestDiskFullInRepository(t *testing.T) {
 
 // backup-fetch is killed at every request: PostgreSQL does not start on what it leaves, and it can be run again.
 func TestRestoreKilledAtEveryRequest(t *testing.T) {
+	t.Parallel()
 	rig, server := newS3Rig(t)
 	rig.push(t)
 	proxy := faultproxy.ForTest(t, server.Endpoint)
@@ -448,6 +447,7 @@ const renames = "rename,renameat,renameat2"
 
 // The same at points between requests: a kill in the middle of syncing and at each rename.
 func TestRestoreKilledAtSyscalls(t *testing.T) {
+	t.Parallel()
 	rig := newFolderRig(t)
 	want := proof(t, rig.cluster)
 	rig.push(t)
@@ -476,6 +476,7 @@ func TestRestoreKilledAtSyscalls(t *testing.T) {
 
 // Every sync that fails is an error: of a restore, and of a push to a folder.
 func TestSyncFails(t *testing.T) {
+	t.Parallel()
 	rig := newFolderRig(t)
 	want := proof(t, rig.cluster)
 	old := rig.push(t)
@@ -543,6 +544,7 @@ var (
 // When pg_control gets its name, and PostgreSQL could start, every file and every folder that got an entry has
 // been synced: a power cut then loses nothing.
 func TestFsyncAudit(t *testing.T) {
+	t.Parallel()
 	rig := newFolderRig(t)
 	rig.push(t)
 	target := filepath.Join(testenv.Dir(t), "data")
