@@ -131,7 +131,7 @@ func (p *Plan) choose(ctx context.Context) error {
 	found, err := c.choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
-		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows.", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
+		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
 	}
 	if err != nil {
 		return err
