@@ -27,7 +27,7 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/manifest", "backup/part", "walstore", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/manifest", "backup/part", "walstore", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 
 	"walstore":         {},
 	"walstore/segment": {},
+	"walstore/spool":   {},
 
 	"storage":             {},
 	"storage/connect":     {"storage/s3", "storage/minio", "storage/file", "storage/mem", "storage/s3store", "storage/retry", "storage/limit"},
@@ -63,6 +64,7 @@ var speechless = map[string][]string{
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
+	"walstore/spool":      {"storage"},
 	"storage/s3":          {"walstore/segment"},
 	"storage/minio":       {"walstore/segment"},
 	"storage/s3store":     {"walstore/segment"},

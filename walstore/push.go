@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
@@ -35,6 +36,11 @@ type PushResult struct {
 	AlreadyThere bool  // the same content had been archived before
 	Raw, Stored  int64 // bytes of the file and of the object
 	Warnings     []string
+
+	// What was archived, for a local marker: the file as it was when it was read, and its content's hashes.
+	File   os.FileInfo
+	SHA256 [32]byte
+	XXH64  uint64
 }
 
 // pieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
@@ -63,7 +69,8 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
-	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: int64(len(body)), Warnings: src.warnings}
+	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: int64(len(body)), Warnings: src.warnings,
+		File: src.info, SHA256: sum, XXH64: src.quick.Sum64()}
 	res.AlreadyThere, err = create(ctx, s, name, src.sysid, body, sum)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
@@ -112,6 +119,7 @@ type source struct {
 	sysid    uint64
 	first    []byte // the first piece of the content
 	warnings []string
+	quick    *xxhash.Digest // of the content, as far as it was read
 }
 
 func badSource(format string, args ...any) error {
@@ -124,7 +132,7 @@ func inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, er
 	if err != nil {
 		return nil, badSource("%w", err)
 	}
-	s := &source{f: f, name: name, info: info}
+	s := &source{f: f, name: name, info: info, quick: xxhash.New()}
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, badSource("it is not a regular file")
@@ -208,6 +216,7 @@ func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte,
 			frames[i] = bytes.Clone(frame)
 			<-before
 			sum.Write(piece)
+			_, _ = s.quick.Write(piece) // never fails
 			close(done)
 			free <- piece[:cap(piece)]
 			free <- frame[:cap(frame)]

@@ -151,48 +151,6 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 	}
 }
 
-// Incarnations are the system identifiers that there is WAL of, and Timelines the timelines of one: a request
-// for each that is found, however much WAL there is.
-func Incarnations(ctx context.Context, s storage.Store) ([]uint64, error) {
-	var ids []uint64
-	err := folders(ctx, s, "wal/", func(name string) {
-		if id, err := strconv.ParseUint(name, 10, 64); err == nil && archiveDir(id) == "wal/"+name+"/" {
-			ids = append(ids, id)
-		}
-	})
-	return ids, err
-}
-
-// Timelines are those of a system identifier; see Incarnations.
-func Timelines(ctx context.Context, s storage.Store, sysid uint64) ([]segment.Timeline, error) {
-	var out []segment.Timeline
-	err := folders(ctx, s, archiveDir(sysid), func(name string) {
-		if tli, err := segment.TimelineOf(name + ".history"); err == nil {
-			out = append(out, tli)
-		}
-	})
-	return out, err
-}
-
-// folders tells the names below prefix, up to the next slash.
-func folders(ctx context.Context, s storage.Store, prefix string, found func(name string)) error {
-	for after := ""; ; {
-		name := ""
-		for info, err := range s.List(ctx, prefix, after) {
-			if err != nil {
-				return fmt.Errorf("list WAL: %w", err)
-			}
-			name, _, _ = strings.Cut(strings.TrimPrefix(info.Key, prefix), "/")
-			break
-		}
-		if name == "" {
-			return nil
-		}
-		found(name)
-		after = prefix + name + "/zzz" // after all that is in it: WAL files' names begin with digits or A to F
-	}
-}
-
 // Remove removes a WAL file from the archive. Whoever calls it has seen to it that nothing needs the file.
 func Remove(ctx context.Context, s storage.Store, o Object) error {
 	if err := s.Delete(ctx, o.Key); err != nil {

@@ -151,7 +151,7 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: time.Now, Log: a.log}
 	plan, err := sweep.Make(ctx, r)
 	if !c.JSON && (err == nil || errors.Is(err, retention.ErrRefused)) {
-		printPlan(a, plan)
+		printDeletion(a, plan)
 	}
 	if err != nil {
 		return err
@@ -260,8 +260,8 @@ func newReport(p *sweep.Plan) *deleteReport {
 	return r
 }
 
-// printPlan tells what stays and what goes, and why.
-func printPlan(a *app, p *sweep.Plan) {
+// printDeletion tells what stays and what goes, and why.
+func printDeletion(a *app, p *sweep.Plan) {
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "BACKUP\t\tFREES\tWHY")
 	for _, d := range p.Backups {

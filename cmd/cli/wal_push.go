@@ -2,36 +2,61 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/spool"
 )
 
 // walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
 // PostgreSQL asks again after every failure, so the deadline only has to keep a push from hanging.
 type walPush struct {
-	Path    string        `arg:"" help:"The WAL file, as archive_command's %p."`
+	Path    string        `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
+	All     bool          `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
 	Timeout time.Duration `name:"timeout" env:"PGOBJ_WAL_PUSH_TIMEOUT" default:"5m" help:"Give up after this time; PostgreSQL tries again."`
 	Level   int           `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 (the fastest) to 19."`
+	Ahead   int           `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
+	spoolFlag
 }
 
-// walPushMemory is from where on garbage is collected after all.
-const walPushMemory = 96 << 20
+// walPushMemory is from where on garbage is collected after all; earlier, it would be all the time.
+const walPushMemory = 96 << 20 // for each file at once, up to three
 
 func (c *walPush) Run(ctx context.Context, a *app) error {
 	// The process is short: collecting garbage of a few MiB several times takes a tenth of its time.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(walPushMemory)
+	debug.SetMemoryLimit(walPushMemory * int64(min(max(c.Ahead, 1), 3)))
 	if c.Timeout <= 0 {
 		return usagef("--timeout (PGOBJ_WAL_PUSH_TIMEOUT) is %v: use a time above 0, such as 5m", c.Timeout)
 	}
 	if c.Level < 0 || c.Level > 19 {
 		return usagef("--wal-level (PGOBJ_WAL_LEVEL) is %d: use 0 to 19", c.Level)
+	}
+	if c.Ahead < 1 || c.Ahead > 64 {
+		return usagef("--ahead (PGOBJ_WAL_PUSH_AHEAD) is %d: use 1 (no other files) to 64", c.Ahead)
+	}
+	if c.All {
+		return c.pushAll(ctx, a)
+	}
+	markers, err := c.markers(a)
+	if err != nil {
+		return err
+	}
+	if markers != nil && markers.Holds(c.Path) {
+		a.log.Debug("archived ahead", slog.String("file", filepath.Base(c.Path)))
+		return nil
 	}
 	s, err := a.open(retry.Policy{Budget: c.Timeout})
 	if err != nil {
@@ -39,18 +64,139 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not finished within --timeout %v", c.Timeout))
 	defer cancel()
-	systemID := func() (uint64, error) { return systemIDOf(c.Path) }
-	res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: c.Path, SystemID: systemID, Level: c.Level})
+	res, err := c.push(ctx, a, s, markers)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return fmt.Errorf("%w\n%w", cause, err)
 		}
 		return err
 	}
+	pushed(a, c.Path, res)
+	return nil
+}
+
+func pushed(a *app, path string, res walstore.PushResult) {
 	for _, w := range res.Warnings {
 		a.log.Warn(w)
 	}
-	a.log.Debug("archived", slog.String("file", filepath.Base(c.Path)), slog.String("key", res.Key),
+	a.log.Debug("archived", slog.String("file", filepath.Base(path)), slog.String("key", res.Key),
 		slog.Bool("already_there", res.AlreadyThere), slog.Int64("bytes", res.Raw), slog.Int64("stored", res.Stored))
-	return nil
+}
+
+// markers are those of the pg_wal that the file is in. There are none (nil) where PostgreSQL does not wait for
+// this file, as when a rescued file is pushed by hand.
+func (c *walPush) markers(a *app) (*spool.Markers, error) {
+	walDir, name := filepath.Split(c.Path)
+	if c.Ahead <= 1 {
+		return nil, nil
+	}
+	if _, err := os.Lstat(filepath.Join(walDir, "archive_status", name+".ready")); err != nil {
+		return nil, nil
+	}
+	dataDir, err := dataDirFor(c.Path)
+	if err != nil {
+		return nil, nil // Push says what is wrong, if it is
+	}
+	control, _, err := cluster.ReadControl(dataDir)
+	if err != nil {
+		return nil, nil
+	}
+	dir, err := c.dir(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	scope, err := a.scope(control.SystemID, dataDir)
+	if err != nil {
+		return nil, nil
+	}
+	return spool.NewMarkers(dir, scope), nil
+}
+
+// push archives the file, and others ahead of PostgreSQL's request where that is possible.
+func (c *walPush) push(ctx context.Context, a *app, s storage.Store, markers *spool.Markers) (walstore.PushResult, error) {
+	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }}
+	if markers == nil {
+		return walstore.Push(ctx, s, req)
+	}
+	ready, err := walstore.Ready(filepath.Dir(c.Path))
+	if err != nil {
+		a.log.Debug("no files are pushed ahead", "error", err)
+	}
+	waiting := map[string]bool{}
+	var others []string
+	for _, path := range ready {
+		waiting[filepath.Base(path)] = true
+		if len(others) < 64 && !markers.Likely(path) {
+			others = append(others, path)
+		}
+	}
+	markers.Tidy(func(name string) bool { return waiting[name] })
+	return walstore.PushAhead(ctx, s, req, others, walstore.Ahead{
+		Jobs: c.Ahead,
+		Pushed: func(path string, res walstore.PushResult) {
+			pushed(a, path, res)
+			if err := mark(markers, path, res); err != nil {
+				a.log.Debug("no marker, so it will be looked at again", "file", filepath.Base(path), "error", err)
+			}
+		},
+		Failed: func(path string, err error) {
+			a.log.Debug("not pushed ahead", "file", filepath.Base(path), "error", err)
+		},
+	})
+}
+
+func mark(m *spool.Markers, path string, res walstore.PushResult) error {
+	id, ok := spool.IdentityOf(res.File)
+	if !ok {
+		return errors.New("this system does not tell files apart")
+	}
+	return m.Add(filepath.Base(path), spool.Archived{Identity: id, SHA256: fmt.Sprintf("%x", res.SHA256), XXH64: res.XXH64})
+}
+
+// pushAll archives what waits in a data folder. One file that fails does not keep the others.
+func (c *walPush) pushAll(ctx context.Context, a *app) error {
+	walDir := filepath.Join(c.Path, "pg_wal")
+	ready, err := walstore.Ready(walDir)
+	if err != nil {
+		return usagef("%s is no data folder: %v", c.Path, err)
+	}
+	control, _, err := cluster.ReadControl(c.Path)
+	if err != nil {
+		return err
+	}
+	if serverRuns(c.Path) {
+		a.log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
+	}
+	s, err := a.open(retry.Policy{Budget: c.Timeout})
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var failed []error
+	var there, bytes int64
+	g := errgroup.Group{}
+	g.SetLimit(int(max(1, min(int64(c.Ahead), walstore.AheadMemory/int64(max(control.SegmentSize, 1))))))
+	for _, path := range ready {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not finished within --timeout %v", c.Timeout))
+			defer cancel()
+			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level,
+				SystemID: func() (uint64, error) { return control.SystemID, nil }})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = append(failed, err)
+				return nil
+			}
+			pushed(a, path, res)
+			bytes += res.Raw
+			if res.AlreadyThere {
+				there++
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // every error is in failed
+	fmt.Fprintf(a.Out, "archived %d of %d waiting files (%s), %d of them had been archived before\n", len(ready)-len(failed), len(ready), size(bytes), there)
+	return errors.Join(failed...)
 }

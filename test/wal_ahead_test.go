@@ -1,0 +1,349 @@
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/faultproxy"
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
+	"github.com/pgobj/pgobj/test/testenv"
+	"github.com/pgobj/pgobj/walstore/spool"
+)
+
+func numbered(n int) string { return fmt.Sprintf("0000000100000000%08X", 0xA0+n) }
+
+// wait leaves files in pg_wal as PostgreSQL does that are to be archived, and returns their contents.
+func (r *walRig) wait(t testing.TB, names ...string) map[string][]byte {
+	t.Helper()
+	contents := map[string][]byte{}
+	for i, name := range names {
+		data := []byte("1\t0/A200000\tno recovery target specified\n")
+		if !strings.HasSuffix(name, ".history") {
+			data = walSegment(name, r.sysid, mib, byte(i+1))
+		}
+		r.put(t, name, data)
+		r.put(t, "archive_status/"+name+".ready", nil)
+		contents[name] = data
+	}
+	return contents
+}
+
+func (r *walRig) spoolDir() string { return filepath.Join(r.data, spool.Folder) }
+
+func (r *walRig) markers(t testing.TB) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(r.spoolDir())
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		_, name, _ := strings.Cut(strings.TrimPrefix(e.Name(), "pushed-"), "-")
+		names = append(names, name)
+	}
+	return names
+}
+
+// asks calls wal-push for a file that lies there, and says whether the answer came without the storage.
+func (r *walRig) asks(t testing.TB, name string) (ahead bool) {
+	t.Helper()
+	o := r.run(t, "wal-push", "--log-level=debug", "pg_wal/"+name)
+	if o.code != 0 {
+		t.Fatalf("wal-push %s: %v", name, o)
+	}
+	return strings.Contains(o.err, "archived ahead")
+}
+
+// What waits is archived along with the file that is asked for, history files first; later requests are
+// answered by the markers, of which none is believed when anything differs (row 17).
+func TestPushAhead(t *testing.T) {
+	t.Parallel()
+	r := newWALRig(t, folderStore(t))
+	names := []string{"00000002.history"}
+	for i := range 12 {
+		names = append(names, numbered(i))
+	}
+	contents := r.wait(t, names...)
+	status := tree(t, filepath.Join(r.data, "pg_wal/archive_status"))
+	if r.asks(t, numbered(0)) {
+		t.Fatal("answered without asking the storage")
+	}
+	if got := r.markers(t); !slices.Equal(got, slices.Sorted(slices.Values(slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == numbered(0) })))) {
+		t.Fatalf("markers for %v", got)
+	}
+	if after := tree(t, filepath.Join(r.data, "pg_wal/archive_status")); len(differences(status, after)) != 0 {
+		t.Errorf("archive_status was changed: %v", differences(status, after))
+	}
+	for _, name := range names {
+		r.fetches(t, name, contents[name])
+	}
+
+	saved := r.env
+	for what, c := range map[string]struct {
+		env    []string
+		change func(path string)
+	}{
+		"another server":     {env: []string{"PGOBJ_SERVER=other"}},
+		"another repository": {env: folderStore(t).settings},
+		"--ahead=1":          {env: []string{"PGOBJ_WAL_PUSH_AHEAD=1"}},
+		"another spool":      {env: []string{"PGOBJ_WAL_SPOOL=" + testenv.Dir(t)}},
+		"another mtime":      {change: func(p string) { must(t, os.Chtimes(p, time.Time{}, time.Unix(1e9, 0))) }},
+		"same mtime again": {change: func(p string) { // the bytes differ, the size and the time do not
+			info, err := os.Stat(p)
+			must(t, err)
+			data, err := os.ReadFile(p)
+			must(t, err)
+			must(t, os.WriteFile(p, data, 0o600))
+			must(t, os.Chtimes(p, info.ModTime(), info.ModTime()))
+		}},
+		"a copy": {change: func(p string) {
+			must(t, exec.Command("cp", "-p", p, p+".copy").Run())
+			must(t, os.Rename(p+".copy", p))
+		}},
+	} {
+		name := names[3]
+		r.env = saved
+		path := filepath.Join(r.data, "pg_wal", name)
+		must(t, os.Remove(path))
+		r.put(t, name, contents[name])
+		must(t, os.RemoveAll(r.spoolDir()))
+		r.asks(t, numbered(0)) // makes markers anew
+		if !r.asks(t, name) {
+			t.Fatalf("%s: there is no good marker to begin with", what)
+		}
+		if c.change != nil {
+			c.change(path)
+		}
+		r.env = slices.Concat(saved, c.env)
+		if r.asks(t, name) {
+			t.Errorf("%s: the marker was believed", what)
+		}
+	}
+	r.env = saved
+	plantedMarkers(t, r, contents)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// plantedMarkers: torn markers, and other files' and other clusters' under the right name, are as none.
+func plantedMarkers(t *testing.T, r *walRig, contents map[string][]byte) {
+	must(t, os.RemoveAll(r.spoolDir()))
+	r.asks(t, numbered(0))
+	found, err := filepath.Glob(filepath.Join(r.spoolDir(), "pushed-*-"+numbered(5)))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	good, err := os.ReadFile(found[0])
+	must(t, err)
+	other, err := os.ReadFile(strings.Replace(found[0], numbered(5), numbered(6), 1))
+	must(t, err)
+	for what, data := range map[string][]byte{"empty": nil, "half": good[:len(good)/2], "flipped": bytes.Replace(good, []byte(`"size":1`), []byte(`"size":2`), 1),
+		"another file's": other, "zeros": make([]byte, len(good))} {
+		must(t, os.WriteFile(found[0], data, 0o600))
+		if r.asks(t, numbered(5)) {
+			t.Errorf("%s: the marker was believed", what)
+		}
+	}
+	// The clone of a data folder pushes for itself: not even a copy with all attributes is the same file.
+	must(t, os.WriteFile(found[0], good, 0o600))
+	if !r.asks(t, numbered(5)) {
+		t.Error("the good marker is not believed")
+	}
+	clone := *r
+	clone.data = copyOf(t, r.data)
+	if clone.asks(t, numbered(5)) {
+		t.Error("a clone believes the original's marker")
+	}
+	r.fetches(t, numbered(5), contents[numbered(5)])
+}
+
+// An ahead file that fails changes nothing for the asked one; nothing is begun far behind a file that is missing.
+func TestPushAheadUnderFaults(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	r := newWALRig(t, st)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL)
+	var names []string
+	for i := range 30 {
+		names = append(names, numbered(i))
+	}
+	contents := r.wait(t, names...)
+	proxy.On(faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path(numbered(2))), faultproxy.Fail(403, "AccessDenied"))
+	r.asks(t, numbered(0))
+	archived := 0
+	for i, name := range names {
+		if _, err := os.Stat(filepath.Join(r.repo, "main/wal", fmt.Sprint(r.sysid), name[:8], name+".zst")); err == nil {
+			archived++
+			if i > 2+8 {
+				t.Errorf("%s was archived although %s was not", name, numbered(2))
+			}
+		}
+	}
+	if slices.Contains(r.markers(t), numbered(2)) || archived < 2 {
+		t.Errorf("%d archived, markers for %v", archived, r.markers(t))
+	}
+	o := r.run(t, "wal-push", "pg_wal/"+numbered(2))
+	if checkPushCode(t, o); o.code != 4 {
+		t.Errorf("the file that is refused: %v", o)
+	}
+	// A black hole for a later file does not hold up the asked one for ever.
+	proxy.Reset()
+	proxy.On(faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path(numbered(20))), faultproxy.BlackHole())
+	r.asks(t, numbered(19))
+	proxy.Reset()
+	for _, name := range names {
+		r.asks(t, name)
+		r.fetches(t, name, contents[name])
+	}
+}
+
+// Killed at any moment, wal-push has marked nothing that is not in the archive.
+func TestPushAheadKilled(t *testing.T) {
+	t.Parallel()
+	r := newWALRig(t, folderStore(t))
+	var names []string
+	for i := range 6 {
+		names = append(names, numbered(i))
+	}
+	contents := r.wait(t, names...)
+	rounds := 25
+	if torture() {
+		rounds = 400
+	}
+	killed, acknowledged := 0, 0
+	for range rounds {
+		must(t, os.RemoveAll(filepath.Join(r.repo, "main")))
+		must(t, os.RemoveAll(r.spoolDir()))
+		after := time.Duration(rand.IntN(60_000)) * time.Microsecond
+		o := execute(t, r.command(r.pgobj, "wal-push", "pg_wal/"+names[0]), func(p *os.Process) {
+			time.AfterFunc(after, func() { _ = p.Signal(syscall.SIGKILL) })
+		})
+		if o.code != 0 {
+			killed++
+		}
+		for _, name := range names {
+			isAsked := name == names[0] && o.code == 0
+			if isAsked || slices.Contains(r.markers(t), name) && r.markerHolds(t, name) {
+				acknowledged++
+				r.fetches(t, name, contents[name])
+			}
+		}
+	}
+	t.Logf("killed %d times, %d files were acknowledged", killed, acknowledged)
+	if killed == 0 || acknowledged == 0 {
+		t.Errorf("killed %d times, %d files were acknowledged: nothing was tried", killed, acknowledged)
+	}
+}
+
+// markerHolds asks for a file with the storage out of reach: only a marker can make this a success.
+func (r *walRig) markerHolds(t testing.TB, name string) bool {
+	t.Helper()
+	must(t, os.Rename(filepath.Join(r.repo, "main"), filepath.Join(r.repo, "away")))
+	must(t, os.WriteFile(filepath.Join(r.repo, "main"), nil, 0o600)) // not a folder: nothing can be stored
+	o := r.run(t, "wal-push", "pg_wal/"+name)
+	must(t, os.Remove(filepath.Join(r.repo, "main")))
+	must(t, os.Rename(filepath.Join(r.repo, "away"), filepath.Join(r.repo, "main")))
+	return o.code == 0
+}
+
+// A real archiver with many files to catch up on, some of which fail: all arrive, archive_status and
+// pg_stat_archiver are right, and the chain with a second archiver gets every file (row 13).
+func TestPushAheadOnRealServer(t *testing.T) {
+	t.Parallel()
+	st := s3Store(t, s3server.ForTest(t, s3server.MinIOTLS), "minio")
+	second := testenv.Dir(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"archive_command = 'false'"}})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	for range 40 {
+		s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	must(t, s.AppendConf("archive_command = '"+s.pgobj+" --log-level=debug wal-push %p && cp %p "+second+"/'"))
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	s.archived(t)
+	pieces, err := os.ReadDir(second)
+	if err != nil || len(pieces) < 40 {
+		t.Errorf("the second archiver has %d files, %v", len(pieces), err)
+	}
+	ahead := strings.Count(s.Log(), "archived ahead")
+	if ahead < 20 {
+		t.Errorf("only %d requests were answered by markers", ahead)
+	}
+	var same atomic.Int64
+	for _, p := range pieces {
+		dest := filepath.Join(s.Data, "pg_wal", "fetched")
+		o := s.run(t, "wal-fetch", p.Name(), dest)
+		a, _ := os.ReadFile(dest)
+		b, err := os.ReadFile(filepath.Join(second, p.Name()))
+		if o.code != 0 || err != nil || !bytes.Equal(a, b) {
+			t.Errorf("%s differs: %v %v", p.Name(), o, err)
+		}
+		same.Add(1)
+	}
+	for _, e := range s.spoolLeft(t) {
+		if strings.HasPrefix(e, ".new-") {
+			t.Errorf("the spool has %s", e)
+		}
+	}
+}
+
+func (s *site) spoolLeft(t testing.TB) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(s.Data, spool.Folder))
+	must(t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// wal-push --all archives what a stopped server has left.
+func TestPushAll(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	r := newWALRig(t, st)
+	names := []string{"00000002.history", wal3 + ".partial"}
+	for i := range 9 {
+		names = append(names, numbered(0x10+i))
+	}
+	contents := r.wait(t, names...)
+	if o := r.push(t, names[4], contents[names[4]], "--ahead=1"); o.code != 0 {
+		t.Fatal(o)
+	}
+	elsewhere := testenv.Dir(t)
+	pushAll := func() outcome {
+		cmd := r.command(r.pgobj, "wal-push", "--all", r.data)
+		cmd.Dir = elsewhere
+		return execute(t, cmd, nil)
+	}
+	r.put(t, numbered(0x13), contents[numbered(0x13)][:mib-1])
+	if o := pushAll(); o.code != 11 || !strings.Contains(o.err, numbered(0x13)) || !strings.Contains(o.out, "archived 10 of 11") {
+		t.Errorf("with a file that is cut: %v", o)
+	}
+	r.put(t, numbered(0x13), contents[numbered(0x13)])
+	if o := pushAll(); o.code != 0 || !strings.Contains(o.out, "archived 11 of 11") || !strings.Contains(o.out, ", 10 of them") {
+		t.Errorf("all: %v", o)
+	}
+	for _, name := range names {
+		r.fetches(t, name, contents[name])
+	}
+	if o := execute(t, r.command(r.pgobj, "wal-push", "--all", elsewhere), nil); o.code != 2 {
+		t.Errorf("not a data folder: %v", o)
+	}
+}

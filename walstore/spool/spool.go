@@ -1,0 +1,72 @@
+// Package spool owns pgobj's folder on the PostgreSQL host: markers of files that are archived already, and
+// windows of WAL fetched ahead of a recovery. It refuses to know the storage. Nothing in the folder is needed:
+// what is missing, torn, old or another's is as if it were not there, and costs one request to the storage.
+//
+// The folder lies outside of pg_wal, so that pg_rewind and PostgreSQL never meet it. By default it is
+// Folder in the data folder: PostgreSQL's own base backups and pgobj's leave out every name that begins with
+// pgsql_tmp (PG_TEMP_FILE_PREFIX, basebackup.c). A copy made by other means copies it too; so a marker is
+// bound to what no copy can keep, the inode and the time of change (ctime) of the very file, and a window to
+// one run of one server.
+package spool
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Folder is the name of the folder in the data folder.
+const Folder = "pgsql_tmp_pgobj"
+
+// Scope says whose files these are: a digest of all that has to be the same for them to mean anything.
+func Scope(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Identity is what tells a file from every other one, and from itself after a change.
+type Identity struct {
+	Device  uint64 `json:"device"`
+	Inode   uint64 `json:"inode"`
+	Size    int64  `json:"size"`
+	Mtime   int64  `json:"mtime_ns"`
+	Ctime   int64  `json:"ctime_ns"` // the kernel's own: neither a copy nor touch can set it
+	OwnerID uint32 `json:"uid"`
+}
+
+// IdentityOf reads it from what os.Stat or File.Stat returned; false where the system does not tell.
+func IdentityOf(info os.FileInfo) (Identity, bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Identity{}, false
+	}
+	return Identity{Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), OwnerID: st.Uid}, true
+}
+
+// replace writes a small file that is either whole or not there, after a crash as well.
+func replace(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		f.Close()
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("name a file of the spool: %w", err)
+	}
+	return nil
+}
