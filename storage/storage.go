@@ -60,6 +60,11 @@ type Info struct {
 	Key     string
 	Size    int64
 	Created time.Time // by the store's own clock; informative only, nothing may be decided from it
+
+	// LockedUntil is how long an object lock forbids to delete this object, as Stat (not List) finds it; zero
+	// without one. A bucket that keeps versions hides such an object when it is told to delete it, and keeps
+	// its bytes.
+	LockedUntil time.Time
 }
 
 // Range selects Length bytes from Offset. A Length of 0 means to the end, so the zero Range is the

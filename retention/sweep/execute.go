@@ -29,6 +29,9 @@ var errMoved = errors.New("the catalog has gone on")
 // errNothing tells Append that there is nothing to add.
 var errNothing = errors.New("nothing to add")
 
+// errLocked: the storage was not even asked to delete the object.
+var errLocked = errors.New("it is under object lock")
+
 // Result is what has been done.
 type Result struct {
 	Removed int64     // objects
@@ -106,6 +109,8 @@ type remover struct {
 	Request
 	group   *errgroup.Group
 	ctx     context.Context
+	first   sync.Once
+	locks   bool // the first object has a lock, or had one: so each is asked before it is removed
 	removed atomic.Int64
 	mu      sync.Mutex
 	kept    []Refused
@@ -151,14 +156,19 @@ func (x *remover) all(d catalog.Delete) error {
 	return nil
 }
 
-// do removes an object. One that the storage refuses to delete does not hold up the others.
+// do removes an object. One that the storage does not let go does not hold up the others.
 func (x *remover) do(key string, remove func() error) {
+	x.first.Do(func() { _, x.locks = x.locked(key) })
 	x.group.Go(func() error {
+		if x.locks {
+			if until, _ := x.locked(key); until.After(x.Now()) {
+				x.keep(Refused{Key: key, Until: until, Err: errLocked})
+				return nil
+			}
+		}
 		err := remove()
 		if errors.Is(err, storage.ErrDenied) {
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			x.kept = append(x.kept, Refused{Key: key, Err: err})
+			x.keep(Refused{Key: key, Err: err})
 			return nil
 		}
 		if err == nil {
@@ -166,6 +176,18 @@ func (x *remover) do(key string, remove func() error) {
 		}
 		return err
 	})
+}
+
+// locked tells when an object's lock ends, and whether it has one.
+func (x *remover) locked(key string) (time.Time, bool) {
+	info, err := x.Store.Stat(x.ctx, key)
+	return info.LockedUntil, err == nil && !info.LockedUntil.IsZero()
+}
+
+func (x *remover) keep(r Refused) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.kept = append(x.kept, r)
 }
 
 // condemnedWAL yields the WAL files that a range speaks of and that are there.

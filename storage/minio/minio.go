@@ -90,9 +90,13 @@ func (c *client) Get(ctx context.Context, key, byteRange string) (io.ReadCloser,
 	return body, info.Size, err
 }
 
-func (c *client) Head(ctx context.Context, key string) (int64, time.Time, error) {
-	info, err := c.api.StatObject(ctx, c.bucket, key, minio.StatObjectOptions{})
-	return info.Size, info.LastModified, err
+func (c *client) Head(ctx context.Context, key string) (storage.Info, error) {
+	o, err := c.api.StatObject(ctx, c.bucket, key, minio.StatObjectOptions{})
+	info := storage.Info{Size: o.Size, Created: o.LastModified}
+	if t, err := time.Parse(time.RFC3339, o.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date")); err == nil {
+		info.LockedUntil = t
+	}
+	return info, err
 }
 
 func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -84,12 +83,12 @@ func (c *client) Get(ctx context.Context, key, byteRange string) (io.ReadCloser,
 	return out.Body, *out.ContentLength, nil
 }
 
-func (c *client) Head(ctx context.Context, key string) (int64, time.Time, error) {
+func (c *client) Head(ctx context.Context, key string) (storage.Info, error) {
 	out, err := c.api.HeadObject(ctx, &s3.HeadObjectInput{Bucket: c.bucket, Key: &key})
 	if err != nil {
-		return 0, time.Time{}, err
+		return storage.Info{}, err
 	}
-	return aws.ToInt64(out.ContentLength), aws.ToTime(out.LastModified), nil
+	return storage.Info{Size: aws.ToInt64(out.ContentLength), Created: aws.ToTime(out.LastModified), LockedUntil: aws.ToTime(out.ObjectLockRetainUntilDate)}, nil
 }
 
 func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -25,7 +24,7 @@ type Client interface {
 	Put(ctx context.Context, key string, body io.ReadSeeker, size int64) error
 	// Get sends one GetObject with the header Range as given ("": none), and returns the body's length.
 	Get(ctx context.Context, key, byteRange string) (io.ReadCloser, int64, error)
-	Head(ctx context.Context, key string) (size int64, modified time.Time, err error)
+	Head(ctx context.Context, key string) (storage.Info, error) // without the key
 	List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error]
 	Delete(ctx context.Context, key string) error
 }
@@ -150,9 +149,10 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 		return storage.Info{}, err
 	}
 	defer c.end()
-	size, modified, err := c.client.Head(c.ctx, s.prefix+key)
+	info, err := c.client.Head(c.ctx, s.prefix+key)
 	if err == nil {
-		return storage.Info{Key: key, Size: size, Created: modified}, nil
+		info.Key = key
+		return info, nil
 	}
 	head := c.failure.Load()
 	if head == nil || head.Status == 0 {
