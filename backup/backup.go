@@ -27,6 +27,8 @@ var (
 	ErrIncarnation = errors.New("the catalog is of another cluster")
 	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.
 	ErrWALMissing = errors.New("WAL that the backup needs is not in the repository")
+	// ErrRequest says that what was asked for contradicts itself.
+	ErrRequest = errors.New("cannot restore like that")
 	// ErrTarget says that the place to restore to cannot be used.
 	ErrTarget = errors.New("cannot restore there")
 )

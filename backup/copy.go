@@ -142,6 +142,9 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 	if err != nil {
 		return err
 	}
+	if control, err = cluster.WithoutCheckpoint(control); err != nil {
+		return err
+	}
 	if p.stop, err = p.Session.Stop(ctx); err != nil {
 		return err
 	}

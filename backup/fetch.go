@@ -3,79 +3,68 @@ package backup
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"strings"
+	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage"
 )
 
-// FetchRequest says which backup to restore, where to, and how far to recover.
-type FetchRequest struct {
-	Store    storage.Store // rooted at the server's folder
-	Catalog  *catalog.Catalog
-	Target   string // folder; it must not exist, or be empty
-	Backup   string // id, the beginning of one, or LATEST: the newest that fits Recovery's target
-	Workers  int
-	Recovery Recovery
-	Progress *Progress
-	Log      *slog.Logger
+// Fetch plans a restore and runs the plan. Until it returns nil, PostgreSQL does not start on the target.
+func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
+	p, err := NewPlan(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return p.Backup, p.Run(ctx)
 }
 
-// Fetch restores a backup. Until it returns nil, PostgreSQL does not start on the target.
-func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
-	state, err := r.Catalog.Load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, problem := range state.Problems {
-		r.Log.Warn("the catalog is damaged", "problem", problem)
-	}
-	entry, err := choose(state, r.Backup, r.Recovery.TargetTime)
-	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
-		// What cannot be read may be the newest backup, and an older one is not what was asked for.
-		return nil, fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this; name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
-	}
-	if err != nil {
-		return nil, err
-	}
-	b, err := r.Catalog.Backup(ctx, entry)
-	if err != nil {
-		return nil, err
-	}
-	m, err := fetchManifest(ctx, r.Store, b)
-	if err != nil {
-		return nil, err
-	}
-	defer m.close()
+// Run does what the plan says. Until it returns nil, PostgreSQL does not start on the target; when it fails or is
+// killed, the same request with Delta goes on from what is there.
+func (p *Plan) Run(ctx context.Context) error {
+	b, r := p.Backup, p.request
 	r.Progress.TotalFiles.Store(b.Files)
 	r.Progress.TotalBytes.Store(b.Size)
-	r.Log.Info("restore starts", "backup", b.ID, "taken", b.Started.Format(time.RFC3339), "target", r.Target, "bytes", b.Size, "files", b.Files)
-	t, err := newTarget(r.Target, b)
-	if err != nil {
-		return nil, err
+	r.Log.Info("restore starts", "backup", b.ID, "taken", b.Started.Format(time.RFC3339), "target", p.Target, "bytes", b.Size, "files", b.Files)
+	if err := p.saveWAL(); err != nil {
+		return fmt.Errorf("save WAL that was never archived (nothing was changed yet): %w", err)
 	}
-	defer t.close()
-	if err := restore(ctx, r, b, m, t); err != nil {
-		return nil, fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete; PostgreSQL will not start on it; empty the folder before the next try", b.ID, t.dir, err)
+	if err := p.restore(ctx); err != nil {
+		return fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete, and PostgreSQL does not start on it. Run the same command with --delta to go on", b.ID, p.Target, err)
 	}
-	return b, nil
+	return nil
 }
 
-func restore(ctx context.Context, r FetchRequest, b *catalog.Backup, m *files, t *target) error {
-	lines, err := m.read()
+func (p *Plan) restore(ctx context.Context) error {
+	t := p.target
+	if err := t.open(); err != nil {
+		return err
+	}
+	if err := t.begin(p.Backup.ID); err != nil {
+		return err
+	}
+	if t.delta {
+		if err := p.removeStrays(ctx); err != nil {
+			return fmt.Errorf("remove what is not in the backup: %w", err)
+		}
+	}
+	lines, err := p.manifest.read()
 	if err != nil {
 		return err
 	}
-	if err := newUnpacker(ctx, r.Store, t, r.Workers, r.Progress).unpack(lines, b.Size); err != nil {
+	if err := newUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).unpack(lines, p.Backup.Size); err != nil {
 		return err
 	}
 	if err := t.relocateMap(); err != nil {
 		return err
 	}
-	if err := writeRecovery(t, b.PGVersion/10000, r.Recovery); err != nil {
+	if err := t.writeSettings(p.written); err != nil {
 		return fmt.Errorf("write the recovery settings: %w", err)
+	}
+	if err := p.writeConfig(); err != nil {
+		return fmt.Errorf("write --config-dir: %w", err)
 	}
 	if err := t.syncDirs(); err != nil {
 		return fmt.Errorf("fsync the folders: %w", err)
@@ -83,28 +72,55 @@ func restore(ctx context.Context, r FetchRequest, b *catalog.Backup, m *files, t
 	return t.finish()
 }
 
-// choose finds the backup: the one named, or the newest that is consistent before the target.
-func choose(s *catalog.State, name string, target time.Time) (*catalog.Entry, error) {
-	e, err := s.Resolve(name)
-	if err != nil || target.IsZero() || !target.Before(e.Commit.Summary.Consistent) {
-		return e, err
+// removeStrays takes away what the backup does not have: a server would read some of it, such as WAL of
+// another history, or signal files.
+func (p *Plan) removeStrays(ctx context.Context) error {
+	lines, err := p.manifest.read()
+	if err != nil {
+		return err
 	}
-	if !isLatest(name) {
-		return nil, fmt.Errorf("%w: backup %s is consistent from %s on, the target is %s: name an older backup, or none", catalog.ErrNoBackup, e.ID, stamp(e.Commit.Summary.Consistent), stamp(target))
-	}
-	var best *catalog.Entry
-	for _, e := range s.Complete() {
-		if !target.Before(e.Commit.Summary.Consistent) {
-			best = e
-		}
-	}
-	if best == nil {
-		first := s.Complete()[0]
-		return nil, fmt.Errorf("%w: none is old enough for %s; the oldest, %s, can restore any time from %s on", catalog.ErrNoBackup, stamp(target), first.ID, stamp(first.Commit.Summary.Consistent))
-	}
-	return best, nil
+	return newSweeper(ctx, p.target, lines).sweep()
 }
 
-func isLatest(name string) bool { return name == "" || strings.EqualFold(name, "latest") }
+// writeConfig puts the configuration from outside of the data directory into its own folder.
+func (p *Plan) writeConfig() error {
+	to := p.request.Layout.ConfigDir
+	if to == "" {
+		return nil
+	}
+	to, err := filepath.Abs(to)
+	if err != nil {
+		return err
+	}
+	root, err := p.target.openRoot(to)
+	if err != nil {
+		return err
+	}
+	// A target of its own: the same care for owners, modes and durability.
+	t := &target{dir: to, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: p.target.fileMode}
+	defer t.close()
+	paths := p.configPaths()
+	for _, f := range p.Backup.ConfigFiles {
+		rel := paths[f.Path]
+		for dir := range parents(rel) {
+			if err := t.mkdir(&manifest.File{Path: dir, Type: manifest.TypeDir, Mode: 0o700}); err != nil {
+				return err
+			}
+		}
+		if err := t.writeFile(rel, f.Content); err != nil {
+			return err
+		}
+	}
+	return t.syncDirs()
+}
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999Z07:00") }
+// parents yields the folders above a path, the highest first.
+func parents(p string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for i := range len(p) {
+			if os.IsPathSeparator(p[i]) && !yield(p[:i]) {
+				return
+			}
+		}
+	}
+}

@@ -3,7 +3,6 @@ package backup
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -12,25 +11,23 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// target is where a restore writes: the data directory and the folders of tablespaces, each an os.Root,
-// so that nothing that a manifest says can lead outside of them.
+// target is where a restore writes: the data directory and the places that links in it lead to, each an
+// os.Root, so that nothing that a manifest says can lead outside of them.
 type target struct {
-	dir         string
-	root        *os.Root
-	spaces      map[string]*space // by OID
-	version     string            // the only folder in them that is this cluster's
-	uid, gid    int               // owner to set; -1: leave it, as only root may give files away
-	fileMode    fs.FileMode       // of the files that are made here: 0600, or 0640 where the group may read
-	dirs        []dir             // as in the manifest; completed at the end
-	controlTemp string
+	dir      string
+	pgdata   string // of the original
+	delta    bool   // there is a data directory, of which is kept what fits
+	root     *os.Root
+	mounts   []*mount    // sorted by path
+	uid, gid int         // owner to set; -1: leave it, as only root may give files away
+	fileMode fs.FileMode // of the files that are made here: 0600, or 0640 where the group may read
+	dirs     []dir       // as in the manifest; completed at the end
 }
 
 // dir is a folder of the manifest. It gets its mode when all that is in it is there: one that is closed to
@@ -40,167 +37,61 @@ type dir struct {
 	mode fs.FileMode
 }
 
-// space is a tablespace outside of the data directory's own folder tree.
-type space struct {
-	location string
-	root     *os.Root
-}
+const (
+	// controlTemp is pg_control's name until everything else is durable: without it no server starts.
+	controlTemp = controlPath + ".pgobj-restoring"
+	// controlBefore is the name that a delta restore gives to the pg_control that it finds, before it touches
+	// anything else.
+	controlBefore = controlPath + ".pgobj-before"
+	// marker says to people and to the next run that the folder is a restore that did not end.
+	marker     = "pgobj-restore-incomplete"
+	markerText = "pgobj backup-fetch has begun to restore backup %s to this folder and has not finished.\nPostgreSQL does not start on it. Run the same command with --delta to go on.\n"
+)
 
-// newTarget checks every folder before it creates the first.
-func newTarget(dir string, b *catalog.Backup) (*target, error) {
+// newTarget works out the places for a backup, and checks them. Nothing is made or changed.
+func newTarget(dir string, delta bool, l Layout, b *catalog.Backup, s *survey) (*target, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{dir: dir, spaces: map[string]*space{}, version: tablespaceVersion(b), uid: -1, gid: -1, controlTemp: controlPath + ".pgobj-restoring"}
-	if pid, running, err := cluster.Running(dir); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
-	} else if running {
-		return nil, fmt.Errorf("%w: a PostgreSQL server runs in %s (pid %d): stop it, and move the folder away", ErrTarget, dir, pid)
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
 	}
-	if err := empty(dir); err != nil {
+	t := &target{dir: dir, pgdata: b.PGDATA, delta: delta, uid: -1, gid: -1, fileMode: 0o600}
+	if t.delta && !exists(dir) {
+		t.delta = false
+	}
+	if err := t.findOwner(b.Owner); err != nil {
 		return nil, err
 	}
-	for _, ts := range b.Tablespaces {
-		if ts.Location == "" {
-			continue
-		}
-		if !filepath.IsAbs(ts.Location) {
-			return nil, fmt.Errorf("%w: tablespace %s has the location %q, which is no absolute path", catalog.ErrDamaged, ts.Name, ts.Location)
-		}
-		s := &space{location: t.relocate(ts.Location, b.PGDATA)}
-		t.spaces[strconv.FormatUint(uint64(ts.OID), 10)] = s
-		version := filepath.Join(s.location, t.version)
-		if err := empty(version); err != nil {
-			return nil, fmt.Errorf("tablespace %s: %w", ts.Name, err)
-		}
-	}
-	if err := enough(dir, b.Size); err != nil {
+	if err := t.lay(l, b, s); err != nil {
 		return nil, err
 	}
-	if os.Geteuid() == 0 {
-		if t.uid, t.gid, err = lookup(b.Owner); err != nil {
-			return nil, err
-		}
+	if t.delta {
+		t.findOurs()
 	}
-	return t, t.create()
+	return t, t.check()
 }
 
-// relocate is where a tablespace goes: to its old place, unless that was inside the old data directory.
-func (t *target) relocate(location, pgdata string) string {
-	if rel, err := filepath.Rel(pgdata, location); err == nil && filepath.IsLocal(rel) {
-		return filepath.Join(t.dir, rel)
-	}
-	return location
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
-// tablespaceVersion is the folder that this cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
-func tablespaceVersion(b *catalog.Backup) string {
-	return fmt.Sprintf("PG_%d_%d", b.PGVersion/10000, b.CatalogVersion)
-}
-
-// create makes the folders that the restore begins with.
-func (t *target) create() (err error) {
-	if t.root, err = t.open(t.dir); err != nil {
-		return err
-	}
-	for _, s := range t.spaces {
-		if s.root, err = t.open(s.location); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *target) open(dir string) (*os.Root, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
-	}
-	if t.uid >= 0 {
-		if err := os.Chown(dir, t.uid, t.gid); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrTarget, err)
-		}
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
-	}
-	return root, nil
-}
-
-func (t *target) close() {
-	for _, s := range t.spaces {
-		if s.root != nil {
-			s.root.Close()
-		}
-	}
-	if t.root != nil {
-		t.root.Close()
-	}
-}
-
-// place finds the folder and the name in it for a path of the manifest.
-func (t *target) place(p string) (*os.Root, string) {
-	if rest, ok := strings.CutPrefix(p, "pg_tblspc/"); ok {
-		oid, rest, below := strings.Cut(rest, "/")
-		if s := t.spaces[oid]; s != nil && below {
-			return s.root, rest
-		}
-	}
-	if p == controlPath {
-		return t.root, t.controlTemp
-	}
-	return t.root, p
-}
-
-// admits says whether a path of the manifest may be restored: a tablespace's location can be any folder of
-// this host, with others' files in it, so nothing but the cluster's own folder there is touched.
-func (t *target) admits(p string) bool {
-	rest, ok := strings.CutPrefix(p, "pg_tblspc/")
-	oid, rest, below := strings.Cut(rest, "/")
-	if !ok || !below || t.spaces[oid] == nil {
-		return true
-	}
-	folder, _, _ := strings.Cut(rest, "/")
-	return folder == t.version
-}
-
-// empty refuses a path that is there and is not an empty folder.
-func empty(dir string) error {
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+// findOwner decides, for root, whom the files will belong to: the owner of the folder, if it is there and not
+// root's, else the owner of the original.
+func (t *target) findOwner(original string) (err error) {
+	if os.Geteuid() != 0 {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
-	}
-	defer f.Close()
-	switch names, err := f.Readdirnames(1); {
-	case len(names) > 0:
-		return fmt.Errorf("%w: %s is not empty (there is %q in it): move it away, or restore to another folder", ErrTarget, dir, names[0])
-	case err != io.EOF:
-		return fmt.Errorf("%w: %w", ErrTarget, err)
-	}
-	return nil
-}
-
-// enough refuses when the file system of dir has less room than the data needs.
-func enough(dir string, size int64) error {
-	for {
-		var st unix.Statfs_t
-		err := unix.Statfs(dir, &st)
-		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
-			dir = filepath.Dir(dir)
-			continue
+	if st, err := os.Stat(t.dir); err == nil {
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
+			t.uid, t.gid = int(sys.Uid), int(sys.Gid)
+			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("%w: look for free space in %s: %w", ErrTarget, dir, err)
-		}
-		if free := int64(st.Bavail) * st.Bsize; free < size {
-			return fmt.Errorf("%w: the backup has %d bytes, the file system of %s has %d free", ErrTarget, size, dir, free)
-		}
-		return nil
 	}
+	t.uid, t.gid, err = lookup(original)
+	return err
 }
 
 // lookup finds the numbers of USER:GROUP on this host.
@@ -208,7 +99,7 @@ func lookup(owner string) (uid, gid int, err error) {
 	u, g, _ := strings.Cut(owner, ":")
 	usr, err := user.Lookup(u)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: the data belonged to %s, who is not known here: run backup-fetch as the user that will run PostgreSQL (%w)", ErrTarget, owner, err)
+		return 0, 0, fmt.Errorf("%w: the data belonged to %s, who is not known here: run backup-fetch as the user that will run PostgreSQL, or make the folder and give it to that user (%w)", ErrTarget, owner, err)
 	}
 	if uid, err = strconv.Atoi(usr.Uid); err != nil {
 		return 0, 0, err
@@ -221,14 +112,116 @@ func lookup(owner string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
+// open makes the folders that the restore begins with.
+func (t *target) open() (err error) {
+	if t.root, err = t.openRoot(t.dir); err != nil {
+		return err
+	}
+	for _, m := range t.mounts {
+		if m.root, err = t.openRoot(m.dir()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *target) openRoot(dir string) (*os.Root, error) {
+	made := !exists(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	if t.uid >= 0 && (made || !t.delta) {
+		if err := os.Chown(dir, t.uid, t.gid); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrTarget, err)
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	return root, nil
+}
+
+func (t *target) close() {
+	for _, m := range t.mounts {
+		if m.root != nil {
+			m.root.Close()
+		}
+	}
+	if t.root != nil {
+		t.root.Close()
+	}
+}
+
+// mount is the one at a path of the data directory, or nil.
+func (t *target) mount(p string) *mount {
+	for _, m := range t.mounts {
+		if m.path == p {
+			return m
+		}
+	}
+	return nil
+}
+
+// place finds the root and the name in it for the content at a path of the manifest.
+func (t *target) place(p string) (*os.Root, string) {
+	for _, m := range slices.Backward(t.mounts) { // the deepest first
+		switch rest, below := strings.CutPrefix(p, m.path+"/"); {
+		case below && !m.file:
+			return m.root, rest
+		case p == m.path && m.file:
+			return m.root, filepath.Base(m.location)
+		case p == m.path:
+			return m.root, "."
+		}
+	}
+	if p == controlPath {
+		return t.root, controlTemp
+	}
+	return t.root, p
+}
+
+// admits says whether a path of the manifest may be restored: a tablespace's location can be any folder of
+// this host, with others' files in it, so nothing but the cluster's own folder there is touched.
+func (t *target) admits(p string) bool {
+	for _, m := range t.mounts {
+		if rest, below := strings.CutPrefix(p, m.path+"/"); below && m.version != "" {
+			folder, _, _ := strings.Cut(rest, "/")
+			return folder == m.version
+		}
+	}
+	return true
+}
+
+// entry finds the root and the name for what is itself at a path: of a mount, the link.
+func (t *target) entry(p string) (*os.Root, string) {
+	if t.mount(p) == nil {
+		return t.place(p)
+	}
+	root, parent := t.place(path.Dir(p))
+	return root, path.Join(parent, path.Base(p))
+}
+
 // mkdir makes a folder of the manifest.
 func (t *target) mkdir(f *manifest.File) error {
 	p := f.RawPath()
+	if t.mount(p) != nil {
+		if err := t.symlink(p, t.mount(p).location); err != nil {
+			return err
+		}
+	}
 	root, name := t.place(p)
 	if p == manifest.Root {
 		name, t.fileMode = ".", fs.FileMode(f.Mode)&0o660
-	} else if err := root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err // a tablespace inside the data directory has made some already
+	}
+	if name != "." {
+		err := root.Mkdir(name, 0o700)
+		if errors.Is(err, fs.ErrExist) { // of an earlier run, or made for a tablespace inside the data directory
+			err = root.Chmod(name, 0o700)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	t.dirs = append(t.dirs, dir{p, fs.FileMode(f.Mode)})
 	return t.own(root, name)
@@ -241,27 +234,42 @@ func (t *target) own(root *os.Root, name string) error {
 	return root.Lchown(name, t.uid, t.gid)
 }
 
-// link makes a symbolic link of the manifest; that of a tablespace leads where the tablespace goes now.
+// link makes a symbolic link of the manifest; that of a tablespace leads where the tablespace goes now, and
+// one into the original's own data directory into this one.
 func (t *target) link(f *manifest.File) error {
 	p, to := f.RawPath(), f.RawLink()
-	if dir, oid := path.Split(p); dir == "pg_tblspc/" {
-		s := t.spaces[oid]
-		if s == nil {
-			return fmt.Errorf("link %q is of a tablespace that the backup does not list", p)
-		}
-		to = s.location
+	if m := t.mount(p); m != nil {
+		to = m.location
+	} else if path.Dir(p) == "pg_tblspc" {
+		return fmt.Errorf("link %q is of a tablespace that the backup does not list", p)
+	} else if filepath.IsAbs(to) {
+		to = t.relocate(to, t.pgdata)
 	}
-	root, name := t.place(p)
+	return t.symlink(p, to)
+}
+
+// symlink makes a link, unless it is there.
+func (t *target) symlink(p, to string) error {
+	root, name := t.entry(p)
+	if now, err := root.Readlink(name); err == nil {
+		if now == to {
+			return nil
+		}
+		if err := root.Remove(name); err != nil {
+			return err
+		}
+	}
 	if err := root.Symlink(to, name); err != nil {
 		return err
 	}
 	return t.own(root, name)
 }
 
-// writeFile writes a small file of the data directory durably, replacing one that is there.
-func (t *target) writeFile(name string, data []byte) error {
+// writeFile writes a small file durably, replacing one that is there.
+func (t *target) writeFile(p string, data []byte) error {
+	root, name := t.place(p)
 	temp := name + ".pgobj"
-	f, err := t.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -276,12 +284,12 @@ func (t *target) writeFile(name string, data []byte) error {
 		err = e
 	}
 	if err == nil {
-		err = t.own(t.root, temp)
+		err = t.own(root, temp)
 	}
 	if err != nil {
 		return err
 	}
-	return t.root.Rename(temp, name)
+	return root.Rename(temp, name)
 }
 
 // syncDirs gives folders their modes, and makes the names of everything restored durable. A folder comes
@@ -293,20 +301,50 @@ func (t *target) syncDirs() error {
 			return err
 		}
 	}
-	for _, s := range t.spaces {
-		if err := syncPath(s.location); err != nil {
+	for _, m := range t.mounts {
+		if err := syncPath(m.dir()); err != nil {
 			return err
 		}
-		if err := syncPath(filepath.Dir(s.location)); err != nil {
+		if err := syncPath(filepath.Dir(m.dir())); err != nil {
 			return err
 		}
 	}
 	return syncPath(filepath.Dir(t.dir))
 }
 
+// begin makes it durable that the folder is not a database: from here on, until finish, PostgreSQL does not
+// start on it.
+func (t *target) begin(backup string) error {
+	if t.delta { // of a run that was killed just there
+		if err := t.root.Remove(marker + ".pgobj"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := t.writeFile(marker, fmt.Appendf(nil, markerText, backup)); err != nil {
+		return err
+	}
+	if t.delta {
+		if err := t.root.Rename(controlPath, controlBefore); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := syncPath(filepath.Join(t.dir, path.Dir(controlPath))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return syncPath(t.dir)
+}
+
 // finish puts pg_control into its place: from here on, and not before, PostgreSQL starts on the folder.
 func (t *target) finish() error {
-	if err := t.root.Rename(t.controlTemp, controlPath); err != nil {
+	for _, name := range []string{marker, controlBefore} {
+		if err := t.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := syncPath(t.dir); err != nil {
+		return err
+	}
+	if err := t.root.Rename(controlTemp, controlPath); err != nil {
 		return err
 	}
 	return syncPath(filepath.Join(t.dir, path.Dir(controlPath)))

@@ -26,6 +26,8 @@ const (
 	// verifyWindow is smaller, because chunks in several extents are put together in memory then: at most
 	// half as many, and each in 1 MiB.
 	verifyWindow = 128
+	// deltaWindow is 1 GiB: what is there is compared before what differs is fetched.
+	deltaWindow = 1024
 )
 
 // unpacker reads what a manifest lists, and writes it into a target, if there is one.
@@ -68,6 +70,7 @@ type output struct {
 	path  string
 	mode  fs.FileMode
 	mtime time.Time
+	size  int64
 	once  sync.Once
 	file  *os.File
 	err   error
@@ -78,6 +81,8 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), window: restoreWindow}
 	if t == nil {
 		u.window = verifyWindow
+	} else if t.delta {
+		u.window = deltaWindow
 	}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	for range workers {
@@ -125,10 +130,15 @@ func (u *unpacker) plan(m *manifest.Reader, size int64) error {
 		default:
 			if f.At == 0 {
 				u.planned(out)
-				out = &output{path: f.RawPath(), mode: fs.FileMode(f.Mode), mtime: f.Mtime}
+				out = &output{path: f.RawPath(), mode: fs.FileMode(f.Mode), mtime: f.Mtime, size: f.Size}
 				out.left.Store(1)
+				if u.target != nil {
+					err = u.target.prepare(out.path)
+				}
 			}
-			err = u.extents(f, out)
+			if err == nil {
+				err = u.extents(f, out)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("restore %q: %w", f.RawPath(), err)
@@ -150,7 +160,7 @@ func (u *unpacker) extents(f *manifest.File, o *output) error {
 		var whole *assembly
 		// What a restore reads is covered by the frames' hashes. Only a chunk that is put together from
 		// several extents may still be wrong, if a page hash once told that a page had not changed.
-		if u.target == nil || len(c.Extents) > 1 {
+		if u.target == nil || u.target.delta || len(c.Extents) > 1 {
 			at := f.At + int64(i)*part.ChunkSize
 			whole = &assembly{at: at, len: int(min(part.ChunkSize, f.Size-at)), sum: c.SHA256}
 			whole.left.Store(int64(len(c.Extents)))
@@ -170,6 +180,12 @@ func (u *unpacker) extents(f *manifest.File, o *output) error {
 func (u *unpacker) flush() error {
 	w := u.pending
 	u.pending = nil // the jobs keep it
+	if u.target != nil && u.target.delta {
+		var err error
+		if w, err = u.differing(w); err != nil {
+			return err
+		}
+	}
 	slices.SortFunc(w, func(a, b want) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.Off, b.Off)) })
 	for len(w) > 0 {
 		n := joined(w)
@@ -273,7 +289,11 @@ func (c *assembly) check() error {
 func (u *unpacker) open(o *output) error {
 	o.once.Do(func() {
 		root, name := u.target.place(o.path)
-		o.file, o.err = root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		flags := os.O_CREATE | os.O_EXCL | os.O_RDWR
+		if u.target.delta {
+			flags &^= os.O_EXCL
+		}
+		o.file, o.err = root.OpenFile(name, flags, 0o600)
 	})
 	return o.err
 }
@@ -298,6 +318,11 @@ func (u *unpacker) done(o *output) error {
 }
 
 func (u *unpacker) complete(o *output) error {
+	if u.target.delta {
+		if err := o.file.Truncate(o.size); err != nil {
+			return err
+		}
+	}
 	if err := o.file.Chmod(o.mode); err != nil {
 		return err
 	}

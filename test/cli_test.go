@@ -186,8 +186,8 @@ func TestRefusals(t *testing.T) {
 	before := objects(t, s.folder)
 
 	s.fails(t, nil, exitNotFound, says("20200101T000000Z-0000", b.Backup, "backup-list"), "backup-fetch", target, "20200101T000000Z-0000")
-	s.fails(t, nil, exitNotFound, says(b.Backup, "old enough", "2001"), "backup-fetch", target, "--target-time", "2001-01-01 00:00:00+00")
-	s.fails(t, nil, exitNotFound, says(b.Backup, "2001"), "backup-fetch", target, b.Backup, "--target-time", "2001-01-01 00:00:00+00")
+	s.fails(t, nil, exitUnreachable, says(b.Backup, "old enough", "2001"), "backup-fetch", target, "--target-time", "2001-01-01 00:00:00+00")
+	s.fails(t, nil, exitUnreachable, says(b.Backup, "2001"), "backup-fetch", target, b.Backup, "--target-time", "2001-01-01 00:00:00+00")
 	if _, err := os.Lstat(target); err == nil {
 		t.Error("a restore that was refused has made its target")
 	}

@@ -78,7 +78,7 @@ func mainJob(t *testing.T, s *site) {
 
 // toTheEnd restores as after a disaster: the new server takes the place of the old one and goes on.
 func toTheEnd(t *testing.T, s *site, first backupEntry, want string) {
-	dir := s.fetch(t)
+	dir := s.fetch(t, "--keep-archiving")
 	s.recoverySettings(t, dir)
 	if s.Major == 15 {
 		s.verified(t, dir)

@@ -34,6 +34,7 @@ const (
 	exitDamaged     = 8
 	exitPostgres    = 9
 	exitTarget      = 10
+	exitUnreachable = 14
 	exitWAL         = 11
 	exitInterrupted = 20
 )

@@ -26,6 +26,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -103,7 +104,8 @@ type Object struct {
 	SystemID uint64
 	Name     string // as PostgreSQL has it
 	Type     segment.Type
-	Size     int64 // as stored
+	Size     int64     // as stored
+	Created  time.Time // by the store's clock; for people only
 }
 
 // ParseKey is Key backwards; false for a key that Key does not build.
@@ -141,7 +143,7 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 			if !ok {
 				continue
 			}
-			o.Size = info.Size
+			o.Size, o.Created = info.Size, info.Created
 			if !yield(o, nil) {
 				return
 			}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -72,6 +73,8 @@ type Control struct {
 	SegmentBlocks       uint32 // blocks in one file of a relation
 	SegmentSize         segment.Size
 	ChecksumVersion     uint32 // 0: no page checksums
+
+	crcOffset int
 }
 
 // ParseControl reads pg_control from its bytes (512 or more; the file has 8192) and checks its CRC-32C. Of
@@ -90,27 +93,59 @@ func ParseControl(b []byte) (Control, error) {
 	}
 	r := &structReader{b: b}
 	c := r.control(version)
+	off, err := r.crc(version)
+	switch {
+	case err != nil:
+		return Control{}, err
+	case version > 1800:
+		c.Partial = true
+	case !c.SegmentSize.Valid():
+		return Control{}, fmt.Errorf("%w: WAL segment size %d", ErrControl, c.SegmentSize)
+	}
+	c.crcOffset = off
+	return c, nil
+}
+
+// crc finds the CRC, which is always the last field, when r has read the others.
+func (r *structReader) crc(version uint32) (off int, err error) {
 	if version <= 1800 {
 		r.skip(32, 1) // mock_authentication_nonce
 		r.align(4)
-		if !crcAt(b, r.off) {
-			return Control{}, fmt.Errorf("%w: its CRC does not match", ErrControl)
+		if !crcAt(r.b, r.off) {
+			return 0, fmt.Errorf("%w: its CRC does not match", ErrControl)
 		}
-		if !c.SegmentSize.Valid() {
-			return Control{}, fmt.Errorf("%w: WAL segment size %d", ErrControl, c.SegmentSize)
-		}
-		return c, nil
+		return r.off, nil
 	}
-	// The CRC is always the last field, somewhere after what is known of the struct. That a wrong place
-	// looks right by chance is one in 2^32 for each.
+	// It is somewhere after what is known of the struct. That a wrong place looks right by chance is one in
+	// 2^32 for each.
 	r.align(4)
 	for off := r.off; off <= controlMaxData-4; off += 4 {
-		if crcAt(b, off) {
-			c.Partial = true
-			return c, nil
+		if crcAt(r.b, off) {
+			return off, nil
 		}
 	}
-	return Control{}, fmt.Errorf("%w: no CRC found that matches (version %d is not known)", ErrControl, version)
+	return 0, fmt.Errorf("%w: no CRC found that matches (version %d is not known)", ErrControl, version)
+}
+
+const (
+	checkpointOffset = 32 // of the latest checkpoint's location in pg_control, in all versions so far
+	// noCheckpoint is a location in the WAL where none can be, as the first segment is never written; but
+	// PostgreSQL does not see that at a glance, and refuse the file even with a backup_label.
+	noCheckpoint = 0xDEAD
+)
+
+// WithoutCheckpoint returns a pg_control that is good for recovery from a backup_label only: that gives the
+// checkpoint to begin with. Without the label, which people remove to get a server to start, it would begin with
+// the checkpoint in pg_control, and open a database that is silently corrupt; like this it does not start.
+func WithoutCheckpoint(b []byte) ([]byte, error) {
+	c, err := ParseControl(b)
+	if err != nil {
+		return nil, err
+	}
+	b = bytes.Clone(b)
+	binary.LittleEndian.PutUint64(b[checkpointOffset:], noCheckpoint)
+	binary.LittleEndian.PutUint32(b[c.crcOffset:], crc32.Checksum(b[:c.crcOffset], crc32.MakeTable(crc32.Castagnoli)))
+	return b, nil
 }
 
 func crcAt(b []byte, off int) bool {

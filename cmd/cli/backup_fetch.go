@@ -5,72 +5,169 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 type backupFetch struct {
-	Target         string `arg:"" name:"target-dir" help:"Folder to restore to: the new PGDATA. It must be empty or not exist."`
-	Backup         string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, or LATEST (default)."`
-	TargetTime     string `name:"target-time" placeholder:"TIME" help:"Recover to this time, such as '2026-11-21 14:05:00+01' (without an offset: local time); default: to the end of the WAL."`
-	TargetAction   string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does when it is there: pause, promote or shutdown."`
-	RestoreCommand string `name:"restore-command" placeholder:"COMMAND" help:"restore_command to write (default: this pgobj with its settings)."`
+	TargetDir string `arg:"" name:"target-dir" help:"Folder to restore to: the new PGDATA. It must be empty or not exist, but for --delta."`
+	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, or LATEST (default): the newest that fits the target."`
+	Plan      bool   `name:"plan" help:"Print what would be done, with all its numbers and warnings, and touch nothing."`
+
+	pointFlags    `group:"How far to recover (default: to the end of the WAL)"`
+	settingsFlags `group:"What the server is told"`
+	placeFlags    `group:"Where to"`
 	jobsFlag
 }
 
+// pointFlags are the recovery target, in PostgreSQL's words. The drill takes the same.
+type pointFlags struct {
+	Target         string `name:"target" placeholder:"immediate" help:"immediate: only until the backup is consistent."`
+	TargetTime     string `name:"target-time" placeholder:"TIME" help:"To this time, such as '2026-11-21 14:05:00+01' (without an offset: local time)."`
+	TargetXID      string `name:"target-xid" placeholder:"XID" help:"To the end of this transaction."`
+	TargetLSN      string `name:"target-lsn" placeholder:"LSN" help:"To this place in the WAL, such as 16/B374D848."`
+	TargetName     string `name:"target-name" placeholder:"NAME" help:"To this restore point (pg_create_restore_point)."`
+	Exclusive      bool   `name:"exclusive" help:"Stop just before the time, transaction or LSN instead of just behind."`
+	TargetTimeline string `name:"target-timeline" placeholder:"TIMELINE" help:"Along this timeline: its number, current (the backup's own), or latest (default)."`
+	TargetAction   string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does when it is there: pause, promote or shutdown."`
+}
+
+// settingsFlags are what else the restored server is told.
+type settingsFlags struct {
+	RestoreCommand     string `name:"restore-command" placeholder:"COMMAND" help:"restore_command to write (default: this pgobj with its settings)."`
+	Standby            bool   `name:"standby" help:"Make a standby: it follows the archive, and its primary where --primary-conninfo names it."`
+	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Passwords belong into ~/.pgpass."`
+	PrimarySlotName    string `name:"primary-slot-name" placeholder:"NAME" help:"primary_slot_name to write, with --standby."`
+	NoRecoverySettings bool   `name:"no-recovery-settings" help:"Write no recovery settings and no signal file; you will."`
+	KeepArchiving      bool   `name:"keep-archiving" help:"Leave archiving as it was: for the server that takes the original's place. By default it is off, so that a copy cannot write to the original's archive (a --standby keeps it, and archives nothing before its promotion)."`
+}
+
+// placeFlags say where things go.
+type placeFlags struct {
+	Delta            bool     `name:"delta" help:"Keep what already fits of the data directory that is there, fetch the rest, and remove what is not in the backup. Also goes on with a restore that did not end."`
+	SaveWAL          string   `name:"save-wal" placeholder:"DIR" help:"With --delta: first copy WAL that was never archived to this folder."`
+	DiscardWAL       bool     `name:"discard-wal" help:"With --delta: let go of WAL that was never archived."`
+	Tablespace       []string `name:"tablespace" sep:"none" placeholder:"NAME=DIR" help:"Put this tablespace (name or OID) there; can be given again."`
+	TablespaceMapAll string   `name:"tablespace-map-all" placeholder:"DIR" help:"Put every other tablespace below this folder, by its name."`
+	WALDir           string   `name:"waldir" placeholder:"DIR" help:"Put pg_wal there, with a link to it."`
+	Link             []string `name:"link" sep:"none" placeholder:"PATH[=DIR]" help:"Put this file or folder of the data directory behind a link: where it was, or there; can be given again."`
+	ConfigDir        string   `name:"config-dir" placeholder:"DIR" help:"Put configuration files that were outside of the data directory there."`
+}
+
 func (c *backupFetch) Run(ctx context.Context, a *app) error {
-	jobs, err := c.count()
+	req, err := c.request(a)
 	if err != nil {
 		return err
 	}
-	recovery := backup.Recovery{RestoreCommand: c.RestoreCommand, TargetAction: c.TargetAction}
-	if c.TargetTime != "" {
-		if recovery.TargetTime, err = parseTime(c.TargetTime); err != nil {
-			return err
-		}
-	}
-	store, err := a.open(retry.Policy{})
+	plan, err := backup.NewPlan(ctx, req)
 	if err != nil {
 		return err
 	}
-	if recovery.RestoreCommand == "" {
-		if recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
-			return err
-		}
+	defer plan.Close()
+	if c.Plan {
+		printPlan(a, plan)
+		return nil
 	}
-	progress := &backup.Progress{}
-	stop := a.show("backup-fetch", progress)
+	for _, w := range plan.Warnings {
+		a.log.Warn(w)
+	}
+	stop := a.show("backup-fetch", req.Progress)
 	start := time.Now()
-	b, err := backup.Fetch(ctx, backup.FetchRequest{
-		Store: store, Catalog: a.catalog(store), Target: c.Target, Backup: c.Backup, Workers: jobs,
-		Recovery: recovery, Progress: progress, Log: a.log,
-	})
+	err = plan.Run(ctx)
 	stop()
 	if err != nil {
 		return err
 	}
-	c.next(a, b, recovery, time.Since(start))
+	printDone(a, plan, req.Progress, time.Since(start))
 	return nil
 }
 
-// next tells what was done and how to go on.
-func (c *backupFetch) next(a *app, b *catalog.Backup, r backup.Recovery, took time.Duration) {
-	goal := "to the end of the WAL"
-	if !r.TargetTime.IsZero() {
-		goal = fmt.Sprintf("to %s (%s), then %s", r.TargetTime.UTC().Format("2006-01-02 15:04:05.999999 MST"), r.TargetTime.Local().Format("2006-01-02 15:04:05 MST"), r.TargetAction)
+// request turns the flags into one.
+func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
+	if r.Workers, err = c.count(); err != nil {
+		return r, err
 	}
-	fmt.Fprintf(a.Out, "backup %s is restored to %s: %d files, %s in %s\n", b.ID, c.Target, b.Files, size(b.Size), took.Round(100*time.Millisecond))
-	fmt.Fprintf(a.Out, "start PostgreSQL %d on it, and it recovers %s\n", b.PGVersion/10000, goal)
-	if !r.TargetTime.IsZero() && r.TargetAction == "pause" {
-		fmt.Fprintln(a.Out, "it pauses there, open for reading: look around, then end the recovery with: SELECT pg_wal_replay_resume();")
+	if r.Recovery, err = c.recovery(); err != nil {
+		return r, err
 	}
-	for _, f := range b.ConfigFiles {
-		fmt.Fprintf(a.Out, "note: %s was outside of the data directory; it is kept in the backup's backup.json and was not restored\n", f.Path)
+	c.settingsFlags.fill(&r.Recovery)
+	if err := r.Recovery.Check(); err != nil {
+		return r, usagef("%v", err)
 	}
+	if (c.SaveWAL != "" || c.DiscardWAL) && !c.Delta {
+		return r, usagef("--save-wal and --discard-wal are about the data directory that --delta replaces")
+	}
+	if r.Layout, err = c.layout(); err != nil {
+		return r, err
+	}
+	if r.Store, err = a.open(retry.Policy{}); err != nil {
+		return r, err
+	}
+	if r.Recovery.RestoreCommand == "" {
+		if r.Recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
+			return r, err
+		}
+	}
+	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
+	r.Target, r.Backup, r.Delta, r.SaveWAL, r.DiscardWAL = c.TargetDir, c.Backup, c.Delta, c.SaveWAL, c.DiscardWAL
+	return r, nil
+}
+
+// recovery reads the target.
+func (c *pointFlags) recovery() (r backup.Recovery, err error) {
+	r = backup.Recovery{TargetName: c.TargetName, Exclusive: c.Exclusive, Timeline: c.TargetTimeline, TargetAction: c.TargetAction}
+	if c.TargetTime != "" {
+		if r.TargetTime, err = parseTime(c.TargetTime); err != nil {
+			return r, err
+		}
+	}
+	if c.TargetXID != "" {
+		if r.TargetXID, err = strconv.ParseUint(c.TargetXID, 10, 64); err != nil || r.TargetXID < 3 {
+			return r, usagef("--target-xid %q: write the number of a transaction, 3 or higher", c.TargetXID)
+		}
+	}
+	if c.TargetLSN != "" {
+		if r.TargetLSN, err = segment.ParseLSN(c.TargetLSN); err != nil || r.TargetLSN == 0 {
+			return r, usagef("--target-lsn %q: write it as 16/B374D848", c.TargetLSN)
+		}
+	}
+	switch c.Target {
+	case "":
+	case "immediate":
+		r.TargetImmediate = true
+	default:
+		return r, usagef("--target %q: the only value is immediate; for others there are --target-time, --target-xid, --target-lsn and --target-name", c.Target)
+	}
+	return r, nil
+}
+
+func (c *settingsFlags) fill(r *backup.Recovery) {
+	r.RestoreCommand, r.Standby, r.PrimaryConnInfo, r.PrimarySlotName = c.RestoreCommand, c.Standby, c.PrimaryConnInfo, c.PrimarySlotName
+	r.NoSettings, r.KeepArchiving = c.NoRecoverySettings, c.KeepArchiving
+}
+
+func (c *placeFlags) layout() (backup.Layout, error) {
+	l := backup.Layout{TablespaceRoot: c.TablespaceMapAll, WALDir: c.WALDir, ConfigDir: c.ConfigDir, Tablespaces: map[string]string{}, Links: map[string]string{}}
+	for _, ts := range c.Tablespace {
+		name, dir, ok := strings.Cut(ts, "=")
+		if !ok || name == "" || dir == "" {
+			return l, usagef("--tablespace %q: write it as NAME=DIR or OID=DIR", ts)
+		}
+		l.Tablespaces[name] = dir
+	}
+	for _, link := range c.Link {
+		path, dir, _ := strings.Cut(link, "=")
+		if path == "" || !filepath.IsLocal(path) {
+			return l, usagef("--link %q: write it as PATH or PATH=DIR, with the path in the data directory", link)
+		}
+		l.Links[path] = dir
+	}
+	return l, nil
 }
 
 // restoreCommand is this very program with the settings that differ from their defaults. Credentials are

@@ -84,6 +84,7 @@ type app struct {
 	Settings
 	Streams
 	version string
+	args    []string // the command line
 	log     *slog.Logger
 }
 
@@ -111,7 +112,7 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
 	}
 	g.Settings.fromAWS()
-	a := &app{Settings: g.Settings, Streams: streams, version: version}
+	a := &app{Settings: g.Settings, Streams: streams, version: version, args: args}
 	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
 	command.BindTo(ctx, (*context.Context)(nil))
 	err = command.Run(a)

@@ -32,6 +32,7 @@ const (
 	exitWAL         = 11
 	exitNewer       = 12
 	exitPages       = 13
+	exitUnreachable = 14
 	exitInterrupted = 20
 )
 
@@ -69,6 +70,8 @@ var meanings = []meaning{
 	{backup.ErrIncarnation, exitConflict, ""},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
 	{backup.ErrTarget, exitTarget, ""},
+	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
+	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket."},
 	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there."},

@@ -1,0 +1,91 @@
+package backup
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// WALRange is the WAL that the archive offers for a recovery, without a gap from the backup's start on.
+type WALRange struct {
+	First, Last string // names of segments; Last is empty when there is none
+	Segments    int
+	Bytes       int64       // as stored
+	End         segment.LSN // it holds everything before
+	Archived    time.Time   // when the last one was stored, by the storage's clock
+
+	Missing string // the segment that would come next, if later ones show that there is a hole
+	Beyond  string // the first one after the hole
+}
+
+// coverage puts a WALRange together from listings, segment by segment in the order in which recovery wants
+// them.
+type coverage struct {
+	WALRange
+	size segment.Size
+	next segment.Segment // that comes next
+	// begin is the number of the first segment of the leg that is being listed; what is missing before it
+	// is the parent's.
+	begin  uint64
+	parent segment.Timeline
+}
+
+// cover lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
+func cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
+	c := &coverage{size: size, next: segment.At(legs[0].Timeline, legs[0].Begin, size)}
+	c.First, c.End = c.next.Name(size), c.next.Start(size)
+	for _, leg := range legs {
+		if until > 0 && leg.Begin >= until {
+			break
+		}
+		end := leg.End
+		if until > 0 && (end == 0 || until < end) {
+			end = until
+		}
+		// The segment in which a timeline is left is read from its successor, whose first segment begins with
+		// a copy of it; the parent's own is used if the successor has not archived its copy yet.
+		c.parent, c.next.Timeline, c.begin = c.next.Timeline, leg.Timeline, segment.At(leg.Timeline, leg.Begin, size).No
+		if err := c.list(ctx, s, systemID, end); err != nil || c.Missing != "" {
+			return c.WALRange, err
+		}
+	}
+	return c.WALRange, nil
+}
+
+// list takes the segments of one timeline, from c.next on and up to the one with the byte before end.
+func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, end segment.LSN) error {
+	from := c.next
+	if from.No > 0 {
+		from.No-- // a listing begins after a name
+	}
+	for o, err := range walstore.List(ctx, s, systemID, from.Timeline, from.Name(c.size)) {
+		if err != nil {
+			return err
+		}
+		if o.Type != segment.Full {
+			continue
+		}
+		seg, err := segment.ParseName(o.Name, c.size)
+		if err != nil || seg.No < c.next.No {
+			continue // a name that the cluster cannot have, or its predecessor's again
+		}
+		if end > 0 && seg.Start(c.size) >= end {
+			return nil
+		}
+		if seg.No > c.next.No {
+			if c.next.No < c.begin {
+				c.next.Timeline = c.parent
+			}
+			c.Missing, c.Beyond = c.next.Name(c.size), o.Name
+			return nil
+		}
+		c.Last, c.End, c.Archived = o.Name, seg.Next().Start(c.size), o.Created
+		c.Segments++
+		c.Bytes += o.Size
+		c.next = seg.Next()
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// ErrUnreachable says that recovery cannot get to the point that was asked for. The text says what can be
+// had instead.
+var ErrUnreachable = errors.New("the recovery target cannot be reached")
+
+func unreachable(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUnreachable, fmt.Sprintf(format, args...))
+}
+
+// history is what the archive knows of one cluster's timelines and how they descend from each other.
+type history struct {
+	systemID uint64
+	lineage  map[segment.Timeline]segment.Lineage // of every timeline that recovery could follow
+	orphans  []segment.Timeline                   // there is WAL of them, but no history file
+}
+
+func readHistory(ctx context.Context, s storage.Store, systemID uint64) (*history, error) {
+	timelines, err := walstore.Timelines(ctx, s, systemID)
+	if err != nil {
+		return nil, err
+	}
+	h := &history{systemID: systemID, lineage: map[segment.Timeline]segment.Lineage{1: nil}}
+	for _, t := range timelines {
+		if t == 1 {
+			continue
+		}
+		l, err := walstore.ReadHistory(ctx, s, systemID, t)
+		if errors.Is(err, storage.ErrNotFound) {
+			h.orphans = append(h.orphans, t)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		h.lineage[t] = l
+	}
+	return h, nil
+}
+
+// newest is the timeline that PostgreSQL calls "latest": the one with the highest number.
+func (h *history) newest() segment.Timeline {
+	newest := segment.Timeline(1)
+	for t := range h.lineage {
+		newest = max(newest, t)
+	}
+	return newest
+}
+
+// reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it
+// can. These are PostgreSQL's own conditions (StartupXLOG: "requested timeline is not a child of this
+// server's history"), which it would only look at when the restore is done.
+func (h *history) reach(from segment.Timeline, lsn segment.LSN, to segment.Timeline) error {
+	if from == to {
+		return nil
+	}
+	l, known := h.lineage[to]
+	switch {
+	case !known && slices.Contains(h.orphans, to):
+		return unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins", to, segment.HistoryName(to))
+	case !known:
+		return unreachable("the archive knows no timeline %d (it has %s)", to, h)
+	}
+	left, ok := l.Left(from)
+	if !ok {
+		return unreachable("target timeline %d does not descend from timeline %d, which the backup is on", to, from)
+	}
+	if left < lsn {
+		return unreachable("target timeline %d forked from backup timeline %d at %s, which is before the backup's end at %s", to, from, left, lsn)
+	}
+	return nil
+}
+
+// descendant is the highest timeline that recovery can get to from lsn on timeline from.
+func (h *history) descendant(from segment.Timeline, lsn segment.LSN) segment.Timeline {
+	best := from
+	for t := range h.lineage {
+		if t > best && h.reach(from, lsn, t) == nil {
+			best = t
+		}
+	}
+	return best
+}
+
+// Leg is a piece of the way that recovery takes: on Timeline from Begin up to End, where the next leg
+// begins (0: the last one, without an end).
+type Leg struct {
+	Timeline   segment.Timeline
+	Begin, End segment.LSN
+}
+
+// path is the way from lsn on one timeline to another, which reach has agreed to.
+func (h *history) path(from segment.Timeline, lsn segment.LSN, to segment.Timeline) []Leg {
+	var legs []Leg
+	for _, a := range h.lineage[to] {
+		if a.Timeline >= from {
+			legs = append(legs, Leg{a.Timeline, lsn, a.Switch})
+			lsn = a.Switch
+		}
+	}
+	return append(legs, Leg{Timeline: to, Begin: lsn})
+}
+
+// forks are the timelines that neither lie on the way to one nor are it, for people.
+func (h *history) forks(to segment.Timeline) []string {
+	var out []string
+	for _, t := range h.sorted() {
+		if _, on := h.lineage[to].Left(t); on || t == to {
+			continue
+		}
+		if l := h.lineage[t]; len(l) > 0 {
+			last := l[len(l)-1]
+			out = append(out, fmt.Sprintf("timeline %d (left timeline %d at %s)", t, last.Timeline, last.Switch))
+		} else {
+			out = append(out, fmt.Sprintf("timeline %d", t))
+		}
+	}
+	return out
+}
+
+func (h *history) sorted() []segment.Timeline {
+	var all []segment.Timeline
+	for t := range h.lineage {
+		all = append(all, t)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// String lists the timelines.
+func (h *history) String() string {
+	var names []string
+	for _, t := range h.sorted() {
+		names = append(names, fmt.Sprint(t))
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,377 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/catalog"
+)
+
+// Layout says where what does not go to its default place is put.
+type Layout struct {
+	Tablespaces    map[string]string // location by name or OID
+	TablespaceRoot string            // the other tablespaces go below it, each by its name
+	WALDir         string            // pg_wal becomes a link to it
+	Links          map[string]string // path in the data directory → where it is put, and a link there leads; "" is where it was
+	ConfigDir      string            // for the configuration files that were outside of the data directory
+}
+
+// mount is a place outside of the data directory's own tree, to which a link in it leads.
+type mount struct {
+	path     string // in the data directory: pg_tblspc/OID, pg_wal, or what Layout.Links names
+	name     string // for people
+	location string // absolute
+	version  string // of a tablespace: the only folder in it that is the cluster's
+	file     bool   // the link leads to a file
+	ours     bool   // the target's own link leads there already, so what is there may be replaced
+	bytes    int64  // that will be written
+	root     *os.Root
+}
+
+// dir is the folder that has to be there.
+func (m *mount) dir() string {
+	if m.file {
+		return filepath.Dir(m.location)
+	}
+	return m.location
+}
+
+// lay works out every place that the restore will write to. Nothing is made yet.
+func (t *target) lay(l Layout, b *catalog.Backup, s *survey) error {
+	for _, ts := range b.Tablespaces {
+		if ts.Location != "" {
+			if !filepath.IsAbs(ts.Location) {
+				return fmt.Errorf("%w: tablespace %s has the location %q, which is no absolute path", catalog.ErrDamaged, ts.Name, ts.Location)
+			}
+			if err := t.laySpace(l, b, ts); err != nil {
+				return err
+			}
+		}
+	}
+	for name := range l.Tablespaces {
+		if !slices.ContainsFunc(b.Tablespaces, func(ts catalog.Tablespace) bool { return ts.Location != "" && isSpace(ts, name) }) {
+			return fmt.Errorf("%w: --tablespace %s: the backup has no such tablespace (it has %s)", ErrTarget, name, spaceNames(b))
+		}
+	}
+	if err := t.layLinks(l, s); err != nil {
+		return err
+	}
+	seen := map[string]string{t.dir: "the data directory"}
+	for _, m := range t.mounts {
+		if other, twice := seen[m.location]; twice {
+			return fmt.Errorf("%w: %s and %s would both go to %s", ErrTarget, other, m.name, m.location)
+		}
+		seen[m.location] = m.name
+	}
+	return nil
+}
+
+func (t *target) laySpace(l Layout, b *catalog.Backup, ts catalog.Tablespace) (err error) {
+	oid := strconv.FormatUint(uint64(ts.OID), 10)
+	m := &mount{path: "pg_tblspc/" + oid, name: "tablespace " + ts.Name, version: tablespaceVersion(b)}
+	m.location = t.relocate(ts.Location, b.PGDATA)
+	if l.TablespaceRoot != "" {
+		m.location = filepath.Join(l.TablespaceRoot, folderName(ts.Name, oid))
+	}
+	for name, to := range l.Tablespaces {
+		if isSpace(ts, name) {
+			m.location = to
+		}
+	}
+	m.location, err = filepath.Abs(m.location)
+	t.mounts = append(t.mounts, m)
+	return err
+}
+
+func isSpace(ts catalog.Tablespace, name string) bool {
+	return name == ts.Name || name == strconv.FormatUint(uint64(ts.OID), 10)
+}
+
+func spaceNames(b *catalog.Backup) string {
+	var names []string
+	for _, ts := range b.Tablespaces {
+		if ts.Location != "" {
+			names = append(names, fmt.Sprintf("%s (%d)", ts.Name, ts.OID))
+		}
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// folderName is a tablespace's name, unless that would be no good name of a folder.
+func folderName(name, oid string) string {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == "" && name != "" {
+		return name
+	}
+	return oid
+}
+
+// layLinks takes what is to lie behind a link.
+func (t *target) layLinks(l Layout, s *survey) error {
+	links := map[string]string{}
+	for path, to := range l.Links {
+		links[strings.Trim(path, "/")] = to
+	}
+	if l.WALDir != "" {
+		links["pg_wal"] = l.WALDir
+	}
+	t.adopt(links, s)
+	for path, to := range links {
+		rec, ok := s.links[path]
+		switch {
+		case path == "pg_wal":
+		case path == "global" || path == "pg_tblspc" || path == "":
+			return fmt.Errorf("%w: --link %s: it has to stay in the data directory", ErrTarget, path)
+		case !ok && to == "":
+			return fmt.Errorf("%w: --link %s: it was no link in the original: say where it is to lead, --link %s=DIR", ErrTarget, path, path)
+		case !ok && !s.entries[path]:
+			return fmt.Errorf("%w: --link %s: there is no such file or folder at the top of the data directory, and it was no link", ErrTarget, path)
+		}
+		if to == "" {
+			to = rec.to
+		}
+		if !filepath.IsAbs(to) && l.Links[path] == "" && path != "pg_wal" { // a recorded link counts from its own folder
+			to = filepath.Join(t.dir, filepath.Dir(path), to)
+		}
+		to, err := filepath.Abs(to)
+		if err != nil {
+			return err
+		}
+		if within(to, t.dir) {
+			return fmt.Errorf("%w: %s cannot be put into %s, inside of the data directory", ErrTarget, path, to)
+		}
+		t.mounts = append(t.mounts, &mount{path: path, name: path, location: to, file: rec.file || s.files[path]})
+	}
+	slices.SortFunc(t.mounts, func(a, b *mount) int { return strings.Compare(a.path, b.path) })
+	return nil
+}
+
+// adopt keeps the links that an existing data directory has: its pg_wal, and those that the backup knows.
+func (t *target) adopt(links map[string]string, s *survey) {
+	if !t.delta {
+		return
+	}
+	candidates := []string{"pg_wal"}
+	for path := range s.links {
+		candidates = append(candidates, path)
+	}
+	for _, path := range candidates {
+		if _, named := links[path]; named {
+			continue
+		}
+		to, err := os.Readlink(filepath.Join(t.dir, path))
+		if err == nil && (path == "pg_wal" || to == s.links[path].to) {
+			if !filepath.IsAbs(to) {
+				to = filepath.Join(t.dir, filepath.Dir(path), to)
+			}
+			if !within(to, t.dir) {
+				links[path] = to
+			}
+		}
+	}
+}
+
+// relocate is where a path of the original goes by default: to where it was, unless that was inside the
+// old data directory.
+func (t *target) relocate(location, pgdata string) string {
+	if rel, err := filepath.Rel(pgdata, location); err == nil && filepath.IsLocal(rel) {
+		return filepath.Join(t.dir, rel)
+	}
+	return location
+}
+
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// tablespaceVersion is the folder that this cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
+func tablespaceVersion(b *catalog.Backup) string {
+	return fmt.Sprintf("PG_%d_%d", b.PGVersion/10000, b.CatalogVersion)
+}
+
+// check refuses every place that may not be written to, before anything is.
+func (t *target) check() error {
+	if pid, running, err := cluster.Running(t.dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	} else if running {
+		return fmt.Errorf("%w: a PostgreSQL server runs in %s (pid %d): stop it first", ErrTarget, t.dir, pid)
+	}
+	if err := t.checkOwner(); err != nil {
+		return err
+	}
+	if t.delta {
+		if err := t.checkDelta(); err != nil {
+			return err
+		}
+	} else if err := empty(t.dir); err != nil {
+		return err
+	}
+	for _, m := range t.mounts {
+		if err := t.checkMount(m); err != nil {
+			return err
+		}
+	}
+	return t.checkServers()
+}
+
+// checkOwner: PostgreSQL does not start on a folder that belongs to another user.
+func (t *target) checkOwner() error {
+	var st unix.Stat_t
+	if err := unix.Stat(t.dir, &st); err != nil || t.uid >= 0 {
+		return nil // it is made, or given away
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%w: %s belongs to the user with number %d, and you are %d: run backup-fetch as that user, or as root", ErrTarget, t.dir, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// checkMount refuses a place that has something in it that is not the target's own.
+func (t *target) checkMount(m *mount) error {
+	if m.file {
+		if _, err := os.Lstat(m.location); err == nil && !m.ours {
+			return fmt.Errorf("%s: %w: %s exists: move it away", m.name, ErrTarget, m.location)
+		}
+		return nil
+	}
+	if m.ours {
+		return nil
+	}
+	names, err := readDir(m.location)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", m.name, ErrTarget, err)
+	}
+	for _, name := range names {
+		// A tablespace may hold folders of other versions (after pg_upgrade), a file system its own.
+		if name == "lost+found" || m.version != "" && strings.HasPrefix(name, "PG_") && name != m.version {
+			continue
+		}
+		hint := "move it away, or restore to another folder"
+		if m.version != "" {
+			hint = "it may be the original's; put the tablespace elsewhere: --tablespace " + folderName(strings.TrimPrefix(m.name, "tablespace "), strings.TrimPrefix(m.path, "pg_tblspc/")) + "=DIR, or --tablespace-map-all DIR"
+		}
+		return fmt.Errorf("%s: %w: %s is not empty (there is %q in it): %s", m.name, ErrTarget, m.location, name, hint)
+	}
+	return nil
+}
+
+// checkServers refuses to write where a running server has its files, whatever links lead there.
+func (t *target) checkServers() error {
+	servers, err := cluster.Servers()
+	if err != nil {
+		return nil // no /proc: what is checked above has to do
+	}
+	places := append([]*mount{{name: "the data directory", location: t.dir}}, t.mounts...)
+	for _, dir := range servers {
+		for _, used := range clusterPaths(dir) {
+			for _, m := range places {
+				at := m.location
+				if real, err := filepath.EvalSymlinks(at); err == nil {
+					at = real
+				}
+				if within(at, used) {
+					return fmt.Errorf("%s: %w: %s is in use by the server that runs in %s: put it elsewhere", m.name, ErrTarget, m.location, dir)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// clusterPaths is where a data directory has its files, by the real names of the folders.
+func clusterPaths(dir string) []string {
+	paths := []string{dir, filepath.Join(dir, "pg_wal")}
+	spaces, _ := filepath.Glob(filepath.Join(dir, "pg_tblspc", "*"))
+	var real []string
+	for _, p := range append(paths, spaces...) {
+		if r, err := filepath.EvalSymlinks(p); err == nil {
+			real = append(real, r)
+		}
+	}
+	return real
+}
+
+// empty refuses a path that is there and is not an empty folder.
+func empty(dir string) error {
+	names, err := readDir(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	case slices.ContainsFunc(names, isMarker):
+		return fmt.Errorf("%w: %s holds a restore that did not end: run it again with --delta to go on where it was, or empty the folder", ErrTarget, dir)
+	case len(names) > 0:
+		return fmt.Errorf("%w: %s is not empty (there is %q in it): move it away, restore to another folder, or keep what still fits of it with --delta", ErrTarget, dir, names[0])
+	}
+	return nil
+}
+
+// readDir lists the names in a folder; none when it is not there.
+func readDir(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// room is the space that places on one file system need and have.
+type room struct {
+	dirs       []string
+	need, free int64
+}
+
+// rooms adds up what is written to each file system.
+func (t *target) rooms(data int64) ([]room, error) {
+	byDevice := map[uint64]*room{}
+	var order []*room
+	add := func(dir string, bytes int64) error {
+		existing := dir
+		var st unix.Stat_t
+		var fs unix.Statfs_t
+		for unix.Stat(existing, &st) != nil && existing != filepath.Dir(existing) {
+			existing = filepath.Dir(existing)
+		}
+		if err := unix.Statfs(existing, &fs); err != nil {
+			return fmt.Errorf("%w: look for free space in %s: %w", ErrTarget, existing, err)
+		}
+		r := byDevice[uint64(st.Dev)]
+		if r == nil {
+			r = &room{free: int64(fs.Bavail) * fs.Bsize}
+			byDevice[uint64(st.Dev)] = r
+			order = append(order, r)
+		}
+		r.dirs, r.need = append(r.dirs, dir), r.need+bytes
+		return nil
+	}
+	if err := add(t.dir, data); err != nil {
+		return nil, err
+	}
+	for _, m := range t.mounts {
+		if err := add(m.dir(), m.bytes); err != nil {
+			return nil, err
+		}
+	}
+	var all []room
+	for _, r := range order {
+		all = append(all, *r)
+	}
+	return all, nil
+}

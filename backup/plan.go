@@ -1,0 +1,338 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// FetchRequest says which backup to restore, where to, and how far to recover.
+type FetchRequest struct {
+	Store      storage.Store // rooted at the server's folder
+	Catalog    *catalog.Catalog
+	Target     string // folder; without Delta it must not exist, or be empty
+	Backup     string // id, the beginning of one, or LATEST: the newest that fits Recovery's target
+	Delta      bool   // keep what fits of the data directory that is there
+	SaveWAL    string // where a delta restore puts WAL of that data directory that was never archived
+	DiscardWAL bool   // or let go of it
+	Layout     Layout
+	Workers    int
+	Recovery   Recovery
+	Progress   *Progress
+	Log        *slog.Logger
+}
+
+// Plan is a restore that has been thought through, and checked, and not begun. It is what --plan shows and
+// what Run does.
+type Plan struct {
+	Backup   *catalog.Backup
+	Target   string // absolute
+	Delta    bool
+	Recovery Recovery
+	Path     []Leg    // the timelines that recovery follows
+	Forks    []string // timelines that it does not
+	WAL      WALRange
+	Fetch    int64 // bytes from the storage, about; at most, with Delta
+	Places   []Place
+	Settings []FileSettings
+	Saved    []string // WAL of the old data directory that Run saves
+	Dangers  []ConfLine
+	Warnings []string
+
+	request  FetchRequest
+	target   *target
+	manifest *files
+	written  written
+}
+
+// Place is one folder that the restore writes to.
+type Place struct {
+	Name  string // "data directory", "tablespace NAME", or the path of a link
+	Path  string
+	Write int64 // bytes
+	Free  int64 // of its file system
+}
+
+// FileSettings are lines that the restore writes to a file in the data directory.
+type FileSettings struct {
+	File  string
+	Lines []string
+}
+
+// NewPlan thinks a restore through: which backup, whether recovery can get from it to the target, and whether
+// everything has a place to go to. It reads the catalog, a listing of the WAL and the manifest, and changes nothing
+// anywhere. The caller closes the plan.
+func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
+	if err := r.Recovery.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	p := &Plan{request: r, Delta: r.Delta, Recovery: r.Recovery}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if err := p.choose(ctx); err != nil {
+		return nil, err
+	}
+	if p.manifest, err = fetchManifest(ctx, r.Store, p.Backup); err != nil {
+		return nil, err
+	}
+	s, err := p.survey()
+	if err != nil {
+		return nil, err
+	}
+	if p.target, err = newTarget(r.Target, r.Delta, r.Layout, p.Backup, s); err != nil {
+		return nil, err
+	}
+	p.Target, p.Delta = p.target.dir, p.target.delta
+	if err := p.measure(s); err != nil {
+		return nil, err
+	}
+	if err := p.rescue(); err != nil {
+		return nil, err
+	}
+	return p, p.configure(ctx, s)
+}
+
+// Close gives back what the plan holds on to.
+func (p *Plan) Close() {
+	if p.target != nil {
+		p.target.close()
+	}
+	if p.manifest != nil {
+		p.manifest.close()
+	}
+}
+
+func (p *Plan) warn(format string, args ...any) {
+	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
+}
+
+// choose finds the backup and the way to the target, and sees whether the archive has the WAL for it.
+func (p *Plan) choose(ctx context.Context) error {
+	r := p.request
+	state, err := r.Catalog.Load(ctx)
+	if err != nil {
+		return err
+	}
+	for _, problem := range state.Problems {
+		r.Log.Warn("the catalog is damaged", "problem", problem)
+	}
+	c := &chooser{store: r.Store, recovery: r.Recovery, histories: map[uint64]*history{}}
+	found, err := c.choose(ctx, state, r.Backup)
+	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
+		// What cannot be read may be the newest backup, and an older one is not what was asked for.
+		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
+	}
+	if err != nil {
+		return err
+	}
+	if p.Backup, err = r.Catalog.Backup(ctx, found.entry); err != nil {
+		return err
+	}
+	p.Forks = found.history.forks(found.timeline)
+	return p.follow(ctx, c, found, state)
+}
+
+// follow works out the way of the recovery.
+func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *catalog.State) (err error) {
+	b, r := p.Backup, p.request.Recovery
+	if r.NoSettings || isCold(b) {
+		return nil
+	}
+	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
+	until := r.TargetLSN
+	if r.TargetImmediate {
+		until = b.StopLSN
+	}
+	if p.WAL, err = cover(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
+		return err
+	}
+	warnings, err := c.checkWAL(b, p.WAL, state, time.Now())
+	p.Warnings = append(p.Warnings, warnings...)
+	if r.Timeline == "" && found.timeline != found.history.newest() && !r.TargetImmediate {
+		p.Recovery.Timeline = fmt.Sprint(found.timeline)
+		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", found.history.newest(), found.timeline)
+	}
+	return err
+}
+
+// isCold: a backup of a stopped server has nothing to recover.
+func isCold(b *catalog.Backup) bool { return b.From == "offline" }
+
+func (p *Plan) survey() (*survey, error) {
+	lines, err := p.manifest.read()
+	if err != nil {
+		return nil, err
+	}
+	return surveyManifest(lines)
+}
+
+// measure tells how much goes where, and refuses what does not fit.
+func (p *Plan) measure(s *survey) error {
+	b, t := p.Backup, p.target
+	for _, part := range b.Parts {
+		if part.Raw > 0 {
+			p.Fetch += int64(float64(part.Size) * float64(part.Live) / float64(part.Raw))
+		}
+	}
+	data := b.Size
+	for _, m := range t.mounts {
+		m.bytes = s.bytes[m.path]
+		data -= m.bytes
+	}
+	rooms, err := t.rooms(data)
+	if err != nil {
+		return err
+	}
+	free := map[string]int64{}
+	for _, r := range rooms {
+		for _, dir := range r.dirs {
+			free[dir] = r.free
+		}
+		switch {
+		case r.free >= r.need:
+		case t.delta:
+			p.warn("the file system of %s has %d bytes free, and the backup has %d to put there: with --delta it fits only if enough of that is there already", strings.Join(r.dirs, ", "), r.free, r.need)
+		default:
+			return fmt.Errorf("%w: the backup has %d bytes for %s, the file system has %d free", ErrTarget, r.need, strings.Join(r.dirs, ", "), r.free)
+		}
+	}
+	p.Places = append(p.Places, Place{"data directory", t.dir, data, free[t.dir]})
+	for _, m := range t.mounts {
+		p.Places = append(p.Places, Place{m.name, m.location, m.bytes, free[m.dir()]})
+	}
+	for path, l := range s.links {
+		if t.mount(path) == nil {
+			flag := "--link " + path
+			if path == "pg_wal" {
+				flag = "--waldir DIR"
+			}
+			p.warn("%s was a link to %s; it is put into the data directory itself (%s restores a link)", path, l.to, flag)
+		}
+	}
+	return nil
+}
+
+// configure decides what is written for PostgreSQL to read.
+func (p *Plan) configure(ctx context.Context, s *survey) error {
+	b, r := p.Backup, p.Recovery
+	conf, err := scanConf(ctx, p.request.Store, b, s.confs)
+	if err != nil {
+		return err
+	}
+	p.Dangers = conf.dangerous
+	for i, d := range p.Dangers {
+		if strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby {
+			p.Dangers[i].Why = "archiving is off in the copy"
+		}
+	}
+	if isCold(b) {
+		r.NoSettings = true
+	}
+	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
+	p.written = w
+	if w.File != "" {
+		p.Settings = append(p.Settings, fileSettings(w.File, w.Recovery))
+	}
+	if w.Auto != nil {
+		p.Settings = append(p.Settings, fileSettings(autoConf, w.Auto))
+	}
+	if w.Signal != "" {
+		p.Settings = append(p.Settings, FileSettings{File: w.Signal})
+	}
+	p.warnConfig(s)
+	return p.checkConfigDir()
+}
+
+func fileSettings(file string, settings []Setting) FileSettings {
+	f := FileSettings{File: file}
+	for _, s := range settings {
+		f.Lines = append(f.Lines, s.String())
+	}
+	return f
+}
+
+// warnConfig speaks of configuration that a server needs and will not find.
+func (p *Plan) warnConfig(s *survey) {
+	b, r := p.Backup, p.Recovery
+	if len(b.ConfigFiles) > 0 && p.request.Layout.ConfigDir == "" {
+		var names []string
+		for _, f := range b.ConfigFiles {
+			names = append(names, f.Path)
+		}
+		p.warn("configuration was outside of the data directory and is not restored there: %s. --config-dir DIR puts it into a folder", strings.Join(names, ", "))
+	}
+	if !s.entries["postgresql.conf"] {
+		p.warn("there is no postgresql.conf in the data directory: start the server with -c config_file=…")
+	}
+	if r.KeepArchiving && !r.Standby {
+		p.warn("archiving stays as it was (--keep-archiving): from its promotion on this copy writes to the original's archive. Make sure that the original never runs again, or writes elsewhere")
+	}
+	if b.DamagedPages > 0 {
+		p.warn("the database had %d damaged pages when it was backed up; the first are block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
+	}
+	if r.TargetAction == "shutdown" && !r.toTheEnd() {
+		p.warn("with --target-action shutdown the server stops at the target, each time that it is started, until recovery.signal (up to 11: recovery.conf) is removed")
+	}
+}
+
+// configPaths is where --config-dir puts each file: as they lay to each other.
+func (p *Plan) configPaths() map[string]string {
+	files := p.Backup.ConfigFiles
+	if len(files) == 0 {
+		return nil
+	}
+	common := path.Dir(files[0].Path)
+	for _, f := range files {
+		for common != "/" && common != "." && !within(f.Path, common) {
+			common = path.Dir(common)
+		}
+	}
+	paths := map[string]string{}
+	for _, f := range files {
+		rel, _ := filepath.Rel(common, f.Path) // it is within
+		paths[f.Path] = rel
+	}
+	return paths
+}
+
+// checkConfigDir refuses to write over configuration that is there.
+func (p *Plan) checkConfigDir() error {
+	dir := p.request.Layout.ConfigDir
+	if dir == "" {
+		return nil
+	}
+	for from, rel := range p.configPaths() {
+		if !filepath.IsLocal(rel) {
+			return fmt.Errorf("%w: backup.json of %s names a configuration file %q", catalog.ErrDamaged, p.Backup.ID, from)
+		}
+		if to := filepath.Join(dir, rel); exists(to) && !p.Delta {
+			return fmt.Errorf("%w: --config-dir: %s exists: give a folder without it", ErrTarget, to)
+		}
+	}
+	return nil
+}
+
+// ConfigFile is where --config-dir puts postgresql.conf; empty when that is in the data directory.
+func (p *Plan) ConfigFile() string {
+	if p.request.Layout.ConfigDir == "" {
+		return ""
+	}
+	for from, rel := range p.configPaths() {
+		if path.Base(from) == "postgresql.conf" {
+			dir, _ := filepath.Abs(p.request.Layout.ConfigDir)
+			return filepath.Join(dir, rel)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,249 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// chosen is a backup, and the way from it to where recovery has to end.
+type chosen struct {
+	entry    *catalog.Entry
+	history  *history
+	timeline segment.Timeline
+}
+
+// chooser finds the backup to begin with, and the timeline to follow.
+type chooser struct {
+	store     storage.Store
+	recovery  Recovery
+	histories map[uint64]*history
+}
+
+func (c *chooser) history(ctx context.Context, systemID uint64) (h *history, err error) {
+	if h = c.histories[systemID]; h == nil {
+		if h, err = readHistory(ctx, c.store, systemID); err == nil {
+			c.histories[systemID] = h
+		}
+	}
+	return h, err
+}
+
+// choose resolves the backup's name and the target. Without a name it is the newest backup that ends before
+// the target, on a timeline from which the target's can be reached.
+func (c *chooser) choose(ctx context.Context, s *catalog.State, name string) (*chosen, error) {
+	if !isLatest(name) {
+		e, err := s.Resolve(name)
+		if err != nil {
+			return nil, err
+		}
+		return c.named(ctx, e)
+	}
+	if _, err := s.Resolve(""); err != nil {
+		return nil, err
+	}
+	return c.newest(ctx, s)
+}
+
+// named fits the timeline to a backup.
+func (c *chooser) named(ctx context.Context, e *catalog.Entry) (*chosen, error) {
+	if err := c.early(e); err != nil {
+		return nil, err
+	}
+	h, err := c.history(ctx, e.Commit.Summary.SystemID)
+	if err != nil {
+		return nil, err
+	}
+	b := e.Commit.Summary
+	to, err := c.timeline(h, b)
+	if err != nil {
+		return nil, err
+	}
+	if c.recovery.Timeline == "" && to != b.Timeline && !c.recovery.TargetImmediate {
+		to = h.descendant(b.Timeline, b.StopLSN)
+	}
+	if err := h.reach(b.Timeline, b.StopLSN, to); err != nil {
+		return nil, fmt.Errorf("%w\nFrom backup %s timeline %d can be reached: --target-timeline %d. Or name another backup, or none", err, e.ID, h.descendant(b.Timeline, b.StopLSN), h.descendant(b.Timeline, b.StopLSN))
+	}
+	return &chosen{entry: e, history: h, timeline: to}, nil
+}
+
+// newest looks for a backup from the newest on.
+func (c *chooser) newest(ctx context.Context, s *catalog.State) (*chosen, error) {
+	complete := s.Complete()
+	var first *catalog.Entry // that would do as far as the target goes
+	var reason error
+	for _, e := range slices.Backward(complete) {
+		if err := c.early(e); err != nil {
+			continue
+		}
+		if first != nil && first.Commit.Summary.SystemID != e.Commit.Summary.SystemID {
+			break // what was before an initdb or pg_upgrade is not meant
+		}
+		h, err := c.history(ctx, e.Commit.Summary.SystemID)
+		if err != nil {
+			return nil, err
+		}
+		b := e.Commit.Summary
+		to, err := c.timeline(h, b)
+		if err == nil {
+			err = h.reach(b.Timeline, b.StopLSN, to)
+		}
+		if err == nil && first != nil && c.recovery.Timeline == "" {
+			return nil, c.ambiguous(h, first, e, to)
+		}
+		if err == nil {
+			return &chosen{entry: e, history: h, timeline: to}, nil
+		}
+		if !errors.Is(err, ErrUnreachable) {
+			return nil, err
+		}
+		if first == nil {
+			first, reason = e, err
+		}
+	}
+	if first != nil {
+		return nil, fmt.Errorf("%w\nNo other backup can reach it. From backup %s: --target-timeline %d", reason, first.ID, first.Commit.Summary.Timeline)
+	}
+	return nil, c.tooEarly(complete)
+}
+
+// ambiguous: the newest backup is on another branch of history than the newest timeline. Either could be the
+// one that counts (after a restore to an earlier point, or when a test copy has archived into the original's
+// archive), and the wrong guess loses data.
+func (c *chooser) ambiguous(h *history, newest, other *catalog.Entry, to segment.Timeline) error {
+	b := newest.Commit.Summary
+	reason := strings.TrimPrefix(h.reach(b.Timeline, b.StopLSN, to).Error(), ErrUnreachable.Error()+": ")
+	return unreachable("there are two branches of history: %s\nFrom the newest backup, %s, along its own branch: --target-timeline %d\nFrom backup %s to the newest timeline: --target-timeline %d",
+		reason, newest.ID, h.descendant(b.Timeline, b.StopLSN), other.ID, to)
+}
+
+// timeline resolves the timeline that was asked for.
+func (c *chooser) timeline(h *history, b catalog.Summary) (segment.Timeline, error) {
+	switch t := c.recovery.Timeline; {
+	case t == "current", t == "" && c.recovery.TargetImmediate:
+		return b.Timeline, nil
+	case t == "", t == "latest":
+		return h.newest(), nil
+	default:
+		n, err := strconv.ParseUint(t, 10, 32)
+		if err != nil || n == 0 {
+			return 0, unreachable("%q is not a timeline: give its number in decimal, current or latest", t)
+		}
+		return segment.Timeline(n), nil
+	}
+}
+
+// early tells when a target lies before the end of a backup, up to which the files in it are no database.
+func (c *chooser) early(e *catalog.Entry) error {
+	b, r := e.Commit.Summary, c.recovery
+	switch {
+	case !r.TargetTime.IsZero() && r.TargetTime.Before(b.Consistent):
+		return unreachable("backup %s is consistent from %s on, the target is %s\nName an older backup, or none.", e.ID, stamp(b.Consistent), stamp(r.TargetTime))
+	case r.TargetLSN != 0 && r.TargetLSN < b.StopLSN:
+		return unreachable("backup %s is consistent from %s on, the target is %s\nName an older backup, or none.", e.ID, b.StopLSN, r.TargetLSN)
+	}
+	return nil
+}
+
+// tooEarly: every backup ends after the target.
+func (c *chooser) tooEarly(complete []*catalog.Entry) error {
+	first := complete[0]
+	for _, e := range complete {
+		if e.Commit.Summary.Consistent.Before(first.Commit.Summary.Consistent) {
+			first = e
+		}
+	}
+	b := first.Commit.Summary
+	if c.recovery.TargetLSN != 0 {
+		return unreachable("no backup is old enough for %s; the oldest, %s, can restore any point from %s on", c.recovery.TargetLSN, first.ID, b.StopLSN)
+	}
+	return unreachable("no backup is old enough for %s; the oldest, %s, can restore any time from %s on", stamp(c.recovery.TargetTime), first.ID, stamp(b.Consistent))
+}
+
+func isLatest(name string) bool { return name == "" || strings.EqualFold(name, "latest") }
+
+// stamp shows a time as people compare it with the server's log, and in this host's zone when that differs.
+func stamp(t time.Time) string {
+	utc := t.UTC().Format("2006-01-02 15:04:05.999999Z07:00")
+	if _, offset := t.Local().Zone(); offset == 0 {
+		return utc
+	}
+	return utc + " (" + t.Local().Format("2006-01-02 15:04:05.999999 -07:00") + " here)"
+}
+
+// checkWAL holds what the archive has against what the recovery needs, and returns warnings.
+func (c *chooser) checkWAL(b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
+	r := c.recovery
+	if w.End < b.StopLSN {
+		missing := w.Missing
+		if missing == "" {
+			missing = "what follows " + w.End.String()
+		}
+		return nil, unreachable("WAL that backup %s needs (%s to %s) is not in the archive: %s is missing\nRestore another backup, or archive the file from the old server's pg_wal.", b.ID, b.FirstWAL, b.LastWAL, missing)
+	}
+	if r.TargetTime.After(now.Add(time.Minute)) {
+		return nil, unreachable("the target %s lies in the future; it is %s now\nWithout --target-time the recovery goes to the end of the WAL.", stamp(r.TargetTime), stamp(now))
+	}
+	switch {
+	case r.TargetImmediate:
+		return nil, nil
+	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":
+		return nil, unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the old server's pg_wal is still there, archive what is left in it: pgobj wal-push.", w.End, w.Last, r.TargetLSN)
+	case w.Missing != "":
+		return holed(r, w, later(s, b, w))
+	case !r.TargetTime.IsZero() && r.TargetTime.After(w.Archived):
+		warnings = append(warnings, fmt.Sprintf("the newest WAL of this timeline was archived at %s, before the target: unless the server's clock and the storage's differ, there is no transaction after the target, and PostgreSQL %s", stamp(w.Archived), atTheEnd(b.PGVersion)))
+	case r.TargetXID != 0 || r.TargetName != "":
+		warnings = append(warnings, fmt.Sprintf("whether the target comes after the end of the backup, and is in the archive at all, shows only in the recovery: if it does not, PostgreSQL %s; then name an older backup", atTheEnd(b.PGVersion)))
+	}
+	return warnings, nil
+}
+
+// atTheEnd is what PostgreSQL does at the end of the WAL when it has not met its target (StartupXLOG).
+func atTheEnd(version int) string {
+	if version >= 130000 {
+		return "stops there with an error and can be told another target"
+	}
+	return "opens with all there is"
+}
+
+// holed: recovery ends at a hole, so what comes after it cannot be had.
+func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
+	hole := fmt.Sprintf("there is a hole in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
+	what := fmt.Sprintf("Any point before %s can be restored: --target-lsn %s --exclusive.", w.End, w.End)
+	if after != nil {
+		what += fmt.Sprintf(" Backup %s is from after the hole.", after.ID)
+	}
+	what += " If the file is in the old server's pg_wal, archive it: pgobj wal-push."
+	switch {
+	case r.TargetLSN != 0 && r.TargetLSN <= w.End:
+		return nil, nil
+	case r.TargetLSN != 0, r.toTheEnd(),
+		!r.TargetTime.IsZero() && after != nil && !r.TargetTime.Before(after.Commit.Summary.Consistent):
+		return nil, unreachable("%s\n%s", hole, what)
+	}
+	return []string{hole + ": if the target comes after it, recovery stops with an error there. " + what}, nil
+}
+
+// later is the first backup that begins after the hole.
+func later(s *catalog.State, b *catalog.Backup, w WALRange) *catalog.Entry {
+	beyond, err := segment.ParseName(w.Beyond, segment.Size(b.SegmentSize))
+	if err != nil {
+		return nil
+	}
+	for _, e := range s.Complete() {
+		if sum := e.Commit.Summary; sum.SystemID == b.SystemID && sum.StartLSN >= beyond.Start(segment.Size(b.SegmentSize)) {
+			return e
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// rescue looks for WAL in the old data directory that was never archived: the last transactions may be only
+// there, and a delta restore removes it. It is saved, or let go of, or the restore is refused.
+func (p *Plan) rescue() error {
+	t, r := p.target, p.request
+	if !t.delta {
+		return nil
+	}
+	if err := t.checkCluster(p.Backup.SystemID); err != nil {
+		return err
+	}
+	names, err := t.unarchived()
+	if err != nil {
+		return fmt.Errorf("look for WAL that was never archived: %w", err)
+	}
+	if len(names) == 0 || r.DiscardWAL {
+		return nil
+	}
+	if r.SaveWAL == "" {
+		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
+			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive it first, in %s: pgobj wal-push pg_wal/%s",
+			ErrTarget, t.dir, len(names), firstFew(names), t.dir, names[0])
+	}
+	if to, err := filepath.Abs(r.SaveWAL); err != nil || within(to, t.dir) {
+		return fmt.Errorf("%w: --save-wal %s: give a folder outside of the data directory", ErrTarget, r.SaveWAL)
+	}
+	p.Saved = names
+	return nil
+}
+
+func firstFew(names []string) string {
+	if len(names) > 3 {
+		return strings.Join(names[:3], ", ") + " …"
+	}
+	return strings.Join(names, ", ")
+}
+
+// unarchived lists the files of pg_wal that the archiver has not been through with: those that wait for it, and
+// after a crash the one that was being written. Segments that were recycled, or made ahead, do not count.
+func (t *target) unarchived() ([]string, error) {
+	dir := filepath.Join(t.dir, "pg_wal")
+	names, err := readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := t.control()
+	clean := ok && (c.State == cluster.ShutDown || c.State == cluster.ShutDownInRecovery)
+	var found []string
+	for _, name := range names {
+		status := filepath.Join(dir, "archive_status", name)
+		switch kind := segment.Classify(name); {
+		case kind == segment.Invalid, exists(status + ".done"):
+		case exists(status + ".ready"):
+			found = append(found, name)
+		case kind == segment.Full && !clean && isWritten(filepath.Join(dir, name), name):
+			found = append(found, name)
+		}
+	}
+	return found, nil
+}
+
+// isWritten says whether a segment has been written to under its name.
+func isWritten(path, name string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	page := make([]byte, segment.HeaderSize)
+	if _, err := io.ReadFull(f, page); err != nil {
+		return false
+	}
+	h, err := segment.ParseHeader(page)
+	return err == nil && h.Verify(name, int64(h.Size)) == nil
+}
+
+// saveWAL copies what Saved lists, durably.
+func (p *Plan) saveWAL() error {
+	if len(p.Saved) == 0 {
+		return nil
+	}
+	to, err := filepath.Abs(p.request.SaveWAL)
+	if err != nil {
+		return err
+	}
+	root, err := p.target.openRoot(to)
+	if err != nil {
+		return err
+	}
+	t := &target{dir: to, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: 0o600}
+	defer t.close()
+	for _, name := range p.Saved {
+		data, err := os.ReadFile(filepath.Join(p.target.dir, "pg_wal", name))
+		if err != nil {
+			return err
+		}
+		switch there, err := os.ReadFile(filepath.Join(to, name)); {
+		case err == nil && !bytes.Equal(there, data):
+			return fmt.Errorf("%s is there already with other content: name another folder", filepath.Join(to, name))
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		if err := t.writeFile(name, data); err != nil {
+			return err
+		}
+	}
+	if err := syncPath(to); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(to))
+}

@@ -1,0 +1,189 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+)
+
+// survey is what a first reading of the manifest tells. That it can be read to its end at all also shows, before
+// anything is written, that every line of it makes sense.
+type survey struct {
+	bytes   map[string]int64  // by tablespace (pg_tblspc/OID), by what was behind a link, and pg_wal
+	links   map[string]linked // what was behind a link in the original
+	entries map[string]bool   // at the top of the data directory
+	files   map[string]bool   // of these, the files
+	confs   []*manifest.File  // configuration files
+	mode    manifest.Mode     // of the data directory
+}
+
+// linked is where a link of the original led.
+type linked struct {
+	to   string
+	file bool
+}
+
+const (
+	maxConfSize  = 1 << 20
+	maxConfFiles = 100
+)
+
+func surveyManifest(m *manifest.Reader) (*survey, error) {
+	s := &survey{bytes: map[string]int64{}, links: map[string]linked{}, entries: map[string]bool{}, files: map[string]bool{}}
+	for {
+		f, err := m.Next()
+		if errors.Is(err, io.EOF) {
+			return s, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.add(f)
+	}
+}
+
+func (s *survey) add(f *manifest.File) {
+	p := f.RawPath()
+	switch {
+	case p == manifest.Root:
+		s.mode = f.Mode
+		return
+	case f.Type != manifest.TypeLink && f.RawLink() != "":
+		s.links[p] = linked{f.RawLink(), f.Type == manifest.TypeFile}
+		s.bytes[p] = 0
+	case path.Dir(p) == "pg_tblspc", p == "pg_wal":
+		s.bytes[p] = 0
+	}
+	if !strings.Contains(p, "/") {
+		s.entries[p] = true
+		s.files[p] = f.Type == manifest.TypeFile
+	}
+	if f.Type != manifest.TypeFile || f.At > 0 {
+		return
+	}
+	for at := p; at != "."; at = path.Dir(at) {
+		if _, apart := s.bytes[at]; apart {
+			s.bytes[at] += f.Size
+			break
+		}
+	}
+	if strings.HasSuffix(p, ".conf") && strings.Count(p, "/") <= 2 && f.Size <= maxConfSize && len(s.confs) < maxConfFiles {
+		s.confs = append(s.confs, f)
+	}
+}
+
+// ConfLine is a line of a configuration file in the backup.
+type ConfLine struct {
+	File string // in the data directory, or absolute for one from outside
+	Line int
+	Name string
+	Text string // as it stands there, without comment and blanks around
+	Why  string // it deserves a look
+}
+
+// confScan is what the configuration in a backup says that matters to a copy.
+type confScan struct {
+	archiving []ConfLine // archive_mode, archive_command, archive_library
+	dangerous []ConfLine
+}
+
+// scanConf reads the configuration files that the backup has.
+func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*manifest.File) (confScan, error) {
+	var c confScan
+	for _, f := range files {
+		data, err := readContent(ctx, s, f)
+		if err != nil {
+			return c, fmt.Errorf("read %s of the backup: %w", f.RawPath(), err)
+		}
+		c.scan(f.RawPath(), string(data), b)
+	}
+	for _, f := range b.ConfigFiles {
+		c.scan(f.Path, string(f.Content), b)
+	}
+	return c, nil
+}
+
+// readContent fetches a small file.
+func readContent(ctx context.Context, s storage.Store, f *manifest.File) ([]byte, error) {
+	r, err := newFrameReader(s)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, 0, f.Size)
+	for _, c := range f.Chunks {
+		begin := len(data)
+		for _, x := range c.Extents {
+			err := r.read(ctx, []want{{Extent: x}}, func(_ want, content []byte) error {
+				data = append(data, content...)
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		if part.Sum(data[begin:]) != c.SHA256 {
+			return nil, fmt.Errorf("%w: the chunk at %d has another hash than the manifest says", part.ErrDamaged, begin)
+		}
+	}
+	return data, nil
+}
+
+// scan looks at the settings of one file. Access rules (pg_hba.conf and pg_ident.conf) are no settings.
+func (c *confScan) scan(file, text string, b *catalog.Backup) {
+	if base := path.Base(file); base == "pg_hba.conf" || base == "pg_ident.conf" {
+		return
+	}
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		name, value := parseSetting(line)
+		if name == "" {
+			continue
+		}
+		l := ConfLine{File: file, Line: n, Name: name, Text: strings.TrimSpace(line)}
+		if strings.HasPrefix(name, "archive_") && name != "archive_timeout" && name != "archive_cleanup_command" {
+			c.archiving = append(c.archiving, l)
+		}
+		if l.Why = danger(name, value, b); l.Why != "" {
+			c.dangerous = append(c.dangerous, l)
+		}
+	}
+}
+
+// danger says why a setting that served the original may be wrong for a copy, or do harm to the original.
+func danger(name, value string, b *catalog.Backup) string {
+	switch name {
+	case "data_directory":
+		return "it decides which data the server opens, whatever -D says"
+	case "hba_file", "ident_file", "include", "include_dir", "include_if_exists":
+		return "it leads to another file"
+	case "external_pid_file", "unix_socket_directories", "unix_socket_directory":
+		return "the original may use the same"
+	case "listen_addresses", "port":
+		return "two servers on a host cannot have the same, and clients may find the copy"
+	case "archive_command", "archive_library", "archive_mode":
+		return "a copy must not archive to where the original does"
+	case "archive_cleanup_command", "recovery_end_command", "restore_command":
+		return "it runs a command during recovery"
+	case "primary_conninfo":
+		return "it leads to the server that the original followed"
+	}
+	switch {
+	case strings.HasPrefix(name, "ssl_"):
+		return "it belongs to the original's host"
+	case filepath.IsAbs(value) && b.PGDATA != "" && within(value, b.PGDATA):
+		return "it leads into the original's data directory"
+	case filepath.IsAbs(value) && exists(value):
+		return "the path exists on this host, too"
+	}
+	return ""
+}

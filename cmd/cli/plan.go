@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/backup"
+)
+
+// printPlan shows what a restore would do.
+func printPlan(a *app, p *backup.Plan) {
+	b, out := p.Backup, &columns{w: a.Out}
+	out.row("backup", "%s, consistent from %s on; PostgreSQL %s, %s in %d files", b.ID, b.Consistent.UTC().Format(time.DateTime+" MST"), b.PGVersionText, size(b.Size), b.Files)
+	switch {
+	case len(p.Path) == 0:
+		out.row("recovery", "none is set up")
+	case p.Recovery.Standby:
+		out.row("recovery", "as a standby, %s", timelines(p))
+	default:
+		out.row("recovery", "to %s, %s", p.Recovery.Goal(), timelines(p))
+	}
+	for _, f := range p.Forks {
+		out.row("", "not along %s", f)
+	}
+	if p.WAL.Segments > 0 {
+		out.row("WAL", "%s to %s: %d segments, %s as stored", p.WAL.First, p.WAL.Last, p.WAL.Segments, size(p.WAL.Bytes))
+	}
+	out.row("fetch", "%s %s, besides the WAL", map[bool]string{true: "at most", false: "about"}[p.Delta], size(p.Fetch))
+	for _, place := range p.Places {
+		out.row("write", "%s to %s (%s free): %s", size(place.Write), place.Path, size(place.Free), place.Name)
+	}
+	for _, name := range p.Saved {
+		out.row("save", "%s, which was never archived", name)
+	}
+	for _, f := range p.Settings {
+		out.row("settings", "%s", f.File)
+		for _, l := range f.Lines {
+			out.row("", "  %s", hidePassword(l))
+		}
+	}
+	printDangers(out, p)
+	for _, w := range p.Warnings {
+		out.row("warning", "%s", w)
+	}
+	out.row("do it", "%s", commandLine(a.args))
+	out.row("then", "%s", startCommand(p))
+}
+
+// printDone tells what was done and how to go on.
+func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Duration) {
+	b, out := p.Backup, &columns{w: a.Out}
+	fmt.Fprintf(a.Out, "backup %s is restored to %s: %d files, %s in %s\n", b.ID, p.Target, b.Files, size(b.Size), took.Round(100*time.Millisecond))
+	if p.Delta {
+		fmt.Fprintf(a.Out, "%s of it was there already; fetched %s\n", size(progress.Reused.Load()), size(progress.Stored.Load()))
+	}
+	for _, name := range p.Saved {
+		out.row("saved", "%s, which was never archived", name)
+	}
+	for _, w := range p.Warnings {
+		out.row("warning", "%s", w)
+	}
+	printDangers(out, p)
+	out.row("start", "%s", startCommand(p))
+	if len(p.Path) == 0 {
+		return
+	}
+	r := p.Recovery
+	switch {
+	case r.Standby:
+		out.row("", "it follows as a standby, %s", timelines(p))
+	default:
+		out.row("", "it recovers to %s, %s", r.Goal(), timelines(p))
+	}
+	if p.WAL.Segments > 0 && r.TargetLSN == 0 && !r.TargetImmediate {
+		out.row("", "the archive has WAL up to %s (%s)", p.WAL.End, p.WAL.Last)
+	}
+	switch at := r.Goal() != (backup.Recovery{}).Goal(); {
+	case at && r.TargetAction == "pause":
+		out.row("", "it pauses there, open for reading: look around, then end the recovery with: SELECT pg_wal_replay_resume();")
+	case at && r.TargetAction == "promote":
+		out.row("", "there it opens for work")
+	}
+	if !r.KeepArchiving && !r.Standby {
+		out.row("note", "archiving is off on it. If it takes the original's place: ALTER SYSTEM RESET archive_mode, restart, and take a backup")
+	}
+}
+
+func printDangers(out *columns, p *backup.Plan) {
+	for _, d := range p.Dangers {
+		out.row("look at", "%s, line %d: %s (%s)", d.File, d.Line, hidePassword(d.Text), d.Why)
+	}
+}
+
+// columns prints rows with a word in front; the word of the row before is not repeated.
+type columns struct {
+	w    io.Writer
+	last string
+}
+
+func (c *columns) row(word, format string, args ...any) {
+	show := word
+	if word == c.last {
+		show = ""
+	} else if word != "" {
+		c.last = word
+	}
+	fmt.Fprintf(c.w, "%-10s%s\n", show, fmt.Sprintf(format, args...))
+}
+
+// timelines is the way of the recovery in words.
+func timelines(p *backup.Plan) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "along timeline %d", p.Path[0].Timeline)
+	for i, leg := range p.Path[1:] {
+		fmt.Fprintf(&s, ", from %s on timeline %d", p.Path[i].End, leg.Timeline)
+	}
+	return s.String()
+}
+
+// commandLine is how pgobj was called, without --plan.
+func commandLine(args []string) string {
+	line := "pgobj"
+	for _, arg := range args {
+		if arg != "--plan" {
+			line += " " + shellQuote(arg)
+		}
+	}
+	return hidePassword(line)
+}
+
+func startCommand(p *backup.Plan) string {
+	command := fmt.Sprintf("pg_ctl -D %s start", shellQuote(p.Target))
+	if file := p.ConfigFile(); file != "" {
+		command += " -o " + shellQuote("-c config_file="+file)
+	}
+	return command
+}
+
+var password = regexp.MustCompile(`(?i)(password\s*=\s*)('[^']*'|[^\s'"]+)|(://[^/\s:@]*:)[^@\s]*@`)
+
+// hidePassword keeps a connection string's password off the screen.
+func hidePassword(s string) string {
+	return password.ReplaceAllStringFunc(s, func(m string) string {
+		if strings.HasPrefix(m, "://") {
+			return m[:len("://")+strings.Index(m[len("://"):], ":")+1] + "…@"
+		}
+		return m[:strings.Index(m, "=")+1] + "…"
+	})
+}

@@ -1,0 +1,239 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// TestLabelRemoved: without backup_label, which people remove to get a server to start, the copy does not
+// start, and so cannot be corrupt. With it PostgreSQL's own checker finds nothing to say.
+func TestLabelRemoved(t *testing.T) {
+	for _, major := range []int{10, 15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, folderStore(t), pgtest.Options{Major: major, Template: true})
+			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+			s.backup(t)
+			dir := s.fetch(t)
+			if major == 15 {
+				s.verified(t, dir)
+			}
+			label := filepath.Join(dir, "backup_label")
+			if err := os.Rename(label, label+".away"); err != nil {
+				t.Fatal(err)
+			}
+			s.doesNotStart(t, dir, "checkpoint record")
+			signal := filepath.Join(dir, map[bool]string{true: "recovery.conf", false: "recovery.signal"}[major < 12])
+			if err := os.Rename(signal, signal+".away"); err != nil {
+				t.Fatal(err)
+			}
+			s.doesNotStart(t, dir, "checkpoint record")
+			for _, name := range []string{label, signal} {
+				if err := os.Rename(name+".away", name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := steps(t, s.start(t, dir)); got != "1" {
+				t.Errorf("with the label it has the steps %s", got)
+			}
+		})
+	}
+}
+
+// doesNotStart holds that no server comes up on a folder, and why.
+func (s *site) doesNotStart(t testing.TB, dir, why string) {
+	t.Helper()
+	c, err := pgtest.Open(t, dir, s.Major)
+	if err == nil {
+		t.Fatalf("PostgreSQL %d starts on %s", s.Major, dir)
+	}
+	if !strings.Contains(c.Log(), why) {
+		t.Errorf("it does not start, but not for %q: %v", why, err)
+	}
+}
+
+// spaced is a server with a table in each kind of tablespace, and pg_wal on another disk.
+func spaced(t *testing.T) (s *site, outside string) {
+	t.Helper()
+	outside = testenv.Dir(t)
+	s = newSite(t, folderStore(t), pgtest.Options{Major: 15, Checksums: true, InitdbArgs: []string{"--waldir=" + filepath.Join(outside, "wal")},
+		Conf: []string{"allow_in_place_tablespaces = on"}})
+	for name, dir := range map[string]string{"plain": filepath.Join(outside, "plain"), "odd name/é": filepath.Join(outside, "very odd\n\\"), "within": filepath.Join(s.Data, "within")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := testenv.ChownPostgres(dir); err != nil {
+			t.Fatal(err)
+		}
+		s.Exec(t, fmt.Sprintf(`CREATE TABLESPACE "%s" LOCATION '%s'`, name, strings.ReplaceAll(dir, "'", "''")))
+		s.Exec(t, fmt.Sprintf(`CREATE TABLE "in %s" TABLESPACE "%[1]s" AS SELECT i, md5(i::text) FROM generate_series(1, 5000) i`, name))
+	}
+	s.Exec(t, `CREATE TABLESPACE inplace LOCATION ''`)
+	s.Exec(t, `CREATE TABLE "in place" TABLESPACE inplace AS SELECT i FROM generate_series(1, 1000) i`)
+	s.backup(t)
+	return s, outside
+}
+
+// TestRestoreBesideTheOriginal: a copy on the same host, with everything elsewhere, while the original runs.
+func TestRestoreBesideTheOriginal(t *testing.T) {
+	s, outside := spaced(t)
+	want := contents(t, s.Cluster, "postgres")
+	s.refuses(t, 10, "is not empty", nil)
+	s.refuses(t, 10, "--tablespace-map-all DIR", []string{"--waldir", filepath.Join(testenv.Dir(t), "w")})
+	s.refuses(t, 10, "in use by the server that runs in "+s.Data, []string{"--tablespace-map-all", filepath.Join(outside, "wal", "new")})
+	s.refuses(t, 10, "would both go to", []string{"--tablespace", "plain=/tmp/same", "--tablespace", "within=/tmp/same"})
+	s.refuses(t, 10, "the backup has no such tablespace (it has ", []string{"--tablespace", "nosuch=/tmp/x"})
+
+	places := testenv.Dir(t)
+	target := filepath.Join(places, "data")
+	before := survey(t, outside)
+	args := []string{"backup-fetch", target, "--tablespace", "plain=" + filepath.Join(places, "pl ain"), "--tablespace-map-all", filepath.Join(places, "others"),
+		"--waldir", filepath.Join(places, "wal")}
+	plan := s.must(t, append(args, "--plan")...)
+	for _, text := range []string{"tablespace plain", filepath.Join(places, "others", "within"), "pg_ctl -D " + target, "archive_mode = 'off'", "recovery.signal", "archive_command = "} {
+		if !strings.Contains(plan.out, text) {
+			t.Errorf("the plan does not speak of %q: %v", text, plan)
+		}
+	}
+	if names, _ := os.ReadDir(places); len(names) > 0 {
+		t.Errorf("--plan has made %v", names)
+	}
+	s.must(t, args...)
+	c := s.start(t, target)
+	sameContents(t, c, "postgres", want)
+	if wal, err := os.Readlink(filepath.Join(target, "pg_wal")); err != nil || wal != filepath.Join(places, "wal") {
+		t.Errorf("pg_wal leads to %q (%v)", wal, err)
+	}
+	for _, l := range strings.Split(c.SQL(t, `SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_' AND spcname <> 'inplace'`), "\n") {
+		if !strings.HasPrefix(l, places) {
+			t.Errorf("a tablespace of the copy is in %s", l)
+		}
+	}
+	c.Exec(t, `INSERT INTO "in plain" SELECT i, 'copy' FROM generate_series(1, 5000) i; CHECKPOINT`)
+	sameContents(t, s.Cluster, "postgres", want)
+	after := survey(t, outside)
+	for path, x := range before {
+		if !strings.HasPrefix(path, "wal") && after[path] != x {
+			t.Errorf("%s of the original changed from %v to %v", path, x, after[path])
+		}
+	}
+	// A copied data directory has links that lead to the original's tablespaces.
+	if o := execute(t, testenv.AsPostgres(s.program("cp", "-a", target, target+"2")), nil); o.code != 0 {
+		t.Fatal(o)
+	}
+	if err := os.Remove(filepath.Join(target+"2", "postmaster.pid")); err != nil {
+		t.Fatal(err)
+	}
+	o := s.run(t, "backup-fetch", target+"2", "--delta", "--discard-wal", "--tablespace", "plain="+filepath.Join(places, "pl ain"), "--tablespace-map-all", filepath.Join(places, "others"))
+	if o.code != 10 || !strings.Contains(o.err, "in use by the server") {
+		t.Errorf("a delta restore whose links lead to a running server's files: %v", o)
+	}
+}
+
+// TestRestoreInPlace: the same after a disaster: everything back where it was, with --delta over what is left.
+func TestRestoreInPlace(t *testing.T) {
+	s, outside := spaced(t)
+	want := contents(t, s.Cluster, "postgres")
+	s.Exec(t, `DROP TABLE "in plain"; CREATE TABLE "lost" TABLESPACE within AS SELECT i FROM generate_series(1, 30000) i`)
+	at := s.list(t)[0].StopLSN
+	s.Stop(t, "immediate")
+	o := s.run(t, "backup-fetch", s.Data, "--delta", "--target", "immediate")
+	if o.code != 10 || !strings.Contains(o.err, "were never archived") || !strings.Contains(o.err, "--save-wal DIR") {
+		t.Fatalf("WAL that was never archived should stop it: %v", o)
+	}
+	saved := filepath.Join(outside, "saved")
+	o = s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved, "--target-lsn", at, "--target-action", "promote")
+	if names, err := os.ReadDir(saved); err != nil || len(names) == 0 || !strings.Contains(o.out, names[0].Name()) {
+		t.Errorf("saved WAL: %v %v %v", names, err, o)
+	}
+	if wal, err := os.Readlink(filepath.Join(s.Data, "pg_wal")); err != nil || wal != filepath.Join(outside, "wal") {
+		t.Errorf("pg_wal leads to %q (%v)", wal, err)
+	}
+	s.Start(t)
+	sameContents(t, s.Cluster, "postgres", want)
+	sound(t, s.Cluster)
+}
+
+// TestRestoredStandby: a standby follows its primary, and falls back to the archive.
+func TestRestoredStandby(t *testing.T) {
+	for _, major := range []int{11, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, folderStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"wal_keep_size = '64MB'"}[:major/18]})
+			s.Exec(t, `CREATE TABLE steps (n int); SELECT pg_create_physical_replication_slot('copy', true)`)
+			s.backup(t)
+			dir := s.fetch(t, "--standby", "--primary-conninfo", fmt.Sprintf("host=%s port=%d user=postgres application_name='it\\'s me'", s.SocketDir, s.Port), "--primary-slot-name", "copy")
+			c := s.start(t, dir)
+			s.Exec(t, `INSERT INTO steps VALUES (1)`)
+			c.Eventually(t, `SELECT count(*) FROM steps`, "1")
+			s.Eventually(t, `SELECT application_name, state FROM pg_stat_replication`, "it's me|streaming")
+			if got := s.SQL(t, `SELECT active FROM pg_replication_slots`); got != "t" {
+				t.Errorf("the slot is active: %s", got)
+			}
+			s.Exec(t, `INSERT INTO steps VALUES (2)`)
+			s.archived(t)
+			s.Stop(t, "immediate")
+			c.Eventually(t, `SELECT count(*) FROM steps`, "2")
+			if got := c.SQL(t, `SELECT pg_is_in_recovery(), current_setting('archive_mode')`); got != "t|on" {
+				t.Errorf("in recovery, archive_mode: %s", got)
+			}
+		})
+	}
+}
+
+// TestRestoredSettings: what a copy must not have of the original's is named, older recovery settings are
+// out of the way, and configuration from elsewhere comes back where it is wanted.
+func TestRestoredSettings(t *testing.T) {
+	elsewhere := testenv.Dir(t)
+	writeFile(t, filepath.Join(elsewhere, "extra.conf"), "work_mem = '7MB'\nexternal_pid_file = '"+filepath.Join(elsewhere, "pid")+"'\n", 0o644)
+	s := newSite(t, folderStore(t), pgtest.Options{Conf: []string{"include '" + filepath.Join(elsewhere, "extra.conf") + "'", "ssl_cert_file = 'x.pem'"}})
+	for _, sql := range []string{"ALTER SYSTEM SET restore_command = 'false'", "ALTER SYSTEM SET recovery_target_xid = '77'", "ALTER SYSTEM SET maintenance_work_mem = '9MB'",
+		"ALTER SYSTEM SET primary_conninfo = 'host=old password=secret'"} {
+		s.Exec(t, sql)
+	}
+	s.backup(t)
+	s.Stop(t, "fast")
+
+	places := testenv.Dir(t)
+	target, conf := filepath.Join(places, "data"), filepath.Join(places, "conf")
+	plan := s.must(t, "backup-fetch", target, "--plan")
+	for _, text := range []string{"external_pid_file", "ssl_cert_file", "include '", "primary_conninfo", "postgresql.auto.conf, line ", "--config-dir DIR", filepath.Join(elsewhere, "extra.conf") + ", line 2"} {
+		if !strings.Contains(plan.out, text) {
+			t.Errorf("the plan does not speak of %q: %v", text, plan)
+		}
+	}
+	if strings.Contains(plan.out, "secret") {
+		t.Errorf("the plan shows a password: %v", plan)
+	}
+	s.must(t, "backup-fetch", target, "--config-dir", conf)
+	if got := string(readFile(t, filepath.Join(conf, "extra.conf"))); !strings.Contains(got, "work_mem = '7MB'") {
+		t.Errorf("--config-dir has %q", got)
+	}
+	auto := string(readFile(t, filepath.Join(target, "postgresql.auto.conf")))
+	for _, text := range []string{"# before pgobj's restore: restore_command = 'false'", "# before pgobj's restore: recovery_target_xid = '77'", "\nmaintenance_work_mem = '9MB'",
+		"#   archive_mode = on (postgresql.conf, line ", "\narchive_mode = 'off'\n"} {
+		if !strings.Contains(auto, text) {
+			t.Errorf("postgresql.auto.conf lacks %q:\n%s", text, auto)
+		}
+	}
+	c := s.start(t, target)
+	if got := c.SQL(t, `SELECT current_setting('archive_mode'), current_setting('maintenance_work_mem')`); got != "off|9MB" {
+		t.Errorf("the copy has %s", got)
+	}
+	c.Stop(t, "fast")
+
+	bare := s.fetch(t, "--no-recovery-settings", "--keep-archiving")
+	if names, _ := filepath.Glob(filepath.Join(bare, "*.signal")); len(names) > 0 {
+		t.Errorf("--no-recovery-settings wrote %v", names)
+	}
+	if auto := string(readFile(t, filepath.Join(bare, "postgresql.auto.conf"))); strings.Contains(auto, "written by pgobj") {
+		t.Errorf("--no-recovery-settings --keep-archiving wrote:\n%s", auto)
+	}
+	s.refuses(t, 2, "--no-recovery-settings writes neither", []string{"--no-recovery-settings", "--target-xid", "9"})
+}

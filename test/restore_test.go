@@ -1,0 +1,163 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+)
+
+// points are places in the history of a server with a table steps, into which each step puts its number:
+//
+//	1  backup  2  time  3  4 (xid)  5  restore point  6  LSN  7
+type points struct {
+	backup                backupEntry
+	time, xid, lsn, early string // early is a time before the backup
+}
+
+// history makes a server go through its points, and archives all of it.
+func history(t testing.TB, s *site) (p points) {
+	t.Helper()
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	p.early = now(t, s.Cluster)
+	p.backup = s.backup(t)
+	step := func(n int) { s.Exec(t, `INSERT INTO steps VALUES ($1)`, n) }
+	step(2)
+	p.time = now(t, s.Cluster)
+	step(3)
+	p.xid = s.SQL(t, `INSERT INTO steps VALUES (4); SELECT txid_current()`)
+	step(5)
+	s.Exec(t, `SELECT pg_create_restore_point('it''s here')`)
+	step(6)
+	p.lsn = s.SQL(t, `SELECT pg_current_wal_insert_lsn()`)
+	step(7)
+	s.archived(t)
+	return p
+}
+
+func now(t testing.TB, c *pgtest.Cluster) string {
+	t.Helper()
+	return c.SQL(t, `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'`)
+}
+
+func steps(t testing.TB, c *pgtest.Cluster) string {
+	t.Helper()
+	return c.SQL(t, `SELECT string_agg(n::text, ' ' ORDER BY n) FROM steps`)
+}
+
+// TestRestoreMatrix: every kind of target on every version ends exactly where it should.
+func TestRestoreMatrix(t *testing.T) {
+	majors := []int{10, 11, 12, 15, 18}
+	if torture() {
+		majors = []int{10, 11, 12, 13, 14, 15, 16, 17, 18}
+	}
+	var restores atomic.Int64
+	t.Run("on", func(t *testing.T) {
+		for _, major := range majors {
+			t.Run(fmt.Sprint(major), func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, folderStore(t), pgtest.Options{Major: major, Template: true})
+				m := &matrix{site: s, points: history(t, s), restores: &restores}
+				s.Stop(t, "immediate")
+				m.all(t)
+			})
+		}
+	})
+	if want := int64(len(majors) * 10); restores.Load() != want {
+		t.Errorf("%d restores were proven, there should be %d", restores.Load(), want)
+	}
+}
+
+type matrix struct {
+	*site
+	points
+	restores *atomic.Int64
+}
+
+func (m *matrix) all(t *testing.T) {
+	m.end(t, "end", "1 2 3 4 5 6 7")
+	m.end(t, "time", "1 2", "--target-time", m.time)
+	m.end(t, "xid", "1 2 3 4", "--target-xid", m.xid, "--target-action", "promote")
+	m.end(t, "xid, exclusive", "1 2 3", "--target-xid", m.xid, "--exclusive", "--target-action=promote")
+	m.end(t, "lsn", "1 2 3 4 5 6", "--target-lsn", m.lsn, "--target-action", "shutdown")
+	m.end(t, "name", "1 2 3 4 5", "--target-name", "it's here")
+	m.end(t, "immediate", "1", "--target", "immediate", "--target-action", "promote")
+	if names, _ := filepath.Glob(filepath.Join(m.folder, "main/wal/*/0000000[2-9]")); len(names) > 0 {
+		t.Errorf("copies have archived into the original's archive: %v", names)
+	}
+	m.fork(t)
+	m.end(t, "latest", "1 2 3 4 5 6 100", "--target-timeline", "latest")
+	m.end(t, "current", "1 2 3 4 5 6 7", "--target-timeline", "current")
+	m.end(t, "timeline 2", "1 2 3 4 5 6 100", "--target-timeline", "2")
+}
+
+// end restores to a target, and compares rows and what the server says of itself.
+func (m *matrix) end(t *testing.T, name, want string, args ...string) {
+	t.Run(name, func(t *testing.T) {
+		dir := m.fetch(t, args...)
+		flags := strings.Join(args, " ")
+		if strings.Contains(flags, "shutdown") {
+			m.shutsDown(t, dir)
+		}
+		c := m.start(t, dir)
+		if got := steps(t, c); got != want {
+			t.Errorf("it has the steps %s, there should be %s", got, want)
+		}
+		paused := strings.Contains(flags, "--target-") && !strings.Contains(flags, "action") && !strings.Contains(flags, "timeline")
+		if got := c.SQL(t, `SELECT pg_is_in_recovery()`); got != map[bool]string{true: "t", false: "f"}[paused] {
+			t.Errorf("in recovery: %s, it should pause: %v", got, paused)
+		}
+		if got := c.SQL(t, `SHOW archive_mode`); got != "off" {
+			t.Errorf("archive_mode of the copy is %s", got)
+		}
+		m.restores.Add(1)
+	})
+}
+
+// shutsDown: the server stops by itself at the target. Then it is told to promote there.
+func (m *matrix) shutsDown(t *testing.T, dir string) {
+	t.Helper()
+	c, err := pgtest.Open(t, dir, m.Major)
+	ended, ok := errors.AsType[*pgtest.Ended](err)
+	if !ok || ended.State != "exit status 0" && !strings.Contains(c.Log(), "shut down") || !strings.Contains(c.Log(), "recovery stopping after WAL location") {
+		t.Fatalf("with the action shutdown: %v", err)
+	}
+	file := filepath.Join(dir, map[bool]string{true: "recovery.conf", false: "postgresql.auto.conf"}[m.Major < 12])
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, file, strings.Replace(string(text), "= 'shutdown'", "= 'promote'", 1), 0o600)
+}
+
+// fork makes timeline 2, which leaves timeline 1 behind step 6, and archives it.
+func (m *matrix) fork(t *testing.T) {
+	t.Helper()
+	dir := m.fetch(t, "--target-lsn", m.lsn, "--target-action", "promote", "--keep-archiving")
+	branch := &site{store: m.store, pgobj: m.pgobj, Cluster: m.startArchiving(t, dir)}
+	branch.Exec(t, `INSERT INTO steps VALUES (100)`)
+	branch.archived(t)
+	branch.Stop(t, "fast")
+}
+
+// startArchiving starts a restored server that archives as the original did.
+func (s *site) startArchiving(t testing.TB, dir string, args ...string) *pgtest.Cluster {
+	t.Helper()
+	c, err := pgtest.Attach(dir, s.Major, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.AddEnv(append(s.settings, s.credentials...)...)
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c.Start(t)
+	return c
+}

@@ -1,0 +1,35 @@
+package walstore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// Timelines lists, in rising order, the timelines of a system identifier of which the archive holds anything.
+// It costs one listing of one page for each, however much WAL there is.
+func Timelines(ctx context.Context, s storage.Store, sysid uint64) ([]segment.Timeline, error) {
+	var found []segment.Timeline
+	for after := ""; ; {
+		next, err := nextTimeline(ctx, s, sysid, after)
+		if err != nil || next == 0 {
+			return found, err
+		}
+		found = append(found, next)
+		after = archiveDir(sysid) + next.Hex() + "0" // '0' is the character after '/': all of the folder is passed over
+	}
+}
+
+func nextTimeline(ctx context.Context, s storage.Store, sysid uint64, after string) (segment.Timeline, error) {
+	for info, err := range s.List(ctx, archiveDir(sysid), after) {
+		if err != nil {
+			return 0, fmt.Errorf("list timelines: %w", err)
+		}
+		if o, ok := ParseKey(info.Key); ok {
+			return segment.TimelineOf(o.Name)
+		}
+	}
+	return 0, nil
+}
