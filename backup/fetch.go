@@ -32,7 +32,7 @@ func (p *Plan) Run(ctx context.Context) error {
 		return fmt.Errorf("save WAL that was never archived (nothing was changed yet): %w", err)
 	}
 	if err := p.restore(ctx); err != nil {
-		return fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete, and PostgreSQL does not start on it. Run the same command with --delta to go on.", b.ID, p.Target, err)
+		return fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete, and PostgreSQL does not start on it. Run the same command with --delta to go on", b.ID, p.Target, err)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (p *Plan) choose(ctx context.Context) error {
 	found, err := c.choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
-		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows.", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
+		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
 	}
 	if err != nil {
 		return err
@@ -235,6 +235,9 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		if strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby {
 			p.Dangers[i].Why = "archiving is off in the copy"
 		}
+	}
+	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
+		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
 	if isCold(b) {
 		r.NoSettings = true

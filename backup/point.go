@@ -19,7 +19,6 @@ type chosen struct {
 	entry    *catalog.Entry
 	history  *history
 	timeline segment.Timeline
-	warnings []string
 }
 
 // chooser finds the backup to begin with, and the timeline to follow.
@@ -72,7 +71,7 @@ func (c *chooser) named(ctx context.Context, e *catalog.Entry) (*chosen, error) 
 		to = h.descendant(b.Timeline, b.StopLSN)
 	}
 	if err := h.reach(b.Timeline, b.StopLSN, to); err != nil {
-		return nil, fmt.Errorf("%w\nFrom backup %s timeline %d can be reached: --target-timeline %d. Or name another backup, or none.", err, e.ID, h.descendant(b.Timeline, b.StopLSN), h.descendant(b.Timeline, b.StopLSN))
+		return nil, fmt.Errorf("%w\nFrom backup %s timeline %d can be reached: --target-timeline %d. Or name another backup, or none", err, e.ID, h.descendant(b.Timeline, b.StopLSN), h.descendant(b.Timeline, b.StopLSN))
 	}
 	return &chosen{entry: e, history: h, timeline: to}, nil
 }
@@ -112,7 +111,7 @@ func (c *chooser) newest(ctx context.Context, s *catalog.State) (*chosen, error)
 		}
 	}
 	if first != nil {
-		return nil, fmt.Errorf("%w\nNo other backup can reach it. From backup %s: --target-timeline %d.", reason, first.ID, first.Commit.Summary.Timeline)
+		return nil, fmt.Errorf("%w\nNo other backup can reach it. From backup %s: --target-timeline %d", reason, first.ID, first.Commit.Summary.Timeline)
 	}
 	return nil, c.tooEarly(complete)
 }
