@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -244,11 +245,14 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	}
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
 	p.written = w
-	if w.File != "" {
+	auto := w.Auto
+	if w.File == autoConf {
+		auto = slices.Concat(w.Recovery, w.Auto)
+	} else if w.File != "" {
 		p.Settings = append(p.Settings, fileSettings(w.File, w.Recovery))
 	}
-	if w.Auto != nil {
-		p.Settings = append(p.Settings, fileSettings(autoConf, w.Auto))
+	if auto != nil {
+		p.Settings = append(p.Settings, fileSettings(autoConf, auto))
 	}
 	if w.Signal != "" {
 		p.Settings = append(p.Settings, FileSettings{File: w.Signal})
