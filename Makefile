@@ -35,8 +35,9 @@ bench: ## compare with other tools (ARGS go to the program)
 	test/install bench
 	go run ./test/bench $(ARGS)
 
-torture: tools ## the long tests: crashes and faults at every step
-	go test -tags torture -run Torture -count=1 -timeout 2h ./test/... $(ARGS)
+torture: ## the long forms of all tests, on PostgreSQL 10 to 18: hours
+	test/install 10 11 12 13 14 16 17 18
+	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 6h ./... $(ARGS)
 
 tools: ## install what the tests run against
 	test/install

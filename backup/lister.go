@@ -25,6 +25,7 @@ type lister struct {
 	entries  int64
 	sums     []part.Hash // of the sections
 	sections []piece
+	extents  []manifest.Extent // of the sections, in the end
 
 	nativeSpool *os.File
 	native      *cluster.ManifestWriter // nil before PostgreSQL 13
@@ -61,7 +62,7 @@ func (l *lister) keep(section []byte) error {
 		if err != nil {
 			return err
 		}
-		x = piece{Extent: manifest.Extent{Len: len(section), Skip: skip}, frame: frame}
+		x = piece{frame: frame, skip: skip, len: len(section)}
 	}
 	l.size += int64(len(section))
 	l.sums, l.sections = append(l.sums, sum), append(l.sections, x)
@@ -76,12 +77,10 @@ func (l *lister) end(u *uploader) (err error) {
 	if err := l.parts.Close(); err != nil {
 		return err
 	}
-	extents, err := resolve(context.Background(), l.sections, 0) // all frames are sealed
-	if err != nil {
+	if l.extents, err = resolve(context.Background(), l.sections, 0); err != nil { // all frames are sealed
 		return err
 	}
-	u.refer(extents)
-	l.sections = pieces(extents)
+	u.refer(l.extents)
 	return nil
 }
 
@@ -134,9 +133,9 @@ func (l *lister) endNative(now time.Time, control []byte, p *push) (int64, error
 
 // store puts the list of sections into the repository: from then on there is a manifest.
 func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
-	sections := make([]manifest.Section, len(l.sections))
-	for i, x := range l.sections {
-		sections[i] = manifest.Section{SHA256: l.sums[i], Extent: x.Extent}
+	sections := make([]manifest.Section, len(l.extents))
+	for i, x := range l.extents {
+		sections[i] = manifest.Section{SHA256: l.sums[i], Extent: x}
 	}
 	data, err := manifest.WriteList(p.backup.ID, sections, l.entries)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 // maxPending bounds what waits between reading and the manifest, in files and chunks: some 10 MB, however
 // many files there are.
-const maxPending = 16384
+const maxPending = 8192
 
 // packer turns files into parts and manifest lines. Files are given to add in the manifest's order; workers
 // read, hash, compress and pack their chunks at the same time, in any order; collect writes the lines in

@@ -24,9 +24,9 @@ const (
 	// frame is up to 1 MiB to fetch and expand for the sake of some pages.
 	patchedMost = 4
 	framesMost  = 8
-	// knownMost bounds the table of content known by its hash, at about 250 bytes each: 32 MB, which covers
-	// 128 GB of whole chunks. More content than that is still reused at its own path.
-	knownMost = 131072
+	// knownMost bounds the table of content known by its hash, at about 250 bytes each: 16 MB, which covers
+	// 64 GB of whole chunks. More content than that is still reused at its own path.
+	knownMost = 65536
 	// indexesMost is how many parts' indexes are kept to compare pages: changed chunks come in the order
 	// in which they were stored, so a few do.
 	indexesMost = 8
@@ -71,7 +71,7 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup) (*pre
 	}
 	for _, x := range p.files.sections[:min(len(p.files.sections), knownMost)] {
 		if p.usable([]manifest.Extent{x.Extent}) {
-			p.sections[x.SHA256] = piece{Extent: x.Extent}
+			p.sections[x.SHA256] = stored(x.Extent)
 		}
 	}
 	if err := p.learn(); err != nil {
@@ -103,7 +103,7 @@ func (p *previous) learn() error {
 		}
 		for _, c := range f.Chunks {
 			if len(c.Extents) == 1 && c.SHA256 != (part.Hash{}) && p.usable(c.Extents) {
-				p.known[c.SHA256] = piece{Extent: c.Extents[0]}
+				p.known[c.SHA256] = stored(c.Extents[0])
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func (p *previous) lookup(sum part.Hash, n int) (piece, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k, ok := p.known[sum]
-	return k, ok && k.Len == n
+	return k, ok && k.len == n
 }
 
 // remember makes content that is being stored known to those that come after it.
@@ -185,9 +185,10 @@ func (p *previous) adopt(ctx context.Context, backup string) (bytes int64, err e
 		}
 		spare := catalog.Part{Name: name, Size: info.Size, Index: sum.String()}
 		for _, l := range lines {
+			frame := &part.Frame{Part: name, Off: l.Off, Size: l.Size, SHA256: l.SHA256}
 			for _, m := range l.Members {
 				spare.Raw += int64(m.Len)
-				p.remember(m.SHA256, piece{Extent: manifest.Extent{Len: m.Len, Part: name, Off: l.Off, Size: l.Size, SHA256: l.SHA256, Skip: m.Skip}})
+				p.remember(m.SHA256, piece{frame, m.Skip, m.Len})
 			}
 		}
 		p.spares[name] = spare

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -130,10 +131,32 @@ func (p *push) begin(ctx context.Context) (err error) {
 	if err := p.incarnation(ctx); err != nil {
 		return err
 	}
-	begin := catalog.Begin{SystemID: p.info.SystemID}
-	if begin.Reuses, err = p.lookBack(ctx); err != nil {
-		return err
+	begin := catalog.Begin{SystemID: p.info.SystemID, Timeline: p.control.Timeline, LSN: p.control.Redo}
+	for {
+		before := p.state.N
+		if begin.Reuses, err = p.lookBack(ctx); err == nil {
+			if err = p.enter(ctx, begin); !errors.Is(err, errReuseGone) {
+				return err
+			}
+			p.prev.close()
+		}
+		// A deletion may have taken what was looked at. Then the log has gone on, and there is another last backup.
+		reason := err
+		if p.state, err = p.Catalog.Load(ctx); err != nil {
+			return err
+		}
+		if p.state.N == before {
+			return reason
+		}
+		p.Log.Info("the last backup is looked for again: the catalog changed meanwhile", "reason", reason)
 	}
+}
+
+// errReuseGone tells begin that what the backup was to reuse has been deleted.
+var errReuseGone = errors.New("a backup that was to be reused has been deleted")
+
+// enter writes the begin record, and what is known of the backup from the start.
+func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	started := p.Now().UTC()
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
 		for p.backup.ID == "" || s.Entry(p.backup.ID) != nil {
@@ -142,6 +165,11 @@ func (p *push) begin(ctx context.Context) (err error) {
 			p.backup.ID = catalog.NewID(started, random)
 		}
 		begin.Backup = p.backup.ID
+		for _, id := range begin.Reuses {
+			if e := s.Entry(id); e == nil || e.Status == catalog.Deleted {
+				return catalog.Record{}, fmt.Errorf("%w: %s", errReuseGone, id)
+			}
+		}
 		return catalog.Record{Type: "begin", Begin: &begin}, nil
 	})
 	if err != nil {
@@ -318,7 +346,8 @@ func (p *push) commit(ctx context.Context) error {
 		return err
 	}
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
-		return catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}}, s.CheckCommit(b.ID, parts)
+		r := catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}}
+		return r, cmp.Or(s.CheckCommit(b.ID, parts), s.CheckWAL(b.Summary))
 	})
 	return err
 }

@@ -12,35 +12,36 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 )
 
-// piece is an extent whose frame may not be sealed yet: then frame is set, and knows the rest later.
+// piece is some content in a frame, whose place may not be known yet.
 type piece struct {
-	manifest.Extent
 	frame *part.Frame
+	skip  int // where in the expanded frame the content begins
+	len   int // bytes
 }
 
-// resolve completes the extents of a chunk that begins at the given offset; it waits for open frames.
+// resolve makes the extents of a chunk that begins at the given offset; it waits for open frames.
 func resolve(ctx context.Context, pieces []piece, at int64) ([]manifest.Extent, error) {
 	extents := make([]manifest.Extent, len(pieces))
 	for i, x := range pieces {
-		if f := x.frame; f != nil {
-			select {
-			case <-f.Sealed():
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
-			x.Part, x.Off, x.Size, x.SHA256 = f.Part, f.Off, f.Size, f.SHA256
+		if err := x.frame.Wait(ctx); err != nil {
+			return nil, err
 		}
-		x.At = at
-		at += int64(x.Len)
-		extents[i] = x.Extent
+		f := x.frame
+		extents[i] = manifest.Extent{At: at, Len: x.len, Part: f.Part, Off: f.Off, Size: f.Size, SHA256: f.SHA256, Skip: x.skip}
+		at += int64(x.len)
 	}
 	return extents, nil
+}
+
+// stored is a piece that an extent speaks of.
+func stored(x manifest.Extent) piece {
+	return piece{&part.Frame{Part: x.Part, Off: x.Off, Size: x.Size, SHA256: x.SHA256}, x.Skip, x.Len}
 }
 
 func pieces(extents []manifest.Extent) []piece {
 	out := make([]piece, len(extents))
 	for i, x := range extents {
-		out[i] = piece{Extent: x}
+		out[i] = stored(x)
 	}
 	return out
 }
@@ -90,7 +91,7 @@ func (p *packer) store(w *part.Writer, runs []run, c part.Content, read func(dat
 	for _, r := range runs {
 		if !r.fresh {
 			p.progress.Reused.Add(int64(r.Len))
-			out = append(out, piece{Extent: r.Extent})
+			out = append(out, stored(r.Extent))
 			continue
 		}
 		content := c
@@ -103,7 +104,7 @@ func (p *packer) store(w *part.Writer, runs []run, c part.Content, read func(dat
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, piece{Extent: manifest.Extent{Len: r.Len, Skip: skip}, frame: frame})
+		out = append(out, piece{frame: frame, skip: skip, len: r.Len})
 	}
 	return out, nil
 }

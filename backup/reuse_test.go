@@ -191,7 +191,7 @@ func TestWhatIsReused(t *testing.T) {
 	check("renamed", all, page+part.ChunkSize+little) // the patched chunk is not known by its hash
 	x.write("base/6/1", data)
 	x.write("base/7/1", data)
-	check("two copies", 2*all, part.ChunkSize+little)
+	check("two copies", 3*all, part.ChunkSize+little)
 	now := time.Now()
 	if err := os.Chtimes(filepath.Join(x.pgdata, "base/5/17000"), now, now); err != nil {
 		t.Fatal(err)

@@ -126,7 +126,7 @@ func (p *packer) put(w *part.Writer, prev *manifest.Chunk, content part.Content)
 		return c, err
 	}
 	frame, skip, err := w.Add(content)
-	k := piece{Extent: manifest.Extent{Len: n, Skip: skip}, frame: frame}
+	k := piece{frame: frame, skip: skip, len: n}
 	p.prev.remember(c.sha, k)
 	c.pieces = []piece{k}
 	return c, err

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -114,6 +116,33 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, backupKey(e.ID), b.Format, b.ID)
 	}
 	return &b, nil
+}
+
+// Described lists the ids of the backups that have a manifest or a backup.json, complete or not: what a listing
+// shows. Which of them exist, the log says.
+func (c *Catalog) Described(ctx context.Context) ([]string, error) {
+	var ids []string
+	for info, err := range c.store.List(ctx, "backups/", "") {
+		if err != nil {
+			return nil, fmt.Errorf("list backups: %w", err)
+		}
+		id, name, _ := strings.Cut(strings.TrimPrefix(info.Key, "backups/"), "/")
+		if key := "backups/" + id + "/" + name; (key == backupKey(id) || key == ManifestKey(id)) && !slices.Contains(ids[max(0, len(ids)-1):], id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// Remove removes the objects of a backup that the log says is deleted. backup.json goes last, for it tells
+// what the backup was.
+func (c *Catalog) Remove(ctx context.Context, id string) error {
+	for _, key := range []string{ManifestKey(id), backupKey(id)} {
+		if err := c.store.Delete(ctx, key); err != nil {
+			return fmt.Errorf("remove backup %s: %w", id, err)
+		}
+	}
+	return nil
 }
 
 // NewID makes a backup's id from its start time and two random bytes.

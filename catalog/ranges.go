@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,6 +21,19 @@ func (r Ranges) Contains(n int) bool {
 		}
 	}
 	return false
+}
+
+// NewRanges is the set of the given numbers.
+func NewRanges(numbers []int) Ranges {
+	var out Ranges
+	for _, n := range slices.Sorted(slices.Values(numbers)) {
+		if k := len(out) - 1; k >= 0 && n <= out[k].Last+1 {
+			out[k].Last = n
+			continue
+		}
+		out = append(out, Range{n, n})
+	}
+	return out
 }
 
 func (r Ranges) MarshalText() ([]byte, error) {

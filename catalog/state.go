@@ -20,9 +20,11 @@ type Server struct {
 
 // Begin says that a backup has started, and which backups' parts it may refer to.
 type Begin struct {
-	Backup   string   `json:"backup"`
-	SystemID uint64   `json:"system_id,string"`
-	Reuses   []string `json:"reuses,omitempty"`
+	Backup   string           `json:"backup"`
+	SystemID uint64           `json:"system_id,string"`
+	Reuses   []string         `json:"reuses,omitempty"`
+	Timeline segment.Timeline `json:"timeline,omitzero"` // where the WAL was, at the latest: no backup
+	LSN      segment.LSN      `json:"lsn,omitzero"`      // that begins here needs WAL from before it
 }
 
 // Commit makes a backup exist.
@@ -73,11 +75,18 @@ type Delete struct {
 	WAL     []WALRange        `json:"wal,omitempty"`
 }
 
-// WALRange is condemned WAL: all segments of a timeline from First to Last.
+// WALRange is condemned WAL: all segments of a timeline from First to Last, with the .partial and .backup files
+// whose names begin with theirs. A history file is only condemned by its own name, as First and Last.
 type WALRange struct {
 	SystemID uint64 `json:"system_id,string"`
 	First    string `json:"first"`
 	Last     string `json:"last"`
+}
+
+// Unpurged is a deletion of which not everything is physically gone, as far as the log knows.
+type Unpurged struct {
+	N      int64  `json:"n"` // of its record
+	Delete Delete `json:"delete"`
 }
 
 // Purged says that what record Of condemned is physically gone.
@@ -114,8 +123,10 @@ type State struct {
 	Entries   []*Entry            `json:"entries,omitempty"`   // in the order in which they began
 	Committed []string            `json:"committed,omitempty"` // ids of complete backups in the order of their commits
 	Condemned map[string][]Ranges `json:"condemned,omitempty"` // parts by backup
-	Problems  []string            `json:"problems,omitempty"`  // what could not be read
-	Newer     bool                `json:"newer,omitempty"`     // records that this pgobj does not understand
+	WAL       []WALRange          `json:"condemned_wal,omitempty"`
+	Unpurged  []Unpurged          `json:"unpurged,omitempty"` // deletions that have not been carried out to the end
+	Problems  []string            `json:"problems,omitempty"` // what could not be read
+	Newer     bool                `json:"newer,omitempty"`    // records that this pgobj does not understand
 }
 
 // Writable reports why nothing may be added to this log, if so.
@@ -216,6 +227,30 @@ func (s *State) CheckCommit(id string, parts map[string][]int) error {
 	return nil
 }
 
+// CheckWAL reports why a backup must not be committed at this point of the log: WAL that it needs has been
+// condemned, and may vanish at any time. (Only a backup from a standby that lags behind gets there.)
+func (s *State) CheckWAL(b Summary) error {
+	for _, w := range s.WAL {
+		if w.SystemID == b.SystemID && w.First <= b.LastWAL && b.FirstWAL <= w.Last {
+			return fmt.Errorf("WAL from %s to %s was deleted meanwhile, and this backup needs %s to %s", w.First, w.Last, b.FirstWAL, b.LastWAL)
+		}
+	}
+	return nil
+}
+
+// condemnWAL adds a range, joined with those that it overlaps: deletions that go on from the beginning of a
+// timeline leave one range, however many there have been. Names of one timeline and one kind sort by place.
+func (s *State) condemnWAL(w WALRange) {
+	s.WAL = slices.DeleteFunc(s.WAL, func(o WALRange) bool {
+		if o.SystemID != w.SystemID || o.First > w.Last || w.First > o.Last {
+			return false
+		}
+		w.First, w.Last = min(w.First, o.First), max(w.Last, o.Last)
+		return true
+	})
+	s.WAL = append(s.WAL, w)
+}
+
 // apply folds record n, whose stored bytes are data (nil: it is missing), into the state.
 func (s *State) apply(n int64, data []byte) {
 	prev := s.Head
@@ -272,16 +307,18 @@ func (s *State) fold(r *Record) error {
 	case r.Type == "unpin" && r.Unpin != nil:
 		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
 	case r.Type == "delete" && r.Delete != nil:
-		return s.foldDelete(r.Delete)
+		return s.foldDelete(r)
 	case r.Type == "purged" && r.Purged != nil:
 		// Part numbers are never used again, so what was condemned stays so.
+		s.Unpurged = slices.DeleteFunc(s.Unpurged, func(u Unpurged) bool { return u.N == r.Purged.Of })
 	default:
 		s.Newer = true
 	}
 	return nil
 }
 
-func (s *State) foldDelete(d *Delete) error {
+func (s *State) foldDelete(r *Record) error {
+	d := r.Delete
 	for _, id := range d.Backups {
 		if err := s.change(id, func(e *Entry) { e.Status = Deleted }); err != nil {
 			return err
@@ -294,6 +331,10 @@ func (s *State) foldDelete(d *Delete) error {
 		}
 		s.Condemned[backup] = append(s.Condemned[backup], ranges)
 	}
+	for _, w := range d.WAL {
+		s.condemnWAL(w)
+	}
+	s.Unpurged = append(s.Unpurged, Unpurged{N: r.N, Delete: *d})
 	return nil
 }
 

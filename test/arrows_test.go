@@ -27,10 +27,11 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/manifest", "backup/part", "walstore", "walstore/spool", "retention", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/manifest", "backup/part", "walstore", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
+	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
 	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
 	"backup/cluster":  {},
 	"backup/manifest": {"backup/part"},

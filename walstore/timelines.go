@@ -3,6 +3,7 @@ package walstore
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -32,4 +33,27 @@ func nextTimeline(ctx context.Context, s storage.Store, sysid uint64, after stri
 		}
 	}
 	return 0, nil
+}
+
+// Incarnations lists the system identifiers of which the archive holds anything, in the order of their keys. It
+// costs one listing of one page for each.
+func Incarnations(ctx context.Context, s storage.Store) ([]uint64, error) {
+	var found []uint64
+	for after := ""; ; {
+		var next uint64
+		for info, err := range s.List(ctx, "wal/", after) {
+			if err != nil {
+				return nil, fmt.Errorf("list incarnations: %w", err)
+			}
+			if o, ok := ParseKey(info.Key); ok {
+				next = o.SystemID
+				break
+			}
+		}
+		if next == 0 {
+			return found, nil
+		}
+		found = append(found, next)
+		after = "wal/" + strconv.FormatUint(next, 10) + "0" // as in Timelines
+	}
 }

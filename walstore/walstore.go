@@ -105,7 +105,7 @@ type Object struct {
 	Name     string // as PostgreSQL has it
 	Type     segment.Type
 	Size     int64     // as stored
-	Created  time.Time // by the store's clock; for people only
+	Created  time.Time // by the store's clock; see storage.Info
 }
 
 // ParseKey is Key backwards; false for a key that Key does not build.
@@ -149,6 +149,14 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 			}
 		}
 	}
+}
+
+// Remove removes a WAL file from the archive. Whoever calls it has seen to it that nothing needs the file.
+func Remove(ctx context.Context, s storage.Store, o Object) error {
+	if err := s.Delete(ctx, o.Key); err != nil {
+		return fmt.Errorf("remove WAL file %s: %w", o.Name, err)
+	}
+	return nil
 }
 
 // FirstMissing is the first of the segments first..last (of one timeline) that is not in the archive;

@@ -60,7 +60,9 @@ func TestFramesGiveBackTheirContent(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, f := range frames {
-			<-f.Sealed()
+			if err := f.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			stored := body[f.Part][f.Off:][:f.Size]
 			if Sum(stored) != f.SHA256 {
 				t.Fatalf("%s: frame of member %d has another hash", c, i)

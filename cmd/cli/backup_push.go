@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
@@ -26,6 +27,9 @@ type backupPush struct {
 }
 
 func (c *backupPush) Run(ctx context.Context, a *app) error {
+	// The heap is mostly buffers without pointers, so collecting it often is cheap, and keeps the
+	// memory close to what is in use on a host that belongs to PostgreSQL.
+	debug.SetGCPercent(25)
 	codec, err := part.ParseCodec(c.Compression)
 	if err != nil {
 		return usagef("--compression (PGOBJ_COMPRESSION): %v", err)

@@ -11,6 +11,8 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
+	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -33,6 +35,8 @@ const (
 	exitNewer       = 12
 	exitPages       = 13
 	exitUnreachable = 14
+	exitRefused     = 15
+	exitLocked      = 16
 	exitInterrupted = 20
 )
 
@@ -56,11 +60,15 @@ type meaning struct {
 }
 
 var meanings = []meaning{
-	{errInterrupted, exitInterrupted, "Nothing that was in the storage before has been changed. Run the command again."},
+	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
+	{retention.ErrRefused, exitRefused, "Nothing has been deleted."},
+	{retention.ErrPolicy, exitUsage, ""},
+	{sweep.ErrChanged, exitConflict, "Nothing has been deleted. Look at the plan that there is now."},
+	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
 	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},

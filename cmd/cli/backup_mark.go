@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/retry"
+)
+
+type backupMark struct {
+	Backup string `arg:"" help:"Id of the backup, the beginning of one, or LATEST."`
+	Pin    bool   `name:"pin" xor:"mark" required:"" help:"Keep the backup, with the WAL that makes it consistent, whatever is deleted."`
+	Unpin  bool   `name:"unpin" xor:"mark" required:"" help:"Take the pin off."`
+	Until  string `name:"until" placeholder:"TIME" help:"When the pin ends by itself, such as '2027-01-31 00:00:00+01' (default: never)."`
+}
+
+func (c *backupMark) Run(ctx context.Context, a *app) error {
+	var until time.Time
+	if c.Until != "" {
+		if c.Unpin {
+			return usagef("--until goes with --pin")
+		}
+		var err error
+		if until, err = parseTime(c.Until); err != nil {
+			return usagef("--until %q is not a time such as '2027-01-31 00:00:00+01'", c.Until)
+		}
+		if !until.After(time.Now()) {
+			return usagef("--until %s is past", c.Until)
+		}
+	}
+	store, err := a.open(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	cat := a.catalog(store)
+	state, err := cat.Load(ctx)
+	if err != nil {
+		return err
+	}
+	e, err := state.Resolve(c.Backup)
+	if err != nil {
+		return err
+	}
+	id := e.ID
+	_, err = cat.Append(ctx, state, func(s *catalog.State) (catalog.Record, error) {
+		if e := s.Entry(id); e.Status != catalog.Complete { // it was deleted meanwhile
+			return catalog.Record{}, fmt.Errorf("%w: %s", catalog.ErrNoBackup, id)
+		}
+		pin := &catalog.Pin{Backup: id, Until: until.UTC()}
+		if c.Unpin {
+			return catalog.Record{Type: "unpin", Unpin: pin}, nil
+		}
+		return catalog.Record{Type: "pin", Pin: pin}, nil
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Unpin:
+		fmt.Fprintf(a.Out, "backup %s is not pinned any more\n", id)
+	case until.IsZero():
+		fmt.Fprintf(a.Out, "backup %s is pinned\n", id)
+	default:
+		fmt.Fprintf(a.Out, "backup %s is pinned until %s\n", id, until.UTC().Format("2006-01-02 15:04:05 MST"))
+	}
+	return nil
+}

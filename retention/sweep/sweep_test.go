@@ -1,0 +1,241 @@
+package sweep_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
+	"github.com/pgobj/pgobj/retention/sweep"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/storagetest"
+)
+
+func TestRetain(t *testing.T) {
+	s, store := seeded(t, 5)
+	before := len(objects(t, store, "parts/"))
+	ids := listed(sound(t, store))
+	r := s.request(store, "me", retention.Order{Kind: retention.Retain, N: 2})
+	plan, err := sweep.Make(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(objects(t, store, "parts/")); got != before || len(listed(sound(t, store))) != 5 {
+		t.Fatal("a plan alone has changed something")
+	}
+	if want := ids[:3]; !slices.Equal(plan.Delete.Backups, want) || plan.Parts == 0 || plan.Bytes == 0 {
+		t.Errorf("plan: %+v, want %q to go", plan.Delete, want)
+	}
+	result, err := sweep.Execute(t.Context(), r, plan)
+	if err != nil || len(result.Kept) > 0 {
+		t.Fatal(result, err)
+	}
+	state := sound(t, store)
+	if got := listed(state); !slices.Equal(got, ids[3:]) {
+		t.Errorf("left are %q, want %q", got, ids[3:])
+	}
+	if got := len(objects(t, store, "parts/")); got != before-plan.Parts {
+		t.Errorf("%d parts are left of %d, %d should have gone", got, before, plan.Parts)
+	}
+	// WAL from the start of the oldest backup on, and nothing else.
+	first := state.Complete()[0].Commit.Summary.FirstWAL
+	for i, key := range objects(t, store, "wal/") {
+		if i == 0 && !strings.HasSuffix(key, first+".zst") {
+			t.Errorf("the oldest WAL is %s, want %s", key, first)
+		}
+	}
+	again, err := sweep.Make(t.Context(), r)
+	if err != nil || !again.Empty() {
+		t.Errorf("when all is done there is more to do: %+v, %v", again.Delete, err)
+	}
+	tidy(t, s, store)
+}
+
+// A part goes when the last backup that refers to it goes, also when others that were older went first.
+func TestPartsGoWithTheLastThatNeedsThem(t *testing.T) {
+	s, store := seeded(t, 4)
+	for {
+		state := sound(t, store)
+		if len(listed(state)) == 1 {
+			break
+		}
+		if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Oldest}); err != nil {
+			t.Fatal(err)
+		}
+		before := objects(t, store, "parts/", "backups/", "wal/")
+		tidy(t, s, store)
+		if after := objects(t, store, "parts/", "backups/", "wal/"); !slices.Equal(before, after) {
+			t.Errorf("deletion left garbage: %q, of which %q is needed", before, after)
+		}
+	}
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Oldest}); !errors.Is(err, retention.ErrRefused) {
+		t.Errorf("the last good backup: %v, want %v", err, retention.ErrRefused)
+	}
+}
+
+func TestEverything(t *testing.T) {
+	s, store := seeded(t, 3)
+	for _, key := range []string{"wal/1/00000001/000000010000000000000001.zst", "wal/1/00000002/00000002.history.zst", "parts/20200101T000000Z-aaaa/00001.tar.zst"} {
+		if err := store.Put(t.Context(), key, strings.NewReader("x"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := sound(t, store)
+	id := state.Committed[0]
+	c := catalog.New(store, "me", s.now)
+	pin := func(r catalog.Record) {
+		if _, err := c.Append(t.Context(), state, func(*catalog.State) (catalog.Record, error) { return r, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pin(catalog.Record{Type: "pin", Pin: &catalog.Pin{Backup: id}})
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Everything}); !errors.Is(err, retention.ErrRefused) || !strings.Contains(err.Error(), id) {
+		t.Errorf("with a pin: %v", err)
+	}
+	pin(catalog.Record{Type: "unpin", Unpin: &catalog.Pin{Backup: id}})
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Everything}); err != nil {
+		t.Fatal(err)
+	}
+	if left := objects(t, store, "parts/", "backups/", "wal/"); len(left) > 0 {
+		t.Errorf("left are %q", left)
+	}
+	if err := s.push(t.Context(), store, "again", false); err != nil {
+		t.Errorf("the next backup: %v", err)
+	}
+	sound(t, store)
+}
+
+// What the catalog does not know is no garbage.
+func TestUnknownStays(t *testing.T) {
+	s, store := seeded(t, 2)
+	keys := []string{"wal/77/00000001/000000010000000000000001.zst", "parts/20200101T000000Z-aaaa/00001.tar.zst", "parts/notes.txt"}
+	for _, key := range keys {
+		if err := store.Put(t.Context(), key, strings.NewReader("x"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := s.request(store, "me", retention.Order{Kind: retention.Garbage})
+	plan, err := sweep.Make(t.Context(), r)
+	if err != nil || !slices.Equal(plan.Unknown, []string{"20200101T000000Z-aaaa"}) {
+		t.Errorf("unknown: %q, %v", plan.Unknown, err)
+	}
+	if _, err := sweep.Execute(t.Context(), r, plan); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if _, err := store.Stat(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestPlanThatIsNotTrueAnyMore(t *testing.T) {
+	s, store := seeded(t, 4)
+	r := s.request(store, "me", retention.Order{Kind: retention.Retain, N: 2})
+	plan, err := sweep.Make(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := catalog.New(store, "other", s.now)
+	state := sound(t, store)
+	id := plan.Delete.Backups[1]
+	if _, err := c.Append(t.Context(), state, func(*catalog.State) (catalog.Record, error) {
+		return catalog.Record{Type: "pin", Pin: &catalog.Pin{Backup: id}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := objects(t, store, "")
+	if _, err := sweep.Execute(t.Context(), r, plan); !errors.Is(err, sweep.ErrChanged) {
+		t.Errorf("after a pin: %v, want %v", err, sweep.ErrChanged)
+	}
+	if after := objects(t, store, ""); !slices.Equal(before, after) {
+		t.Error("something has changed")
+	}
+	// What makes no difference to the plan does not stop it.
+	if plan, err = sweep.Make(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Append(t.Context(), sound(t, store), func(*catalog.State) (catalog.Record, error) {
+		return catalog.Record{Type: "pin", Pin: &catalog.Pin{Backup: listed(sound(t, store))[3]}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sweep.Execute(t.Context(), r, plan); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Load(t.Context()); err != nil || sound(t, store).Entry(id).Status != catalog.Complete {
+		t.Errorf("the pinned backup is gone (%v)", err)
+	}
+}
+
+// An object that the storage does not let go holds up no other, and the next run tries it again.
+func TestLockedObjects(t *testing.T) {
+	s, store := seeded(t, 4)
+	locked := func(op storagetest.Op) bool {
+		return op.Name == "delete" && (strings.HasSuffix(op.Key, "manifest.jsonl.zst") || strings.HasPrefix(op.Key, "wal/"))
+	}
+	faulty := storagetest.NewFaulty(store, storagetest.Fault{When: locked, Kind: storage.KindDenied})
+	result, err := s.remove(t.Context(), faulty, "me", retention.Order{Kind: retention.Retain, N: 1})
+	if err != nil || len(result.Kept) < 4 || result.Removed == 0 {
+		t.Fatalf("%+v, %v: want three manifests and some WAL to be kept, and parts to be gone", result, err)
+	}
+	state := sound(t, store)
+	if len(state.Complete()) != 1 || len(state.Unpurged) != 1 {
+		t.Errorf("%d backups are listed, %d deletions not done; want one each", len(state.Complete()), len(state.Unpurged))
+	}
+	if result, err = s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Retain, N: 1}); err != nil || len(result.Kept) > 0 {
+		t.Errorf("the next run: %+v, %v", result, err)
+	}
+	tidy(t, s, store)
+}
+
+// WAL that was archived a moment ago stays for a standby that may be catching up.
+func TestHold(t *testing.T) {
+	s, store := seeded(t, 3)
+	r := s.request(store, "me", retention.Order{Kind: retention.Retain, N: 1})
+	r.Hold, r.Now = time.Hour, time.Now // the store's clock is the real one
+	before := objects(t, store, "wal/")
+	plan, err := sweep.Make(t.Context(), r)
+	if err != nil || len(plan.Delete.WAL) > 0 {
+		t.Fatalf("WAL that is held: %+v, %v", plan.Delete.WAL, err)
+	}
+	held := 0
+	for _, w := range plan.WAL {
+		held += w.Held
+	}
+	if _, err := sweep.Execute(t.Context(), r, plan); err != nil || held == 0 || len(objects(t, store, "wal/")) != len(before) {
+		t.Errorf("%d are held of %d, %d are left (%v)", held, len(before), len(objects(t, store, "wal/")), err)
+	}
+	r.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	if plan, err = sweep.Make(t.Context(), r); err != nil || len(plan.Delete.WAL) != 1 {
+		t.Errorf("two hours later: %+v, %v", plan.Delete.WAL, err)
+	}
+}
+
+// A backup whose backup.json is damaged cannot tell which parts it refers to: all that it may refer to stay.
+func TestUnreadableBackup(t *testing.T) {
+	s, store := seeded(t, 4)
+	ids := listed(sound(t, store))
+	key := "backups/" + ids[2] + "/backup.json"
+	if err := store.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	parts := objects(t, store, "parts/")
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Retain, N: 1}); err != nil {
+		t.Fatal(err)
+	}
+	state, err := catalog.New(store, "check", time.Now).Load(t.Context())
+	if err != nil || !slices.Equal(listed(state), ids[2:]) {
+		t.Fatalf("listed are %q (%v), want %q", listed(state), err, ids[2:])
+	}
+	if left := objects(t, store, "parts/"); !slices.Equal(left, parts) {
+		t.Errorf("parts are gone: %q are left of %q", left, parts)
+	}
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Target, Backup: ids[2]}); err != nil {
+		t.Fatal(err)
+	}
+	tidy(t, s, store)
+}
