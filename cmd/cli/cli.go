@@ -32,6 +32,7 @@ type grammar struct {
 
 	WalPush      walPush      `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     walFetch     `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	WalPrefetch  walPrefetch  `cmd:"" name:"wal-prefetch" hidden:""`
 	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`

@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/spool"
 )
 
 // Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
@@ -90,6 +91,7 @@ var meanings = []meaning{
 	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push."},
 	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
 	{walstore.ErrAbsent, exitNotFound, ""},
+	{spool.ErrBusy, exitFailure, ""},
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
