@@ -14,7 +14,7 @@ build: ## bin/pgobj, static, with its version from git
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgobj ./cmd/pgobj
 
 test: tools lint ## everything that must hold before a change lands, on real PostgreSQL and S3 servers
-	go test -p 2 -timeout 20m ./...
+	go test -p 2 -timeout 40m ./...
 
 lint: ## gofmt, go vet, staticcheck (its version is in go.mod)
 	@files="$$(gofmt -l .)"; if [ -n "$$files" ]; then echo "not formatted (run gofmt -w on them):"; echo "$$files"; exit 1; fi
