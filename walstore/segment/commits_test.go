@@ -61,7 +61,7 @@ func TestLastCommit(t *testing.T) {
 	for range 2000 { // over many pages
 		stream = append(stream, record(10, 0, make([]byte, 200))...)
 	}
-	stream = append(stream, record(1, 0x80|0x00, at(first))...)
+	stream = append(stream, record(1, 0x80, at(first))...)
 	stream = append(stream, record(1, 0x20, at(last))...)                // an abort counts
 	stream = append(stream, record(1, 0x10, at(last.Add(time.Hour)))...) // a prepare does not
 	for _, rest := range []int{0, 13, 9000} {
