@@ -28,7 +28,7 @@ func LastCommit(r io.Reader) (last time.Time, found bool, err error) {
 			return last, found, src.err
 		}
 		total := int64(binary.LittleEndian.Uint32(head))
-		if total < recordHeader || total > maxRecord { // 0: what follows was never written
+		if total < recordHeader || total > int64(src.head.Size) { // 0: what follows was never written; more: it does not end here
 			return last, found, nil
 		}
 		body = append(body[:0], make([]byte, total-recordHeader)...)
@@ -48,10 +48,7 @@ func LastCommit(r io.Reader) (last time.Time, found bool, err error) {
 	}
 }
 
-const (
-	recordHeader = 24      // sizeof(XLogRecord)
-	maxRecord    = 1 << 30 // XLogRecordMaxSize, about
-)
+const recordHeader = 24 // sizeof(XLogRecord)
 
 func align8(n int64) int64 { return (n + 7) &^ 7 }
 
