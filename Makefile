@@ -14,7 +14,7 @@ build: ## bin/pgobj, static, with its version from git
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgobj ./cmd/pgobj
 
 test: tools lint ## everything that must hold before a change lands, on real PostgreSQL and S3 servers
-	go test -p 2 -timeout 20m ./...
+	go test -p 2 -timeout 40m ./...
 
 lint: ## gofmt, go vet, staticcheck (its version is in go.mod)
 	@files="$$(gofmt -l .)"; if [ -n "$$files" ]; then echo "not formatted (run gofmt -w on them):"; echo "$$files"; exit 1; fi
@@ -35,8 +35,9 @@ bench: ## compare with other tools (ARGS go to the program)
 	test/install bench
 	go run ./test/bench $(ARGS)
 
-torture: tools ## the long tests: crashes and faults at every step
-	go test -tags torture -run Torture -count=1 -timeout 2h ./test/... $(ARGS)
+torture: ## the long forms of all tests, on PostgreSQL 10 to 18: hours
+	test/install 10 11 12 13 14 16 17 18
+	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 6h ./... $(ARGS)
 
 tools: ## install what the tests run against
 	test/install

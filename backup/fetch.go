@@ -97,12 +97,15 @@ func (p *Plan) writeConfig() error {
 		return err
 	}
 	// A target of its own: the same care for owners, modes and durability.
-	t := &target{dir: to, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: p.target.fileMode}
+	t := &target{dir: to, delta: true, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: p.target.fileMode}
 	defer t.close()
 	paths := p.configPaths()
 	for _, f := range p.Backup.ConfigFiles {
 		rel := paths[f.Path]
 		for dir := range parents(rel) {
+			if exists(filepath.Join(to, dir)) {
+				continue
+			}
 			if err := t.mkdir(&manifest.File{Path: dir, Type: manifest.TypeDir, Mode: 0o700}); err != nil {
 				return err
 			}

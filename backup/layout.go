@@ -148,8 +148,8 @@ func (t *target) layLinks(l Layout, s *survey) error {
 		if err != nil {
 			return err
 		}
-		if within(to, t.dir) {
-			return fmt.Errorf("%w: %s cannot be put into %s, inside of the data directory", ErrTarget, path, to)
+		if within(to, t.dir) || within(t.dir, to) {
+			return fmt.Errorf("%w: %s cannot be put into %s: neither may be inside of the other, it and the data directory", ErrTarget, path, to)
 		}
 		t.mounts = append(t.mounts, &mount{path: path, name: path, location: to, file: rec.file || s.files[path]})
 	}

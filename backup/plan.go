@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,16 +237,22 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 			p.Dangers[i].Why = "archiving is off in the copy"
 		}
 	}
+	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
+		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
+	}
 	if isCold(b) {
 		r.NoSettings = true
 	}
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
 	p.written = w
-	if w.File != "" {
+	auto := w.Auto
+	if w.File == autoConf {
+		auto = slices.Concat(w.Recovery, w.Auto)
+	} else if w.File != "" {
 		p.Settings = append(p.Settings, fileSettings(w.File, w.Recovery))
 	}
-	if w.Auto != nil {
-		p.Settings = append(p.Settings, fileSettings(autoConf, w.Auto))
+	if auto != nil {
+		p.Settings = append(p.Settings, fileSettings(autoConf, auto))
 	}
 	if w.Signal != "" {
 		p.Settings = append(p.Settings, FileSettings{File: w.Signal})

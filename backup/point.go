@@ -19,7 +19,6 @@ type chosen struct {
 	entry    *catalog.Entry
 	history  *history
 	timeline segment.Timeline
-	warnings []string
 }
 
 // chooser finds the backup to begin with, and the timeline to follow.

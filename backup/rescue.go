@@ -1,16 +1,16 @@
 package backup
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -102,20 +102,10 @@ func (p *Plan) saveWAL() error {
 	if err != nil {
 		return err
 	}
-	t := &target{dir: to, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: 0o600}
+	t := &target{dir: to, delta: true, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: 0o600}
 	defer t.close()
 	for _, name := range p.Saved {
-		data, err := os.ReadFile(filepath.Join(p.target.dir, "pg_wal", name))
-		if err != nil {
-			return err
-		}
-		switch there, err := os.ReadFile(filepath.Join(to, name)); {
-		case err == nil && !bytes.Equal(there, data):
-			return fmt.Errorf("%s is there already with other content: name another folder", filepath.Join(to, name))
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
-		if err := t.writeFile(name, data); err != nil {
+		if err := t.save(filepath.Join(p.target.dir, "pg_wal", name), name); err != nil {
 			return err
 		}
 	}
@@ -123,4 +113,33 @@ func (p *Plan) saveWAL() error {
 		return err
 	}
 	return syncPath(filepath.Dir(to))
+}
+
+// save copies a file into the target, where it may be already, as the run before has left it.
+func (t *target) save(from, name string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if to := filepath.Join(t.dir, name); exists(to) {
+		a, err1 := fileSum(from)
+		b, err2 := fileSum(to)
+		if err := errors.Join(err1, err2); err != nil || a == b {
+			return err
+		}
+		return fmt.Errorf("%s is there already with other content: name another folder", to)
+	}
+	return t.writeFrom(name, f)
+}
+
+func fileSum(path string) (sum part.Hash, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return part.Hash(h.Sum(nil)), err
 }

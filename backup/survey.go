@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/manifest"
@@ -94,6 +95,7 @@ type ConfLine struct {
 type confScan struct {
 	archiving []ConfLine // archive_mode, archive_command, archive_library
 	dangerous []ConfLine
+	blind     *ConfLine // hot_standby = off
 }
 
 // scanConf reads the configuration files that the backup has.
@@ -152,6 +154,9 @@ func (c *confScan) scan(file, text string, b *catalog.Backup) {
 		l := ConfLine{File: file, Line: n, Name: name, Text: strings.TrimSpace(line)}
 		if strings.HasPrefix(name, "archive_") && name != "archive_timeout" && name != "archive_cleanup_command" {
 			c.archiving = append(c.archiving, l)
+		}
+		if name == "hot_standby" && slices.Contains([]string{"off", "false", "no", "0"}, strings.ToLower(value)) {
+			c.blind = &l
 		}
 		if l.Why = danger(name, value, b); l.Why != "" {
 			c.dangerous = append(c.dangerous, l)

@@ -1,8 +1,10 @@
 package backup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -267,13 +269,22 @@ func (t *target) symlink(p, to string) error {
 
 // writeFile writes a small file durably, replacing one that is there.
 func (t *target) writeFile(p string, data []byte) error {
+	return t.writeFrom(p, bytes.NewReader(data))
+}
+
+func (t *target) writeFrom(p string, data io.Reader) error {
 	root, name := t.place(p)
 	temp := name + ".pgobj"
+	if t.delta { // a run that was killed may have left one
+		if err := root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	f, err := root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	_, err = io.Copy(f, data)
 	if err == nil {
 		err = f.Chmod(t.fileMode)
 	}
@@ -315,11 +326,6 @@ func (t *target) syncDirs() error {
 // begin makes it durable that the folder is not a database: from here on, until finish, PostgreSQL does not
 // start on it.
 func (t *target) begin(backup string) error {
-	if t.delta { // of a run that was killed just there
-		if err := t.root.Remove(marker + ".pgobj"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
 	if err := t.writeFile(marker, fmt.Appendf(nil, markerText, backup)); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"backup/part":     {},
 	"catalog":         {},
 
-	"walstore":         {},
+	"walstore":         {"walstore/spool"},
 	"walstore/segment": {},
 	"walstore/spool":   {},
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pgobj/pgobj/test/pgtest"
@@ -236,4 +237,71 @@ func TestRestoredSettings(t *testing.T) {
 		t.Errorf("--no-recovery-settings --keep-archiving wrote:\n%s", auto)
 	}
 	s.refuses(t, 2, "--no-recovery-settings writes neither", []string{"--no-recovery-settings", "--target-xid", "9"})
+}
+
+// TestRestoredLinks: what lay behind links is put into the data directory, or behind links again where that is
+// asked for; and a later delta restore keeps them.
+func TestRestoredLinks(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.Stop(t, "fast")
+	outside := testenv.Dir(t)
+	for _, name := range []string{"pg_xact", "postgresql.conf"} {
+		from, to := filepath.Join(s.Data, name), filepath.Join(outside, name)
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(to, from); err != nil {
+			t.Fatal(err)
+		}
+		uid, gid := ownerOf(t, outside)
+		if err := os.Lchown(from, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A link into the data directory itself must not lead a copy into the original's.
+	if err := os.Symlink(filepath.Join(s.Data, "base"), filepath.Join(s.Data, "inner")); err != nil {
+		t.Fatal(err)
+	}
+	s.Start(t)
+	s.backup(t)
+
+	plain := s.must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), "--plan")
+	if !strings.Contains(plain.out, "pg_xact was a link to "+filepath.Join(outside, "pg_xact")) || !strings.Contains(plain.out, "--link pg_xact") {
+		t.Errorf("the plan does not speak of the link: %v", plain)
+	}
+	s.refuses(t, 10, "pg_xact: cannot restore there", []string{"--link", "pg_xact"})
+	s.refuses(t, 10, "it was no link in the original", []string{"--link", "base"})
+	s.refuses(t, 10, "has to stay in the data directory", []string{"--link", "global=/tmp/x"})
+	s.refuses(t, 2, "--link", []string{"--link", "../x=/tmp/x"})
+
+	places := testenv.Dir(t)
+	xact, conf := filepath.Join(places, "xact"), filepath.Join(places, "etc", "pg.conf")
+	target := s.fetch(t, "--link", "pg_xact="+xact, "--link", "postgresql.conf="+conf)
+	check := func() {
+		t.Helper()
+		for name, want := range map[string]string{"pg_xact": xact, "postgresql.conf": conf, "inner": filepath.Join(target, "base")} {
+			if to, err := os.Readlink(filepath.Join(target, name)); err != nil || to != want {
+				t.Errorf("%s leads to %q (%v), want %q", name, to, err, want)
+			}
+		}
+		c := s.start(t, target)
+		if got := steps(t, c); got != "1" {
+			t.Errorf("it has the steps %s", got)
+		}
+		c.Stop(t, "immediate")
+	}
+	check()
+	s.must(t, "backup-fetch", target, "--delta", "--discard-wal", "--link", "pg_xact="+xact, "--link", "postgresql.conf="+conf)
+	check()
+}
+
+func ownerOf(t testing.TB, path string) (uid, gid int) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid)
 }

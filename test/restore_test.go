@@ -56,11 +56,12 @@ func TestRestoreMatrix(t *testing.T) {
 	if torture() {
 		majors = []int{10, 11, 12, 13, 14, 15, 16, 17, 18}
 	}
-	var restores atomic.Int64
+	var versions, restores atomic.Int64
 	t.Run("on", func(t *testing.T) {
 		for _, major := range majors {
 			t.Run(fmt.Sprint(major), func(t *testing.T) {
 				t.Parallel()
+				versions.Add(1) // a filter may leave some out
 				s := newSite(t, folderStore(t), pgtest.Options{Major: major, Template: true})
 				m := &matrix{site: s, points: history(t, s), restores: &restores}
 				s.Stop(t, "immediate")
@@ -68,9 +69,10 @@ func TestRestoreMatrix(t *testing.T) {
 			})
 		}
 	})
-	if want := int64(len(majors) * 10); restores.Load() != want {
+	if want := versions.Load() * 10; restores.Load() != want {
 		t.Errorf("%d restores were proven, there should be %d", restores.Load(), want)
 	}
+	t.Logf("%d restores on %d versions of PostgreSQL", restores.Load(), versions.Load())
 }
 
 type matrix struct {

@@ -136,6 +136,18 @@ func copyTree(t testing.TB, from, to string) {
 
 // cluster is a copy of a data folder with recovery settings, ready to start.
 func (tr *truth) cluster(t testing.TB, base, mode string, env []string, args ...string) *pgtest.Cluster {
+	return tr.clusterOf(t, base, mode, way{}, env, args...)
+}
+
+// way is how a recovery gets ahead of itself: pgobj's window, and PostgreSQL's own reading ahead (15 and later),
+// which changes how often it asks for a segment that it cannot have.
+type way struct{ noPrefetch, noRecoveryPrefetch bool }
+
+func (w way) String() string {
+	return map[bool]string{true: "no ", false: ""}[w.noPrefetch] + "prefetch" + map[bool]string{true: ", no recovery_prefetch"}[w.noRecoveryPrefetch]
+}
+
+func (tr *truth) clusterOf(t testing.TB, base, mode string, w way, env []string, args ...string) *pgtest.Cluster {
 	t.Helper()
 	c, err := pgtest.Attach(copyOf(t, base), tr.major, args...)
 	if err != nil {
@@ -150,7 +162,13 @@ func (tr *truth) cluster(t testing.TB, base, mode string, env []string, args ...
 		}
 	})
 	c.AddEnv(env...)
+	if w.noPrefetch {
+		c.AddEnv("PGOBJ_WAL_PREFETCH=0")
+	}
 	settings := []string{"restore_command = '" + tr.pgobj + " wal-fetch --retry-for 1s %f %p'", "recovery_target_timeline = 'latest'"}
+	if w.noRecoveryPrefetch {
+		settings = append(settings, "recovery_prefetch = off")
+	}
 	if mode == toTime {
 		settings = append(settings, "recovery_target_time = '"+tr.at+"'", "recovery_target_action = 'promote'")
 	}
@@ -219,6 +237,8 @@ func faults() []fault {
 		{name: "hole", env: hole},
 		{name: "503", proxied: simply(faultproxy.Fail(503, "SlowDown"))},
 		{name: "500", proxied: simply(faultproxy.Fail(500, "InternalError"))},
+		{name: "429", proxied: simply(faultproxy.Fail(429, "TooManyRequests"))},
+		{name: "moved", proxied: simply(faultproxy.Fail(301, "PermanentRedirect"))},
 		{name: "403", proxied: simply(faultproxy.Fail(403, "AccessDenied"))},
 		{name: "expired credentials", proxied: simply(faultproxy.Fail(400, "ExpiredToken"))},
 		{name: "no such bucket", proxied: simply(faultproxy.Fail(404, "NoSuchBucket"))},
@@ -245,10 +265,32 @@ func faults() []fault {
 	}
 }
 
+func fewFaults() []string {
+	return []string{"hole", "503", "403", "page with 404", "bit flip", "wrong prefix"}
+}
+
+// ways are those in which a case is tried.
+func ways(major int, f fault, file string) []way {
+	all := []way{{}, {noPrefetch: true}}
+	if major >= 15 {
+		all = append(all, way{noRecoveryPrefetch: true}, way{true, true})
+	}
+	switch {
+	case torture():
+		return all
+	case major == 15 && file != truthHistory && slices.Contains(fewFaults(), f.name):
+		return []way{{}, {true, true}}
+	}
+	return all[:1]
+}
+
 // enough says whether a case adds something to the others. All faults meet the segment, in all kinds of
 // recovery, on 15. The history file is asked for before a target matters.
 func enough(major int, f fault, file, mode string) bool {
-	few := slices.Contains([]string{"hole", "503", "403", "page with 404", "bit flip", "wrong prefix"}, f.name)
+	few := slices.Contains(fewFaults(), f.name)
+	if torture() {
+		return true
+	}
 	if file == truthHistory {
 		return mode != toTime && (few || major == 15 && f.proxied != nil) && (major == 15 || mode == toEnd)
 	}
@@ -262,7 +304,11 @@ func TestTruthTable(t *testing.T) {
 	var ran atomic.Int64
 	var cases errgroup.Group // most of the time is spent waiting, so more at once than there are CPUs
 	cases.SetLimit(6)
-	for _, major := range []int{15, 10, 18} {
+	majors, least := []int{15, 10, 18}, 150
+	if torture() {
+		majors, least = []int{15, 10, 14, 18}, 1500
+	}
+	for _, major := range majors {
 		tr := newTruth(t, major, server)
 		for _, mode := range []string{toEnd, toTime, standby} {
 			t.Run(fmt.Sprintf("%d/no fault/%s", major, mode), func(t *testing.T) { tr.noFault(t, mode) })
@@ -271,22 +317,24 @@ func TestTruthTable(t *testing.T) {
 					if !enough(major, f, file, mode) {
 						continue
 					}
-					planned++
-					cases.Go(func() error {
-						t.Run(fmt.Sprintf("%d/%s/%s/%s", major, file, f.name, mode), func(t *testing.T) {
-							tr.run(t, f, file, mode)
-							ran.Add(1)
+					for _, w := range ways(major, f, file) {
+						planned++
+						cases.Go(func() error {
+							t.Run(fmt.Sprintf("%d/%s/%s/%s/%s", major, file, f.name, mode, w), func(t *testing.T) {
+								tr.run(t, f, file, mode, w)
+								ran.Add(1)
+							})
+							return nil
 						})
-						return nil
-					})
+					}
 				}
 			}
 		}
 	}
 	_ = cases.Wait() // failures are the subtests' own
 	t.Logf("%d cases", planned)
-	if int(ran.Load()) != planned || planned < 130 {
-		t.Errorf("%d of %d cases came to an end, at least 130 were meant", ran.Load(), planned)
+	if int(ran.Load()) != planned || planned < least {
+		t.Errorf("%d of %d cases came to an end, at least %d were meant", ran.Load(), planned, least)
 	}
 }
 
@@ -306,7 +354,7 @@ func (tr *truth) noFault(t *testing.T, mode string) {
 	c.Eventually(t, `SELECT count(*) FROM proof`, tr.rows)
 }
 
-func (tr *truth) run(t *testing.T, f fault, file, mode string) {
+func (tr *truth) run(t *testing.T, f fault, file, mode string, w way) {
 	proxy := faultproxy.ForTest(t, tr.server.Endpoint)
 	env := tr.env(proxy.URL)
 	if f.env != nil {
@@ -314,7 +362,7 @@ func (tr *truth) run(t *testing.T, f fault, file, mode string) {
 	} else {
 		proxy.On(faultproxy.And(faultproxy.Method("GET"), faultproxy.Path(regexp.QuoteMeta(file)+`\.zst$`)), f.proxied(tr, file))
 	}
-	c := tr.cluster(t, tr.base, mode, env, noArchiving...)
+	c := tr.clusterOf(t, tr.base, mode, w, env, noArchiving...)
 	if mode == standby {
 		tr.staysAlive(t, c, proxy, f)
 		return

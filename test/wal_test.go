@@ -225,8 +225,12 @@ func TestWALPushRace(t *testing.T) {
 			r := newWALRig(t, s3Store(t, server, "auto"))
 			proxy := faultproxy.ForTest(t, server.Endpoint)
 			r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL)
-			for round := range 15 {
-				name := fmt.Sprintf("0000000100000000000000%02X", 0xA0+round)
+			rounds := 15
+			if torture() {
+				rounds = 2000
+			}
+			for round := range rounds {
+				name := fmt.Sprintf("00000001%08X000000A0", round)
 				const pushers = 3
 				all := make(chan struct{})
 				var arrived sync.WaitGroup

@@ -91,7 +91,7 @@ type content struct {
 // error means that the object is damaged.
 func decode(w io.Writer, body io.Reader, name string, sysid uint64) (content, error) {
 	src := &holdBack{r: bufio.NewReaderSize(body, 128<<10), n: trailerSize}
-	dst := &checked{w: w, name: name, sysid: sysid, sum: sha256.New(), limit: noteLimit}
+	dst := newChecked(w, name, sysid)
 	err := decompress(dst, src)
 	switch {
 	case src.err != nil:
@@ -140,6 +140,10 @@ type checked struct {
 	limit  int64
 	first  []byte // a segment's header, or all of another file
 	header segment.Header
+}
+
+func newChecked(w io.Writer, name string, sysid uint64) *checked {
+	return &checked{w: w, name: name, sysid: sysid, sum: sha256.New(), limit: noteLimit}
 }
 
 func (c *checked) Write(p []byte) (int, error) {

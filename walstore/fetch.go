@@ -39,10 +39,18 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 	return nil
 }
 
-// fetch goes through a temporary file of mode 0600 beside Dest (pg_rewind refuses files more open than the
+func fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
+	return throughTemp(r.Dest, func(w io.Writer) error {
+		_, err := read(ctx, s, r.Name, r.SystemID, w)
+		return err
+	})
+}
+
+// throughTemp lets fill write a file that is at dest, synced, when fill succeeds, and leaves dest alone when
+// not. It goes through a temporary file of mode 0600 beside dest (pg_rewind refuses files more open than the
 // cluster's own), whose name PostgreSQL takes for nothing that it knows.
-func fetch(ctx context.Context, s storage.Store, r FetchRequest) (err error) {
-	dir := filepath.Dir(r.Dest)
+func throughTemp(dest string, fill func(io.Writer) error) (err error) {
+	dir := filepath.Dir(dest)
 	var tmp *os.File
 	// The file is made when the first byte comes: absence, the usual answer to a standby, costs no write.
 	lazy := writerFunc(func(p []byte) (int, error) {
@@ -61,10 +69,10 @@ func fetch(ctx context.Context, s storage.Store, r FetchRequest) (err error) {
 			}
 		}
 	}()
-	if _, err := read(ctx, s, r.Name, r.SystemID, lazy); err != nil {
+	if err := fill(lazy); err != nil {
 		return err
 	}
-	if err := install(tmp, r.Dest); err != nil {
+	if err := install(tmp, dest); err != nil {
 		return fmt.Errorf("%w: %w", ErrDest, err)
 	}
 	return nil

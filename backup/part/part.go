@@ -40,6 +40,10 @@ const (
 	// workers 8 MiB parts need 40 MB, and 32 MiB parts 150 MB, while requests cost little either way.
 	TargetSize = 8 << 20
 
+	// targetIndex is the size of an index, expanded, at which a part is full, too: with many small files it
+	// would need more memory than the part.
+	targetIndex = 2 << 20
+
 	// IndexName is the name of the last member.
 	IndexName = ".pgobj-index.jsonl"
 

@@ -122,7 +122,7 @@ func (w *Writer) Seal() error {
 	w.line = IndexLine{Members: w.line.Members[:0]}
 	w.raw, w.open = w.raw[:0], nil
 	close(f.sealed)
-	if len(w.buf) >= TargetSize || w.index.Len() >= maxIndex/4 {
+	if len(w.buf) >= TargetSize || w.index.Len() >= targetIndex {
 		return w.finish()
 	}
 	return nil

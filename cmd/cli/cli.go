@@ -32,6 +32,10 @@ type grammar struct {
 
 	WalPush      walPush      `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     walFetch     `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	WalList      walList      `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, holes. Exit code 11 if there is a hole."`
+	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
+	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
+	WalPrefetch  walPrefetch  `cmd:"" name:"wal-prefetch" hidden:""`
 	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`

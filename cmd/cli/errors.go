@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/spool"
 )
 
 // Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
@@ -87,9 +88,10 @@ var meanings = []meaning{
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
 	{walstore.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},
-	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push."},
+	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push. To recover to a time before it (pgobj pitr-windows), set recovery_prefetch = off on PostgreSQL 15 or later, which looks ahead."},
 	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
 	{walstore.ErrAbsent, exitNotFound, ""},
+	{spool.ErrBusy, exitFailure, ""},
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},

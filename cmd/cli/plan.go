@@ -125,10 +125,10 @@ func commandLine(args []string) string {
 	line := "pgobj"
 	for _, arg := range args {
 		if arg != "--plan" {
-			line += " " + shellQuote(arg)
+			line += " " + hidePassword(shellQuote(arg))
 		}
 	}
-	return hidePassword(line)
+	return line
 }
 
 func startCommand(p *backup.Plan) string {
@@ -139,14 +139,13 @@ func startCommand(p *backup.Plan) string {
 	return command
 }
 
-var password = regexp.MustCompile(`(?i)(password\s*=\s*)('[^']*'|[^\s'"]+)|(://[^/\s:@]*:)[^@\s]*@`)
+var (
+	passwordSetting = regexp.MustCompile(`(?i)(password\s*=).*`)
+	passwordInURL   = regexp.MustCompile(`(://[^/\s:@]*:)\S*@`)
+)
 
-// hidePassword keeps a connection string's password off the screen.
+// hidePassword keeps a connection string's password off the screen, and rather too much with it than too
+// little: quotes within quotes make its end hard to tell.
 func hidePassword(s string) string {
-	return password.ReplaceAllStringFunc(s, func(m string) string {
-		if strings.HasPrefix(m, "://") {
-			return m[:len("://")+strings.Index(m[len("://"):], ":")+1] + "…@"
-		}
-		return m[:strings.Index(m, "=")+1] + "…"
-	})
+	return passwordInURL.ReplaceAllString(passwordSetting.ReplaceAllString(s, "$1…"), "$1…@")
 }

@@ -32,8 +32,26 @@ func postmaster(dataDir string) (pid int, started string, ok bool) {
 	return pid, lines[2], runs(pid)
 }
 
-// runs says whether there is a process of that number, whoever owns it.
+// runs says whether there is a process of that number, whoever owns it. One that has ended and whose parent does
+// not care (a zombie) is none.
 func runs(pid int) bool {
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
+	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true // no /proc
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+}
+
+// recovering says whether the server on a data folder restores from the archive, or follows another.
+func recovering(dataDir string) bool {
+	for _, name := range []string{"recovery.signal", "standby.signal", "recovery.conf"} {
+		if _, err := os.Stat(filepath.Join(dataDir, name)); err == nil {
+			return true
+		}
+	}
+	return false
 }

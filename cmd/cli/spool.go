@@ -17,7 +17,7 @@ type spoolFlag struct {
 
 func (f spoolFlag) dir(dataDir string) (string, error) {
 	if f.Spool == "" {
-		return filepath.Join(dataDir, spool.Folder), nil
+		return filepath.Abs(filepath.Join(dataDir, spool.Folder))
 	}
 	if !filepath.IsAbs(f.Spool) {
 		return "", usagef("--spool (PGOBJ_WAL_SPOOL) is %q: use an absolute path", f.Spool)

@@ -26,8 +26,12 @@ import (
 //
 // Codes from 126 on that are not 128+n all mean the same to PostgreSQL; 128+15 would be a clean end.
 type walFetch struct {
-	Name     string        `arg:"" help:"Name of the WAL file, as restore_command's %f."`
-	Dest     string        `arg:"" help:"Where to write it, as restore_command's %p."`
+	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a folder."`
+	Dest     string `arg:"" optional:"" help:"Where to write it, as restore_command's %p."`
+	Range    string `name:"range" placeholder:"FROM..TO" help:"Fetch all segments from one name to another into a folder, along TO's timeline and its ancestors."`
+	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the folder is in no data folder and the archive has that of several clusters."`
+	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
+	spoolFlag
 	RetryFor time.Duration `name:"retry-for" env:"PGOBJ_WAL_FETCH_RETRY_FOR" default:"5m" help:"How long to try again when the storage is in trouble (on a standby at most 10s, as PostgreSQL asks again)."`
 }
 
@@ -45,6 +49,12 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 	// A panic would end the process with code 2, which PostgreSQL takes for "there is no such file". Like
 	// this it is an abort: code 134.
 	debug.SetTraceback("crash")
+	if c.Range != "" {
+		return c.fetchRange(ctx, a)
+	}
+	if c.Dest == "" {
+		return fetchError(".", usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
+	}
 	dir, dirErr := dataDirFor(c.Dest)
 	err := dirErr
 	if err == nil {
@@ -85,6 +95,13 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if c.RetryFor <= 0 {
 		return usagef("--retry-for (PGOBJ_WAL_FETCH_RETRY_FOR) is %v: use a time above 0, such as 5m", c.RetryFor)
 	}
+	ahead, err := c.aheadOf(a, dir, control)
+	if err != nil {
+		return err
+	}
+	if ahead.handOver(ctx, c.Name, c.Dest) {
+		return nil
+	}
 	budget := c.RetryFor
 	if isStandby(dir) {
 		budget = min(budget, standbyRetryFor)
@@ -98,6 +115,9 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	for try := 1; ; try++ {
 		err = walstore.Fetch(ctx, s, req)
 		wait := min(fetchPause<<min(try-1, 10), fetchPauseMax)
+		if err == nil {
+			ahead.got(c.Name)
+		}
 		if !mayMend(err, try) || time.Since(began)+wait > budget {
 			return err
 		}

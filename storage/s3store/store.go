@@ -236,8 +236,12 @@ func (o *object) Read(p []byte) (int, error) {
 	if o.left == 0 {
 		return 0, io.EOF
 	}
-	n, err := o.rc.Read(p[:min(int64(len(p)), o.left)])
-	o.left -= int64(n)
+	var n int
+	err := o.c.outer.Err() // the connection learns of it a little later
+	if err == nil {
+		n, err = o.rc.Read(p[:min(int64(len(p)), o.left)])
+		o.left -= int64(n)
+	}
 	switch {
 	case o.left == 0, err == nil:
 		return n, nil

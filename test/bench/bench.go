@@ -35,6 +35,7 @@ type bench struct {
 	versions  []string
 	wal       walFigures
 	many      manyFiles
+	piles     []*pile
 }
 
 // sample is what one tool did in one round.

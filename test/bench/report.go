@@ -34,6 +34,8 @@ func (b *bench) report() string {
 		b.ratioTable(&w)
 	}
 	b.walText(&w)
+	b.pileText(&w)
+	w.WriteString("\n")
 	if b.many.files > 0 {
 		fmt.Fprintf(&w, "## Many small files\n\nA cluster with %d more files of 8 kB beside those of a database (no tables belong to them), pgobj zstd, one run: "+
 			"backup %.1f s, peak %.0f MiB; restore %.1f s, peak %.0f MiB.\n\n",

@@ -123,12 +123,13 @@ func (m *Markers) Holds(path string) bool {
 }
 
 // Tidy removes the markers of this scope that keep says nobody will ask for, and everybody's that are too
-// old to be believed.
+// old to be believed; and windows of recoveries that are over.
 func (m *Markers) Tidy(keep func(name string) bool) {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		return // nothing is there
 	}
+	Sweep(m.dir)
 	for _, e := range entries {
 		old := false
 		if info, err := e.Info(); err == nil {

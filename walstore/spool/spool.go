@@ -47,7 +47,8 @@ func IdentityOf(info os.FileInfo) (Identity, bool) {
 	return Identity{Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), OwnerID: st.Uid}, true
 }
 
-// replace writes a small file that is either whole or not there, after a crash as well.
+// replace writes a small file that is either whole or not there when the process is killed. It is not synced: after a
+// loss of power it may be gone or torn, which its checksum tells, and then the file is asked for in the storage.
 func replace(path string, data []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
@@ -60,9 +61,6 @@ func replace(path string, data []byte) (err error) {
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore"
+)
+
+type walList struct {
+	JSON bool `name:"json" help:"Print JSON: an array of objects, one for each timeline."`
+}
+
+// listedWAL is a timeline as --json prints it.
+type listedWAL struct {
+	SystemID    uint64          `json:"system_id,string"`
+	Timeline    uint32          `json:"timeline"`
+	First       string          `json:"first"`
+	Last        string          `json:"last"`
+	Segments    int64           `json:"segments"`
+	SegmentSize int64           `json:"segment_size"`
+	Size        int64           `json:"size"`
+	Stored      int64           `json:"stored"`
+	Oldest      time.Time       `json:"oldest"` // archived, by the store's clock
+	Newest      time.Time       `json:"newest"`
+	PerDay      int64           `json:"bytes_per_day"`
+	History     bool            `json:"history"`
+	Partial     bool            `json:"partial"`
+	Holes       []walstore.Hole `json:"holes"`
+}
+
+// archive is the WAL of one incarnation, with what the catalog knows of it.
+type archive struct {
+	sysid   uint64
+	surveys []*walstore.Survey
+	state   *catalog.State
+}
+
+// archives reads the catalog and lists all WAL.
+func (a *app) archives(ctx context.Context, store storage.Store) ([]archive, error) {
+	state, err := a.catalog(store).Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range state.Problems {
+		a.log.Warn("the catalog is damaged; backups may be missing", "problem", p)
+	}
+	ids, err := walstore.Incarnations(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	var all []archive
+	for _, id := range ids {
+		surveys, err := walstore.Examine(ctx, store, id)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, archive{id, surveys, state})
+	}
+	return all, nil
+}
+
+// holes of a timeline, without those that a deletion made on purpose.
+func (r archive) holes(v *walstore.Survey) []walstore.Hole {
+	holes := []walstore.Hole{}
+	for _, h := range walstore.Holes(r.surveys, v) {
+		meant := false
+		for _, w := range r.state.WAL {
+			meant = meant || w.SystemID == r.sysid && w.First <= h.First && h.Last <= w.Last
+		}
+		if !meant {
+			holes = append(holes, h)
+		}
+	}
+	return holes
+}
+
+func (c *walList) Run(ctx context.Context, a *app) error {
+	store, err := a.open(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	all, err := a.archives(ctx, store)
+	if err != nil {
+		return err
+	}
+	list := []listedWAL{}
+	alarm := false
+	for _, r := range all {
+		for _, v := range r.surveys {
+			l := r.listed(v)
+			list = append(list, l)
+			for _, h := range l.Holes {
+				alarm = alarm || !h.Acknowledged
+			}
+		}
+	}
+	switch {
+	case c.JSON:
+		err = printJSON(a.Out, list)
+	case len(list) == 0:
+		fmt.Fprintf(a.Err, "server %s has no WAL in %s\n", a.Server, store)
+	default:
+		err = walTable(a, list)
+	}
+	if err == nil && alarm {
+		return &coded{exitWAL, nil}
+	}
+	return err
+}
+
+func (r archive) listed(v *walstore.Survey) listedWAL {
+	l := listedWAL{SystemID: r.sysid, Timeline: uint32(v.Timeline), Segments: v.Segments, SegmentSize: int64(v.SegmentSize),
+		Size: v.Segments * int64(v.SegmentSize), Stored: v.Stored, Oldest: v.Oldest, Newest: v.Newest,
+		History: len(v.Lineage) > 0, Partial: v.Partial, Holes: r.holes(v)}
+	if n := len(v.Runs); n > 0 {
+		l.First, l.Last = v.Name(v.Runs[0].First), v.Name(v.Runs[n-1].Last)
+	}
+	if took := v.Newest.Sub(v.Oldest); took > 0 {
+		l.PerDay = int64(float64(l.Size) * float64(24*time.Hour) / float64(took))
+	}
+	return l
+}
+
+func walTable(a *app, list []listedWAL) error {
+	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SYSTEM ID\tTLI\tFIRST\tLAST\tSEGMENTS\tSIZE\tSTORED\tRATIO\tOLDEST (UTC)\tNEWEST (UTC)\tA DAY\tHOLES\tNOTE")
+	for _, l := range list {
+		var notes []string
+		if l.Timeline > 1 && !l.History {
+			notes = append(notes, "NO HISTORY FILE")
+		}
+		if l.Partial {
+			notes = append(notes, "ends with a .partial")
+		}
+		ratio, perDay := "", ""
+		if l.Stored > 0 {
+			ratio = fmt.Sprintf("%.1f", float64(l.Size)/float64(l.Stored))
+		}
+		if l.PerDay > 0 {
+			perDay = size(l.PerDay)
+		}
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.SystemID, l.Timeline, l.First, l.Last, l.Segments, size(l.Size), size(l.Stored), ratio,
+			l.Oldest.UTC().Format(time.DateTime), l.Newest.UTC().Format(time.DateTime), perDay, len(l.Holes), strings.Join(notes, ", "))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, l := range list {
+		for _, h := range l.Holes {
+			fmt.Fprintln(a.Out, describeHole(h))
+		}
+	}
+	return nil
+}
+
+func describeHole(h walstore.Hole) string {
+	text := fmt.Sprintf("hole on timeline %d: %s", h.Timeline, h.First)
+	if h.Last != h.First {
+		text += fmt.Sprintf(" to %s (%d segments)", h.Last, h.Count)
+	}
+	if h.Acknowledged {
+		text += ", acknowledged: " + h.Reason
+	}
+	return text
+}

@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/spool"
+)
+
+const (
+	prefetchJobs  = 3
+	prefetchMost  = 64 // segments, however small they are
+	prefetchStall = 10 * time.Second
+	prefetchWatch = 500 * time.Millisecond // between looks at the server
+)
+
+// fetchAhead is wal-fetch's side of a window; nil: there is none. Nothing that goes wrong with it is an error,
+// and absence is never concluded from it.
+type fetchAhead struct {
+	a       *app
+	window  *spool.Window
+	control cluster.Control
+	start   []string // command line of the process that fills the window
+}
+
+// aheadOf is the window of the recovery that asks, if it is one: a running server asks for a segment under
+// the name that its startup process uses (pg_rewind and people do not).
+func (c *walFetch) aheadOf(a *app, dataDir string, control cluster.Control) (*fetchAhead, error) {
+	bytes, err := parseSize(c.Prefetch)
+	if err != nil {
+		return nil, usagef("--prefetch (PGOBJ_WAL_PREFETCH) is %q: %v", c.Prefetch, err)
+	}
+	dir, err := c.dir(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	if bytes == 0 || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full || control.Partial {
+		return nil, nil
+	}
+	w, err := a.window(dir, dataDir, control)
+	if err != nil {
+		a.log.Debug("nothing is fetched ahead", "error", err)
+		return nil, nil
+	}
+	count := max(1, min(prefetchMost, bytes/int64(control.SegmentSize)))
+	abs, err := filepath.Abs(dataDir)
+	if err != nil {
+		return nil, nil
+	}
+	args := append([]string{"wal-prefetch", c.Name, abs, "--spool=" + dir, "--count=" + strconv.FormatInt(count, 10)}, a.Settings.args()...)
+	return &fetchAhead{a: a, window: w, control: control, start: args}, nil
+}
+
+// window is that of the server that runs on a data folder: of this run of it, so that nothing of an earlier
+// restore is ever taken.
+func (a *app) window(dir, dataDir string, control cluster.Control) (*spool.Window, error) {
+	pid, started, ok := postmaster(dataDir)
+	if !ok || !recovering(dataDir) {
+		return nil, errors.New("no server runs a recovery in the data folder")
+	}
+	scope, err := a.scope(control.SystemID, dataDir, strconv.Itoa(pid), started)
+	if err != nil {
+		return nil, err
+	}
+	return spool.NewWindow(dir, scope), nil
+}
+
+// handOver gives PostgreSQL the segment from the window, if it is there or comes soon.
+func (f *fetchAhead) handOver(ctx context.Context, name, dest string) bool {
+	if f == nil {
+		return false
+	}
+	f.window.Await(ctx, name, prefetchStall)
+	path, sum, ok := f.window.Find(name)
+	if !ok {
+		return false
+	}
+	if err := walstore.HandOver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: f.control.SystemID}); err != nil {
+		f.a.log.Warn("a segment is fetched anew, as its copy in the window cannot be used", "error", err)
+		return false
+	}
+	f.a.log.Debug("fetched ahead", slog.String("file", name))
+	f.got(name)
+	return true
+}
+
+// got says that PostgreSQL has a segment, to a process that is started if there is none. That stays in the
+// process group of the server's startup process, so that it is ended with it; and it watches the server.
+func (f *fetchAhead) got(name string) {
+	if f == nil || f.window.Asked(name) {
+		return
+	}
+	self, err := os.Executable()
+	if err == nil {
+		cmd := exec.Command(self, f.start...)
+		if err = cmd.Start(); err == nil { // without our stderr: a log's reader would wait for its end
+			err = cmd.Process.Release()
+		}
+	}
+	if err != nil {
+		f.a.log.Debug("nothing is fetched ahead", "error", err)
+	}
+}
+
+// walPrefetch is the process that fills a window. It is for wal-fetch, not for people. It ends when the recovery
+// ends, when its server is gone, and when nothing was asked for a while; and takes the window with it.
+type walPrefetch struct {
+	Name  string        `arg:""`
+	Data  string        `arg:""`
+	Count int           `name:"count" default:"16"`
+	Idle  time.Duration `name:"idle" default:"5m"`
+	spoolFlag
+}
+
+func (c *walPrefetch) Run(ctx context.Context, a *app) error {
+	control, _, err := cluster.ReadControl(c.Data)
+	if err != nil {
+		return err
+	}
+	dir, err := c.dir(c.Data)
+	if err != nil {
+		return err
+	}
+	w, err := a.window(dir, c.Data, control)
+	if err != nil {
+		return err
+	}
+	s, err := a.open(retry.Policy{Budget: time.Second, Stall: prefetchStall})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	asked, release, err := w.Hold(ctx)
+	if errors.Is(err, spool.ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	spool.Sweep(dir)
+	go c.watch(ctx, cancel) // ends with ctx
+	p := walstore.Prefetch{Store: s, SystemID: control.SystemID, Size: control.SegmentSize, Window: w, Count: c.Count, Jobs: prefetchJobs}
+	p.Run(ctx, c.Name, asked, c.Idle)
+	return nil
+}
+
+// watch ends the process soon after the recovery or the server's run that it belongs to.
+func (c *walPrefetch) watch(ctx context.Context, end context.CancelFunc) {
+	defer end()
+	first, started, ok := postmaster(c.Data)
+	tick := time.NewTicker(prefetchWatch)
+	defer tick.Stop()
+	for ok && recovering(c.Data) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		var pid int
+		var since string
+		if pid, since, ok = postmaster(c.Data); pid != first || since != started {
+			return
+		}
+	}
+}
+
+// args are the settings as flags for another process of this program.
+func (s *Settings) args() []string {
+	var out []string
+	v := reflect.ValueOf(*s)
+	for i := range v.NumField() {
+		name, ok := v.Type().Field(i).Tag.Lookup("name")
+		if ok && v.Field(i).Kind() == reflect.String && v.Field(i).String() != "" {
+			out = append(out, "--"+name+"="+v.Field(i).String())
+		}
+	}
+	return out
+}
+
+// parseSize reads a size as PostgreSQL's settings have it: a number with kB, MB, GB or TB (of 1024), or of bytes.
+func parseSize(text string) (int64, error) {
+	number, shift := strings.TrimSpace(text), 0
+	for i, unit := range []string{"B", "kB", "MB", "GB", "TB"} {
+		if n, ok := strings.CutSuffix(number, unit); ok && (unit != "B" || !strings.ContainsAny(n, "kMGT")) {
+			number, shift = strings.TrimSpace(n), 10*i
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > 1<<62>>shift {
+		return 0, fmt.Errorf("expected a size such as 256MB")
+	}
+	return n << shift, nil
+}

@@ -1,0 +1,89 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+)
+
+// Row 19: one promotion after the other, past timeline 9 when there is time for it (0xA is not 10, and 0x11 not
+// 11); recovery from the first backup finds its way along all of them, with the window in use.
+func TestManyTimelines(t *testing.T) {
+	t.Parallel()
+	promotions := 3
+	if torture() {
+		promotions = 17
+	}
+	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.must(t, "backup-push")
+	fill := func(c *pgtest.Cluster, i int) {
+		for range 3 {
+			c.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
+			c.Exec(t, `SELECT pg_switch_wal()`)
+		}
+		c.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
+	}
+	fill(s.Cluster, 0)
+	s.Stop(t, "fast") // archives what is left
+	args := append(archivingArgs(s.pgobj), "-c", "restore_command="+s.pgobj+" --log-level=debug wal-fetch %f %p", "-c", "recovery_target_timeline=latest")
+	for i := 1; i <= promotions; i++ {
+		must(t, os.WriteFile(filepath.Join(s.Data, "recovery.signal"), nil, 0o644))
+		c, err := pgtest.Attach(s.Data, 15, args...)
+		must(t, err)
+		c.AddEnv(s.settings...)
+		c.Start(t)
+		c.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+		fill(c, i)
+		c.Stop(t, "fast")
+		must(t, c.Close())
+	}
+	all := fmt.Sprint(4 * (promotions + 1))
+	c := s.start(t, s.fetch(t, s.list(t)[0].Backup), "-c", "archive_mode=off", "-c", "restore_command="+s.pgobj+" --storage file://"+s.folder+" --log-level=debug wal-fetch %f %p")
+	c.Eventually(t, `SELECT count(*) FROM x`, all)
+	if got := c.SQL(t, `SELECT timeline_id FROM pg_control_checkpoint()`); got != fmt.Sprint(promotions+2) {
+		t.Errorf("on timeline %s", got)
+	}
+	if !strings.Contains(c.Log(), "fetched ahead") {
+		t.Error("nothing was fetched ahead")
+	}
+	if o := s.must(t, "wal-list"); strings.Contains(o.out, "hole") || strings.Contains(o.out, "NO HISTORY") {
+		t.Error(o)
+	}
+	if w := s.windows(t); len(w) != promotions+1 {
+		t.Errorf("%d windows: %+v", len(w), w)
+	}
+}
+
+func archivingArgs(pgobj string) []string {
+	return []string{"-c", "archive_mode=on", "-c", "archive_command=" + pgobj + " wal-push %p"}
+}
+
+// A standby with archive_mode=always pushes what the primary has pushed: all of it succeeds, on both.
+func TestArchiveModeAlways(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.must(t, "backup-push")
+	dir := s.fetch(t)
+	must(t, os.Rename(filepath.Join(dir, "recovery.signal"), filepath.Join(dir, "standby.signal")))
+	standby := s.start(t, dir, "-c", "archive_mode=always", "-c", "archive_command="+s.pgobj+" --storage file://"+s.folder+" wal-push %p",
+		"-c", "wal_retrieve_retry_interval=100ms")
+	for i := range 20 {
+		s.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	s.archived(t)
+	standby.Eventually(t, `SELECT count(*) FROM x`, "20")
+	last := s.SQL(t, `SELECT last_archived_wal FROM pg_stat_archiver`)
+	standby.Eventually(t, fmt.Sprintf(`SELECT coalesce(last_archived_wal >= '%s', false) FROM pg_stat_archiver`, last[:24]), "t")
+	for name, c := range map[string]*pgtest.Cluster{"primary": s.Cluster, "standby": standby} {
+		if failed := c.SQL(t, `SELECT failed_count FROM pg_stat_archiver`); failed != "0" {
+			t.Errorf("%s: %s failures", name, failed)
+		}
+	}
+}

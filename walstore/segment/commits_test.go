@@ -1,0 +1,94 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+// record is a WAL record with main data only, as XLogRecordAssemble makes it.
+func record(rmid, info byte, data []byte) []byte {
+	b := make([]byte, 24, 64+len(data))
+	b = append(b, 252, 1, 2, 3, 4, 255, byte(len(data)))
+	b = append(b, data...)
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	b[16], b[17] = info, rmid
+	crc := crc32.Update(crc32.Checksum(b[24:], castagnoli()), castagnoli(), b[:20])
+	binary.LittleEndian.PutUint32(b[20:], crc)
+	return append(b, make([]byte, align8(int64(len(b)))-int64(len(b)))...)
+}
+
+// segmentOf lays a stream of records out in pages of 8 kB, after rest bytes of an earlier record.
+func segmentOf(rest int, stream []byte) []byte {
+	stream = append(bytes.Repeat([]byte{0xEE}, int(align8(int64(rest)))), stream...)
+	out := make([]byte, 0, 1<<20)
+	le := binary.LittleEndian
+	for at := 0; at < 1<<20 && len(stream) > 0; at += 8192 {
+		page := make([]byte, 8192)
+		le.PutUint16(page, 0xD110)
+		le.PutUint32(page[4:], 1)
+		le.PutUint64(page[8:], uint64(5<<20+at))
+		head := 24
+		if at == 0 {
+			head = 40
+			le.PutUint16(page[2:], 2)
+			le.PutUint32(page[16:], uint32(rest))
+			le.PutUint64(page[24:], 99)
+			le.PutUint32(page[32:], 1<<20)
+			le.PutUint32(page[36:], 8192)
+		}
+		n := copy(page[head:], stream)
+		stream = stream[n:]
+		out = append(out, page...)
+	}
+	return append(out, make([]byte, 1<<20-len(out))...)
+}
+
+func at(t time.Time) []byte {
+	b := make([]byte, 20)
+	binary.LittleEndian.PutUint64(b, uint64(t.Sub(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).Microseconds()))
+	return b
+}
+
+func TestLastCommit(t *testing.T) {
+	first := time.Date(2026, 11, 21, 1, 45, 0, 123456000, time.UTC)
+	last := first.Add(time.Hour)
+	var stream []byte
+	for range 2000 { // over many pages
+		stream = append(stream, record(10, 0, make([]byte, 200))...)
+	}
+	stream = append(stream, record(1, 0x80, at(first))...)
+	stream = append(stream, record(1, 0x20, at(last))...)                // an abort counts
+	stream = append(stream, record(1, 0x10, at(last.Add(time.Hour)))...) // a prepare does not
+	for _, rest := range []int{0, 13, 9000} {
+		got, found, err := LastCommit(iotest.HalfReader(bytes.NewReader(segmentOf(rest, stream))))
+		if err != nil || !found || !got.Equal(last) {
+			t.Errorf("rest %d: %v %v %v", rest, got, found, err)
+		}
+	}
+	broken := bytes.Clone(stream)
+	broken[len(broken)-100] ^= 1 // in the abort's record
+	if got, found, err := LastCommit(bytes.NewReader(segmentOf(0, broken))); err != nil || !found || !got.Equal(first) {
+		t.Errorf("broken: %v %v %v", got, found, err)
+	}
+	if _, found, err := LastCommit(bytes.NewReader(segmentOf(0, nil))); err != nil || found {
+		t.Errorf("empty: %v %v", found, err)
+	}
+	trouble := errors.New("trouble")
+	if _, _, err := LastCommit(iotest.ErrReader(trouble)); !errors.Is(err, trouble) {
+		t.Error(err)
+	}
+}
+
+func FuzzLastCommit(f *testing.F) {
+	f.Add(segmentOf(13, record(1, 0, at(time.Unix(1e9, 0))))[:16384])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, _, err := LastCommit(bytes.NewReader(data)); err != nil {
+			t.Error(err)
+		}
+	})
+}

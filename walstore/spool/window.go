@@ -1,0 +1,220 @@
+package spool
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Window is a folder of WAL segments that were fetched and checked before PostgreSQL asked for them. It belongs to
+// one run of one server (that is in its scope) and to the one process that holds its lock.
+//
+//	lock          flock of the process that fills the window
+//	asks          FIFO: names of segments that PostgreSQL got, one a line
+//	NAME.part     is being fetched
+//	NAME.SHA256   whole and checked
+type Window struct{ dir string }
+
+const windowPrefix = "fetched-"
+
+// NewWindow is that of a scope in the spool dir; it need not exist yet.
+func NewWindow(dir, scope string) *Window { return &Window{filepath.Join(dir, windowPrefix+scope)} }
+
+// Find is the file of a segment and the hash that it was fetched with.
+func (w *Window) Find(name string) (path string, sum [32]byte, ok bool) {
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		return "", sum, false
+	}
+	for _, e := range entries {
+		digest, ours := strings.CutPrefix(e.Name(), name+".")
+		b, err := hex.DecodeString(digest)
+		if ours && err == nil && len(b) == len(sum) {
+			return filepath.Join(w.dir, e.Name()), [32]byte(b), true
+		}
+	}
+	return "", sum, false
+}
+
+// Await waits while a segment is on its way into the window; not longer than it takes steps within patience.
+func (w *Window) Await(ctx context.Context, name string, patience time.Duration) {
+	const look = 3 * time.Millisecond
+	last, since := int64(-1), time.Now()
+	for ctx.Err() == nil {
+		info, err := os.Stat(w.part(name))
+		if err != nil {
+			return
+		}
+		if info.Size() != last {
+			last, since = info.Size(), time.Now()
+		}
+		if time.Since(since) > patience || !w.Filled() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(look):
+		}
+	}
+}
+
+func (w *Window) part(name string) string { return filepath.Join(w.dir, name+".part") }
+
+func (w *Window) asks() string { return filepath.Join(w.dir, "asks") }
+
+// Filled says whether a process fills the window.
+func (w *Window) Filled() bool {
+	f, err := w.openAsks()
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
+}
+
+// openAsks fails when nobody reads.
+func (w *Window) openAsks() (*os.File, error) {
+	return os.OpenFile(w.asks(), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+}
+
+// Asked tells the process that fills the window which segment PostgreSQL got; false when there is none.
+func (w *Window) Asked(name string) bool {
+	f, err := w.openAsks()
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.WriteString(name + "\n")
+	return err == nil
+}
+
+// ErrBusy: another process fills the window.
+var ErrBusy = errors.New("another process fills the window")
+
+// Hold makes the caller the process that fills the window. asked yields what Asked is given; release removes
+// the window with all that is in it.
+func (w *Window) Hold(ctx context.Context) (asked <-chan string, release func(), err error) {
+	if err := os.MkdirAll(w.dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("make window: %w", err)
+	}
+	lock, err := lockDir(w.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := w.clear(); err != nil {
+		lock.Close()
+		return nil, nil, err
+	}
+	if err := syscall.Mkfifo(w.asks(), 0o600); err != nil {
+		lock.Close()
+		return nil, nil, fmt.Errorf("make window: %w", err)
+	}
+	fifo, err := os.OpenFile(w.asks(), os.O_RDWR|syscall.O_NONBLOCK, 0) // a writer too: it never ends
+	if err != nil {
+		lock.Close()
+		return nil, nil, fmt.Errorf("make window: %w", err)
+	}
+	lines := make(chan string)
+	go func() { // ends when release closes the FIFO, and nobody needs to wait for that
+		for in := bufio.NewScanner(fifo); in.Scan(); {
+			select {
+			case lines <- in.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return lines, func() {
+		fifo.Close()
+		os.RemoveAll(w.dir) // the lock's file too, while it is locked: who has opened it already finds it gone
+		lock.Close()
+	}, nil
+}
+
+func (w *Window) clear() error {
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			if err := os.Remove(filepath.Join(w.dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lockDir takes the lock of a window. A lock on a file that has been removed meanwhile is none.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, ErrBusy
+	}
+	mine, err1 := f.Stat()
+	there, err2 := os.Stat(path)
+	if err1 != nil || err2 != nil || !os.SameFile(mine, there) {
+		f.Close()
+		return nil, ErrBusy
+	}
+	return f, nil
+}
+
+// Create begins a segment; Keep or Drop ends it.
+func (w *Window) Create(name string) (*os.File, error) {
+	return os.OpenFile(w.part(name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// Keep gives a whole segment its name, once it is on disk.
+func (w *Window) Keep(f *os.File, name string, sum [32]byte) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(w.dir, name+"."+hex.EncodeToString(sum[:])))
+}
+
+// Drop removes a segment that was not finished.
+func (w *Window) Drop(f *os.File) { os.Remove(f.Name()) }
+
+// Names are the segments that are whole.
+func (w *Window) Names() []string {
+	entries, _ := os.ReadDir(w.dir) // what cannot be read holds nothing
+	var names []string
+	for _, e := range entries {
+		name, digest, ok := strings.Cut(e.Name(), ".")
+		if ok && len(digest) == 64 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Forget removes a segment that will not be asked for any more.
+func (w *Window) Forget(name string) {
+	if path, _, ok := w.Find(name); ok {
+		os.Remove(path)
+	}
+}
+
+// Sweep removes windows that nobody fills: left by processes that were killed, for servers that are gone.
+func Sweep(dir string) {
+	left, _ := filepath.Glob(filepath.Join(dir, windowPrefix+"*")) // only a bad pattern is an error
+	for _, w := range left {
+		if lock, err := lockDir(w); err == nil {
+			os.RemoveAll(w)
+			lock.Close()
+		}
+	}
+}

@@ -1,0 +1,308 @@
+package walstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// Run is segments of one timeline without a gap, by their numbers.
+type Run struct{ First, Last uint64 }
+
+// Survey is what the archive holds of one timeline.
+type Survey struct {
+	Timeline    segment.Timeline
+	SegmentSize segment.Size
+	Runs        []Run // in rising order, each after a gap
+	Segments    int64
+	Stored      int64     // bytes of the segments' objects
+	Oldest      time.Time // when the first and the last of them were archived, by the store's clock
+	Newest      time.Time
+	Lineage     segment.Lineage // nil for timeline 1, and where the history file is missing
+	Partial     bool            // there is a .partial
+	Lost        []Lost          // acknowledged
+}
+
+// Lost says that somebody knows that these segments are lost, so that it need not alarm any more. It is an
+// object of its own beside the segments, named FIRST-LAST.lost, which changes nothing for recovery.
+type Lost struct {
+	First  string    `json:"first"`
+	Last   string    `json:"last"`
+	Reason string    `json:"reason"`
+	Time   time.Time `json:"time"`
+}
+
+// Hole is a gap in the archive, by the names of its ends.
+type Hole struct {
+	Timeline     segment.Timeline `json:"timeline"`
+	First        string           `json:"first"`
+	Last         string           `json:"last"`
+	Count        int64            `json:"segments"`
+	Acknowledged bool             `json:"acknowledged"`
+	Reason       string           `json:"reason,omitempty"`
+}
+
+// Examine lists all WAL of a system identifier once, and returns a survey of each timeline in rising order. It
+// says nothing about damage. Memory grows with the gaps, not with the segments.
+func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, error) {
+	var all []*Survey
+	size := segment.Size(0)
+	for info, err := range s.List(ctx, archiveDir(sysid), "") {
+		if err != nil {
+			return nil, fmt.Errorf("list WAL: %w", err)
+		}
+		o, ok := ParseKey(info.Key)
+		name := o.Name
+		if !ok {
+			if name, ok = lostName(sysid, info.Key); !ok {
+				continue
+			}
+		}
+		tli, err := segment.TimelineOf(name)
+		if err != nil {
+			continue
+		}
+		if len(all) == 0 || all[len(all)-1].Timeline != tli {
+			all = append(all, &Survey{Timeline: tli})
+		}
+		v := all[len(all)-1]
+		switch o.Type {
+		case segment.Invalid:
+			err = v.addLost(ctx, s, info.Key)
+		case segment.Full:
+			if size == 0 { // a damaged one does not tell; a later one will
+				if size, err = sizeOf(ctx, s, sysid, o.Name); errors.Is(err, ErrDamaged) {
+					err = nil
+				}
+			}
+			v.add(o, info, size)
+		case segment.Partial:
+			v.Partial = true
+		case segment.History:
+			if v.Lineage, err = ReadHistory(ctx, s, sysid, tli); errors.Is(err, ErrDamaged) {
+				err = nil // wal-verify says so
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range all {
+		v.SegmentSize = size
+	}
+	return all, nil
+}
+
+func (v *Survey) add(o Object, info storage.Info, size segment.Size) {
+	if size == 0 {
+		size = 16 << 20 // no segment could be read so far; only the count of a gap can be wrong
+	}
+	seg, err := segment.ParseName(o.Name, size)
+	if err != nil {
+		return
+	}
+	v.Segments++
+	v.Stored += info.Size
+	if v.Oldest.IsZero() || info.Created.Before(v.Oldest) {
+		v.Oldest = info.Created
+	}
+	if info.Created.After(v.Newest) {
+		v.Newest = info.Created
+	}
+	if n := len(v.Runs); n > 0 && v.Runs[n-1].Last+1 == seg.No {
+		v.Runs[n-1].Last = seg.No
+		return
+	}
+	v.Runs = append(v.Runs, Run{seg.No, seg.No})
+}
+
+const lostSuffix = ".lost"
+
+func lostKey(sysid uint64, first, last string) string {
+	return timelineDir(sysid, first[:8]) + first + "-" + last + lostSuffix
+}
+
+// lostName is the first segment's name of an acknowledgement's key.
+func lostName(sysid uint64, key string) (string, bool) {
+	name, ok := strings.CutSuffix(key[strings.LastIndexByte(key, '/')+1:], lostSuffix)
+	first, last, ok2 := strings.Cut(name, "-")
+	if !ok || !ok2 || segment.Classify(first) != segment.Full || segment.Classify(last) != segment.Full || lostKey(sysid, first, last) != key {
+		return "", false
+	}
+	return first, true
+}
+
+func (v *Survey) addLost(ctx context.Context, s storage.Store, key string) error {
+	data, err := storage.ReadAll(ctx, s, key, noteLimit)
+	if err != nil {
+		return err
+	}
+	var l Lost
+	if err := json.Unmarshal(data, &l); err == nil {
+		v.Lost = append(v.Lost, l)
+	}
+	return nil
+}
+
+// Acknowledge records that segments first..last (of one timeline) are known to be lost.
+func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) error {
+	if segment.Classify(l.First) != segment.Full || segment.Classify(l.Last) != segment.Full || l.First[:8] != l.Last[:8] || l.Last < l.First {
+		return fmt.Errorf("acknowledge %s to %s: %w", l.First, l.Last, ErrName)
+	}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	err = s.Put(ctx, lostKey(sysid, l.First, l.Last), bytes.NewReader(data), int64(len(data)))
+	if err != nil && !errors.Is(err, storage.ErrExists) {
+		return fmt.Errorf("acknowledge %s to %s: %w", l.First, l.Last, err)
+	}
+	return nil
+}
+
+// Holes are the gaps of a timeline, and those where it left its parent: a timeline needs its parent's segments up to
+// the one before it begins, and its own from there. What came before the oldest segment was deleted, and is none.
+func Holes(all []*Survey, v *Survey) []Hole {
+	var holes []Hole
+	for i := 1; i < len(v.Runs); i++ {
+		holes = append(holes, v.hole(v.Runs[i-1].Last+1, v.Runs[i].First-1))
+	}
+	if len(v.Lineage) == 0 || len(v.Runs) == 0 {
+		return holes
+	}
+	parent := v.Lineage[len(v.Lineage)-1]
+	begin := segment.At(v.Timeline, parent.Switch, v.SegmentSize).No
+	for _, p := range all {
+		if p.Timeline != parent.Timeline || len(p.Runs) == 0 || p.Runs[0].First >= begin {
+			continue
+		}
+		if v.Runs[0].First > begin {
+			holes = append(holes, v.hole(begin, v.Runs[0].First-1))
+		}
+		if last := p.Runs[len(p.Runs)-1].Last; last+1 < begin {
+			holes = append(holes, p.hole(last+1, begin-1))
+		}
+	}
+	slices.SortFunc(holes, func(a, b Hole) int { return strings.Compare(a.First, b.First) })
+	return holes
+}
+
+func (v *Survey) hole(first, last uint64) Hole {
+	h := Hole{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
+	for _, l := range v.Lost {
+		if l.First <= h.First && h.Last <= l.Last {
+			h.Acknowledged, h.Reason = true, l.Reason
+		}
+	}
+	return h
+}
+
+// Name is a segment of the timeline by its number.
+func (v *Survey) Name(no uint64) string {
+	return segment.Segment{Timeline: v.Timeline, No: no}.Name(v.SegmentSize)
+}
+
+// Reach is the last segment that recovery gets to without a gap, from segment no of timeline from towards timeline
+// to, which is from or a descendant of it. False when not even the first one is there, or to is no descendant.
+func Reach(all []*Survey, from segment.Timeline, no uint64, to *Survey) (segment.Segment, bool) {
+	stretch := append(slices.Clone(to.Lineage), segment.Ancestor{Timeline: to.Timeline, Switch: ^segment.LSN(0)})
+	i := slices.IndexFunc(stretch, func(a segment.Ancestor) bool { return a.Timeline == from })
+	if i < 0 {
+		return segment.Segment{}, false
+	}
+	last, found := segment.Segment{}, false
+	for ; i < len(stretch); i++ {
+		end := ^uint64(0) // the last segment that is needed of this timeline
+		if i < len(stretch)-1 {
+			end = segment.At(0, stretch[i].Switch, to.SegmentSize).No - 1
+		}
+		if no > end {
+			continue // recovery begins in the child's first segment
+		}
+		v := slices.IndexFunc(all, func(v *Survey) bool { return v.Timeline == stretch[i].Timeline })
+		if v < 0 {
+			return last, found
+		}
+		r := slices.IndexFunc(all[v].Runs, func(r Run) bool { return r.First <= no && no <= r.Last })
+		if r < 0 {
+			return last, found
+		}
+		last, found = segment.Segment{Timeline: stretch[i].Timeline, No: min(end, all[v].Runs[r].Last)}, true
+		if all[v].Runs[r].Last < end {
+			return last, found
+		}
+		no = end + 1
+	}
+	return last, found
+}
+
+// Verify reads an archived file and checks every byte of it. What is wrong with it is a *DamagedError.
+func Verify(ctx context.Context, s storage.Store, o Object) error {
+	_, err := read(ctx, s, o.Name, o.SystemID, io.Discard)
+	return err
+}
+
+// LastCommit is the time of the last transaction that ended in an archived segment; see segment.LastCommit.
+func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string) (last time.Time, found bool, err error) {
+	r, w := io.Pipe()
+	go func() { // ends with the pipe, which is closed below
+		_, err := read(ctx, s, name, sysid, w)
+		w.CloseWithError(err)
+	}()
+	last, found, err = segment.LastCommit(r)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r) // the rest, so that it is checked
+	}
+	r.Close()
+	if err != nil {
+		return last, found, fmt.Errorf("read the last commit of %s: %w", name, err)
+	}
+	return last, found, nil
+}
+
+// Between are the names of the segments from one to another, along the line of descent of to's timeline, with the
+// history files that belong to it. They need not all be in the archive.
+func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string) ([]string, error) {
+	size, err := sizeOf(ctx, s, sysid, to)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", to, err)
+	}
+	first, err1 := segment.ParseName(from, size)
+	last, err2 := segment.ParseName(to, size)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrName, err)
+	}
+	var names []string
+	var line segment.Lineage
+	if last.Timeline > 1 {
+		if line, err = ReadHistory(ctx, s, sysid, last.Timeline); err != nil {
+			return nil, err
+		}
+		names = append(names, segment.HistoryName(last.Timeline))
+	}
+	if first.Timeline != last.Timeline {
+		if _, ok := line.Left(first.Timeline); !ok {
+			return nil, fmt.Errorf("%w: timeline %d does not lead to %d", ErrName, first.Timeline, last.Timeline)
+		}
+	}
+	for no := first.No; no <= last.No; no++ {
+		tli := last.Timeline
+		for _, a := range line {
+			if no < segment.At(0, a.Switch, size).No {
+				tli = a.Timeline
+				break
+			}
+		}
+		names = append(names, segment.Segment{Timeline: tli, No: no}.Name(size))
+	}
+	return names, nil
+}
