@@ -1,0 +1,215 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
+)
+
+// window is a time that can be restored, and what the database held then.
+type window struct {
+	at       time.Time
+	timeline int
+	mark     string
+}
+
+// mark commits a row of its own and tells when that was.
+func (s *site) mark(t testing.TB, n, timeline int) window {
+	t.Helper()
+	s.Exec(t, fmt.Sprintf(`INSERT INTO marks VALUES (%d)`, n))
+	at, err := time.Parse("2006-01-02 15:04:05.999999-07", s.SQL(t, `SET timezone = 'UTC'; SELECT clock_timestamp()`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return window{at, timeline, fmt.Sprint(n)}
+}
+
+// restores recovers to a window and looks whether it is that one.
+func (s *site) restores(t testing.TB, w window) {
+	t.Helper()
+	dir := s.fetch(t, "--target-time", w.at.Format("2006-01-02 15:04:05.999999-07"), "--target-timeline", fmt.Sprint(w.timeline), "--target-action=promote")
+	c := s.start(t, dir, noArchiving...)
+	if got := c.SQL(t, `SELECT max(n) FROM marks`); got != w.mark {
+		t.Errorf("restored to %s on timeline %d the database has mark %s, want %s", w.at, w.timeline, got, w.mark)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRetention: backups with work between them, a recovery to a point in time among them, then deletions: every
+// window that they leave is restored.
+func TestRetention(t *testing.T) {
+	each := 3
+	if torture() {
+		each = 10
+	}
+	s := newSite(t, folderStore(t), pgtest.Options{Major: 15, Checksums: true})
+	s.SQL(t, `CREATE TABLE marks (n int)`)
+	var windows []window
+	var backups []backupEntry
+	n := 0
+	night := func(s *site, timeline int) {
+		n++
+		s.Exec(t, fmt.Sprintf(`CREATE TABLE night%d AS SELECT g, md5(g::text) FROM generate_series(1, 5000) g`, n))
+		backups = append(backups, s.backup(t))
+		windows = append(windows, s.mark(t, n, timeline))
+		s.Exec(t, `INSERT INTO marks VALUES (0)`) // a commit after it, at which recovery sees that the time has come
+	}
+	for range each {
+		night(s, 1)
+	}
+	s.archived(t)
+	s.Stop(t, "fast")
+
+	// The second to last window is gone back to; what came after it is a future that was left behind.
+	dir := s.fetch(t, "--keep-archiving", "--target-time", windows[each-2].at.Format("2006-01-02 15:04:05.999999-07"), "--target-action=promote")
+	after := *s
+	var err error
+	if after.Cluster, err = pgtest.Attach(dir, s.Major); err != nil {
+		t.Fatal(err)
+	}
+	after.AddEnv(slices.Concat(s.settings, s.credentials)...)
+	t.Cleanup(func() {
+		if err := after.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	after.Cluster.Start(t)
+	after.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	for range each {
+		night(&after, 2)
+	}
+	after.archived(t)
+
+	before := windows[1]
+	plan := after.must(t, "delete", "before", before.at.Format(time.RFC3339Nano))
+	if !strings.Contains(plan.out, "not needed to restore to") || !strings.Contains(plan.out, "Nothing has been deleted") || len(after.list(t)) != 2*each {
+		t.Errorf("the plan: %v", plan)
+	}
+	id := regexp.MustCompile(`--plan ([0-9a-f]+)`).FindStringSubmatch(plan.out)[1]
+	if o := after.run(t, "delete", "before", before.at.Format(time.RFC3339Nano), "--confirm", "--plan=0123"); o.code != 7 {
+		t.Errorf("another plan was confirmed: %v", o)
+	}
+	after.must(t, "delete", "before", before.at.Format(time.RFC3339Nano), "--confirm", "--plan="+id)
+	if left := after.list(t); len(left) != 2*each-1 || left[0].Backup != backups[1].Backup {
+		t.Errorf("left are %+v", left)
+	}
+	after.must(t, "backup-verify", "all")
+	for i, w := range windows[1:] {
+		if !torture() && i%2 == 1 {
+			continue
+		}
+		after.restores(t, w)
+	}
+	pinnedAlone(t, &after, backups[1].Backup, windows[len(windows)-1])
+	if o := after.run(t, "delete", "everything", "another", "--confirm"); o.code != 2 {
+		t.Errorf("everything of another name: %v", o)
+	}
+	after.must(t, "delete", "everything", "main", "--confirm")
+	entries, err := os.ReadDir(filepath.Join(s.folder, "main"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		files := 0
+		if err := filepath.WalkDir(filepath.Join(s.folder, "main", e.Name()), func(_ string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				files++
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if e.Name() != "catalog" && files > 0 {
+			t.Errorf("after delete everything %d files are left below %s", files, e.Name())
+		}
+	}
+}
+
+// pinnedAlone pins an old backup, lets a policy take all others but the newest two, and restores what is left.
+func pinnedAlone(t *testing.T, s *site, id string, newest window) {
+	t.Helper()
+	s.must(t, "backup-mark", id, "--pin")
+	s.must(t, "delete", "policy", "--retention", "REDUNDANCY 2", "--hold=0s", "--confirm")
+	left := s.list(t)
+	if len(left) != 3 || left[0].Backup != id {
+		t.Errorf("left are %+v, want the pinned one and the newest two", left)
+	}
+	if o := s.run(t, "delete", "target", id, "--confirm"); o.code != 15 || !strings.Contains(o.err, "pinned") {
+		t.Errorf("deletion of a pinned backup: %v", o)
+	}
+	c := s.start(t, s.fetch(t, id, "--target=immediate", "--target-action=promote"), noArchiving...)
+	if got := c.SQL(t, `SELECT max(n) FROM marks`); got != "1" { // the second window's row came after the backup
+		t.Errorf("the pinned backup has mark %s, want 1", got)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	s.restores(t, newest)
+	s.must(t, "backup-mark", id, "--unpin")
+	s.must(t, "delete", "retain", "1", "--confirm")
+	if left := s.list(t); len(left) != 1 {
+		t.Errorf("left are %+v, want one", left)
+	}
+	s.restores(t, newest)
+}
+
+// TestObjectLock: in a bucket that locks objects backups work, and a deletion tells what stays until when.
+func TestObjectLock(t *testing.T) {
+	server := s3server.ForTest(t, s3server.MinIO)
+	api, err := minio.New(strings.TrimPrefix(server.Endpoint, "http://"), &minio.Options{Region: server.Region, Creds: credentials.NewStaticV4(server.AccessKey, server.SecretKey, "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := *server
+	locked.Bucket = "locked"
+	mode, days, unit := minio.Governance, uint(1), minio.Days
+	if err := api.MakeBucket(t.Context(), locked.Bucket, minio.MakeBucketOptions{Region: server.Region, ObjectLocking: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := api.SetBucketObjectLockConfig(t.Context(), locked.Bucket, &mode, &days, &unit); err != nil {
+		t.Fatal(err)
+	}
+	for _, driver := range []string{"minio", "aws"} {
+		s := newSite(t, s3Store(t, &locked, driver), pgtest.Options{Major: 15})
+		s.settings = append(s.settings, "PGOBJ_SERVER="+driver)
+		s.Stop(t, "fast")
+		s.AddEnv("PGOBJ_SERVER=" + driver)
+		s.Cluster.Start(t)
+		s.backup(t)
+		s.backup(t)
+		o := s.run(t, "delete", "retain", "1", "--confirm", "--json")
+		var report struct {
+			Removed int `json:"removed"`
+			Locked  []struct {
+				Until time.Time `json:"until"`
+			} `json:"locked"`
+		}
+		if err := json.Unmarshal([]byte(o.out), &report); err != nil || o.code != 16 || report.Removed != 0 || len(report.Locked) == 0 {
+			t.Fatalf("deletion of locked objects: %v (%v)", o, err)
+		}
+		if left := time.Until(report.Locked[0].Until); left < 20*time.Hour || left > 25*time.Hour {
+			t.Errorf("locked until %s", report.Locked[0].Until)
+		}
+		if !strings.Contains(o.err, "locked until") || len(s.list(t)) != 1 {
+			t.Errorf("%v", o)
+		}
+		if again := s.run(t, "delete", "garbage", "--confirm"); again.code != 16 || !strings.Contains(again.out, "An earlier deletion") {
+			t.Errorf("the next run: %v", again)
+		}
+		s.must(t, "backup-verify", "all")
+	}
+}
