@@ -23,9 +23,9 @@ const (
 	// restoreWindow is how many extents are planned at a time: 8 GiB of large files. Within it every part
 	// is read in order and once; its size, not the database's, is what a restore needs in memory.
 	restoreWindow = 8192
-	// verifyWindow is smaller, because chunks in several extents are put together in memory then: at most
-	// half as many, and each in 1 MiB.
-	verifyWindow = 128
+	// assembleMost bounds how many chunks in several extents a verification plans at a time, because it puts
+	// them together in memory, each in 1 MiB.
+	assembleMost = 32
 	// deltaWindow is 1 GiB: what is there is compared before what differs is fetched.
 	deltaWindow = 1024
 )
@@ -36,6 +36,8 @@ type unpacker struct {
 	target   *target // nil: everything is read and checked, and nothing written
 	progress *Progress
 	window   int
+	assemble int // how many chunks in several extents a window may have; 0: any number
+	apart    int // how many the open window has
 	group    *errgroup.Group
 	ctx      context.Context
 	jobs     chan job
@@ -80,7 +82,7 @@ type output struct {
 func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
 	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), window: restoreWindow}
 	if t == nil {
-		u.window = verifyWindow
+		u.assemble = assembleMost
 	} else if t.delta {
 		u.window = deltaWindow
 	}
@@ -164,13 +166,16 @@ func (u *unpacker) extents(f *manifest.File, o *output) error {
 			at := f.At + int64(i)*part.ChunkSize
 			whole = &assembly{at: at, len: int(min(part.ChunkSize, f.Size-at)), sum: c.SHA256}
 			whole.left.Store(int64(len(c.Extents)))
+			if len(c.Extents) > 1 {
+				u.apart++
+			}
 		}
 		for _, x := range c.Extents {
 			o.left.Add(1)
 			u.pending = append(u.pending, want{x, o, whole})
 		}
 	}
-	if len(u.pending) < u.window {
+	if len(u.pending) < u.window && (u.assemble == 0 || u.apart < u.assemble) {
 		return nil
 	}
 	return u.flush()
@@ -179,7 +184,7 @@ func (u *unpacker) extents(f *manifest.File, o *output) error {
 // flush turns the extents of a window into requests.
 func (u *unpacker) flush() error {
 	w := u.pending
-	u.pending = nil // the jobs keep it
+	u.pending, u.apart = nil, 0 // the jobs keep it
 	if u.target != nil && u.target.delta {
 		var err error
 		if w, err = u.differing(w); err != nil {
