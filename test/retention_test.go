@@ -18,26 +18,26 @@ import (
 	"github.com/pgobj/pgobj/test/s3server"
 )
 
-// window is a time that can be restored, and what the database held then.
-type window struct {
+// moment is a time that can be restored, and what the database held then.
+type moment struct {
 	at       time.Time
 	timeline int
 	mark     string
 }
 
 // mark commits a row of its own and tells when that was.
-func (s *site) mark(t testing.TB, n, timeline int) window {
+func (s *site) mark(t testing.TB, n, timeline int) moment {
 	t.Helper()
 	s.Exec(t, fmt.Sprintf(`INSERT INTO marks VALUES (%d)`, n))
 	at, err := time.Parse("2006-01-02 15:04:05.999999-07", s.SQL(t, `SET timezone = 'UTC'; SELECT clock_timestamp()`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return window{at, timeline, fmt.Sprint(n)}
+	return moment{at, timeline, fmt.Sprint(n)}
 }
 
 // restores recovers to a window and looks whether it is that one.
-func (s *site) restores(t testing.TB, w window) {
+func (s *site) restores(t testing.TB, w moment) {
 	t.Helper()
 	dir := s.fetch(t, "--target-time", w.at.Format("2006-01-02 15:04:05.999999-07"), "--target-timeline", fmt.Sprint(w.timeline), "--target-action=promote")
 	c := s.start(t, dir, noArchiving...)
@@ -58,7 +58,7 @@ func TestRetention(t *testing.T) {
 	}
 	s := newSite(t, folderStore(t), pgtest.Options{Major: 15, Checksums: true})
 	s.SQL(t, `CREATE TABLE marks (n int)`)
-	var windows []window
+	var windows []moment
 	var backups []backupEntry
 	n := 0
 	night := func(s *site, timeline int) {
@@ -140,7 +140,7 @@ func TestRetention(t *testing.T) {
 }
 
 // pinnedAlone pins an old backup, lets a policy take all others but the newest two, and restores what is left.
-func pinnedAlone(t *testing.T, s *site, id string, newest window) {
+func pinnedAlone(t *testing.T, s *site, id string, newest moment) {
 	t.Helper()
 	s.must(t, "backup-mark", id, "--pin")
 	s.must(t, "delete", "policy", "--retention", "REDUNDANCY 2", "--hold=0s", "--confirm")
