@@ -51,7 +51,7 @@ func (c *deleteBefore) Run(ctx context.Context, a *app) error {
 	if t, err := parseTime(c.Point); err == nil {
 		o.Backup, o.Time = "", t
 	}
-	return c.run(ctx, a, o, c.Hold, "before "+shellQuote(c.Point))
+	return c.run(ctx, a, o, c.Hold)
 }
 
 type deleteRetain struct {
@@ -64,7 +64,7 @@ func (c *deleteRetain) Run(ctx context.Context, a *app) error {
 	if c.N < 1 {
 		return usagef("delete retain %d: at least 1 has to stay (delete everything is a command of its own)", c.N)
 	}
-	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: c.N}, c.Hold, fmt.Sprintf("retain %d", c.N))
+	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: c.N}, c.Hold)
 }
 
 type deleteTarget struct {
@@ -74,7 +74,7 @@ type deleteTarget struct {
 }
 
 func (c *deleteTarget) Run(ctx context.Context, a *app) error {
-	return c.run(ctx, a, retention.Order{Kind: retention.Target, Backup: c.Backup}, c.Hold, "target "+c.Backup)
+	return c.run(ctx, a, retention.Order{Kind: retention.Target, Backup: c.Backup}, c.Hold)
 }
 
 type deleteOldest struct {
@@ -83,7 +83,7 @@ type deleteOldest struct {
 }
 
 func (c *deleteOldest) Run(ctx context.Context, a *app) error {
-	return c.run(ctx, a, retention.Order{Kind: retention.Oldest}, c.Hold, "oldest")
+	return c.run(ctx, a, retention.Order{Kind: retention.Oldest}, c.Hold)
 }
 
 type deleteGarbage struct {
@@ -92,7 +92,7 @@ type deleteGarbage struct {
 }
 
 func (c *deleteGarbage) Run(ctx context.Context, a *app) error {
-	return c.run(ctx, a, retention.Order{Kind: retention.Garbage}, c.Hold, "garbage")
+	return c.run(ctx, a, retention.Order{Kind: retention.Garbage}, c.Hold)
 }
 
 type deleteEverything struct {
@@ -104,7 +104,7 @@ func (c *deleteEverything) Run(ctx context.Context, a *app) error {
 	if c.Name != a.Server {
 		return usagef("delete everything %s: the server is %s (--server, PGOBJ_SERVER): type that name to delete all that it has", c.Name, a.Server)
 	}
-	return c.run(ctx, a, retention.Order{Kind: retention.Everything}, 0, "everything "+c.Name)
+	return c.run(ctx, a, retention.Order{Kind: retention.Everything}, 0)
 }
 
 type deletePolicy struct {
@@ -121,10 +121,10 @@ func (c *deletePolicy) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return usagef("--retention (PGOBJ_RETENTION): %v", err)
 	}
-	return c.run(ctx, a, retention.Order{Kind: retention.ByPolicy, Policy: p}, c.Hold, "policy")
+	return c.run(ctx, a, retention.Order{Kind: retention.ByPolicy, Policy: p}, c.Hold)
 }
 
-func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold time.Duration, words string) error {
+func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold time.Duration) error {
 	if c.Plan != "" && !c.Confirm {
 		return usagef("--plan goes with --confirm")
 	}
@@ -150,11 +150,11 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 	}
 	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: time.Now, Log: a.log}
 	plan, err := sweep.Make(ctx, r)
-	if !c.JSON && (err == nil || errors.Is(err, retention.ErrRefused)) {
-		printDeletion(a, plan)
-	}
 	if err != nil {
 		return err
+	}
+	if !c.JSON {
+		printDeletion(a, plan)
 	}
 	report := newReport(plan)
 	switch {
@@ -163,7 +163,7 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 	case c.Confirm:
 		err = c.execute(ctx, a, r, plan, report)
 	case !c.JSON && (!plan.Empty() || len(plan.Unpurged) > 0):
-		fmt.Fprintf(a.Out, "\nNothing has been deleted. To delete exactly this: pgobj delete %s --confirm --plan %s\n", words, plan.ID())
+		fmt.Fprintf(a.Out, "\nNothing has been deleted. To do it, give the same command with --confirm; with --confirm --plan %s it is done only if it still is exactly this.\n", plan.ID())
 	}
 	if c.JSON {
 		err = cmp.Or(err, printJSON(a.Out, report))
