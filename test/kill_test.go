@@ -308,9 +308,10 @@ func TestStoreFailsForGood(t *testing.T) {
 					t.Errorf("from call %d on the store failed, and the push did not", n)
 				}
 			}
-			// The run in which nothing failed; and with lost answers the one whose commit took effect.
-			if most := map[storagetest.Mode]int{storagetest.Before: 1, storagetest.After: 2}[mode.mode]; complete != most {
-				t.Errorf("%d runs left a backup, want %d", complete, most)
+			// The run in which nothing failed; and with lost answers the one whose commit took effect. How
+			// often a run looks for WAL depends on the machine's load, so there may be a few of the latter.
+			if least := map[storagetest.Mode]int{storagetest.Before: 1, storagetest.After: 2}[mode.mode]; complete < least || complete > least+3 {
+				t.Errorf("%d runs left a backup, want %d, or up to 3 more", complete, least)
 			}
 			base.unchanged(t)
 			rig.checkRestore(t, old, want)
