@@ -60,8 +60,14 @@ func (c *walFetch) aheadOf(a *app, dataDir string, control cluster.Control) (*fe
 	if err != nil {
 		return nil, nil
 	}
-	args := append([]string{"wal-prefetch", c.Name, abs, "--spool=" + dir, "--count=" + strconv.FormatInt(count, 10)}, a.Settings.args()...)
+	args := append([]string{"wal-prefetch", c.Name, abs, "--of=" + serverRun(abs), "--spool=" + dir, "--count=" + strconv.FormatInt(count, 10)}, a.Settings.args()...)
 	return &fetchAhead{a: a, window: w, control: control, start: args}, nil
+}
+
+// serverRun names the run of the server on a data folder.
+func serverRun(dataDir string) string {
+	pid, started, _ := postmaster(dataDir)
+	return fmt.Sprintf("%d/%s", pid, started)
 }
 
 // window is that of the server that runs on a data folder: of this run of it, so that nothing of an earlier
@@ -122,6 +128,7 @@ type walPrefetch struct {
 	Data  string        `arg:""`
 	Count int           `name:"count" default:"16"`
 	Idle  time.Duration `name:"idle" default:"5m"`
+	Of    string        `name:"of"` // the run of the server that it was started for: it may be another by now
 	spoolFlag
 }
 
@@ -129,6 +136,9 @@ func (c *walPrefetch) Run(ctx context.Context, a *app) error {
 	control, _, err := cluster.ReadControl(c.Data)
 	if err != nil {
 		return err
+	}
+	if c.Of != "" && c.Of != serverRun(c.Data) {
+		return nil
 	}
 	dir, err := c.dir(c.Data)
 	if err != nil {
@@ -173,7 +183,7 @@ func (c *walPrefetch) watch(ctx context.Context, end context.CancelFunc) {
 		}
 		var pid int
 		var since string
-		if pid, since, ok = postmaster(c.Data); pid != first || since != started {
+		if pid, since, ok = postmaster(c.Data); pid != first || since != started || c.Of != "" && c.Of != serverRun(c.Data) {
 			return
 		}
 	}
