@@ -53,6 +53,7 @@ type Summary struct {
 	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
 	Label        string           `json:"label,omitempty"`
+	From         string           `json:"from,omitempty"` // "primary", "standby", or "offline": of a stopped server
 }
 
 // Abort says that a backup that began will not be committed.

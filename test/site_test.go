@@ -152,6 +152,7 @@ type backupEntry struct {
 	Stored       int64     `json:"stored"`
 	DamagedPages int64     `json:"damaged_pages"`
 	Label        string    `json:"label"`
+	From         string    `json:"from"`
 }
 
 func (s *site) list(t testing.TB) (backups []backupEntry) {
