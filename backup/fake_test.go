@@ -3,9 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -148,19 +147,9 @@ func (x *site) Info(context.Context) (cluster.Info, error) {
 
 // Start makes the checkpoint that a server makes.
 func (x *site) Start(context.Context, string, bool) (cluster.StartPoint, error) {
-	raw, err := os.ReadFile(filepath.Join(x.pgdata, "global/pg_control"))
-	if err != nil {
+	if err := pgtest.SetRedo(x.pgdata, uint64(x.lsn)); err != nil {
 		return cluster.StartPoint{}, err
 	}
-	table := crc32.MakeTable(crc32.Castagnoli)
-	for end := 256; end < 512; end += 4 { // the CRC is of all that is before it
-		if crc32.Checksum(raw[:end], table) == binary.LittleEndian.Uint32(raw[end:]) {
-			binary.LittleEndian.PutUint64(raw[40:], uint64(x.lsn)) // redo
-			binary.LittleEndian.PutUint32(raw[end:], crc32.Checksum(raw[:end], table))
-			break
-		}
-	}
-	x.write("global/pg_control", raw)
 	return cluster.StartPoint{LSN: x.lsn, Timeline: 1, Time: x.now()}, nil
 }
 
