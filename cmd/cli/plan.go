@@ -64,11 +64,11 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 	}
 	printDangers(out, p)
 	out.row("start", "%s", startCommand(p))
-	if len(p.Path) == 0 {
-		return
-	}
 	r := p.Recovery
 	switch {
+	case len(p.Path) == 0 && b.From == "offline":
+		out.row("", "it starts without a recovery, as it was shut down")
+	case len(p.Path) == 0:
 	case r.Standby:
 		out.row("", "it follows as a standby, %s", timelines(p))
 	default:
