@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -20,6 +21,7 @@ type backupList struct {
 type listed struct {
 	Backup string `json:"backup"`
 	catalog.Summary
+	Drill *catalog.Drill `json:"drill,omitempty"` // the last one
 }
 
 func (c *backupList) Run(ctx context.Context, a *app) error {
@@ -36,7 +38,7 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
-		list = append(list, listed{e.ID, e.Commit.Summary})
+		list = append(list, listed{e.ID, e.Commit.Summary, e.Drill})
 	}
 	if c.JSON {
 		return printJSON(a.Out, list)
@@ -62,6 +64,7 @@ func table(a *app, list []listed) error {
 		if b.DamagedPages > 0 {
 			note = fmt.Sprintf("%d DAMAGED PAGES %s", b.DamagedPages, note)
 		}
+		note = strings.TrimSpace(note + " " + drillNote(b.Drill))
 		wal := b.FirstWAL
 		if b.LastWAL != b.FirstWAL {
 			wal += " .. " + b.LastWAL[8:]
@@ -70,6 +73,17 @@ func table(a *app, list []listed) error {
 			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), percent(b.Reused, b.Size), size(b.Stored), note)
 	}
 	return w.Flush()
+}
+
+// drillNote says how the last drill of a backup went.
+func drillNote(d *catalog.Drill) string {
+	switch {
+	case d == nil:
+		return ""
+	case !d.OK:
+		return "DRILL FAILED " + d.Started.UTC().Format(time.DateOnly)
+	}
+	return fmt.Sprintf("drilled %s: %s", d.Started.UTC().Format(time.DateOnly), words(time.Duration(d.Recovery*float64(time.Second))))
 }
 
 // pgVersion is a server_version_num as people say it: 15.4.

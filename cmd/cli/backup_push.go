@@ -63,7 +63,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.JSON {
-		if err := printJSON(a.Out, listed{b.ID, b.Summary}); err != nil {
+		if err := printJSON(a.Out, listed{Backup: b.ID, Summary: b.Summary}); err != nil {
 			return err
 		}
 	} else {
