@@ -133,7 +133,7 @@ func (p *Plan) choose(ctx context.Context) error {
 	}
 	c := &chooser{store: r.Store, recovery: r.Recovery, histories: map[uint64]*history{}}
 	found, err := c.choose(ctx, state, r.Backup)
-	if len(state.Problems) > 0 && (err != nil || isLatest(r.Backup)) {
+	if len(state.Problems) > 0 && (err != nil || catalog.IsLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
 		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
 	}

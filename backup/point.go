@@ -40,7 +40,7 @@ func (c *chooser) history(ctx context.Context, systemID uint64) (h *history, err
 // choose resolves the backup's name and the target. Without a name it is the newest backup that ends before
 // the target, on a timeline from which the target's can be reached.
 func (c *chooser) choose(ctx context.Context, s *catalog.State, name string) (*chosen, error) {
-	if !isLatest(name) {
+	if !catalog.IsLatest(name) {
 		e, err := s.Resolve(name)
 		if err != nil {
 			return nil, err
@@ -168,8 +168,6 @@ func (c *chooser) tooEarly(complete []*catalog.Entry) error {
 	}
 	return unreachable("no backup is old enough for %s; the oldest, %s, can restore any time from %s on", stamp(c.recovery.TargetTime), first.ID, stamp(b.Consistent))
 }
-
-func isLatest(name string) bool { return name == "" || strings.EqualFold(name, "latest") }
 
 // stamp shows a time as people compare it with the server's log, and in this host's zone when that differs.
 func stamp(t time.Time) string {

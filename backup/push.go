@@ -45,7 +45,7 @@ type PushRequest struct {
 	Codec          part.Codec
 	Workers        int
 	Spread         bool // wait for a spread checkpoint instead of an immediate one
-	Label          string
+	Labels         map[string]string
 	Full           bool          // store everything anew
 	Reread         bool          // read every file, whatever its attributes say
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
@@ -176,7 +176,7 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 		return err
 	}
 	b := &p.backup
-	b.Started, b.Label = started, p.Label
+	b.Started, b.Labels = started, p.Labels
 	b.SystemID, b.PGVersion, b.PGVersionText, b.SegmentSize = p.info.SystemID, p.info.VersionNum, p.info.Version, int64(p.info.SegmentSize)
 	b.CatalogVersion, b.Checksums, b.From, b.PGDATA, b.Tool = p.control.CatalogVersion, p.info.DataChecksums, "primary", p.PGDATA, p.Tool
 	b.Compression = p.Codec.String()

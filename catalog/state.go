@@ -52,7 +52,8 @@ type Summary struct {
 	Reused       int64            `json:"reused"` // bytes of them that were in the repository already
 	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
-	Label        string           `json:"label,omitempty"`
+
+	Labels map[string]string `json:"labels,omitempty"` // what the user wants to know of it; pgobj does not look
 }
 
 // Abort says that a backup that began will not be committed.
@@ -134,6 +135,7 @@ type Entry struct {
 	Begin  Begin     `json:"begin"`
 	Status Status    `json:"status"`
 	Commit *Commit   `json:"commit,omitempty"`
+	Abort  *Abort    `json:"abort,omitempty"`
 	Pin    *Pin      `json:"pin,omitempty"`
 	Drill  *Drill    `json:"drill,omitempty"` // the last one
 }
@@ -202,14 +204,27 @@ func (s *State) Unfinished() []*Entry {
 // ErrNoBackup says that no complete backup fits what was asked for.
 var ErrNoBackup = errors.New("no such backup")
 
-// Resolve finds a complete backup by LATEST (also "latest", ""), its id or the beginning of one.
+// IsLatest says whether a name of a backup means the newest one.
+func IsLatest(name string) bool {
+	return name == "" || strings.EqualFold(name, "latest") || strings.EqualFold(name, "last")
+}
+
+func isOldest(name string) bool {
+	return strings.EqualFold(name, "oldest") || strings.EqualFold(name, "first")
+}
+
+// Resolve finds a complete backup by latest or last (also ""), oldest or first, in any case, by its id or by the
+// beginning of one.
 func (s *State) Resolve(name string) (*Entry, error) {
 	complete := s.Complete()
 	if len(complete) == 0 {
 		return nil, fmt.Errorf("%w: the catalog has no complete backup", ErrNoBackup)
 	}
-	if name == "" || strings.EqualFold(name, "latest") {
+	switch {
+	case IsLatest(name):
 		return complete[len(complete)-1], nil
+	case isOldest(name):
+		return complete[0], nil
 	}
 	var found []*Entry
 	for _, e := range complete {
@@ -322,7 +337,7 @@ func (s *State) fold(r *Record) error {
 	case r.Type == "abort" && r.Abort != nil:
 		return s.change(r.Abort.Backup, func(e *Entry) {
 			if e.Status == Running {
-				e.Status = Aborted
+				e.Status, e.Abort = Aborted, r.Abort
 			}
 		})
 	case r.Type == "pin" && r.Pin != nil:

@@ -26,7 +26,7 @@ func TestResolve(t *testing.T) {
 		t.Errorf("complete backups: %q, want %q", complete(s), want)
 	}
 	for name, want := range map[string]string{
-		"LATEST": second, "latest": second, "": second, first: first, "20261122": third, "20261121T014500Z-7f3b": second,
+		"LATEST": second, "latest": second, "Last": second, "": second, "oldest": third, "FIRST": third, first: first, "20261122": third, "20261121T014500Z-7f3b": second,
 		"20261121": "", "running": "", "aborted": "", "deleted": "", "2027": "", "zzz": "",
 	} {
 		e, err := s.Resolve(name)
@@ -77,7 +77,7 @@ func TestCheckCommit(t *testing.T) {
 // What a log says out of order, because its writer was a program with a fault, must not make a backup of nothing.
 func TestStatesThatCannotFollow(t *testing.T) {
 	s := add(t, mem.New(), begin("a"), abort("a"), commit("a"), begin("b"), commit("b"), abort("b"))
-	if got := complete(s); !slices.Equal(got, []string{"b"}) || s.Entry("a").Status != Aborted || s.Entry("a").Commit != nil {
+	if got := complete(s); !slices.Equal(got, []string{"b"}) || s.Entry("a").Status != Aborted || s.Entry("a").Abort == nil || s.Entry("a").Commit != nil {
 		t.Errorf("complete %q, a is %+v", got, s.Entry("a"))
 	}
 	for name, r := range map[string]Record{

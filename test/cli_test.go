@@ -78,6 +78,8 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 		{env("PGOBJ_STORAGE=s3://b/p", "PGOBJ_S3_CA_FILE="+dir+"/no.pem"), exitUsage, says("--s3-ca-file (PGOBJ_S3_CA_FILE)", dir+"/no.pem"), says("backup-list")},
 		{env("PGOBJ_COMPRESSION=lzma"), exitUsage, says("--compression (PGOBJ_COMPRESSION)", "lzma", "zstd"), says("backup-push")},
 		{env("PGOBJ_COMPRESSION=zstd:99"), exitUsage, says("--compression (PGOBJ_COMPRESSION)", "99"), says("backup-push")},
+		{nil, exitUsage, says("--label", "NAME=VALUE", "nightly"), says("backup-push", "--label=nightly")},
+		{nil, exitUsage, says("--label", "who", "twice"), says("backup-push", "--label=who=me", "--label=who=you")},
 		{env("PGOBJ_JOBS=1000"), exitUsage, says("--jobs (PGOBJ_JOBS)", "1000"), says("backup-push")},
 		{nil, exitUsage, says("--jobs"), says("backup-fetch", dir+"/target", "--jobs=-1")},
 		{env("PGOBJ_LOG_LEVEL=loud"), exitUsage, says("--log-level", "loud"), says("backup-list")},
@@ -233,10 +235,10 @@ func TestRefusals(t *testing.T) {
 
 func TestListAndVersion(t *testing.T) {
 	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
-	first := s.backup(t, "--label", "nightly, with \"quotes\"")
+	first := s.backup(t, "--label", "job=nightly, with \"quotes\"", "--label=who=me")
 	s.Exec(t, `CREATE TABLE more AS SELECT i FROM generate_series(1, 100000) i`)
 	second := s.backup(t)
-	if first.Label != `nightly, with "quotes"` || first.Timeline != 1 || first.PGVersion/10000 != 15 || first.SystemID == "" || first.Size < 1<<20 || first.Files < 500 ||
+	if first.Labels["job"] != `nightly, with "quotes"` || first.Labels["who"] != "me" || first.Timeline != 1 || first.PGVersion/10000 != 15 || first.SystemID == "" || first.Size < 1<<20 || first.Files < 500 ||
 		first.Stored <= 0 || first.Stored >= first.Size || second.Size <= first.Size || first.FirstWAL > first.LastWAL || len(first.LastWAL) != 24 ||
 		first.Consistent.Before(first.Started) || first.Finished.Before(first.Consistent) || second.Started.Before(first.Finished) {
 		t.Errorf("the list has\n%+v\n%+v", first, second)
@@ -256,7 +258,7 @@ func TestListAndVersion(t *testing.T) {
 	if len(lines) != 3 || !strings.HasPrefix(lines[0], "BACKUP") || !strings.HasPrefix(lines[1], first.Backup) || !strings.HasPrefix(lines[2], second.Backup) {
 		t.Fatalf("backup-list: %v", table)
 	}
-	for _, text := range []string{first.Started.UTC().Format("2006-01-02 15:04:05"), first.FirstWAL, first.StartLSN, first.Label, " MB", "15."} {
+	for _, text := range []string{first.Started.UTC().Format("2006-01-02 15:04:05"), first.FirstWAL, first.StartLSN, `job='nightly, with "quotes"' who=me`, " MB", "15."} {
 		if !strings.Contains(lines[1], text) {
 			t.Errorf("the line of the first backup does not have %q: %s", text, lines[1])
 		}

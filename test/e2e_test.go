@@ -45,7 +45,7 @@ func mainJob(t *testing.T, s *site) {
 	s.Exec(t, `CREATE TABLE accounts (id int PRIMARY KEY, balance int, note text);
 		INSERT INTO accounts SELECT i, i % 1000, repeat(md5(i::text), 5) FROM generate_series(1, 20000) i;
 		CREATE INDEX ON accounts (note)`)
-	first := s.backup(t, "--label", "before the end")
+	first := s.backup(t, "--label", "why=before the end")
 	s.Exec(t, `INSERT INTO accounts SELECT i, 0, 'after the backup' FROM generate_series(20001, 25000) i; UPDATE accounts SET balance = balance + 1`)
 	early := contents(t, s.Cluster, "postgres")
 	target := s.SQL(t, `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'`)
@@ -99,7 +99,7 @@ func toTheEnd(t *testing.T, s *site, first backupEntry, want string) {
 	sameContents(t, c, "postgres", want)
 	c.Exec(t, `INSERT INTO later VALUES (-1)`)
 	second := after.backup(t)
-	if second.Timeline != 2 || second.SystemID != first.SystemID || first.Timeline != 1 || first.Label != "before the end" {
+	if second.Timeline != 2 || second.SystemID != first.SystemID || first.Timeline != 1 || first.Labels["why"] != "before the end" {
 		t.Errorf("backups before and after the restore: %+v and %+v", first, second)
 	}
 	if failed := c.SQL(t, `SELECT failed_count, last_failed_wal FROM pg_stat_archiver`); failed != "0|" {

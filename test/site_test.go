@@ -136,22 +136,22 @@ func (s *site) must(t testing.TB, args ...string) outcome {
 
 // backupEntry is what users may rely on in backup-list --json.
 type backupEntry struct {
-	Backup       string    `json:"backup"`
-	SystemID     string    `json:"system_id"`
-	PGVersion    int       `json:"pg_version"`
-	Started      time.Time `json:"started"`
-	Consistent   time.Time `json:"consistent"`
-	Finished     time.Time `json:"finished"`
-	Timeline     int       `json:"timeline"`
-	StartLSN     string    `json:"start_lsn"`
-	StopLSN      string    `json:"stop_lsn"`
-	FirstWAL     string    `json:"first_wal"`
-	LastWAL      string    `json:"last_wal"`
-	Size         int64     `json:"size"`
-	Files        int64     `json:"files"`
-	Stored       int64     `json:"stored"`
-	DamagedPages int64     `json:"damaged_pages"`
-	Label        string    `json:"label"`
+	Backup       string            `json:"backup"`
+	SystemID     string            `json:"system_id"`
+	PGVersion    int               `json:"pg_version"`
+	Started      time.Time         `json:"started"`
+	Consistent   time.Time         `json:"consistent"`
+	Finished     time.Time         `json:"finished"`
+	Timeline     int               `json:"timeline"`
+	StartLSN     string            `json:"start_lsn"`
+	StopLSN      string            `json:"stop_lsn"`
+	FirstWAL     string            `json:"first_wal"`
+	LastWAL      string            `json:"last_wal"`
+	Size         int64             `json:"size"`
+	Files        int64             `json:"files"`
+	Stored       int64             `json:"stored"`
+	DamagedPages int64             `json:"damaged_pages"`
+	Labels       map[string]string `json:"labels"`
 }
 
 func (s *site) list(t testing.TB) (backups []backupEntry) {

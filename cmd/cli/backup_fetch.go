@@ -16,7 +16,7 @@ import (
 
 type backupFetch struct {
 	TargetDir string `arg:"" name:"target-dir" help:"Folder to restore to: the new PGDATA. It must be empty or not exist, but for --delta."`
-	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, or LATEST (default): the newest that fits the target."`
+	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, or LATEST (default): the newest that fits the target."`
 	Plan      bool   `name:"plan" help:"Print what would be done, with all its numbers and warnings, and touch nothing."`
 
 	pointFlags    `group:"How far to recover (default: to the end of the WAL)"`

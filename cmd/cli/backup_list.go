@@ -14,14 +14,43 @@ import (
 )
 
 type backupList struct {
+	All  bool `name:"all" help:"Also list backups that are running or have failed, behind the others."`
 	JSON bool `name:"json" help:"Print JSON: an array of objects, oldest backup first."`
 }
 
-// listed is one backup as --json prints it.
+// listed is one backup as --json prints it. One that is not complete has only what is known of its start.
 type listed struct {
-	Backup string `json:"backup"`
-	catalog.Summary
-	Drill *catalog.Drill `json:"drill,omitempty"` // the last one
+	Backup string         `json:"backup"`
+	Status catalog.Status `json:"status"`
+	*catalog.Summary
+	Pin    *pin           `json:"pin,omitempty"`
+	Drill  *catalog.Drill `json:"drill,omitempty"`  // the last one
+	Begun  time.Time      `json:"begun,omitzero"`   // of those that are not complete
+	By     string         `json:"by,omitempty"`     // HOST/PID/RANDOM
+	Reason string         `json:"reason,omitempty"` // why it failed
+}
+
+// pin keeps a backup from deletion.
+type pin struct {
+	Until time.Time `json:"until,omitzero"` // none: for good
+}
+
+// pinOf is the pin of a backup that holds now, or nil.
+func (a *app) pinOf(e *catalog.Entry) *pin {
+	if e.Pin == nil || !e.Pin.Until.IsZero() && !e.Pin.Until.After(a.now()) {
+		return nil
+	}
+	return &pin{e.Pin.Until}
+}
+
+func (p *pin) String() string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Until.IsZero():
+		return "pinned"
+	}
+	return "pinned until " + p.Until.UTC().Format(time.DateTime)
 }
 
 func (c *backupList) Run(ctx context.Context, a *app) error {
@@ -38,7 +67,17 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
-		list = append(list, listed{e.ID, e.Commit.Summary, e.Drill})
+		list = append(list, listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill})
+	}
+	for _, e := range state.Entries {
+		if !c.All || e.Status != catalog.Running && e.Status != catalog.Aborted {
+			continue
+		}
+		l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
+		if e.Abort != nil {
+			l.Reason = e.Abort.Reason
+		}
+		list = append(list, l)
 	}
 	if c.JSON {
 		return printJSON(a.Out, list)
@@ -60,30 +99,53 @@ func table(a *app, list []listed) error {
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "BACKUP\tSTARTED (UTC)\tTOOK\tPG\tTLI\tWAL NEEDED\tLSN\tSIZE\tREUSED\tSTORED\tNOTE")
 	for _, b := range list {
-		note := b.Label
-		if b.DamagedPages > 0 {
-			note = fmt.Sprintf("%d DAMAGED PAGES %s", b.DamagedPages, note)
+		if b.Summary == nil {
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t%s\n", b.Backup, b.Begun.UTC().Format(time.DateTime), unfinished(b))
+			continue
 		}
-		note = strings.TrimSpace(note + " " + drillNote(b.Drill))
 		wal := b.FirstWAL
 		if b.LastWAL != b.FirstWAL {
 			wal += " .. " + b.LastWAL[8:]
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format("2006-01-02 15:04:05"),
-			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), percent(b.Reused, b.Size), size(b.Stored), note)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format(time.DateTime),
+			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), percent(b.Reused, b.Size), size(b.Stored), note(b))
 	}
 	return w.Flush()
 }
 
 // drillNote says how the last drill of a backup went.
 func drillNote(d *catalog.Drill) string {
-	switch {
-	case d == nil:
-		return ""
-	case !d.OK:
+	if !d.OK {
 		return "DRILL FAILED " + d.Started.UTC().Format(time.DateOnly)
 	}
 	return fmt.Sprintf("drilled %s: %s", d.Started.UTC().Format(time.DateOnly), words(time.Duration(d.Recovery*float64(time.Second))))
+}
+
+// note is what has to be known of a complete backup besides the figures.
+func note(b listed) string {
+	var notes []string
+	if b.DamagedPages > 0 {
+		notes = append(notes, fmt.Sprintf("%d DAMAGED PAGES", b.DamagedPages))
+	}
+	if b.Pin != nil {
+		notes = append(notes, b.Pin.String())
+	}
+	if b.Drill != nil {
+		notes = append(notes, drillNote(b.Drill))
+	}
+	if len(b.Labels) > 0 {
+		notes = append(notes, labelText(b.Labels))
+	}
+	return strings.Join(notes, ", ")
+}
+
+// unfinished says of a backup that is not complete what became of it, in one line.
+func unfinished(b listed) string {
+	if b.Status == catalog.Running {
+		return "RUNNING, or killed; begun by " + b.By
+	}
+	reason, _, _ := strings.Cut(b.Reason, "\n")
+	return "FAILED: " + reason
 }
 
 // pgVersion is a server_version_num as people say it: 15.4.

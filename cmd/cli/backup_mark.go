@@ -10,7 +10,7 @@ import (
 )
 
 type backupMark struct {
-	Backup string `arg:"" help:"Id of the backup, the beginning of one, or LATEST."`
+	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest, or oldest."`
 	Pin    bool   `name:"pin" xor:"mark" required:"" help:"Keep the backup, with the WAL that makes it consistent, whatever is deleted."`
 	Unpin  bool   `name:"unpin" xor:"mark" required:"" help:"Take the pin off."`
 	Until  string `name:"until" placeholder:"TIME" help:"When the pin ends by itself, such as '2027-01-31 00:00:00+01' (default: never)."`

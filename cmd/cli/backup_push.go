@@ -9,6 +9,7 @@ import (
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -17,7 +18,7 @@ type backupPush struct {
 	DSN            string        `name:"dsn" env:"PGOBJ_DSN" placeholder:"DSN" help:"How to connect to PostgreSQL; default: libpq's environment, service file and ~/.pgpass."`
 	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
-	Label          string        `name:"label" help:"A note that backup-list shows."`
+	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"Something to know of the backup, which backup-list and backup-show tell; can be given again."`
 	Full           bool          `name:"full" help:"Store everything anew instead of reusing what earlier backups have stored."`
 	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
@@ -33,6 +34,10 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	codec, err := part.ParseCodec(c.Compression)
 	if err != nil {
 		return usagef("--compression (PGOBJ_COMPRESSION): %v", err)
+	}
+	labels, err := parseLabels(c.Label)
+	if err != nil {
+		return err
 	}
 	jobs, err := c.count()
 	if err != nil {
@@ -55,7 +60,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	stop := a.show("backup-push", progress)
 	b, err := backup.Push(ctx, backup.PushRequest{
 		Store: store, Catalog: cat, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
-		Spread: c.Checkpoint == "spread", Label: c.Label, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
+		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
 		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
 	})
 	stop()
@@ -63,7 +68,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.JSON {
-		if err := printJSON(a.Out, listed{Backup: b.ID, Summary: b.Summary}); err != nil {
+		if err := printJSON(a.Out, listed{Backup: b.ID, Status: catalog.Complete, Summary: &b.Summary}); err != nil {
 			return err
 		}
 	} else {

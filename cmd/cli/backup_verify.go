@@ -12,7 +12,7 @@ import (
 )
 
 type backupVerify struct {
-	Backup string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, LATEST (default), or all."`
+	Backup string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, LATEST (default), or all."`
 	JSON   bool   `name:"json" help:"Print JSON: an array with one object a backup."`
 	jobsFlag
 }

@@ -91,12 +91,19 @@ type app struct {
 	Streams
 	version string
 	args    []string // the command line
+	now     func() time.Time
 	log     *slog.Logger
 }
 
 // Run executes one command line and returns the process's exit code.
 func Run(ctx context.Context, version string, args []string, streams Streams) (code int) {
+	return run(ctx, &app{Streams: streams, version: version, args: args, now: time.Now})
+}
+
+// run executes the command line of an app whose settings it fills in.
+func run(ctx context.Context, a *app) (code int) {
 	var g grammar
+	streams, args := a.Streams, a.args
 	type exit int
 	defer func() { // kong ends the process after --help: so does this, one level up
 		if r := recover(); r != nil {
@@ -118,7 +125,7 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
 	}
 	g.Settings.fromAWS()
-	a := &app{Settings: g.Settings, Streams: streams, version: version, args: args}
+	a.Settings = g.Settings
 	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
 	command.BindTo(ctx, (*context.Context)(nil))
 	err = command.Run(a)
@@ -140,11 +147,20 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 
 // open connects to the server's folder in the storage. No request is made yet.
 func (a *app) open(policy retry.Policy) (storage.Store, error) {
-	if a.Storage == "" {
-		return nil, usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
-	}
 	if err := storage.CheckKey(a.Server); err != nil {
 		return nil, usagef("--server (PGOBJ_SERVER) %q cannot be a folder's name: %v", a.Server, err)
+	}
+	s, err := a.root(policy)
+	if err != nil {
+		return nil, err
+	}
+	return storage.Sub(s, a.Server), nil
+}
+
+// root connects to the whole storage, all servers in it.
+func (a *app) root(policy retry.Policy) (storage.Store, error) {
+	if a.Storage == "" {
+		return nil, usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
 	}
 	s, err := connect.Open(connect.Config{
 		URL: a.Storage, Endpoint: a.S3Endpoint, Region: a.S3Region, PathStyle: a.S3PathStyle,
@@ -153,7 +169,7 @@ func (a *app) open(policy retry.Policy) (storage.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
-	return storage.Sub(s, a.Server), nil
+	return s, nil
 }
 
 // catalog returns the catalog in a store that open returned.
@@ -162,5 +178,5 @@ func (a *app) catalog(s storage.Store) *catalog.Catalog {
 	if err != nil {
 		host = "unknown"
 	}
-	return catalog.New(s, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]), time.Now)
+	return catalog.New(s, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]), a.now)
 }

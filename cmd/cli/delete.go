@@ -68,7 +68,7 @@ func (c *deleteRetain) Run(ctx context.Context, a *app) error {
 }
 
 type deleteTarget struct {
-	Backup string `arg:"" help:"Id of the backup, or the beginning of one."`
+	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest, or oldest."`
 	deleteFlags
 	holdFlag
 }

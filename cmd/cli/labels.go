@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// labelName is what a label may be called, so that it fits into a table and a filter of any tool.
+var labelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
+
+const maxLabelValue = 1024
+
+// parseLabels reads NAME=VALUE, each name once.
+func parseLabels(args []string) (map[string]string, error) {
+	var labels map[string]string
+	for _, arg := range args {
+		name, value, ok := strings.Cut(arg, "=")
+		_, again := labels[name]
+		switch {
+		case !ok || !labelName.MatchString(name):
+			return nil, usagef("--label %q: use NAME=VALUE, the name of at most 63 letters, digits and . _ - /", arg)
+		case again:
+			return nil, usagef("--label %s is there twice", name)
+		case len(value) > maxLabelValue || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }):
+			return nil, usagef("--label %s: the value must be one line of at most %d bytes that can be printed", name, maxLabelValue)
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[name] = value
+	}
+	return labels, nil
+}
+
+// labelText is labels as they were given, by name.
+func labelText(labels map[string]string) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		out = append(out, name+"="+shellQuote(labels[name]))
+	}
+	return strings.Join(out, " ")
+}
