@@ -28,11 +28,12 @@ type gathered struct {
 	described []catalog.Described // what a listing finds
 	history   retention.History
 	refs      map[string]map[string]catalog.Ranges // by backup: the parts that it refers to, of those that were looked at
+	sizes     map[retention.Part]int64             // of these parts
 	unknown   []uint64                             // incarnations that there is WAL of, but no server record
 }
 
 func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, error) {
-	g := &gathered{state: state, refs: map[string]map[string]catalog.Ranges{}}
+	g := &gathered{state: state, refs: map[string]map[string]catalog.Ranges{}, sizes: map[retention.Part]int64{}}
 	g.history = retention.History{State: state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: map[string]string{}}
 	var err error
 	if g.described, err = r.Catalog.Described(ctx, ""); err != nil {
@@ -159,12 +160,14 @@ func (g *gathered) look(ctx context.Context, r Request, entries []*catalog.Entry
 		}
 		asked[e.ID] = true
 		group.Go(func() error {
-			refs, err := references(gctx, r, e)
+			b, err := r.Catalog.Backup(gctx, e)
 			mu.Lock()
 			defer mu.Unlock()
-			g.refs[e.ID] = refs
+			if err == nil {
+				err = g.keep(b)
+			}
 			if errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) {
-				g.history.Unreadable[e.ID] = err.Error()
+				g.refs[e.ID], g.history.Unreadable[e.ID] = nil, err.Error()
 				return nil
 			}
 			return err
@@ -173,25 +176,23 @@ func (g *gathered) look(ctx context.Context, r Request, entries []*catalog.Entry
 	return group.Wait()
 }
 
-// references are the parts that a backup refers to, as few numbers: there may be many such lists.
-func references(ctx context.Context, r Request, e *catalog.Entry) (map[string]catalog.Ranges, error) {
-	b, err := r.Catalog.Backup(ctx, e)
-	if err != nil {
-		return nil, err
-	}
+// keep remembers which parts a backup refers to, as few numbers: there may be many such lists.
+func (g *gathered) keep(b *catalog.Backup) error {
 	numbers := map[string][]int{}
 	for _, p := range b.Parts {
 		backup, no, err := part.ParseName(p.Name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, e.ID, err)
+			return fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
 		}
 		numbers[backup] = append(numbers[backup], no)
+		g.sizes[retention.Part{Backup: backup, Number: no}] = p.Size
 	}
 	refs := map[string]catalog.Ranges{}
 	for backup, n := range numbers {
 		refs[backup] = catalog.NewRanges(n)
 	}
-	return refs, nil
+	g.refs[b.ID] = refs
+	return nil
 }
 
 // partSet is a set of parts.

@@ -217,17 +217,14 @@ func (p *Plan) stored(ctx context.Context, r Request, g *gathered, e *catalog.En
 	if e.Status != catalog.Complete || g.history.Unreadable[e.ID] != "" {
 		return p.listed(ctx, r, e.ID)
 	}
-	b, err := r.Catalog.Backup(ctx, e)
-	if err != nil {
-		return nil, err
-	}
 	var out []candidate
-	for _, x := range b.Parts {
-		backup, no, err := part.ParseName(x.Name)
-		if err != nil {
-			return nil, err
+	for backup, ranges := range g.refs[e.ID] {
+		for _, x := range ranges {
+			for no := x.First; no <= x.Last; no++ {
+				p := retention.Part{Backup: backup, Number: no}
+				out = append(out, candidate{p, g.sizes[p], e.ID})
+			}
 		}
-		out = append(out, candidate{retention.Part{Backup: backup, Number: no}, x.Size, e.ID})
 	}
 	return out, nil
 }
