@@ -53,6 +53,7 @@ type Summary struct {
 	Reused       int64            `json:"reused"` // bytes of them that were in the repository already
 	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
+	From         string           `json:"from,omitempty"` // "primary", "standby", or "offline": of a stopped server
 
 	Labels map[string]string `json:"labels,omitempty"` // what the user wants to know of it; pgobj does not look
 }
@@ -96,6 +97,28 @@ type Purged struct {
 	Of int64 `json:"of"`
 }
 
+// Drill is the result of a restore drill: a backup was restored, recovered and checked, and thrown away.
+type Drill struct {
+	Backup   string           `json:"backup"`
+	OK       bool             `json:"ok"`
+	Reason   string           `json:"reason,omitempty"` // why it failed
+	Host     string           `json:"host"`             // where it was
+	Goal     string           `json:"goal"`             // how far it recovered, in words
+	Started  time.Time        `json:"started"`
+	Recovery float64          `json:"recovery_seconds"` // measured: from the beginning of the restore until the server took connections
+	Seconds  float64          `json:"seconds"`          // with all checks
+	Timeline segment.Timeline `json:"timeline,omitzero"`
+	End      segment.LSN      `json:"end_lsn,omitzero"` // where recovery ended, on Timeline
+	Steps    []DrillStep      `json:"steps"`
+}
+
+// DrillStep is one step of a drill.
+type DrillStep struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+	Result  string  `json:"result"` // ok, failed or skipped
+}
+
 // Status is where a backup is in its life.
 type Status string
 
@@ -116,6 +139,7 @@ type Entry struct {
 	Commit *Commit   `json:"commit,omitempty"`
 	Abort  *Abort    `json:"abort,omitempty"`
 	Pin    *Pin      `json:"pin,omitempty"`
+	Drill  *Drill    `json:"drill,omitempty"` // the last one
 }
 
 // State is the log folded up to record N.
@@ -331,6 +355,8 @@ func (s *State) fold(r *Record) error {
 		return s.change(r.Pin.Backup, func(e *Entry) { e.Pin = r.Pin })
 	case r.Type == "unpin" && r.Unpin != nil:
 		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
+	case r.Type == "drill" && r.Drill != nil:
+		return s.change(r.Drill.Backup, func(e *Entry) { e.Drill = r.Drill })
 	case r.Type == "delete" && r.Delete != nil:
 		return s.foldDelete(r)
 	case r.Type == "purged" && r.Purged != nil:
