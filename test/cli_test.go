@@ -22,7 +22,7 @@ import (
 const (
 	exitUsage    = 2
 	exitStorage  = 3
-	exitTimeout  = 17
+	exitTimeout  = 18
 	exitDenied   = 4
 	exitNoStore  = 5
 	exitNotFound = 6

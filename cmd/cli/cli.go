@@ -37,11 +37,12 @@ type grammar struct {
 	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
 	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
 	WalPrefetch  walPrefetch  `cmd:"" name:"wal-prefetch" hidden:""`
-	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
+	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
@@ -56,7 +57,7 @@ type Settings struct {
 	S3CAFile    string        `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
 	S3Driver    string        `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
 	RetryFor    time.Duration `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"How long to try one operation again while the storage is in trouble (wal-fetch on a standby: at most 10s, as PostgreSQL asks again)."`
-	Timeout     time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 17, when the command has not finished after this time (default: never; wal-push 5m)."`
+	Timeout     time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 18, when the command has not finished after this time (default: never; wal-push 5m)."`
 	LogLevel    string        `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
 	LogFormat   string        `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
 }
