@@ -47,7 +47,7 @@ func (o *options) short() {
 func main() {
 	var o options
 	flag.IntVar(&o.sizeMB, "size", 2048, "size of the database in `MB`")
-	flag.IntVar(&o.rounds, "rounds", 3, "rounds of backup and restore")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds of backup and restore; 0 leaves them out")
 	flag.IntVar(&o.walRounds, "wal-rounds", 20, "rounds of wal-push; 0 leaves it out")
 	flag.IntVar(&o.nights, "nights", 5, "rounds of a backup after a few pages changed, and one after nothing changed; 0 leaves them out")
 	flag.IntVar(&o.pileRounds, "pile-rounds", 3, "rounds of archiving and fetching a pile of WAL segments; 0 leaves it out")

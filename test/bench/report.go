@@ -28,7 +28,7 @@ func (b *bench) report() string {
 	}
 	fmt.Fprintf(&w, "\nThe database: %s in PGDATA without WAL, page checksums %s; pgbench's tables (60 %%), text, JSON and numbers (40 %%), %d small tables.\n\n",
 		megabytes(b.dataBytes), map[bool]string{true: "on", false: "off"}[b.checksums], b.tables)
-	if len(b.tools) > 0 {
+	if len(b.tools) > 0 && b.rounds > 0 {
 		fmt.Fprintf(&w, "Noise: other processes took %.0f %% of the machine's CPU time during the measurements.\n\n", 100*b.noise())
 		b.toolTable(&w)
 		b.ratioTable(&w)
@@ -126,7 +126,7 @@ func (b *bench) targets(w *strings.Builder) {
 		{"pgobj lz4", "pgbackrest lz4", "backup time", targetBackup, backupTime},
 		{"pgobj lz4", "pgbackrest lz4", "restore time", targetRestore, restoreTime},
 	} {
-		if one, other := b.find(p.one), b.find(p.other); one != nil && other != nil {
+		if one, other := b.find(p.one), b.find(p.other); one != nil && other != nil && b.rounds > 0 {
 			line(fmt.Sprintf("%s, %s / %s", p.what, p.one, p.other), p.target, ratios(one, other, p.of).median, " ×")
 		}
 	}
@@ -135,7 +135,7 @@ func (b *bench) targets(w *strings.Builder) {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
 	}
 	for _, t := range b.tools {
-		if strings.HasPrefix(t.name, "pgobj") {
+		if strings.HasPrefix(t.name, "pgobj") && b.rounds > 0 {
 			line("peak memory of a backup, "+t.name, targetMemory, t.median(backupPeak), " MiB")
 			line("peak memory of a restore, "+t.name, targetMemory, t.median(restorePeak), " MiB")
 		}
