@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -101,8 +102,7 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 
 // run executes the command line of an app whose settings it fills in.
 func run(ctx context.Context, a *app) (code int) {
-	var g grammar
-	streams, args := a.Streams, a.args
+	streams := a.Streams
 	type exit int
 	defer func() { // kong ends the process after --help: so does this, one level up
 		if r := recover(); r != nil {
@@ -113,25 +113,50 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&g, kong.Name("pgobj"), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { panic(exit(c)) }),
-		kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
-	if err != nil {
-		return report(streams.Err, fmt.Errorf("set up the command line: %w", err))
+	parse := func(target any, more ...kong.Option) (*kong.Context, error) {
+		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { panic(exit(c)) }),
+			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
+			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())...)
+		if err != nil {
+			return nil, fmt.Errorf("set up the command line: %w", err)
+		}
+		return parser.Parse(a.args)
 	}
-	command, err := parser.Parse(args)
-	if err != nil {
-		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
+	var command *kong.Context
+	var err error
+	target, settings, ok := oneCommand(a.args)
+	if ok {
+		command, err = parse(target, kong.NoDefaultHelp())
 	}
-	g.Settings.fromAWS()
-	a.Settings = g.Settings
-	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
+	if !ok || err != nil {
+		var g grammar
+		settings = &g.Settings
+		command, err = parse(&g)
+	}
+	if err != nil {
+		return report(streams.Err, badCommandLine(a.args, usagef("%v", err)))
+	}
+	settings.fromAWS()
+	a.Settings = *settings
+	a.log = newLogger(streams.Err, a.LogLevel, a.LogFormat)
 	command.BindTo(ctx, (*context.Context)(nil))
 	err = command.Run(a)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
 	}
 	return report(streams.Err, err)
+}
+
+// oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
+// all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
+func oneCommand(args []string) (target any, settings *Settings, ok bool) {
+	for f := range reflect.TypeFor[grammar]().Fields() {
+		if len(args) > 0 && f.Tag.Get("name") == args[0] {
+			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))
+			return g.Interface(), g.Elem().Field(0).Addr().Interface().(*Settings), true
+		}
+	}
+	return nil, nil, false
 }
 
 func newLogger(w io.Writer, level, format string) *slog.Logger {
