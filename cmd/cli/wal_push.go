@@ -115,6 +115,11 @@ func (c *walPush) markers(a *app) (*spool.Markers, error) {
 // push archives the file, and others ahead of PostgreSQL's request where that is possible.
 func (c *walPush) push(ctx context.Context, a *app, s storage.Store, markers *spool.Markers) (walstore.PushResult, error) {
 	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }}
+	if dataDir, err := dataDirFor(c.Path); err == nil {
+		if req.Spill, err = c.dir(dataDir); err != nil {
+			return walstore.PushResult{}, err
+		}
+	}
 	if markers == nil {
 		return walstore.Push(ctx, s, req)
 	}
@@ -171,6 +176,10 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	spill, err := c.dir(c.Path)
+	if err != nil {
+		return err
+	}
 	var mu sync.Mutex
 	var failed []error
 	var there, bytes int64
@@ -180,7 +189,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 		g.Go(func() error {
 			ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not finished within --timeout %v", c.Timeout))
 			defer cancel()
-			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level,
+			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: spill,
 				SystemID: func() (uint64, error) { return control.SystemID, nil }})
 			mu.Lock()
 			defer mu.Unlock()
