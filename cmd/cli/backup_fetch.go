@@ -112,6 +112,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		if r.Recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
 			return r, err
 		}
+		r.Recovery.Received = true
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
 	r.Target, r.Backup, r.Delta, r.SaveWAL, r.DiscardWAL = c.TargetDir, c.Backup, c.Delta, c.SaveWAL, c.DiscardWAL
