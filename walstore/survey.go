@@ -297,11 +297,26 @@ func Verify(ctx context.Context, s storage.Store, o Object) error {
 
 // LastCommit is the time of the last transaction that ended in an archived segment; see segment.LastCommit.
 func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string) (last time.Time, found bool, err error) {
-	r, w := io.Pipe()
-	go func() { // ends with the pipe, which is closed below
+	return lastCommit(name, func(w io.Writer) error {
 		_, err := read(ctx, s, name, sysid, w)
-		w.CloseWithError(err)
-	}()
+		return err
+	})
+}
+
+// LastReceivedCommit is LastCommit for a segment that is not complete; see Survey.Received.
+func (v *Survey) LastReceivedCommit(ctx context.Context, s storage.Store, sysid uint64) (last time.Time, found bool, err error) {
+	seg, reach := v.Received()
+	if reach == 0 {
+		return last, false, nil
+	}
+	name := seg.Name(v.SegmentSize)
+	chain, _ := Chain(v.PiecesOf(name))
+	return lastCommit(name, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
+}
+
+func lastCommit(name string, read func(io.Writer) error) (last time.Time, found bool, err error) {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(read(w)) }() // ends with the pipe, which is closed below
 	last, found, err = segment.LastCommit(r)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r) // the rest, so that it is checked
