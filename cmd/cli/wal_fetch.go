@@ -35,7 +35,6 @@ type walFetch struct {
 	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
 	Received string `name:"received" placeholder:"TIMELINE" help:"Where the archive ends, hand over what wal-receive has stored of a segment that is not complete. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
 	spoolFlag
-	RetryFor time.Duration `name:"retry-for" env:"PGOBJ_WAL_FETCH_RETRY_FOR" default:"5m" help:"How long to try again when the storage is in trouble (on a standby at most 10s, as PostgreSQL asks again)."`
 }
 
 const (
@@ -95,9 +94,6 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if err != nil {
 		return err
 	}
-	if c.RetryFor <= 0 {
-		return usagef("--retry-for (PGOBJ_WAL_FETCH_RETRY_FOR) is %v: use a time above 0, such as 5m", c.RetryFor)
-	}
 	ahead, err := c.aheadOf(a, dir, control)
 	if err != nil {
 		return err
@@ -105,7 +101,7 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if ahead.handOver(ctx, c.Name, c.Dest) {
 		return nil
 	}
-	budget := c.RetryFor
+	budget := a.RetryFor
 	if isStandby(dir) {
 		budget = min(budget, standbyRetryFor)
 	}
@@ -136,9 +132,10 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	}
 }
 
-// received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest.
+// received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest, and
+// pg_rewind and people (see aheadOf) get whole segments.
 func (c *walFetch) received(dataDir string) (*walstore.Received, error) {
-	if c.Received == "" || isStandby(dataDir) {
+	if c.Received == "" || isStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
 		return nil, nil
 	}
 	r := &walstore.Received{Own: filepath.Join(dataDir, "pg_wal", c.Name)}
