@@ -66,8 +66,8 @@ const (
 )
 
 // Run receives until ctx is done; then it stores what it has, and that is no error. It goes on by itself after the
-// loss of the connection and while the storage is in trouble, but not when its first connection or its first look
-// at the storage fails, and not when going on would leave a hole or contradict the archive.
+// loss of the connection, while another holds the slot, and while the storage is in trouble, but not when its first
+// connection or its first look at the storage fails, and not when going on would leave a hole or contradict the archive.
 func Run(ctx context.Context, c Config) (Position, error) {
 	r := &receiver{Config: c, next: map[segment.Timeline]uint64{}, later: map[segment.Timeline][]uint64{}, histories: map[segment.Timeline]bool{}}
 	for wait := waitMin; ; wait = min(2*wait, waitMax) {
@@ -76,7 +76,7 @@ func Run(ctx context.Context, c Config) (Position, error) {
 		switch {
 		case ctx.Err() != nil && (err == nil || !r.final(err)):
 			return r.pos, nil
-		case r.final(err) || !r.started && !errors.Is(err, cluster.ErrWALRemoved):
+		case r.final(err) || !r.prepared:
 			return r.pos, err
 		case r.pos != before:
 			wait = waitMin
@@ -106,6 +106,7 @@ type receiver struct {
 	Config
 	sysid     uint64
 	size      segment.Size
+	prepared  bool // server and archive have answered
 	started   bool // it has streamed
 	pos       Position
 	next      map[segment.Timeline]uint64   // the first segment that the archive lacks
@@ -126,6 +127,7 @@ func (r *receiver) session(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		r.prepared = true
 		err = r.stream(ctx, conn, at)
 		switch {
 		case errors.Is(err, cluster.ErrWALRemoved):
