@@ -239,18 +239,22 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 // When the server has removed what the archive lacks, that is said, and a hole is left only on demand.
 func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	t.Parallel()
-	s := onlyReceived(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "min_wal_size = '2MB'", "max_wal_size = '2MB'"}})
+	s := onlyReceived(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
 	r := s.receive(t)
 	s.streaming(t, "async")
 	s.must(t, "backup-push", "--wal-timeout=1m")
 	if code := r.stop(t, syscall.SIGTERM); code != 0 {
 		t.Fatal(code)
 	}
+	s.Exec(t, `ALTER SYSTEM SET min_wal_size = '2MB'`)
+	s.Exec(t, `ALTER SYSTEM SET max_wal_size = '2MB'`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
 	for range 8 {
 		s.Exec(t, `CREATE TABLE IF NOT EXISTS x (i int)`)
 		s.Exec(t, `INSERT INTO x VALUES (1)`)
 		s.Exec(t, `SELECT pg_switch_wal()`)
 	}
+	s.Exec(t, `CHECKPOINT`)
 	s.Exec(t, `CHECKPOINT`)
 	r = s.receive(t)
 	if code := r.ended(t); code != 11 || !strings.Contains(r.said(), "--accept-hole") {
