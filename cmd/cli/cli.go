@@ -42,7 +42,8 @@ type grammar struct {
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
-	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 18: it did not; 19: it goes on."`
+	BackupCat    backupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout; nothing of it that has not been checked."`
+	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 21: it did not; 22: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
@@ -50,6 +51,7 @@ type grammar struct {
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
+	Config      string        `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
 	Storage     string        `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
 	Server      string        `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
 	S3Endpoint  string        `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
@@ -104,6 +106,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
+	config  config
 	version string
 	args    []string // the command line
 	now     func() time.Time
@@ -135,6 +138,9 @@ func run(ctx context.Context, a *app) (code int) {
 	if err != nil {
 		return report(streams.Err, fmt.Errorf("set up the command line: %w", err))
 	}
+	if a.config, err = loadConfig(parser, args); err != nil {
+		return report(streams.Err, badCommandLine(args, err))
+	}
 	command, err := parser.Parse(args)
 	if err != nil {
 		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
@@ -144,7 +150,11 @@ func run(ctx context.Context, a *app) (code int) {
 	}
 	g.Settings.fromAWS()
 	a.Settings = g.Settings
+	a.Config = a.config.path // absolute: others run from elsewhere
 	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
+	if a.config.leaks {
+		a.log.Warn("everybody on this host can read the secrets in the configuration file: chmod o= it", "file", a.config.path)
+	}
 	limited, cancel := withTimeout(ctx, a.Timeout)
 	defer cancel()
 	command.BindTo(limited, (*context.Context)(nil))
