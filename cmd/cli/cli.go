@@ -30,20 +30,21 @@ type Streams struct{ Out, Err io.Writer }
 type grammar struct {
 	Settings
 
-	WalPush      walPush      `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
-	WalFetch     walFetch     `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
-	WalList      walList      `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, holes. Exit code 11 if there is a hole."`
-	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
-	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
-	WalPrefetch  walPrefetch  `cmd:"" name:"wal-prefetch" hidden:""`
-	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
-	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
-	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
-	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
-	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
-	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
-	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
-	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
+	WalPush        walPush        `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
+	WalFetch       walFetch       `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	WalList        walList        `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, holes. Exit code 11 if there is a hole."`
+	WalVerify      walVerify      `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
+	PitrWindows    pitrWindows    `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
+	WalPrefetch    walPrefetch    `cmd:"" name:"wal-prefetch" hidden:""`
+	BackupPush     backupPush     `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
+	BackupFetch    backupFetch    `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
+	BackupVerify   backupVerify   `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
+	BackupList     backupList     `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	BackupMark     backupMark     `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	Drill          drillCmd       `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
+	CatalogRebuild catalogRebuild `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
+	Delete         deleteCmd      `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
+	Version        versionCmd     `cmd:"" name:"version" help:"Print the version."`
 }
 
 // Settings are the flags that every command has; each has an environment variable.
