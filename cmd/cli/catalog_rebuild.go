@@ -9,7 +9,7 @@ import (
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
-type catalogRebuild struct {
+type rebuildCmd struct {
 	Confirm bool `name:"confirm" help:"Do it. Without this flag the plan is printed and nothing is changed. No deletion may be running meanwhile."`
 	JSON    bool `name:"json" help:"Print the plan as JSON."`
 }
@@ -29,7 +29,7 @@ type rebuildFound struct {
 	Why    string      `json:"why"`
 }
 
-func (c *catalogRebuild) Run(ctx context.Context, a *app) error {
+func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
 	store, err := a.open(retry.Policy{})
 	if err != nil {
 		return err

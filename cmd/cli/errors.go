@@ -40,6 +40,8 @@ const (
 	exitRefused     = 15
 	exitLocked      = 16
 	exitDrill       = 17
+	exitNotReached  = 18
+	exitRecovering  = 19
 	exitTimeout     = 18
 	exitInterrupted = 20
 )
@@ -78,6 +80,9 @@ var meanings = []meaning{
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
+	{backup.ErrNotReached, exitNotReached, ""},
+	{backup.ErrRecovering, exitRecovering, "Ask again later."},
+	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
