@@ -34,6 +34,17 @@ type pin struct {
 	Until time.Time `json:"until,omitzero"` // none: for good
 }
 
+func (a *app) listed(e *catalog.Entry) listed {
+	if e.Status == catalog.Complete {
+		return listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e)}
+	}
+	l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
+	if e.Abort != nil {
+		l.Reason = e.Abort.Reason
+	}
+	return l
+}
+
 // pinOf is the pin of a backup that holds now, or nil.
 func (a *app) pinOf(e *catalog.Entry) *pin {
 	if e.Pin == nil || !e.Pin.Until.IsZero() && !e.Pin.Until.After(a.now()) {
@@ -66,17 +77,13 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
-		list = append(list, listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e)})
+		list = append(list, a.listed(e))
 	}
 	for _, e := range state.Entries {
 		if !c.All || e.Status != catalog.Running && e.Status != catalog.Aborted {
 			continue
 		}
-		l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
-		if e.Abort != nil {
-			l.Reason = e.Abort.Reason
-		}
-		list = append(list, l)
+		list = append(list, a.listed(e))
 	}
 	if c.JSON {
 		return printJSON(a.Out, list)

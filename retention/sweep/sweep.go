@@ -108,14 +108,22 @@ func make1(ctx context.Context, r Request) (*Plan, error) {
 	if err := state.Writable(); err != nil {
 		return nil, err
 	}
-	p := &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: slices.Clone(state.Unpurged), state: state}
 	g, err := gather(ctx, r, state)
 	if err != nil {
-		return p, err
+		return newPlan(r, state), err
 	}
+	return decide(ctx, r, state, g)
+}
+
+func newPlan(r Request, state *catalog.State) *Plan {
+	return &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: slices.Clone(state.Unpurged), state: state}
+}
+
+// decide makes the plan from what has been gathered.
+func decide(ctx context.Context, r Request, state *catalog.State, g *gathered) (_ *Plan, err error) {
+	p := newPlan(r, state)
 	p.doubt = len(g.history.Unreadable) > 0
-	p.Plan, err = retention.Decide(r.Order, g.history, r.Now())
-	if err != nil {
+	if p.Plan, err = retention.Decide(r.Order, g.history, r.Now()); err != nil {
 		return p, err
 	}
 	p.Delete.Backups = p.Dropped()

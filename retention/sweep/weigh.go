@@ -1,0 +1,64 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
+)
+
+// Weight is what a complete backup costs, and what would become of it.
+type Weight struct {
+	Refers  int64 // bytes of the parts that it refers to
+	Alone   int64 // of those that no other complete backup refers to
+	Frees   int64 // what deleting it would free: parts and WAL. 0 when Refused
+	Refused string
+	// Policy is what the policy says of the backup; nil without one.
+	Policy *retention.Decision
+}
+
+// Weigh weighs a complete backup against all others, by the same means as a deletion: r.Order gives the limits, and
+// when it is ByPolicy the policy. Nothing is changed.
+func Weigh(ctx context.Context, r Request, state *catalog.State, b *catalog.Backup) (Weight, error) {
+	var w Weight
+	g, err := gather(ctx, r, state)
+	if err != nil {
+		return w, err
+	}
+	var others partSet
+	for id, refs := range g.refs {
+		if id != b.ID {
+			others.add(refs)
+		}
+	}
+	for _, x := range b.Parts {
+		backup, no, err := part.ParseName(x.Name)
+		if err != nil {
+			return w, err
+		}
+		w.Refers += x.Size
+		if !others.has(retention.Part{Backup: backup, Number: no}) {
+			w.Alone += x.Size
+		}
+	}
+	if r.Order.Kind == retention.ByPolicy {
+		plan, err := retention.Decide(r.Order, g.history, r.Now())
+		if err != nil {
+			return w, err
+		}
+		for i, d := range plan.Backups {
+			if d.ID == b.ID {
+				w.Policy = &plan.Backups[i]
+			}
+		}
+	}
+	r.Order.Kind, r.Order.Backup = retention.Target, b.ID
+	plan, err := decide(ctx, r, state, g)
+	if errors.Is(err, retention.ErrRefused) {
+		w.Refused, err = err.Error(), nil
+	}
+	w.Frees = plan.Bytes
+	return w, err
+}
