@@ -35,8 +35,7 @@ bench: ## compare with other tools (ARGS go to the program)
 	test/install bench
 	go run ./test/bench $(ARGS)
 
-torture: ## the long forms of all tests, on PostgreSQL 10 to 18: hours
-	test/install 10 11 12 13 14 16 17 18
+torture: tools ## the long forms of all tests: hours
 	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 6h ./... $(ARGS)
 
 tools: ## install what the tests run against

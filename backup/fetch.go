@@ -2,13 +2,16 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
 )
 
 // Fetch plans a restore and runs the plan. Until it returns nil, PostgreSQL does not start on the target.
@@ -28,20 +31,34 @@ func (p *Plan) Run(ctx context.Context) error {
 	r.Progress.TotalFiles.Store(b.Files)
 	r.Progress.TotalBytes.Store(b.Size)
 	r.Log.Info("restore starts", "backup", b.ID, "taken", b.Started.Format(time.RFC3339), "target", p.Target, "bytes", b.Size, "files", b.Files)
+	if err := p.target.open(); err != nil {
+		return fmt.Errorf("restore backup %s to %s: %w", b.ID, p.Target, err)
+	}
 	if err := p.saveWAL(); err != nil {
-		return fmt.Errorf("save WAL that was never archived (nothing was changed yet): %w", err)
+		return fmt.Errorf("save WAL that was never archived (nothing was changed yet): %w", ofTarget(err))
 	}
 	if err := p.restore(ctx); err != nil {
-		return fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete, and PostgreSQL does not start on it. Run the same command with --delta to go on", b.ID, p.Target, err)
+		return fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete, and PostgreSQL does not start on it. Run the same command with --delta to go on", b.ID, p.Target, ofTarget(err))
 	}
 	return nil
 }
 
-func (p *Plan) restore(ctx context.Context) error {
-	t := p.target
-	if err := t.open(); err != nil {
+// ofTarget marks what the file system of the target has refused (no space, no right), so that it is told from what is
+// wrong with the repository, which may be a folder as well.
+func ofTarget(err error) error {
+	if _, ok := errors.AsType[*storage.Error](err); ok || errors.Is(err, ErrTarget) {
 		return err
 	}
+	_, onPath := errors.AsType[*fs.PathError](err)
+	_, onLink := errors.AsType[*os.LinkError](err)
+	if onPath || onLink {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	return err
+}
+
+func (p *Plan) restore(ctx context.Context) error {
+	t := p.target
 	if err := t.begin(p.Backup.ID); err != nil {
 		return err
 	}

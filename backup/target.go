@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 )
@@ -27,6 +29,7 @@ type target struct {
 	delta    bool   // there is a data directory, of which is kept what fits
 	root     *os.Root
 	mounts   []*mount    // sorted by path
+	locks    []*os.File  // folders that are locked against another restore, until close
 	uid, gid int         // owner to set; -1: leave it, as only root may give files away
 	fileMode fs.FileMode // of the files that are made here: 0600, or 0640 where the group may read
 	dirs     []dir       // as in the manifest; completed at the end
@@ -114,9 +117,13 @@ func lookup(owner string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// open makes the folders that the restore begins with.
+// open makes the folders that the restore begins with, and locks them. What was checked when the plan was made is
+// checked again: until now another restore may have been at work here.
 func (t *target) open() (err error) {
 	if t.root, err = t.openRoot(t.dir); err != nil {
+		return err
+	}
+	if err := t.check(); err != nil {
 		return err
 	}
 	for _, m := range t.mounts {
@@ -141,10 +148,39 @@ func (t *target) openRoot(dir string) (*os.Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
 	}
+	if err := t.lock(dir); err != nil {
+		root.Close()
+		return nil, err
+	}
 	return root, nil
 }
 
+// lock keeps a second restore out of a folder. The kernel lets go of the lock when the process ends, however that
+// is, so nothing is left for anyone to clear away.
+func (t *target) lock(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	for _, held := range t.locks { // two files behind links may lie in one folder
+		if a, err := held.Stat(); err == nil {
+			if b, err := f.Stat(); err == nil && os.SameFile(a, b) {
+				return f.Close()
+			}
+		}
+	}
+	t.locks = append(t.locks, f)
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%w: another pgobj is restoring to %s at this moment: wait for it, or stop it first", ErrTarget, dir)
+	}
+	return nil // some network file systems have no locks
+}
+
 func (t *target) close() {
+	for _, f := range t.locks {
+		f.Close()
+	}
 	for _, m := range t.mounts {
 		if m.root != nil {
 			m.root.Close()

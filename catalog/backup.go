@@ -22,7 +22,6 @@ type Backup struct {
 	PGVersionText  string       `json:"pg_version_text"`
 	CatalogVersion uint32       `json:"catalog_version"` // of pg_control; tablespace folders carry it
 	SegmentSize    int64        `json:"wal_segment_size"`
-	From           string       `json:"from"` // "primary" or "standby"
 	Checksums      bool         `json:"data_checksums"`
 	PGDATA         string       `json:"pgdata"`
 	Host           string       `json:"host"`

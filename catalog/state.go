@@ -52,6 +52,7 @@ type Summary struct {
 	Reused       int64            `json:"reused"` // bytes of them that were in the repository already
 	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
+	From         string           `json:"from,omitempty"` // "primary", "standby", or "offline": of a stopped server
 
 	Labels map[string]string `json:"labels,omitempty"` // what the user wants to know of it; pgobj does not look
 }

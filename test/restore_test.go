@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
 )
 
 // points are places in the history of a server with a table steps, into which each step puts its number:
@@ -52,10 +53,7 @@ func steps(t testing.TB, c *pgtest.Cluster) string {
 
 // TestRestoreMatrix: every kind of target on every version ends exactly where it should.
 func TestRestoreMatrix(t *testing.T) {
-	majors := []int{10, 11, 12, 15, 18}
-	if torture() {
-		majors = []int{10, 11, 12, 13, 14, 15, 16, 17, 18}
-	}
+	majors := []int{10, 11, 12, 13, 14, 15, 16, 17, 18}
 	var versions, restores atomic.Int64
 	t.Run("on", func(t *testing.T) {
 		for _, major := range majors {
@@ -69,7 +67,7 @@ func TestRestoreMatrix(t *testing.T) {
 			})
 		}
 	})
-	if want := versions.Load() * 10; restores.Load() != want {
+	if want := versions.Load() * 11; restores.Load() != want {
 		t.Errorf("%d restores were proven, there should be %d", restores.Load(), want)
 	}
 	t.Logf("%d restores on %d versions of PostgreSQL", restores.Load(), versions.Load())
@@ -96,6 +94,35 @@ func (m *matrix) all(t *testing.T) {
 	m.end(t, "latest", "1 2 3 4 5 6 100", "--target-timeline", "latest")
 	m.end(t, "current", "1 2 3 4 5 6 7", "--target-timeline", "current")
 	m.end(t, "timeline 2", "1 2 3 4 5 6 100", "--target-timeline", "2")
+	m.missed(t)
+}
+
+// TestRestoreMatrixOverStores: the same on the other storages.
+func TestRestoreMatrixOverStores(t *testing.T) {
+	minio := s3server.ForTest(t, s3server.MinIO)
+	var restores atomic.Int64
+	t.Run("on", func(t *testing.T) {
+		for _, driver := range []string{"minio", "aws"} {
+			t.Run(driver, func(t *testing.T) {
+				t.Parallel()
+				st := s3Store(t, minio, driver)
+				st.settings = append(st.settings, "PGOBJ_SERVER="+driver)
+				s := newSite(t, st, pgtest.Options{Major: 15, Template: true})
+				m := &matrix{site: s, points: history(t, s), restores: &restores}
+				s.Stop(t, "immediate")
+				m.end(t, "end", "1 2 3 4 5 6 7")
+				m.end(t, "time", "1 2", "--target-time", m.time)
+				m.end(t, "lsn", "1 2 3 4 5 6", "--target-lsn", m.lsn, "--target-action", "promote")
+				m.end(t, "immediate", "1", "--target", "immediate", "--target-action", "promote")
+				m.fork(t)
+				m.end(t, "timeline 2", "1 2 3 4 5 6 100", "--target-timeline", "2")
+				m.end(t, "current", "1 2 3 4 5 6 7", "--target-timeline", "current")
+			})
+		}
+	})
+	if restores.Load() != 12 && !t.Failed() {
+		t.Errorf("%d restores were proven, there should be 12", restores.Load())
+	}
 }
 
 // end restores to a target, and compares rows and what the server says of itself.
@@ -116,6 +143,53 @@ func (m *matrix) end(t *testing.T, name, want string, args ...string) {
 		}
 		if got := c.SQL(t, `SHOW archive_mode`); got != "off" {
 			t.Errorf("archive_mode of the copy is %s", got)
+		}
+		m.believes(t, c, paused, args)
+		m.restores.Add(1)
+	})
+}
+
+// believes holds what the server makes of the settings, as its version shows them, and what became of the file that
+// told it to recover.
+func (m *matrix) believes(t *testing.T, c *pgtest.Cluster, paused bool, args []string) {
+	t.Helper()
+	begin, end := "recovery.signal", ""
+	if m.Major < 12 {
+		begin, end = "recovery.conf", "recovery.done"
+	}
+	if exists(filepath.Join(c.Data, begin)) != paused || end != "" && exists(filepath.Join(c.Data, end)) == paused {
+		t.Errorf("%s is there: %v; the recovery has ended: %v", begin, !paused, !paused)
+	}
+	if m.Major < 12 { // it has no such settings
+		return
+	}
+	want := map[string]string{"recovery_target": "", "recovery_target_xid": "", "recovery_target_lsn": "", "recovery_target_name": "", "recovery_target_inclusive": "on", "recovery_target_timeline": "latest"}
+	for i, arg := range args {
+		name := "recovery_" + strings.ReplaceAll(strings.TrimPrefix(arg, "--"), "-", "_")
+		if _, known := want[name]; known {
+			want[name] = args[i+1]
+		} else if arg == "--exclusive" {
+			want["recovery_target_inclusive"] = "off"
+		}
+	}
+	if want["recovery_target"] != "" {
+		want["recovery_target_timeline"] = "current" // of the backup, which knows no other
+	}
+	for name, value := range want {
+		if got := c.SQL(t, `SHOW `+name); got != value {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
+}
+
+// missed: a target that never comes. Up to 12 the server opens with all there is, from 13 on it stops with an error.
+func (m *matrix) missed(t *testing.T) {
+	t.Run("missed", func(t *testing.T) {
+		dir := m.fetch(t, "--target-name", "never made", "--target-timeline", "current")
+		if m.Major >= 13 {
+			m.doesNotStart(t, dir, "recovery ended before configured recovery target was reached")
+		} else if got := steps(t, m.start(t, dir)); got != "1 2 3 4 5 6 7" {
+			t.Errorf("it has the steps %s", got)
 		}
 		m.restores.Add(1)
 	})

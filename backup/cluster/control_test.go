@@ -14,7 +14,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-var update = flag.Bool("update", false, "make testdata/pg_control.* anew, with servers of all versions (test/install 11 12 13 14 16 17)")
+var update = flag.Bool("update", false, "make testdata/pg_control.* anew, with servers of all versions")
 
 // serverControl is pg_control as the server itself reads it.
 const serverControl = `

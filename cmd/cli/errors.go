@@ -71,6 +71,8 @@ var meanings = []meaning{
 	{sweep.ErrChanged, exitConflict, "Nothing has been deleted. Look at the plan that there is now."},
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{backup.ErrServer, exitPostgres, ""},
+	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
+	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
 	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
 	{cluster.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},

@@ -165,10 +165,11 @@ const (
 	CutClose              // clean close, while Content-Length promised more
 	CutLength             // Content-Length is that of the part
 	CutChunked            // no Content-Length, and the chunked encoding ends as it should
+	CutHang               // not at all: nothing more comes, and the connection stays open
 )
 
-// CutBody forwards the request and passes on n bytes of the answer's body only.
-func CutBody(n int64, how Cut) Fault {
+// CutBody forwards the request and passes on n bytes of the answer's body only, and then calls after.
+func CutBody(n int64, how Cut, after ...func(Request)) Fault {
 	return Fault{fmt.Sprintf("cut body %d", how), func(x *exchange) bool {
 		resp, err := x.forward()
 		if err != nil {
@@ -181,7 +182,9 @@ func CutBody(n int64, how Cut) Fault {
 		if err != nil {
 			return true
 		}
-		defer conn.Close()
+		if how != CutHang {
+			defer conn.Close()
+		}
 		var head bytes.Buffer
 		fmt.Fprintf(&head, "HTTP/1.1 %s\r\n", resp.Status)
 		header := resp.Header.Clone()
@@ -198,6 +201,9 @@ func CutBody(n int64, how Cut) Fault {
 		head.WriteString("\r\n")
 		conn.Write(head.Bytes())
 		conn.Write(body)
+		for _, f := range after {
+			f(x.req)
+		}
 		if how == CutReset {
 			conn.SetLinger(0)
 		}

@@ -78,7 +78,7 @@ func BinDir(major int) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("PostgreSQL %s is missing (looked for %s): run test/install %s", m, strings.Join(places, ", "), m)
+	return "", fmt.Errorf("PostgreSQL %s is missing (looked for %s): run test/install", m, strings.Join(places, ", "))
 }
 
 // Create makes a cluster and does not start it. The caller ends it with Close.
