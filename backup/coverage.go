@@ -64,7 +64,7 @@ func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, 
 // list takes the segments of one timeline, from c.next on and up to the one with the byte before end.
 func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, end segment.LSN) error {
 	from := c.next
-	if from.No > 0 {
+	if from.No = min(from.No, c.begin); from.No > 0 {
 		from.No-- // a listing begins after a name
 	}
 	for o, err := range walstore.List(ctx, s, systemID, from.Timeline, from.Name(c.size)) {
@@ -76,7 +76,10 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
 		if err != nil || seg.No < c.next.No {
-			continue // a name that the cluster cannot have, or its predecessor's again
+			if err == nil && c.each != nil {
+				c.each(o) // its predecessor's again: this one is what PostgreSQL asks for first
+			}
+			continue // or a name that the cluster cannot have
 		}
 		if end > 0 && seg.Start(c.size) >= end {
 			return nil

@@ -29,7 +29,6 @@ type shown struct {
 	Server string `json:"server"`
 	listed
 	PGVersionText string               `json:"pg_version_text"`
-	From          string               `json:"from"` // primary, standby or offline
 	Host          string               `json:"host"`
 	PGDATA        string               `json:"pgdata"`
 	Owner         string               `json:"owner"` // of PGDATA, as USER:GROUP
@@ -48,7 +47,7 @@ type shown struct {
 	WAL           *shownWAL            `json:"wal,omitempty"`
 	Parts         int                  `json:"parts"` // that the backup refers to
 	Raw           int64                `json:"raw"`   // content of these, before compression
-	Weight        *shownWeight         `json:"weight,omitempty"`
+	Space         *shownSpace          `json:"space,omitempty"`
 	Retention     *shownRetention      `json:"retention,omitempty"` // when a policy is set
 	Problems      []string             `json:"problems,omitempty"`  // why something is not told
 }
@@ -67,8 +66,8 @@ type shownWAL struct {
 	Needed   bool        `json:"missing_needed,omitempty"` // the backup cannot be restored without it
 }
 
-// shownWeight is what the backup costs.
-type shownWeight struct {
+// shownSpace is what the backup occupies.
+type shownSpace struct {
 	Refers  int64  `json:"refers"` // stored bytes of the parts that it refers to
 	Alone   int64  `json:"alone"`  // of those that no other backup refers to
 	Frees   int64  `json:"frees"`  // what delete target would free: parts and WAL
@@ -149,7 +148,7 @@ func segmentSize(state *catalog.State, e *catalog.Entry) int64 {
 
 // describe fills in what backup.json and the log tell.
 func (s *shown) describe(state *catalog.State, b *catalog.Backup) {
-	s.PGVersionText, s.From, s.Host, s.PGDATA, s.Owner = b.PGVersionText, b.From, b.Host, b.PGDATA, b.Owner
+	s.PGVersionText, s.Host, s.PGDATA, s.Owner = b.PGVersionText, b.Host, b.PGDATA, b.Owner
 	s.Checksums, s.Compression, s.Tool, s.SegmentSize = b.Checksums, b.Compression, b.Tool, b.SegmentSize
 	s.Tablespaces, s.Damaged, s.Warnings = notNil(b.Tablespaces), notNil(b.Damaged), notNil(b.Warnings)
 	s.ConfigFiles = []string{}
@@ -218,7 +217,7 @@ func (s *shown) weigh(ctx context.Context, r sweep.Request, state *catalog.State
 	if err != nil {
 		return err
 	}
-	s.Weight = &shownWeight{Refers: w.Refers, Alone: w.Alone, Frees: w.Frees, Refused: w.Refused}
+	s.Space = &shownSpace{Refers: w.Refers, Alone: w.Alone, Frees: w.Frees, Refused: w.Refused}
 	if d := w.Policy; d != nil {
 		s.Retention = &shownRetention{Policy: r.Order.Policy.String(), Keep: d.Keep, Reasons: d.Reasons, Alone: d.Alone}
 	}
@@ -251,7 +250,7 @@ func printShown(a *app, s *shown) {
 	}
 	out.row("server", "PostgreSQL %s, system identifier %d, timeline %d", pgVersion(s.PGVersion), s.SystemID, s.Timeline)
 	for _, t := range s.Tablespaces {
-		out.row("tablespace", "%s (%d) %s", t.Name, t.OID, t.Location)
+		out.row("tablespace", "%s (%d) %s", t.Name, t.OID, or(t.Location, "in place"))
 	}
 	for _, f := range s.ConfigFiles {
 		out.row("config file", "%s", f)
@@ -344,15 +343,15 @@ func (s *shown) printSize(out *columns, took time.Duration) {
 	}
 	out.row("size", "%s in %d files%s", size(s.Size), s.Files, speed)
 	out.row("", "read %s, reused %s (%s), stored %s", size(s.Read), size(s.Reused), percent(s.Reused, s.Size), size(s.Stored))
-	w := s.Weight
+	w := s.Space
 	if w == nil {
 		return
 	}
-	out.row("", "refers to %d parts of %s; %s of that is for no other backup", s.Parts, size(w.Refers), size(w.Alone))
+	out.row("", "refers to %d parts of %s; %s of that is used by no other backup", s.Parts, size(w.Refers), size(w.Alone))
 	if w.Refused != "" {
 		out.row("deletion", "%s", w.Refused)
 	} else {
-		out.row("deletion", "would free %s, with WAL", size(w.Frees))
+		out.row("deletion", "would free %s of parts and WAL", size(w.Frees))
 	}
 }
 
@@ -362,7 +361,7 @@ func (s *shown) printKept(out *columns) {
 	}
 	r := s.Retention
 	switch {
-	case r == nil && s.Weight != nil:
+	case r == nil && s.Space != nil:
 		out.row("retention", "no policy is set (--retention, PGOBJ_RETENTION)")
 	case r != nil:
 		out.row("retention", "%s: %s", verdict(r.Keep), strings.Join(r.Reasons, "; "))

@@ -37,6 +37,7 @@ type serverEntry struct {
 	Oldest    time.Time      `json:"oldest_restorable,omitzero"` // when the oldest of the backups is consistent
 	Usage     *catalog.Usage `json:"usage,omitempty"`            // with --sizes
 	Problems  []string       `json:"problems,omitempty"`         // what of the catalog is damaged, or could not be read
+	empty     bool
 }
 
 // serversAtOnce is how many catalogs are read at the same time; each reads several records at once.
@@ -112,6 +113,7 @@ func (c *serverList) read(ctx context.Context, a *app, store storage.Store, e *s
 
 func (e *serverEntry) take(s *catalog.State) {
 	e.Problems = s.Problems
+	e.empty = s.N == 0
 	if s.Newer {
 		e.Problems = append(e.Problems, catalog.ErrNewer.Error())
 	}
@@ -170,6 +172,9 @@ func (e *serverEntry) note() string {
 			first += fmt.Sprintf(" (and %d more)", n-1)
 		}
 		notes = append(notes, "CATALOG: "+first)
+	}
+	if e.empty {
+		notes = append(notes, "it has no catalog")
 	}
 	if e.Failed > 0 {
 		notes = append(notes, fmt.Sprintf("%d FAILED since", e.Failed))
