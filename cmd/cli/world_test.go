@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -196,12 +195,4 @@ func (w *world) pgobj(args ...string) string {
 		text += fmt.Sprintf("exit code %d\n", code)
 	}
 	return strings.ReplaceAll(text, w.dir, "/STORAGE")
-}
-
-// object is what a command prints with --json.
-func (w *world) object(v any, args ...string) {
-	w.t.Helper()
-	if err := json.Unmarshal([]byte(w.pgobj(append(args, "--json")...)), v); err != nil {
-		w.t.Fatal(args, err)
-	}
 }
