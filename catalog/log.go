@@ -50,6 +50,7 @@ type Record struct {
 	Unpin  *Pin    `json:"unpin,omitempty"`
 	Delete *Delete `json:"delete,omitempty"`
 	Purged *Purged `json:"purged,omitempty"`
+	Drill  *Drill  `json:"drill,omitempty"`
 }
 
 // ErrDamaged is the cause of every error about a catalog object that is not what pgobj wrote.

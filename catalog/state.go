@@ -96,6 +96,28 @@ type Purged struct {
 	Of int64 `json:"of"`
 }
 
+// Drill is the result of a restore drill: a backup was restored, recovered and checked, and thrown away.
+type Drill struct {
+	Backup   string           `json:"backup"`
+	OK       bool             `json:"ok"`
+	Reason   string           `json:"reason,omitempty"` // why it failed
+	Host     string           `json:"host"`             // where it was
+	Goal     string           `json:"goal"`             // how far it recovered, in words
+	Started  time.Time        `json:"started"`
+	Recovery float64          `json:"recovery_seconds"` // measured: from the beginning of the restore until the server took connections
+	Seconds  float64          `json:"seconds"`          // with all checks
+	Timeline segment.Timeline `json:"timeline,omitzero"`
+	End      segment.LSN      `json:"end_lsn,omitzero"` // where recovery ended, on Timeline
+	Steps    []DrillStep      `json:"steps"`
+}
+
+// DrillStep is one step of a drill.
+type DrillStep struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+	Result  string  `json:"result"` // ok, failed or skipped
+}
+
 // Status is where a backup is in its life.
 type Status string
 
@@ -116,6 +138,7 @@ type Entry struct {
 	Commit *Commit   `json:"commit,omitempty"`
 	Abort  *Abort    `json:"abort,omitempty"`
 	Pin    *Pin      `json:"pin,omitempty"`
+	Drill  *Drill    `json:"drill,omitempty"` // the last one
 }
 
 // State is the log folded up to record N.
@@ -322,6 +345,8 @@ func (s *State) fold(r *Record) error {
 		return s.change(r.Pin.Backup, func(e *Entry) { e.Pin = r.Pin })
 	case r.Type == "unpin" && r.Unpin != nil:
 		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
+	case r.Type == "drill" && r.Drill != nil:
+		return s.change(r.Drill.Backup, func(e *Entry) { e.Drill = r.Drill })
 	case r.Type == "delete" && r.Delete != nil:
 		return s.foldDelete(r)
 	case r.Type == "purged" && r.Purged != nil:

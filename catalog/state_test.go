@@ -141,7 +141,7 @@ func FuzzRanges(f *testing.F) {
 // FuzzRecord feeds the log with anything: it may be refused, it must not confuse.
 func FuzzRecord(f *testing.F) {
 	for _, r := range []Record{begin("a"), commit("a"), abort("a"), {Type: "server", Server: &Server{SystemID: 1 << 63}},
-		{Type: "pin", Pin: &Pin{Backup: "a"}}, {Type: "unpin", Unpin: &Pin{Backup: "a"}}, {Type: "purged", Purged: &Purged{Of: 1}},
+		{Type: "pin", Pin: &Pin{Backup: "a"}}, {Type: "unpin", Unpin: &Pin{Backup: "a"}}, {Type: "purged", Purged: &Purged{Of: 1}}, {Type: "drill", Drill: &Drill{Backup: "a", Steps: []DrillStep{{Name: "recover"}}}},
 		{Type: "delete", Delete: &Delete{Backups: []string{"a"}, Parts: map[string]Ranges{"a": {{1, 2}}, "b": {}}}}, {Type: "later"}} {
 		r.Version, r.N = Version, 4
 		data, err := seal(r)

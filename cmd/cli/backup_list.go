@@ -23,10 +23,11 @@ type listed struct {
 	Backup string         `json:"backup"`
 	Status catalog.Status `json:"status"`
 	*catalog.Summary
-	Pin    *pin      `json:"pin,omitempty"`
-	Begun  time.Time `json:"begun,omitzero"`   // of those that are not complete
-	By     string    `json:"by,omitempty"`     // HOST/PID/RANDOM
-	Reason string    `json:"reason,omitempty"` // why it failed
+	Pin    *pin           `json:"pin,omitempty"`
+	Drill  *catalog.Drill `json:"drill,omitempty"`  // the last one
+	Begun  time.Time      `json:"begun,omitzero"`   // of those that are not complete
+	By     string         `json:"by,omitempty"`     // HOST/PID/RANDOM
+	Reason string         `json:"reason,omitempty"` // why it failed
 }
 
 // pin keeps a backup from deletion.
@@ -36,7 +37,7 @@ type pin struct {
 
 func (a *app) listed(e *catalog.Entry) listed {
 	if e.Status == catalog.Complete {
-		return listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e)}
+		return listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill}
 	}
 	l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
 	if e.Abort != nil {
@@ -119,6 +120,14 @@ func table(a *app, list []listed) error {
 	return w.Flush()
 }
 
+// drillNote says how the last drill of a backup went.
+func drillNote(d *catalog.Drill) string {
+	if !d.OK {
+		return "DRILL FAILED " + d.Started.UTC().Format(time.DateOnly)
+	}
+	return fmt.Sprintf("drilled %s: %s", d.Started.UTC().Format(time.DateOnly), words(time.Duration(d.Recovery*float64(time.Second))))
+}
+
 // note is what has to be known of a complete backup besides the figures.
 func note(b listed) string {
 	var notes []string
@@ -130,6 +139,9 @@ func note(b listed) string {
 	}
 	if b.Pin != nil {
 		notes = append(notes, b.Pin.String())
+	}
+	if b.Drill != nil {
+		notes = append(notes, drillNote(b.Drill))
 	}
 	if len(b.Labels) > 0 {
 		notes = append(notes, labelText(b.Labels))

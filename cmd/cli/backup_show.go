@@ -237,6 +237,7 @@ func printShown(a *app, s *shown) {
 	out.row("restorable", "from %s UTC on (%s ago)", s.Consistent.UTC().Format("2006-01-02 15:04:05.999999"), age(a.now().Sub(s.Consistent)))
 	s.printWAL(out)
 	s.printDamage(out)
+	out.row("drill", "%s", drillText(s.Drill))
 	for _, w := range s.Warnings {
 		out.row("warning", "%s", w)
 	}
@@ -259,6 +260,19 @@ func printShown(a *app, s *shown) {
 	s.printKept(out)
 	out.row("previous", "%s", or(s.Previous, "none"))
 	out.row("next", "%s", or(s.Next, "none"))
+}
+
+// drillText tells of a drill in one line.
+func drillText(d *catalog.Drill) string {
+	if d == nil {
+		return "none on record"
+	}
+	text := "drilled on " + d.Host + " at " + d.Started.UTC().Format(time.DateTime) + " UTC, to " + d.Goal
+	if !d.OK {
+		reason, _, _ := strings.Cut(d.Reason, "\n")
+		return text + ": FAILED: " + reason
+	}
+	return text + ": recovered in " + words(time.Duration(d.Recovery*float64(time.Second)))
 }
 
 // or is a text, or another one when it is empty.

@@ -133,6 +133,8 @@ func logText(l catalog.Logged) string {
 		return "backup " + r.Pin.Backup + " is " + (&pin{r.Pin.Until}).String()
 	case r.Unpin != nil:
 		return "backup " + r.Unpin.Backup + " is not pinned any more"
+	case r.Drill != nil:
+		return "backup " + r.Drill.Backup + " was " + drillText(r.Drill)
 	case r.Delete != nil:
 		return deletionText(r.Delete)
 	case r.Purged != nil:

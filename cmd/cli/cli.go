@@ -45,6 +45,7 @@ type grammar struct {
 	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
 	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }

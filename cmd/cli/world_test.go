@@ -154,6 +154,11 @@ func (w *world) story() {
 	w.add(s, catalog.Record{Type: "unpin", Unpin: &catalog.Pin{Backup: "20261116T090000Z-0003"}})
 	w.history(s, segment.Segment{No: 12}.Start(walSize)+0x500)
 	w.wal(s, 2, 12, 17)
+	drill := catalog.Drill{Backup: "20261116T050000Z-0002", OK: true, Host: "drill.example", Goal: "the end of the WAL", Started: w.now, Recovery: 83.5, Seconds: 120,
+		Timeline: 2, End: 0x12000000, Steps: []catalog.DrillStep{{Name: "restore", Seconds: 60, Result: "ok"}}}
+	w.add(s, catalog.Record{Type: "drill", Drill: &drill})
+	drill.Backup, drill.OK, drill.Reason = "20261116T090000Z-0003", false, "the server did not start\nits log says why"
+	w.add(s, catalog.Record{Type: "drill", Drill: &drill})
 	w.backup(s, "20261116T140000Z-0004", 2, 14, append(gone[:1:1], second...), nil)
 	w.wal(s, 2, 19, 20)
 	w.add(s, catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: "20261116T150000Z-0005", SystemID: sysid, Timeline: 2, Reuses: []string{"20261116T140000Z-0004"}}})
@@ -163,7 +168,7 @@ func (w *world) story() {
 	w.add("db2", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
 	w.wal("db2", 1, 1, 2)
 	w.backup("db2", "20261116T010000Z-00aa", 1, 1, nil, nil)
-	w.raw("db2", 4, `"type":"drill","drill":{"backup":"20261116T010000Z-00aa","ok":true,"seconds":12.5}`)
+	w.raw("db2", 4, `"type":"later","later":{"backup":"20261116T010000Z-00aa","ok":true,"seconds":12.50}`)
 
 	w.add("db3", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
 	w.wal("db3", 1, 1, 3)
