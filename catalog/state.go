@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -153,6 +154,11 @@ type State struct {
 	Unpurged  []Unpurged          `json:"unpurged,omitempty"` // deletions that have not been carried out to the end
 	Problems  []string            `json:"problems,omitempty"` // what could not be read
 	Newer     bool                `json:"newer,omitempty"`    // records that this pgobj does not understand
+
+	index   map[string]*Entry // of the first entries, by id
+	indexed int               // how many these are
+	whole   int64             // N of the checkpoint with a whole state that is known to be stored
+	tail    []json.RawMessage // the records after that
 }
 
 // Writable reports why nothing may be added to this log, if so.
@@ -168,12 +174,13 @@ func (s *State) Writable() error {
 
 // Entry is the backup of that id, or nil.
 func (s *State) Entry(id string) *Entry {
-	for _, e := range s.Entries {
-		if e.ID == id {
-			return e
-		}
+	if s.index == nil {
+		s.index = make(map[string]*Entry, len(s.Entries))
 	}
-	return nil
+	for ; s.indexed < len(s.Entries); s.indexed++ {
+		s.index[s.Entries[s.indexed].ID] = s.Entries[s.indexed]
+	}
+	return s.index[id]
 }
 
 // Complete lists the complete backups in the order of their commits: by the log, not by anyone's clock.
@@ -293,7 +300,7 @@ func (s *State) condemnWAL(w WALRange) {
 // apply folds record n, whose stored bytes are data (nil: it is missing), into the state.
 func (s *State) apply(n int64, data []byte) {
 	prev := s.Head
-	s.N, s.Head = n, sum(data)
+	s.N, s.Head, s.tail = n, sum(data), append(s.tail, data)
 	problem := func(format string, args ...any) {
 		s.Problems = append(s.Problems, fmt.Sprintf("%s: %s", recordKey(n), fmt.Sprintf(format, args...)))
 	}
@@ -333,6 +340,9 @@ func (s *State) fold(r *Record) error {
 			if e.Status == Running {
 				e.Status, e.Commit = Complete, r.Commit
 				s.Committed = append(s.Committed, e.ID)
+				if e.By == "" { // its begin record cannot be read
+					e.Begun, e.By, e.Begin.SystemID = r.Commit.Summary.Started, r.By, r.Commit.Summary.SystemID
+				}
 			}
 		})
 	case r.Type == "abort" && r.Abort != nil:
@@ -360,12 +370,12 @@ func (s *State) fold(r *Record) error {
 
 func (s *State) foldDelete(r *Record) error {
 	d := r.Delete
+	var errs []error
 	for _, id := range d.Backups {
-		if err := s.change(id, func(e *Entry) { e.Status = Deleted }); err != nil {
-			return err
-		}
-		s.Committed = slices.DeleteFunc(s.Committed, func(c string) bool { return c == id })
+		// Of a backup that is gone only that remains which later records and backups may ask for.
+		errs = append(errs, s.change(id, func(e *Entry) { e.Status, e.Commit, e.Abort, e.Pin = Deleted, nil, nil, nil }))
 	}
+	s.Committed = slices.DeleteFunc(s.Committed, func(id string) bool { return s.Entry(id).Status == Deleted })
 	for backup, ranges := range d.Parts {
 		if s.Condemned == nil {
 			s.Condemned = map[string][]Ranges{}
@@ -376,14 +386,21 @@ func (s *State) foldDelete(r *Record) error {
 		s.condemnWAL(w)
 	}
 	s.Unpurged = append(s.Unpurged, Unpurged{N: r.N, Delete: *d})
-	return nil
+	return errors.Join(errs...)
 }
 
+// change folds what a record says of a backup. When its begin record cannot be read, the backup is entered with
+// what the others say: one that is damaged hides nothing.
 func (s *State) change(id string, f func(*Entry)) error {
 	e := s.Entry(id)
+	var err error
 	if e == nil {
-		return fmt.Errorf("it speaks of backup %s, which never began", id)
+		if len(s.Problems) == 0 {
+			err = fmt.Errorf("it speaks of backup %s, which never began", id)
+		}
+		e = &Entry{ID: id, Begin: Begin{Backup: id}, Status: Running}
+		s.Entries = append(s.Entries, e)
 	}
 	f(e)
-	return nil
+	return err
 }

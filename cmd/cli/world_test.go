@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,7 +109,13 @@ func (w *world) backup(server, id string, tli segment.Timeline, first uint64, re
 	if more != nil {
 		more(b)
 	}
-	w.add(server, catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: id, SystemID: sysid, Timeline: tli, LSN: b.StartLSN}})
+	begin := catalog.Begin{Backup: id, SystemID: sysid, Timeline: tli, LSN: b.StartLSN}
+	for _, p := range refers {
+		if of, _, err := part.ParseName(p.Name); err != nil || !slices.Contains(begin.Reuses, of) {
+			begin.Reuses = append(begin.Reuses, of)
+		}
+	}
+	w.add(server, catalog.Record{Type: "begin", Begin: &begin})
 	w.put(server, catalog.ManifestKey(id), int(b.Manifest.Size))
 	hash, err := w.catalog(server).PutBackup(w.t.Context(), b)
 	w.must(err)

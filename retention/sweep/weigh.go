@@ -3,6 +3,8 @@ package sweep
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
@@ -27,6 +29,37 @@ func Weigh(ctx context.Context, r Request, state *catalog.State, b *catalog.Back
 	if err != nil {
 		return w, err
 	}
+	if r.Order.Kind == retention.ByPolicy {
+		plan, err := g.decide(ctx, r)
+		if err != nil {
+			return w, err
+		}
+		if i := slices.IndexFunc(plan.Backups, func(d retention.Decision) bool { return d.ID == b.ID }); i >= 0 {
+			w.Policy = &plan.Backups[i]
+		}
+	}
+	r.Order.Kind, r.Order.Backup = retention.Target, b.ID
+	plan, err := makeFrom(ctx, r, g)
+	if errors.Is(err, retention.ErrRefused) {
+		w.Refused, err = err.Error(), nil
+	}
+	if err != nil {
+		return w, err
+	}
+	w.Frees = plan.Bytes
+	return w, w.parts(ctx, r, g, plan.Plan, b)
+}
+
+// parts weighs those that the backup refers to. Refused or not, it is taken for the only one that goes: so g looks at
+// whoever may share parts with it.
+func (w *Weight) parts(ctx context.Context, r Request, g *gathered, plan retention.Plan, b *catalog.Backup) error {
+	plan.Backups = slices.Clone(plan.Backups)
+	for i := range plan.Backups {
+		plan.Backups[i].Keep = plan.Backups[i].ID != b.ID
+	}
+	if err := g.look(ctx, r, g.matter(r.Order, plan)); err != nil {
+		return err
+	}
 	var others partSet
 	for id, refs := range g.refs {
 		if id != b.ID {
@@ -36,29 +69,12 @@ func Weigh(ctx context.Context, r Request, state *catalog.State, b *catalog.Back
 	for _, x := range b.Parts {
 		backup, no, err := part.ParseName(x.Name)
 		if err != nil {
-			return w, err
+			return fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
 		}
 		w.Refers += x.Size
 		if !others.has(retention.Part{Backup: backup, Number: no}) {
 			w.Alone += x.Size
 		}
 	}
-	if r.Order.Kind == retention.ByPolicy {
-		plan, err := retention.Decide(r.Order, g.history, r.Now())
-		if err != nil {
-			return w, err
-		}
-		for i, d := range plan.Backups {
-			if d.ID == b.ID {
-				w.Policy = &plan.Backups[i]
-			}
-		}
-	}
-	r.Order.Kind, r.Order.Backup = retention.Target, b.ID
-	plan, err := decide(ctx, r, state, g)
-	if errors.Is(err, retention.ErrRefused) {
-		w.Refused, err = err.Error(), nil
-	}
-	w.Frees = plan.Bytes
-	return w, err
+	return nil
 }
