@@ -29,11 +29,11 @@ type Trail struct {
 	Needed  bool   // Missing is needed to make the backup consistent
 }
 
-// FindTrail lists the WAL that begins with a backup. Of a backup of a stopped server there is none.
+// FindTrail lists the WAL that begins with a backup. A backup of a stopped server is consistent without any.
 func FindTrail(ctx context.Context, r TrailRequest) (Trail, error) {
 	var t Trail
 	b := r.Backup
-	if isCold(b) {
+	if isCold(b) && r.Alone {
 		return t, nil
 	}
 	h, err := readHistory(ctx, r.Store, b.SystemID)
@@ -63,7 +63,7 @@ func FindTrail(ctx context.Context, r TrailRequest) (Trail, error) {
 	if t.WALRange, err = c.cover(ctx, r.Store, b.SystemID, legs, until); err != nil {
 		return t, err
 	}
-	if t.Needed = t.End < b.StopLSN; t.Needed && t.Missing == "" {
+	if t.Needed = t.End < b.StopLSN && !isCold(b); t.Needed && t.Missing == "" {
 		t.Missing = c.next.Name(c.size)
 	}
 	for _, w := range r.State.WAL {

@@ -134,8 +134,8 @@ func note(b listed) string {
 	if b.DamagedPages > 0 {
 		notes = append(notes, fmt.Sprintf("%d DAMAGED PAGES", b.DamagedPages))
 	}
-	if b.From != "" && b.From != "primary" {
-		notes = append(notes, "of a "+where(b.From))
+	if b.From == "standby" || b.From == "offline" {
+		notes = append(notes, "from "+where(b.Summary))
 	}
 	if b.Pin != nil {
 		notes = append(notes, b.Pin.String())

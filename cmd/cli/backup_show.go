@@ -234,7 +234,14 @@ func printShown(a *app, s *shown) {
 	if len(s.Labels) > 0 {
 		out.row("labels", "%s", labelText(s.Labels))
 	}
-	out.row("restorable", "from %s UTC on (%s ago)", s.Consistent.UTC().Format("2006-01-02 15:04:05.999999"), age(a.now().Sub(s.Consistent)))
+	switch at := s.Consistent.UTC().Format("2006-01-02 15:04:05.999999"); {
+	case s.Tool == "":
+		out.row("restorable", "NO, its description cannot be read; it was consistent at %s UTC", at)
+	case s.WAL != nil && s.WAL.Needed:
+		out.row("restorable", "NO, for lack of WAL; it was consistent at %s UTC", at)
+	default:
+		out.row("restorable", "from %s UTC on (%s ago)", at, age(a.now().Sub(s.Consistent)))
+	}
 	s.printWAL(out)
 	s.printDamage(out)
 	out.row("drill", "%s", drillText(s.Drill))
@@ -244,7 +251,7 @@ func printShown(a *app, s *shown) {
 	took := s.Finished.Sub(s.Started)
 	out.row("taken", "%s to %s UTC, in %s", s.Started.UTC().Format(time.DateTime), s.Finished.UTC().Format(time.DateTime), took.Round(100*time.Millisecond))
 	if s.Host != "" {
-		out.row("", "from the %s on %s, %s (%s)", where(s.From), s.Host, s.PGDATA, s.Owner)
+		out.row("", "from %s on %s, %s (%s)", where(s.Summary), s.Host, s.PGDATA, s.Owner)
 	}
 	if s.Tool != "" {
 		out.row("", "by pgobj %s, %s", s.Tool, s.Compression)
@@ -283,19 +290,21 @@ func or(text, empty string) string {
 	return text
 }
 
-func where(from string) string {
-	if from == "offline" {
-		return "stopped server"
+// where says what kind of server a backup is of.
+func where(b *catalog.Summary) string {
+	if b.From == "offline" {
+		return "a stopped server"
 	}
-	return from
+	return "a " + b.From
 }
 
 func (s *shown) printWAL(out *columns) {
 	if s.From == "offline" {
-		out.row("needs WAL", "none: the server was stopped")
-		return
+		out.row("needs WAL", "none of the archive: the server was stopped")
+		out.row("", "it was shut down in %s, timeline %d", s.FirstWAL, s.Timeline)
+	} else {
+		out.row("needs WAL", "%s to %s, timeline %d", s.FirstWAL, s.LastWAL, s.Timeline)
 	}
-	out.row("needs WAL", "%s to %s, timeline %d", s.FirstWAL, s.LastWAL, s.Timeline)
 	out.row("", "from %s (byte %d of the first) to %s (byte %d of the last)", s.StartLSN, s.StartOffset, s.StopLSN, s.StopOffset)
 	w := s.WAL
 	if w == nil {
@@ -306,6 +315,8 @@ func (s *shown) printWAL(out *columns) {
 		until = "where backup " + w.Next + " begins"
 	}
 	switch {
+	case w.Segments == 0 && w.Missing == "":
+		out.row("WAL", "the archive has none from here on")
 	case w.Needed:
 		out.row("WAL", "MISSING: %s, WITHOUT WHICH THIS BACKUP CANNOT BE RESTORED", w.Missing)
 	case w.Missing != "" && w.Deleted:
@@ -330,7 +341,8 @@ const manyFiles, manyBlocks = 20, 10
 
 func (s *shown) printDamage(out *columns) {
 	switch {
-	case !s.Checksums && s.Tool != "" && s.DamagedPages == 0:
+	case s.Tool == "" && s.DamagedPages == 0: // it would tell whether the server has checksums
+	case !s.Checksums && s.DamagedPages == 0:
 		out.row("checksums", "the server has none, so nothing is known of damaged pages")
 	case s.DamagedPages == 0:
 		out.row("checksums", "all pages were sound")

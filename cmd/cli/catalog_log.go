@@ -121,7 +121,10 @@ func logText(l catalog.Logged) string {
 		return "backup " + r.Begin.Backup + " begins" + and(", may reuse ", r.Begin.Reuses)
 	case r.Commit != nil:
 		s := r.Commit.Summary
-		text := fmt.Sprintf("backup %s is complete: %s, stored %s, needs WAL %s to %s", r.Commit.Backup, size(s.Size), size(s.Stored), s.FirstWAL, s.LastWAL)
+		text := fmt.Sprintf("backup %s is complete: %s, stored %s", r.Commit.Backup, size(s.Size), size(s.Stored))
+		if s.From != "offline" { // which needs none
+			text += fmt.Sprintf(", needs WAL %s to %s", s.FirstWAL, s.LastWAL)
+		}
 		if n := note(listed{Summary: &s}); n != "" {
 			text += "; " + n
 		}

@@ -77,6 +77,7 @@ var meanings = []meaning{
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
+	{cluster.ErrNotStopped, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
 	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
 	{cluster.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},

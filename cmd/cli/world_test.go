@@ -186,6 +186,11 @@ func (w *world) story() {
 	w.must(err)
 	w.must(os.WriteFile(file, bytes.Replace(data, []byte(`"pin":{`), []byte(`"pin":[`), 1), 0o600))
 
+	w.add("db4", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	w.backup("db4", "20261116T010000Z-00cc", 1, 1, nil, func(b *catalog.Backup) { b.From, b.Checksums = "offline", false })
+	w.backup("db4", "20261116T020000Z-00dd", 1, 2, nil, nil)
+	w.must(storage.Sub(w.root, "db4").Delete(w.t.Context(), catalog.BackupKey("20261116T020000Z-00dd")))
+
 	w.wal("team/only-wal", 1, 1, 1)
 	w.put("foreign", "object", 5)
 	w.now = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
