@@ -152,7 +152,7 @@ func (s *State) Clone() State {
 
 // ReplaceBackup stores a backup.json where a damaged one may be, and returns its hash.
 func (c *Catalog) ReplaceBackup(ctx context.Context, b *Backup) (string, error) {
-	if err := c.store.Delete(ctx, backupKey(b.ID)); err != nil {
+	if err := c.store.Delete(ctx, BackupKey(b.ID)); err != nil {
 		return "", fmt.Errorf("remove the damaged description of backup %s: %w", b.ID, err)
 	}
 	return c.PutBackup(ctx, b)
