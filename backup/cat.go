@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -99,4 +100,11 @@ func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.
 		wants = wants[n:]
 	}
 	return nil
+}
+
+// readContent fetches a small file.
+func readContent(ctx context.Context, s storage.Store, f *manifest.File) ([]byte, error) {
+	var data bytes.Buffer
+	err := writeContent(ctx, s, f, &data)
+	return data.Bytes(), err
 }

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,11 +101,11 @@ type confScan struct {
 func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*manifest.File) (confScan, error) {
 	var c confScan
 	for _, f := range files {
-		var data bytes.Buffer
-		if err := writeContent(ctx, s, f, &data); err != nil {
+		data, err := readContent(ctx, s, f)
+		if err != nil {
 			return c, fmt.Errorf("read %s of the backup: %w", f.RawPath(), err)
 		}
-		c.scan(f.RawPath(), data.String(), b)
+		c.scan(f.RawPath(), string(data), b)
 	}
 	for _, f := range b.ConfigFiles {
 		c.scan(f.Path, string(f.Content), b)

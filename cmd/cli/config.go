@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/alecthomas/kong"
 )
 
 // config is what a configuration file says: lines NAME=VALUE, with the names of the environment variables, as a
@@ -25,39 +24,56 @@ var foreign = strings.Fields(`PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSF
 // loadConfig finds the file that a command line or the environment names, and puts what it says into the environment
 // of this process, where it is not set already: flags come first, then the environment, then the file. There the
 // clients of the storage find their credentials, and processes that are started do, too.
-func loadConfig(parser *kong.Kong, args []string) (config, error) {
+func loadConfig(args []string) (config, error) {
 	path := os.Getenv("PGOBJ_CONFIG")
-	if trace, err := kong.Trace(parser, args); err == nil {
-		for _, p := range trace.Path {
-			if p.Flag != nil && p.Flag.Name == "config" {
-				path, _ = trace.FlagValue(p.Flag).(string)
-			}
+	for i, arg := range args {
+		value, is := strings.CutPrefix(arg, configFlag+"=")
+		switch {
+		case is:
+			path = value
+		case arg == configFlag && i+1 < len(args):
+			path = args[i+1]
 		}
 	}
 	if path == "" {
 		return config{}, nil
 	}
-	c, err := readConfig(path, environment(parser.Model.Node))
+	c, err := readConfig(path, environment(reflect.TypeFor[grammar]()))
 	if err != nil {
-		return c, usagef("--config (PGOBJ_CONFIG): %v", err)
+		return c, usagef("%s (PGOBJ_CONFIG): %v", configFlag, err)
 	}
 	for name, value := range c.values {
 		if _, set := os.LookupEnv(name); !set {
 			if err := os.Setenv(name, value); err != nil {
-				return c, usagef("--config (PGOBJ_CONFIG): %s: %v", name, err)
+				return c, usagef("%s (PGOBJ_CONFIG): %s: %v", configFlag, name, err)
 			}
 		}
 	}
 	return c, nil
 }
 
-// environment lists the variables that a command and those below it know.
-func environment(n *kong.Node) (names []string) {
-	for _, f := range n.Flags {
-		names = append(names, f.Tag.Envs...)
+const configFlag = "--config"
+
+// withoutConfig is a command line without the configuration file in front.
+func withoutConfig(args []string) []string {
+	switch {
+	case len(args) > 1 && args[0] == configFlag:
+		return args[2:]
+	case len(args) > 0 && strings.HasPrefix(args[0], configFlag+"="):
+		return args[1:]
 	}
-	for _, child := range n.Children {
-		names = append(names, environment(child)...)
+	return args
+}
+
+// environment lists the variables that the fields of a grammar stand for.
+func environment(t reflect.Type) (names []string) {
+	for f := range t.Fields() {
+		if name, ok := f.Tag.Lookup("env"); ok {
+			names = append(names, name)
+		}
+		if f.Type.Kind() == reflect.Struct {
+			names = append(names, environment(f.Type)...)
+		}
 	}
 	return names
 }
