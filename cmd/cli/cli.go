@@ -42,9 +42,14 @@ type grammar struct {
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	ServerList   serverList   `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
+	CatalogLog   catalogLog   `cmd:"" name:"catalog-log" help:"Show who did what when: every record of a server's catalog."`
+	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
+	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
 	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 18: it did not; 19: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
+	Rebuild      rebuildCmd   `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
