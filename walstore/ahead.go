@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,10 @@ func PushAhead(ctx context.Context, s storage.Store, asked PushRequest, others [
 	if a.Jobs <= 1 || len(others) == 0 {
 		return Push(ctx, s, asked)
 	}
+	if asked.shop, err = newWorkshop(asked.Level, max(asked.workers(), runtime.GOMAXPROCS(0))); err != nil {
+		return PushResult{}, err
+	}
+	defer asked.shop.enc.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	q := newQueue(asked.Path, others, a)
@@ -96,7 +101,7 @@ func PushAhead(ctx context.Context, s storage.Store, asked PushRequest, others [
 		workers.Go(func() {
 			for path, done := q.next(ctx); path != ""; path, done = q.next(ctx) {
 				r := asked
-				r.Path = path
+				r.Path, r.XXH64 = path, path != asked.Path
 				got, err := Push(ctx, s, r)
 				switch {
 				case path == asked.Path:

@@ -90,7 +90,7 @@ type content struct {
 // SHA-256 at the end. Trouble with w is an errWrite, trouble with reading body an errRead; any other
 // error means that the object is damaged.
 func decode(w io.Writer, body io.Reader, name string, sysid uint64) (content, error) {
-	return decodeInto(newChecked(w, name, sysid), body)
+	return decodeInto(newChecked(w, name, sysid, sha256.New()), body)
 }
 
 func decodeInto(dst *checked, body io.Reader) (content, error) {
@@ -146,8 +146,8 @@ type checked struct {
 	piece  bool // limit bytes of a segment, from anywhere in it
 }
 
-func newChecked(w io.Writer, name string, sysid uint64) *checked {
-	return &checked{w: w, name: name, sysid: sysid, sum: sha256.New(), limit: noteLimit}
+func newChecked(w io.Writer, name string, sysid uint64, sum hash.Hash) *checked {
+	return &checked{w: w, name: name, sysid: sysid, sum: sum, limit: noteLimit}
 }
 
 func (c *checked) Write(p []byte) (int, error) {

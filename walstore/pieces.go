@@ -59,7 +59,7 @@ func parsePiece(name string) (Piece, bool) {
 func PutPiece(ctx context.Context, s storage.Store, sysid uint64, p Piece, content io.ReaderAt) error {
 	body, sum, err := p.compress(content)
 	if err == nil {
-		_, err = create(ctx, s, p.key(sysid), body, func() error { return p.compare(ctx, s, sysid, sum) })
+		_, err = create(ctx, s, p.key(sysid), bytes.NewReader(body), int64(len(body)), func() error { return p.compare(ctx, s, sysid, sum) })
 	}
 	if err != nil {
 		return fmt.Errorf("store %s: %w", p.name(), err)
@@ -68,11 +68,11 @@ func PutPiece(ctx context.Context, s storage.Store, sysid uint64, p Piece, conte
 }
 
 func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
-	enc, err := newEncoder(0, 1)
+	shop, err := newWorkshop(0, 1)
 	if err != nil {
 		return nil, [32]byte{}, err
 	}
-	defer enc.Close()
+	defer shop.enc.Close()
 	sum := sha256.New()
 	var body []byte
 	buf := make([]byte, min(pieceSize, p.To-p.From))
@@ -82,7 +82,7 @@ func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
 			return nil, [32]byte{}, badSource("%w", err)
 		}
 		sum.Write(buf)
-		body = enc.EncodeAll(buf, body)
+		body = shop.enc.EncodeAll(buf, body)
 	}
 	t := trailer{p.To - p.From, [32]byte(sum.Sum(nil))}
 	return append(body, t.bytes()...), t.sum, nil
@@ -197,7 +197,7 @@ func fetchReceived(ctx context.Context, s storage.Store, r FetchRequest) error {
 		return err
 	}
 	return throughTemp(r.Dest, func(w io.Writer) error {
-		dst := newChecked(w, r.Name, r.SystemID)
+		dst := newChecked(w, r.Name, r.SystemID, sha256.New())
 		own := openLikeness(r.Received.Own)
 		defer own.close()
 		if err := ReadChain(ctx, s, r.SystemID, chain, &upTo{io.MultiWriter(dst, own), limit}); err != nil {

@@ -289,6 +289,9 @@ func Reach(all []*Survey, from segment.Timeline, no uint64, to *Survey) (segment
 func Verify(ctx context.Context, s storage.Store, o Object) error {
 	if o.Type == segment.Received {
 		_, err := o.Piece.read(ctx, s, o.SystemID, io.Discard)
+		if errors.Is(err, storage.ErrNotFound) { // replaced by a larger one, or by the segment, since it was listed
+			return nil
+		}
 		return err
 	}
 	_, err := read(ctx, s, o.Name, o.SystemID, io.Discard)

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -42,14 +43,22 @@ type grammar struct {
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	ServerList   serverList   `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
+	CatalogLog   catalogLog   `cmd:"" name:"catalog-log" help:"Show who did what when: every record of a server's catalog."`
+	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
+	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	BackupCat    backupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout; nothing of it that has not been checked."`
+	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 21: it did not; 22: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
+	Rebuild      rebuildCmd   `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
+	Config      string        `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
 	Storage     string        `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
 	Server      string        `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
 	S3Endpoint  string        `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
@@ -104,6 +113,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
+	config  config
 	version string
 	args    []string // the command line
 	now     func() time.Time
@@ -115,11 +125,11 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 	return run(ctx, &app{Streams: streams, version: version, args: args, now: time.Now})
 }
 
+// exit is how kong's own end of the process comes out of parse.
+type exit int
+
 // run executes the command line of an app whose settings it fills in.
 func run(ctx context.Context, a *app) (code int) {
-	var g grammar
-	streams, args := a.Streams, a.args
-	type exit int
 	defer func() { // kong ends the process after --help: so does this, one level up
 		if r := recover(); r != nil {
 			e, ok := r.(exit)
@@ -129,22 +139,24 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&g, kong.Name("pgobj"), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { panic(exit(c)) }),
-		kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
+	var err error
+	if a.config, err = loadConfig(a.args); err != nil {
+		return report(a.Err, badCommandLine(a.args, err))
+	}
+	command, settings, err := a.parse()
+	if err == nil {
+		err = settings.check()
+	}
 	if err != nil {
-		return report(streams.Err, fmt.Errorf("set up the command line: %w", err))
+		return report(a.Err, badCommandLine(a.args, err))
 	}
-	command, err := parser.Parse(args)
-	if err != nil {
-		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
+	settings.fromAWS()
+	a.Settings = *settings
+	a.Config = a.config.path // absolute: others run from elsewhere
+	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)
+	if a.config.leaks {
+		a.log.Warn("everybody on this host can read the secrets in the configuration file: chmod o= it", "file", a.config.path)
 	}
-	if err := g.Settings.check(); err != nil {
-		return report(streams.Err, badCommandLine(args, err))
-	}
-	g.Settings.fromAWS()
-	a.Settings = g.Settings
-	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
 	limited, cancel := withTimeout(ctx, a.Timeout)
 	defer cancel()
 	command.BindTo(limited, (*context.Context)(nil))
@@ -156,7 +168,44 @@ func run(ctx context.Context, a *app) (code int) {
 	default:
 		err = timedOut(limited, err)
 	}
-	return report(streams.Err, err)
+	return report(a.Err, err)
+}
+
+func (a *app) parse() (*kong.Context, *Settings, error) {
+	with := func(target any, more ...kong.Option) (*kong.Context, error) {
+		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(a.Out, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
+			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
+			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())...)
+		if err != nil {
+			return nil, fmt.Errorf("set up the command line: %w", err)
+		}
+		command, err := parser.Parse(a.args)
+		if err != nil {
+			return nil, usagef("%v", err)
+		}
+		return command, nil
+	}
+	if target, settings, ok := oneCommand(a.args); ok {
+		if command, err := with(target, kong.NoDefaultHelp()); err == nil {
+			return command, settings, nil
+		}
+	}
+	var g grammar
+	command, err := with(&g)
+	return command, &g.Settings, err
+}
+
+// oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
+// all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
+func oneCommand(args []string) (target any, settings *Settings, ok bool) {
+	args = withoutConfig(args)
+	for f := range reflect.TypeFor[grammar]().Fields() {
+		if len(args) > 0 && f.Tag.Get("name") == args[0] {
+			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))
+			return g.Interface(), g.Elem().Field(0).Addr().Interface().(*Settings), true
+		}
+	}
+	return nil, nil, false
 }
 
 // withTimeout ends the context after d, if d is above 0.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,13 +93,14 @@ func (c *drillCmd) request(a *app) (r drill.Request, err error) {
 	if f.Store, err = a.open(retry.Policy{}); err != nil {
 		return r, err
 	}
-	if f.Recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
+	// The server has our environment, with all that --config says, and may not be allowed to read that file.
+	if f.Recovery.RestoreCommand, err = a.restoreCommand(config{}); err != nil {
 		return r, err
 	}
 	f.Catalog, f.Log, f.Progress, f.Backup = a.catalog(f.Store), a.log, &backup.Progress{}, c.Backup
 	r.Scratch, r.User, r.BinDir, r.Role, r.Preload = c.Scratch, c.User, c.BinDir, c.Role, c.Preload
 	r.SQLFile, r.Database, r.Keep, r.NoRecord = c.SQL, c.Database, c.Keep, c.NoRecord
-	r.Env, r.Log = os.Environ(), a.log
+	r.Env, r.Log = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PGOBJ_CONFIG=") }), a.log
 	return r, nil
 }
 
@@ -155,9 +157,9 @@ func words(d time.Duration) string {
 }
 
 func (c *drillCmd) result(r *drill.Report, err error) drilled {
-	d := drilled{Backup: r.Backup.ID, OK: err == nil, Goal: r.Goal, Recovery: r.Recovery.Seconds(), Seconds: r.Took.Seconds(), Timeline: uint32(r.End.Timeline), Overridden: r.Overridden}
-	if r.End.Timeline > 0 {
-		d.EndLSN = r.End.Switch.String()
+	d := drilled{Backup: r.Backup.ID, OK: err == nil, Goal: r.Goal, Recovery: r.Recovery.Seconds(), Seconds: r.Took.Seconds(), Timeline: uint32(r.Timeline), Overridden: r.Overridden}
+	if r.End > 0 {
+		d.EndLSN = r.End.String()
 	}
 	if err != nil {
 		d.Error, d.Recovery = err.Error(), 0
