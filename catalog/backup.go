@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // Backup is backup.json: what a backup is, and which parts it refers to.
@@ -96,7 +97,7 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	if e.Commit == nil {
 		return nil, fmt.Errorf("backup %s was never committed", e.ID)
 	}
-	data, err := storage.ReadAll(ctx, c.store, backupKey(e.ID), maxObject)
+	data, err := storage.ReadAll(ctx, c.store, backupKey(e.ID), maxBackup)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, backupKey(e.ID))
 	}
@@ -112,10 +113,30 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, backupKey(e.ID), err)
 	}
-	if b.Format != backupFormat || b.ID != e.ID {
-		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, backupKey(e.ID), b.Format, b.ID)
+	if b.Format != backupFormat || b.Version != Version || b.ID != e.ID {
+		return nil, fmt.Errorf("%w: %s describes something else (%.100s %d %.100q)", ErrDamaged, backupKey(e.ID), b.Format, b.Version, b.ID)
+	}
+	if err := b.check(&e.Commit.Summary); err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, backupKey(e.ID), err)
 	}
 	return &b, nil
+}
+
+// check refuses what pgobj never writes, and what the log tells otherwise: a restore computes with it.
+func (b *Backup) check(s *Summary) error {
+	switch {
+	case b.PGVersion < 100000 || b.PGVersion >= 1000000:
+		return fmt.Errorf("PostgreSQL's version cannot be %d", b.PGVersion)
+	case !segment.Size(b.SegmentSize).Valid():
+		return fmt.Errorf("WAL segments cannot have %d bytes", b.SegmentSize)
+	case b.Timeline == 0 || b.StartLSN > b.StopLSN:
+		return fmt.Errorf("timeline %d from %s to %s is impossible", b.Timeline, b.StartLSN, b.StopLSN)
+	case b.Size < 0 || b.Files < 0:
+		return fmt.Errorf("%d bytes in %d files are impossible", b.Size, b.Files)
+	case b.SystemID != s.SystemID || b.Timeline != s.Timeline || b.StartLSN != s.StartLSN || b.StopLSN != s.StopLSN:
+		return errors.New("it says otherwise than the catalog's log")
+	}
+	return nil
 }
 
 // Described lists the ids of the backups that have a manifest or a backup.json, complete or not: what a listing

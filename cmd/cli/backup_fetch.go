@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +61,7 @@ type placeFlags struct {
 }
 
 func (c *backupFetch) Run(ctx context.Context, a *app) error {
+	debug.SetGCPercent(25) // as in backup-push
 	req, err := c.request(a)
 	if err != nil {
 		return err
