@@ -36,11 +36,12 @@ type grammar struct {
 	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
 	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
 	WalPrefetch  walPrefetch  `cmd:"" name:"wal-prefetch" hidden:""`
-	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
+	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
