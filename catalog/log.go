@@ -149,6 +149,15 @@ type hole struct{ after, before int64 }
 // fetch applies the records up to number to, reading them at the same time.
 func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 	from := s.N + 1
+	data, err := c.read(ctx, from, to)
+	for i, d := range data {
+		s.apply(from+int64(i), d)
+	}
+	return err
+}
+
+// read returns the records from..to as stored, nil for one that is missing.
+func (c *Catalog) read(ctx context.Context, from, to int64) ([][]byte, error) {
 	data := make([][]byte, to-from+1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -159,12 +168,9 @@ func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return nil, err
 	}
-	for i, d := range data {
-		s.apply(from+int64(i), d)
-	}
-	return nil
+	return data, nil
 }
 
 // Append adds a record: build makes it from the state at the head of the log, and is called again with
