@@ -160,7 +160,7 @@ func TestStrayObjects(t *testing.T) {
 	}
 	target := filepath.Join(testenv.Dir(t), "data")
 	rig.mustRun(t, "backup-fetch", target)
-	if d := differences(tree(t, good), tree(t, target)); d != nil {
+	if d := differences(restoredTree(t, good), restoredTree(t, target)); d != nil {
 		t.Errorf("the restore differs: %v", d)
 	}
 	if ids := rig.list(t); len(ids) != 1 || ids[0] != id {
