@@ -96,25 +96,25 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	if e.Commit == nil {
 		return nil, fmt.Errorf("backup %s was never committed", e.ID)
 	}
-<<<<<<< HEAD
-	data, err := storage.ReadAll(ctx, c.store, BackupKey(e.ID), maxBackup)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(e.ID))
-	}
-=======
 	data, err := c.readBackup(ctx, e.ID)
->>>>>>> main
 	if err != nil {
 		return nil, err
 	}
 	if sum(data) != e.Commit.SHA256 {
 		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
 	}
-	return parseBackup(data, e.ID)
+	b, err := parseBackup(data, e.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.check(&e.Commit.Summary); err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
+	}
+	return b, nil
 }
 
 func (c *Catalog) readBackup(ctx context.Context, id string) ([]byte, error) {
-	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxObject)
+	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxBackup)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(id))
 	}
@@ -131,16 +131,8 @@ func parseBackup(data []byte, id string) (*Backup, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
 	}
-<<<<<<< HEAD
-	if b.Format != backupFormat || b.Version != Version || b.ID != e.ID {
-		return nil, fmt.Errorf("%w: %s describes something else (%.100s %d %.100q)", ErrDamaged, BackupKey(e.ID), b.Format, b.Version, b.ID)
-	}
-	if err := b.check(&e.Commit.Summary); err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
-=======
-	if b.Format != backupFormat || b.ID != id {
-		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, BackupKey(id), b.Format, b.ID)
->>>>>>> main
+	if b.Format != backupFormat || b.Version != Version || b.ID != id {
+		return nil, fmt.Errorf("%w: %s describes something else (%.100s %d %.100q)", ErrDamaged, BackupKey(id), b.Format, b.Version, b.ID)
 	}
 	return &b, nil
 }

@@ -194,15 +194,7 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		if err != nil {
 			return s, err
 		}
-<<<<<<< HEAD
-		r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
-		data, err := seal(r)
-		if err == nil && len(data) > maxRecord {
-			err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), maxRecord)
-		}
-=======
 		data, err := c.encode(s, r)
->>>>>>> main
 		if err != nil {
 			return s, err
 		}
@@ -228,6 +220,9 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 func (c *Catalog) encode(s *State, r Record) ([]byte, error) {
 	r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
 	data, err := seal(r)
+	if err == nil && len(data) > maxRecord {
+		err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), maxRecord)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode catalog record: %w", err)
 	}
