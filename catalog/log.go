@@ -116,6 +116,15 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 // fetch applies the records up to number to, reading them at the same time.
 func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 	from := s.N + 1
+	data, err := c.read(ctx, from, to)
+	for i, d := range data {
+		s.apply(from+int64(i), d)
+	}
+	return err
+}
+
+// read returns the records from..to as stored, nil for one that is missing.
+func (c *Catalog) read(ctx context.Context, from, to int64) ([][]byte, error) {
 	data := make([][]byte, to-from+1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -123,18 +132,15 @@ func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 		g.Go(func() (err error) {
 			data[i], err = storage.ReadAll(ctx, c.store, recordKey(from+int64(i)), maxObject)
 			if errors.Is(err, storage.ErrNotFound) {
-				err = nil // apply reports the gap
+				err = nil // the caller reports the gap
 			}
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return fmt.Errorf("read the catalog: %w", err)
+		return nil, fmt.Errorf("read the catalog: %w", err)
 	}
-	for i, d := range data {
-		s.apply(from+int64(i), d)
-	}
-	return nil
+	return data, nil
 }
 
 // Append adds a record: build makes it from the state at the head of the log, and is called again with

@@ -7,10 +7,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -40,7 +42,12 @@ type grammar struct {
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	ServerList   serverList   `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
+	CatalogLog   catalogLog   `cmd:"" name:"catalog-log" help:"Show who did what when: every record of a server's catalog."`
+	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
+	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 18: it did not; 19: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
@@ -48,15 +55,17 @@ type grammar struct {
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
-	Storage     string `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
-	Server      string `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
-	S3Endpoint  string `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
-	S3Region    string `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
-	S3PathStyle string `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
-	S3CAFile    string `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
-	S3Driver    string `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
-	LogLevel    string `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
-	LogFormat   string `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+	Storage     string        `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
+	Server      string        `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
+	S3Endpoint  string        `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
+	S3Region    string        `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
+	S3PathStyle string        `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
+	S3CAFile    string        `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
+	S3Driver    string        `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
+	RetryFor    time.Duration `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"How long to try one operation again while the storage is in trouble (wal-fetch on a standby: at most 10s, as PostgreSQL asks again)."`
+	Timeout     time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 18, when the command has not finished after this time (default: never; wal-push 5m)."`
+	LogLevel    string        `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
+	LogFormat   string        `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
 }
 
 // fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a folder
@@ -68,6 +77,17 @@ func (s *Settings) fromAWS() {
 			s.S3CAFile = cmp.Or(s.S3CAFile, os.Getenv("AWS_CA_BUNDLE"))
 		}
 	}
+}
+
+// check refuses what no command can work with.
+func (s *Settings) check() error {
+	if s.RetryFor <= 0 {
+		return usagef("--retry-for (PGOBJ_RETRY_FOR) is %v: use a time above 0, such as 5m", s.RetryFor)
+	}
+	if s.Timeout < 0 {
+		return usagef("--timeout (PGOBJ_TIMEOUT) is %v: use a time above 0, such as 12h", s.Timeout)
+	}
+	return nil
 }
 
 // jobsFlag is the number of workers, for the commands that have them.
@@ -100,11 +120,11 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 	return run(ctx, &app{Streams: streams, version: version, args: args, now: time.Now})
 }
 
+// exit is how kong's own end of the process comes out of parse.
+type exit int
+
 // run executes the command line of an app whose settings it fills in.
 func run(ctx context.Context, a *app) (code int) {
-	var g grammar
-	streams, args := a.Streams, a.args
-	type exit int
 	defer func() { // kong ends the process after --help: so does this, one level up
 		if r := recover(); r != nil {
 			e, ok := r.(exit)
@@ -114,25 +134,80 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&g, kong.Name("pgobj"), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { panic(exit(c)) }),
-		kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
-	if err != nil {
-		return report(streams.Err, fmt.Errorf("set up the command line: %w", err))
+	command, settings, err := a.parse()
+	if err == nil {
+		err = settings.check()
 	}
-	command, err := parser.Parse(args)
 	if err != nil {
-		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
+		return report(a.Err, badCommandLine(a.args, err))
 	}
-	g.Settings.fromAWS()
-	a.Settings = g.Settings
-	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
-	command.BindTo(ctx, (*context.Context)(nil))
+	settings.fromAWS()
+	a.Settings = *settings
+	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)
+	limited, cancel := withTimeout(ctx, a.Timeout)
+	defer cancel()
+	command.BindTo(limited, (*context.Context)(nil))
 	err = command.Run(a)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
+	default:
+		err = timedOut(limited, err)
 	}
-	return report(streams.Err, err)
+	return report(a.Err, err)
+}
+
+func (a *app) parse() (*kong.Context, *Settings, error) {
+	with := func(target any, more ...kong.Option) (*kong.Context, error) {
+		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(a.Out, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
+			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
+			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())...)
+		if err != nil {
+			return nil, fmt.Errorf("set up the command line: %w", err)
+		}
+		command, err := parser.Parse(a.args)
+		if err != nil {
+			return nil, usagef("%v", err)
+		}
+		return command, nil
+	}
+	if target, settings, ok := oneCommand(a.args); ok {
+		if command, err := with(target, kong.NoDefaultHelp()); err == nil {
+			return command, settings, nil
+		}
+	}
+	var g grammar
+	command, err := with(&g)
+	return command, &g.Settings, err
+}
+
+// oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
+// all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
+func oneCommand(args []string) (target any, settings *Settings, ok bool) {
+	for f := range reflect.TypeFor[grammar]().Fields() {
+		if len(args) > 0 && f.Tag.Get("name") == args[0] {
+			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))
+			return g.Interface(), g.Elem().Field(0).Addr().Interface().(*Settings), true
+		}
+	}
+	return nil, nil, false
+}
+
+// withTimeout ends the context after d, if d is above 0.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w %v", errTimeout, d))
+}
+
+// timedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
+func timedOut(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errTimeout) && !strings.HasPrefix(err.Error(), cause.Error()) {
+		return fmt.Errorf("%w\n%w", cause, err)
+	}
+	return err
 }
 
 func newLogger(w io.Writer, level, format string) *slog.Logger {
@@ -162,6 +237,7 @@ func (a *app) root(policy retry.Policy) (storage.Store, error) {
 	if a.Storage == "" {
 		return nil, usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
 	}
+	policy.Budget = cmp.Or(policy.Budget, a.RetryFor)
 	s, err := connect.Open(connect.Config{
 		URL: a.Storage, Endpoint: a.S3Endpoint, Region: a.S3Region, PathStyle: a.S3PathStyle,
 		CAFile: a.S3CAFile, Driver: a.S3Driver, Retry: policy, Log: a.log,

@@ -40,12 +40,16 @@ const (
 	exitRefused     = 15
 	exitLocked      = 16
 	exitDrill       = 17
+	exitNotReached  = 18
+	exitRecovering  = 19
+	exitTimeout     = 18
 	exitInterrupted = 20
 )
 
 var (
 	errUsage       = errors.New("invalid setting")
 	errInterrupted = errors.New("interrupted")
+	errTimeout     = errors.New("not finished within --timeout")
 	// errDamagedPages: the backup is complete and kept, but what it holds is not all sound.
 	errDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
 )
@@ -64,6 +68,7 @@ type meaning struct {
 
 var meanings = []meaning{
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
+	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
@@ -74,6 +79,9 @@ var meanings = []meaning{
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
+	{backup.ErrNotReached, exitNotReached, ""},
+	{backup.ErrRecovering, exitRecovering, "Ask again later."},
+	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
