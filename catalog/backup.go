@@ -95,24 +95,36 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	if e.Commit == nil {
 		return nil, fmt.Errorf("backup %s was never committed", e.ID)
 	}
-	data, err := storage.ReadAll(ctx, c.store, BackupKey(e.ID), maxObject)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(e.ID))
-	}
+	data, err := c.readBackup(ctx, e.ID)
 	if err != nil {
-		return nil, fmt.Errorf("read description of backup %s: %w", e.ID, err)
+		return nil, err
 	}
 	if sum(data) != e.Commit.SHA256 {
 		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
 	}
+	return parseBackup(data, e.ID)
+}
+
+func (c *Catalog) readBackup(ctx context.Context, id string) ([]byte, error) {
+	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxObject)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(id))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read description of backup %s: %w", id, err)
+	}
+	return data, nil
+}
+
+func parseBackup(data []byte, id string) (*Backup, error) {
 	var b Backup
 	if err := decode(data, &b); errors.Is(err, ErrNewer) {
-		return nil, fmt.Errorf("%s: %w", BackupKey(e.ID), err)
+		return nil, fmt.Errorf("%s: %w", BackupKey(id), err)
 	} else if err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
 	}
-	if b.Format != backupFormat || b.ID != e.ID {
-		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, BackupKey(e.ID), b.Format, b.ID)
+	if b.Format != backupFormat || b.ID != id {
+		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, BackupKey(id), b.Format, b.ID)
 	}
 	return &b, nil
 }

@@ -69,12 +69,20 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	state, err := a.catalog(store).Load(ctx)
+	cat := a.catalog(store)
+	state, err := cat.Load(ctx)
 	if err != nil {
 		return err
 	}
+	strangers, err := cat.Strangers(ctx, state)
+	if err != nil {
+		return err
+	}
+	for _, id := range strangers {
+		a.log.Warn("there is a newer backup that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backup", id)
+	}
 	for _, p := range state.Problems {
-		a.log.Warn("the catalog is damaged; backups may be missing from this list", "problem", p)
+		a.log.Warn("the catalog is damaged; backups may be missing from this list: see pgobj catalog-rebuild", "problem", p)
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
