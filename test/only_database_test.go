@@ -61,6 +61,9 @@ func TestOnlyDatabase(t *testing.T) {
 			}
 			c := s.start(t, dir)
 			sameContents(t, c, "wanted", want)
+			if met := strings.Contains(c.Log(), "is uninitialized"); met != (major >= 13) {
+				t.Errorf("recovery met pages that it could not replay onto: %v, so this test is not about what it should be", met)
+			}
 			if got, err := c.Query(t.Context(), "other", `SELECT 1`); err == nil {
 				t.Errorf("the other database can be used: %s", got)
 			}
