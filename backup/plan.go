@@ -298,7 +298,7 @@ func (p *Plan) warnConfig(s *survey) {
 	if r.KeepArchiving && !r.Standby {
 		p.warn("archiving stays as it was (--keep-archiving): from its promotion on this copy writes to the original's archive. Make sure that the original never runs again, or writes elsewhere")
 	}
-	if b.DamagedPages > 0 {
+	if b.DamagedPages > 0 && len(b.Damaged) > 0 {
 		p.warn("the database had %d damaged pages when it was backed up; the first are block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	if r.TargetAction == "shutdown" && !r.toTheEnd() {
@@ -332,10 +332,14 @@ func (p *Plan) checkConfigDir() error {
 	if dir == "" {
 		return nil
 	}
-	for from, rel := range p.configPaths() {
-		if !filepath.IsLocal(rel) {
-			return fmt.Errorf("%w: backup.json of %s names a configuration file %q", catalog.ErrDamaged, p.Backup.ID, from)
+	files := p.Backup.ConfigFiles
+	for i, f := range files {
+		if f.Path != path.Clean(f.Path) || !path.IsAbs(f.Path) || f.Path == "/" || strings.ContainsRune(f.Path, 0) ||
+			slices.ContainsFunc(files[i+1:], func(o catalog.ConfigFile) bool { return within(o.Path, f.Path) || within(f.Path, o.Path) }) {
+			return fmt.Errorf("%w: backup.json of %s names a configuration file %.200q, which cannot be, or not beside the others", catalog.ErrDamaged, p.Backup.ID, f.Path)
 		}
+	}
+	for _, rel := range p.configPaths() {
 		if to := filepath.Join(dir, rel); exists(to) && !p.Delta {
 			return fmt.Errorf("%w: --config-dir: %s exists: give a folder without it", ErrTarget, to)
 		}

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -318,6 +319,7 @@ func truthTable(t *testing.T, major int, server *s3server.Server, least int) {
 	tr := newTruth(t, major, server)
 	for _, mode := range []string{toEnd, toTime, standby} {
 		t.Run("no fault/"+mode, func(t *testing.T) { tr.noFault(t, mode) })
+		t.Run("every file fails once/"+mode, func(t *testing.T) { tr.failsOnce(t, mode) })
 		for _, f := range faults() {
 			for _, file := range []string{tr.segment, truthHistory} {
 				if !enough(major, f, file, mode) {
@@ -348,7 +350,25 @@ func (tr *truth) env(endpoint string) []string {
 }
 
 func (tr *truth) noFault(t *testing.T, mode string) {
-	c := tr.cluster(t, tr.base, mode, tr.env(tr.server.Endpoint), noArchiving...)
+	tr.recovers(t, tr.cluster(t, tr.base, mode, tr.env(tr.server.Endpoint), noArchiving...), mode)
+}
+
+// failsOnce is row 33: PostgreSQL, which does not ask twice without recovery_prefetch, never learns of it.
+func (tr *truth) failsOnce(t *testing.T, mode string) {
+	proxy := faultproxy.ForTest(t, tr.server.Endpoint)
+	var failed sync.Map
+	proxy.On(func(r faultproxy.Request) bool {
+		_, before := failed.LoadOrStore(r.Method+r.Path, true)
+		return !before
+	}, faultproxy.Fail(503, "SlowDown"))
+	tr.recovers(t, tr.clusterOf(t, tr.base, mode, way{true, tr.major >= 15}, tr.env(proxy.URL), noArchiving...), mode)
+	if _, asked := failed.Load("GET" + "/" + tr.server.Bucket + "/" + tr.prefix + "/main/wal/" + filepath.Base(tr.wal) + "/00000001/" + tr.segment + ".zst"); !asked {
+		t.Error("the segment was not asked for")
+	}
+}
+
+// recovers: all rows are there.
+func (tr *truth) recovers(t *testing.T, c *pgtest.Cluster, mode string) {
 	c.Start(t)
 	if mode == toTime {
 		if got := c.SQL(t, `SELECT count(*) FROM proof`); got != tr.rowsAt {

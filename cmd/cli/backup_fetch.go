@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -63,6 +64,7 @@ type placeFlags struct {
 }
 
 func (c *backupFetch) Run(ctx context.Context, a *app) error {
+	debug.SetGCPercent(25) // as in backup-push
 	req, err := c.request(a)
 	if err != nil {
 		return err
