@@ -243,10 +243,13 @@ func (u *unpacker) write(w want, data []byte) error {
 
 func (u *unpacker) put(w want, data []byte) error {
 	u.progress.Bytes.Add(int64(len(data)))
-	if u.target == nil {
-		return w.chunk.add(w, data)
-	}
 	o := w.file
+	if u.target == nil {
+		if err := w.chunk.add(w, data); err != nil {
+			return err
+		}
+		return u.done(o)
+	}
 	if err := u.open(o); err != nil {
 		return err
 	}
@@ -305,7 +308,11 @@ func (u *unpacker) open(o *output) error {
 
 // done is called for each extent written and once by the plan; the last call completes the file.
 func (u *unpacker) done(o *output) error {
-	if o.left.Add(-1) > 0 || u.target == nil {
+	if o.left.Add(-1) > 0 {
+		return nil
+	}
+	if u.target == nil {
+		u.progress.Files.Add(1)
 		return nil
 	}
 	if err := u.open(o); err != nil { // it may have no content
