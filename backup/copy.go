@@ -138,7 +138,7 @@ func describe(e cluster.Entry, now time.Time) manifest.File {
 func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.File) error {
 	// pg_control is read after all other files: on recovery its checkpoint and minimum recovery point
 	// must not be older than what is in them.
-	_, control, err := cluster.ReadControl(p.PGDATA)
+	c, control, err := cluster.ReadControl(p.PGDATA)
 	if err != nil {
 		return err
 	}
@@ -148,8 +148,11 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 	if p.stop, err = p.Session.Stop(ctx); err != nil {
 		return err
 	}
-	if p.stop.Timeline != p.start.Timeline {
-		return fmt.Errorf("%w: it went from timeline %d to %d during the backup", ErrServer, p.start.Timeline, p.stop.Timeline)
+	switch {
+	case p.stop.Timeline != p.start.Timeline:
+		return fmt.Errorf("%w: the backup would need WAL of two timelines, %d and %d, because the standby followed its primary from one to the other: run CHECKPOINT on the primary, wait until the standby has replayed it, and run the command again", ErrServer, p.start.Timeline, p.stop.Timeline)
+	case p.start.InRecovery && c.MinRecoveryPoint > p.stop.LSN:
+		return fmt.Errorf("%w: %s is not the data directory of the standby that answered: it has replayed WAL up to %s, which that one has not at %s", ErrServer, p.PGDATA, c.MinRecoveryPoint, p.stop.LSN)
 	}
 	p.describeWAL()
 	now := p.Now().UTC()

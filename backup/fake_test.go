@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -144,7 +145,11 @@ func (x *site) Info(context.Context) (cluster.Info, error) {
 	}, nil
 }
 
+// Start makes the checkpoint that a server makes.
 func (x *site) Start(context.Context, string, bool) (cluster.StartPoint, error) {
+	if err := pgtest.SetRedo(x.pgdata, uint64(x.lsn)); err != nil {
+		return cluster.StartPoint{}, err
+	}
 	return cluster.StartPoint{LSN: x.lsn, Timeline: 1, Time: x.now()}, nil
 }
 

@@ -23,6 +23,7 @@ type Layout struct {
 	WALDir         string            // pg_wal becomes a link to it
 	Links          map[string]string // path in the data directory → where it is put, and a link there leads; "" is where it was
 	ConfigDir      string            // for the configuration files that were outside of the data directory
+	Owner          string            // USER or USER:GROUP, to whom root gives everything; empty: the target's owner, or the original's
 }
 
 // mount is a place outside of the data directory's own tree, to which a link in it leads.

@@ -104,6 +104,9 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	return p, p.configure(ctx, s)
 }
 
+// Owner is the user and group, by their numbers, to whom root gives the files; -1 for who is not root.
+func (p *Plan) Owner() (uid, gid int) { return p.target.uid, p.target.gid }
+
 // Close gives back what the plan holds on to.
 func (p *Plan) Close() {
 	if p.target != nil {

@@ -50,10 +50,13 @@ type PushRequest struct {
 	Reread         bool          // read every file, whatever its attributes say
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
 	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived
-	Tool           string        // version of pgobj, for the catalog
-	Now            func() time.Time
-	Progress       *Progress
-	Log            *slog.Logger
+	// SwitchWAL makes the primary of a standby end its WAL segment: cluster.SwitchWAL. nil: the standby's backup
+	// waits until it does so by itself.
+	SwitchWAL func(ctx context.Context, systemID uint64) error
+	Tool      string // version of pgobj, for the catalog
+	Now       func() time.Time
+	Progress  *Progress
+	Log       *slog.Logger
 }
 
 // push is a backup in the making.
@@ -88,39 +91,6 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 		return nil, fmt.Errorf("backup %s: %w", p.backup.ID, err)
 	}
 	return &p.backup, nil
-}
-
-// check asks all that can be known before any work is done.
-func (p *push) check(ctx context.Context) (err error) {
-	if p.info, err = p.Session.Info(ctx); err != nil {
-		return err
-	}
-	i := p.info
-	if p.PGDATA == "" {
-		p.PGDATA = i.DataDirectory
-	}
-	if p.PGDATA == "" {
-		return fmt.Errorf("%w: the role may not see data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", ErrServer)
-	}
-	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
-		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
-	}
-	if p.control, _, err = cluster.ReadControl(p.PGDATA); err != nil {
-		return err
-	}
-	switch {
-	case p.control.SystemID != i.SystemID:
-		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, the server that answered is %d", ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
-	case i.InRecovery:
-		return fmt.Errorf("%w: the server is a standby, of which this version takes no backups: run backup-push on the primary", ErrServer)
-	case i.WALLevel == "minimal":
-		return fmt.Errorf("%w: wal_level is minimal: set it to replica, set archive_mode and archive_command, and restart the server", ErrServer)
-	case i.ArchiveMode == "off":
-		return fmt.Errorf("%w: archive_mode is off, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server", ErrServer)
-	case i.ArchiveCommand == "" && i.ArchiveLibrary == "":
-		return fmt.Errorf("%w: archive_command is empty (or the role may not see it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", ErrServer)
-	}
-	return nil
 }
 
 // begin enters the backup in the catalog.
@@ -178,7 +148,7 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	b := &p.backup
 	b.Started, b.Labels = started, p.Labels
 	b.SystemID, b.PGVersion, b.PGVersionText, b.SegmentSize = p.info.SystemID, p.info.VersionNum, p.info.Version, int64(p.info.SegmentSize)
-	b.CatalogVersion, b.Checksums, b.From, b.PGDATA, b.Tool = p.control.CatalogVersion, p.info.DataChecksums, "primary", p.PGDATA, p.Tool
+	b.CatalogVersion, b.Checksums, b.From, b.PGDATA, b.Tool = p.control.CatalogVersion, p.info.DataChecksums, p.from(), p.PGDATA, p.Tool
 	b.Compression = p.Codec.String()
 	b.Owner = owner(p.PGDATA)
 	b.Host, err = os.Hostname()
@@ -186,6 +156,14 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
 	}
 	return err
+}
+
+// from is what the backup is taken from.
+func (p *push) from() string {
+	if p.info.InRecovery {
+		return "standby"
+	}
+	return "primary"
 }
 
 // lookBack opens what earlier backups offer for reuse, and names them. The system identifier does not
@@ -264,6 +242,9 @@ func (p *push) run(ctx context.Context) error {
 	if p.start, err = p.Session.Start(ctx, "pgobj "+p.backup.ID, !p.Spread); err != nil {
 		return err
 	}
+	if err := p.checkFolder(); err != nil {
+		return err
+	}
 	if p.changes, err = p.summaries(ctx); err != nil {
 		return err
 	}
@@ -282,56 +263,6 @@ func (p *push) run(ctx context.Context) error {
 		return err
 	}
 	return p.commit(ctx)
-}
-
-// summaries asks the server's WAL summaries (17 and later) what has changed since the previous backup began;
-// nil when they do not tell.
-func (p *push) summaries(ctx context.Context) (*cluster.Changes, error) {
-	b := p.base
-	if !p.info.SummarizeWAL || b == nil || p.Reread || b.SystemID != p.info.SystemID || b.StartLSN > p.start.LSN {
-		return nil, nil
-	}
-	wal := []cluster.Stretch{{Timeline: p.start.Timeline, From: b.StartLSN, To: p.start.LSN}}
-	if b.Timeline != p.start.Timeline {
-		data, err := os.ReadFile(filepath.Join(p.PGDATA, "pg_wal", segment.HistoryName(p.start.Timeline)))
-		if err != nil {
-			return nil, nil // without the history nobody knows where the switch was: files are read
-		}
-		line, err := segment.ParseHistory(p.start.Timeline, data)
-		if err != nil {
-			return nil, nil
-		}
-		if wal = lineage(line, b, p.start); wal == nil {
-			return nil, nil
-		}
-	}
-	c, err := p.Session.Changes(ctx, wal)
-	if errors.Is(err, cluster.ErrNoSummaries) {
-		p.Log.Info("files are read, as the WAL summaries do not help", "reason", err)
-		return nil, nil
-	}
-	return c, err
-}
-
-// lineage is the WAL from the start of backup b to the start of this one along a timeline's history; nil
-// when b is not on that line.
-func lineage(line segment.Lineage, b *catalog.Backup, start cluster.StartPoint) []cluster.Stretch {
-	var wal []cluster.Stretch
-	from := b.StartLSN
-	for _, a := range line {
-		if a.Timeline < b.Timeline {
-			continue
-		}
-		if len(wal) == 0 && (a.Timeline != b.Timeline || a.Switch < b.StopLSN) {
-			return nil
-		}
-		wal = append(wal, cluster.Stretch{Timeline: a.Timeline, From: from, To: a.Switch})
-		from = a.Switch
-	}
-	if len(wal) == 0 {
-		return nil
-	}
-	return append(wal, cluster.Stretch{Timeline: start.Timeline, From: from, To: start.LSN})
 }
 
 func (p *push) commit(ctx context.Context) error {

@@ -66,7 +66,7 @@ func newTarget(dir string, delta bool, l Layout, b *catalog.Backup, s *survey) (
 	if t.delta && !exists(dir) {
 		t.delta = false
 	}
-	if err := t.findOwner(b.Owner); err != nil {
+	if err := t.findOwner(l.Owner, b.Owner); err != nil {
 		return nil, err
 	}
 	if err := t.lay(l, b, s); err != nil {
@@ -83,11 +83,15 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// findOwner decides, for root, whom the files will belong to: the owner of the folder, if it is there and not
-// root's, else the owner of the original.
-func (t *target) findOwner(original string) (err error) {
+// findOwner decides, for root, whom the files will belong to: who was named, or the owner of the folder, if it
+// is there and not root's, else the owner of the original.
+func (t *target) findOwner(named, original string) (err error) {
 	if os.Geteuid() != 0 {
 		return nil
+	}
+	if named != "" {
+		t.uid, t.gid, err = lookup(named)
+		return err
 	}
 	if st, err := os.Stat(t.dir); err == nil {
 		if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
@@ -104,7 +108,7 @@ func lookup(owner string) (uid, gid int, err error) {
 	u, g, _ := strings.Cut(owner, ":")
 	usr, err := user.Lookup(u)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: the data belonged to %s, who is not known here: run backup-fetch as the user that will run PostgreSQL, or make the folder and give it to that user (%w)", ErrTarget, owner, err)
+		return 0, 0, fmt.Errorf("%w: the files are to belong to %s, who is not known here: run pgobj as the user that will run PostgreSQL, or make the folder and give it to that user (%w)", ErrTarget, owner, err)
 	}
 	if uid, err = strconv.Atoi(usr.Uid); err != nil {
 		return 0, 0, err

@@ -20,12 +20,19 @@ func (p *push) waitForWAL(ctx context.Context) error {
 	first, last := p.walRange()
 	size := p.info.SegmentSize
 	begun, said, pause := time.Now(), time.Now(), walPoll
+	switched := !p.start.InRecovery || p.SwitchWAL == nil
 	for {
 		missing, any, err := walstore.FirstMissing(ctx, p.Store, p.info.SystemID, first, last, size)
 		if err != nil || !any {
 			return err
 		}
 		first = missing // those before it are there
+		if !switched {
+			if err := p.SwitchWAL(ctx, p.info.SystemID); err != nil {
+				return err
+			}
+			switched = true
+		}
 		why := p.archiving(ctx)
 		if time.Since(begun) >= p.WALTimeout {
 			return fmt.Errorf("%w: segment %s did not arrive in %s\n%s", ErrWALMissing, missing.Name(size), p.WALTimeout, why)
@@ -45,6 +52,12 @@ func (p *push) waitForWAL(ctx context.Context) error {
 
 // archiving says in words how PostgreSQL's archiver is doing.
 func (p *push) archiving(ctx context.Context) string {
+	switch {
+	case p.start.InRecovery && p.SwitchWAL != nil:
+		return "the primary was told to end the segment, so it is to archive it: is its archive_command pgobj wal-push, with this storage and server, and does it succeed (pg_stat_archiver)?"
+	case p.start.InRecovery:
+		return "the primary archives a segment when it is full, or after archive_timeout: run SELECT pg_switch_wal() there, or let pgobj do it (--primary-dsn)"
+	}
 	a, err := p.Session.Archiver(ctx)
 	switch {
 	case err != nil:

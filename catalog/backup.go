@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +21,6 @@ type Backup struct {
 	PGVersionText  string       `json:"pg_version_text"`
 	CatalogVersion uint32       `json:"catalog_version"` // of pg_control; tablespace folders carry it
 	SegmentSize    int64        `json:"wal_segment_size"`
-	From           string       `json:"from"` // "primary" or "standby"
 	Checksums      bool         `json:"data_checksums"`
 	PGDATA         string       `json:"pgdata"`
 	Host           string       `json:"host"`
@@ -118,20 +116,32 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	return &b, nil
 }
 
-// Described lists the ids of the backups that have a manifest or a backup.json, complete or not: what a listing
-// shows. Which of them exist, the log says.
-func (c *Catalog) Described(ctx context.Context) ([]string, error) {
-	var ids []string
-	for info, err := range c.store.List(ctx, "backups/", "") {
+// Described is what a listing finds of a backup, complete or not. Which backups exist, the log says.
+type Described struct {
+	ID             string
+	JSON, Manifest bool
+}
+
+// Described lists the backups that have a manifest or a backup.json, in the order of their ids, from those on that
+// come after the given one.
+func (c *Catalog) Described(ctx context.Context, after string) ([]Described, error) {
+	if after != "" {
+		after = "backups/" + after + "0" // '0' is the character after '/'
+	}
+	var found []Described
+	for info, err := range c.store.List(ctx, "backups/", after) {
 		if err != nil {
 			return nil, fmt.Errorf("list backups: %w", err)
 		}
-		id, name, _ := strings.Cut(strings.TrimPrefix(info.Key, "backups/"), "/")
-		if key := "backups/" + id + "/" + name; (key == backupKey(id) || key == ManifestKey(id)) && !slices.Contains(ids[max(0, len(ids)-1):], id) {
-			ids = append(ids, id)
+		id, _, _ := strings.Cut(strings.TrimPrefix(info.Key, "backups/"), "/")
+		d := Described{ID: id, JSON: info.Key == backupKey(id), Manifest: info.Key == ManifestKey(id)}
+		if n := len(found); n > 0 && found[n-1].ID == id {
+			found[n-1].JSON, found[n-1].Manifest = found[n-1].JSON || d.JSON, found[n-1].Manifest || d.Manifest
+		} else if d.JSON || d.Manifest {
+			found = append(found, d)
 		}
 	}
-	return ids, nil
+	return found, nil
 }
 
 // Remove removes the objects of a backup that the log says is deleted. backup.json goes last, for it tells

@@ -27,9 +27,6 @@ import (
 // Version is the format that this package writes and reads.
 const Version = 1
 
-// checkpointEvery is how many records a reader has to fetch at most besides a checkpoint.
-const checkpointEvery = 100
-
 // maxObject bounds a record, checkpoint or backup.json in memory.
 const maxObject = 256 << 20
 
@@ -50,6 +47,7 @@ type Record struct {
 	Unpin  *Pin    `json:"unpin,omitempty"`
 	Delete *Delete `json:"delete,omitempty"`
 	Purged *Purged `json:"purged,omitempty"`
+	Drill  *Drill  `json:"drill,omitempty"`
 }
 
 // ErrDamaged is the cause of every error about a catalog object that is not what pgobj wrote.
@@ -59,12 +57,6 @@ var ErrDamaged = errors.New("catalog object is damaged")
 var ErrNewer = errors.New("catalog was written by a newer pgobj")
 
 func recordKey(n int64) string { return fmt.Sprintf("catalog/log/%010d.json", n) }
-
-// checkpointKey has the number counted down in front, so that the first key of a listing is the newest
-// checkpoint: one request finds it, however old the log is.
-func checkpointKey(n int64) string {
-	return fmt.Sprintf("catalog/checkpoints/%010d-%010d.json", 9999999999-n, n)
-}
 
 // Catalog is the log of one server.
 type Catalog struct {
@@ -86,7 +78,9 @@ func (c *Catalog) Load(ctx context.Context) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, c.advance(ctx, s)
+	err = c.advance(ctx, s)
+	s.Entry("") // builds the index: from here on several goroutines may read the state
+	return s, err
 }
 
 // advance reads the records after s.N.
@@ -180,48 +174,10 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		if s.N%checkpointEvery == 0 {
 			// The record is written, and its writer must not be told otherwise: a checkpoint that fails
 			// only leaves readers with more records to fetch.
-			_ = c.checkpoint(ctx, s)
+			_ = c.checkpoint(ctx, s, s.wholeDue())
 		}
 		return s, nil
 	}
-}
-
-// checkpoint is the folded state up to a record.
-type checkpoint struct {
-	Version int    `json:"version"`
-	State   *State `json:"state"`
-}
-
-func (c *Catalog) checkpoint(ctx context.Context, s *State) error {
-	data, err := seal(checkpoint{Version, s})
-	if err != nil {
-		return fmt.Errorf("encode checkpoint: %w", err)
-	}
-	// Everybody folds the same records to the same state, so one that exists already is as good.
-	err = c.store.Put(ctx, checkpointKey(s.N), bytes.NewReader(data), int64(len(data)))
-	if err != nil && !errors.Is(err, storage.ErrExists) {
-		return fmt.Errorf("write a checkpoint of the catalog: %w", err)
-	}
-	return nil
-}
-
-// loadCheckpoint returns the newest checkpoint that can be used, or the empty state. A checkpoint only
-// saves time, so one that is damaged is passed over.
-func (c *Catalog) loadCheckpoint(ctx context.Context) (*State, error) {
-	for info, err := range c.store.List(ctx, "catalog/checkpoints/", "") {
-		if err != nil {
-			return nil, fmt.Errorf("list the catalog: %w", err)
-		}
-		data, err := storage.ReadAll(ctx, c.store, info.Key, maxObject)
-		if err != nil {
-			return nil, fmt.Errorf("read the catalog: %w", err)
-		}
-		var cp checkpoint
-		if unseal(data, &cp) == nil && cp.Version == Version && cp.State != nil && checkpointKey(cp.State.N) == info.Key {
-			return cp.State, nil
-		}
-	}
-	return &State{}, nil
 }
 
 // sealSize is how long seal's addition is.

@@ -192,29 +192,31 @@ func TestCheckpointsOnlySaveTime(t *testing.T) {
 	store := storagetest.NewFaulty(mem.New())
 	var records []Record
 	records = append(records, Record{Type: "server", Server: &Server{SystemID: 7, PGVersion: 150004, SegmentSize: 16 << 20}})
-	for i := range 83 {
+	for i := range 84 {
 		id := fmt.Sprintf("b%03d", i)
 		records = append(records, begin(id), commit(id), Record{Type: "pin", Pin: &Pin{Backup: id, Until: time.Unix(1e9, 0).UTC()}})
 	}
 	records[102] = Record{Type: "delete", Delete: &Delete{Backups: []string{"b000"}, Parts: map[string]Ranges{"b000": {{1, 45}, {47, 47}}, "b001": {}},
 		WAL: []WALRange{{SystemID: 7, First: "000000010000000000000001", Last: "000000010000000000000002"}}}}
 	written := add(t, store, records...)
-	if want := []string{checkpointKey(200), checkpointKey(100)}; !slices.Equal(keys(t, store, "catalog/checkpoints/"), want) {
-		t.Fatalf("checkpoints are %q, want %q, the newest first", keys(t, store, "catalog/checkpoints/"), want)
+	if got := keys(t, store, "catalog/checkpoints/"); len(got) != 25 || got[0] != checkpointKey(250) {
+		t.Fatalf("checkpoints are %q, want 25, the newest first", got)
 	}
 	before := len(store.Ops())
 	s := load(t, store)
 	ops := store.Ops()[before:]
-	if got := len(ops); got != 3+50+1 {
-		t.Errorf("reading 250 records took %d requests: want a listing and a checkpoint, a listing, 50 records and a look behind the last: %v", got, ops)
+	if got := len(ops); got != 3+1+3+1 {
+		t.Errorf("reading 253 records took %d requests: want a listing and two checkpoints, a listing, 3 records and a look behind the last: %v", got, ops)
 	}
 	if encode(t, s) != encode(t, written) {
 		t.Errorf("a reader sees\n%s\nthe writer\n%s", encode(t, s), encode(t, written))
 	}
 
-	replace(t, store, checkpointKey(200), []byte(`{"version":1,"state":{"n":20`))
-	if got := load(t, store); encode(t, got) != encode(t, s) {
-		t.Errorf("with the newest checkpoint damaged a reader sees\n%s\nwant\n%s", encode(t, got), encode(t, s))
+	for _, n := range []int64{250, 200, 190} {
+		replace(t, store, checkpointKey(n), []byte(`{"version":1,"state":{"n":20`))
+		if got := load(t, store); encode(t, got) != encode(t, s) {
+			t.Errorf("with checkpoint %d damaged, too, a reader sees\n%s\nwant\n%s", n, encode(t, got), encode(t, s))
+		}
 	}
 	for _, key := range keys(t, store, "catalog/checkpoints/") {
 		if err := store.Delete(t.Context(), key); err != nil {
@@ -223,6 +225,30 @@ func TestCheckpointsOnlySaveTime(t *testing.T) {
 	}
 	if got := load(t, store); encode(t, got) != encode(t, s) {
 		t.Errorf("without checkpoints a reader sees\n%s\nwant\n%s", encode(t, got), encode(t, s))
+	}
+}
+
+// Checkpoints that are not needed any more can go while others read, and those that are needed stay.
+func TestPrune(t *testing.T) {
+	store := storagetest.NewFaulty(mem.New())
+	var records []Record
+	for i := range 215 {
+		records = append(records, begin(fmt.Sprintf("b%03d", i)))
+	}
+	written := add(t, store, records...)
+	c := New(store, "host/5/test", clock())
+	reader := ""
+	store.Script(storagetest.Fault{Mode: storagetest.Pass, Times: 1, When: func(op storagetest.Op) bool { return op.Key == checkpointKey(210) }, Hook: func(storagetest.Op) {
+		if err := c.Prune(t.Context(), written); err != nil { // between a reader's listing and its first look
+			t.Error(err)
+		}
+		reader = "saw it"
+	}})
+	if got := load(t, store); encode(t, got) != encode(t, written) || reader == "" {
+		t.Errorf("a reader sees\n%s\nwant\n%s", encode(t, got), encode(t, written))
+	}
+	if got, want := keys(t, store, "catalog/checkpoints/"), []string{checkpointKey(210), checkpointKey(200)}; !slices.Equal(got, want) {
+		t.Errorf("left are %q, want %q", got, want)
 	}
 }
 
@@ -271,7 +297,7 @@ func TestListingsThatLagHideNothing(t *testing.T) {
 
 func TestDamagedRecordIsNamedAndHidesNoOther(t *testing.T) {
 	history := []Record{begin("a"), commit("a"), begin("b"), commit("b"), begin("c"), commit("c")}
-	for n, want := range map[int64][]string{1: {"b", "c"}, 3: {"a", "c"}, 4: {"a", "c"}, 6: {"a", "b"}} {
+	for n, want := range map[int64][]string{1: {"a", "b", "c"}, 3: {"a", "b", "c"}, 4: {"a", "c"}, 6: {"a", "b"}} {
 		key := recordKey(n)
 		for name, damage := range map[string]func(*testing.T, storage.Store){
 			"cut off": func(t *testing.T, s storage.Store) { data := read(t, s, key); replace(t, s, key, data[:len(data)/2]) },
@@ -305,6 +331,11 @@ func TestDamagedRecordIsNamedAndHidesNoOther(t *testing.T) {
 				for _, id := range want {
 					if !slices.Contains(got, id) {
 						t.Errorf("backup %s is hidden; there are %q", id, got)
+					}
+				}
+				if n == 3 && name != "another's place" {
+					if e := s.Entry("b"); e == nil || e.Status != Complete || e.Begin.SystemID != 7 {
+						t.Errorf("without its begin record backup b is %+v", e)
 					}
 				}
 				refused(t, store, ErrDamaged, key)

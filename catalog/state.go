@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -52,6 +53,7 @@ type Summary struct {
 	Reused       int64            `json:"reused"` // bytes of them that were in the repository already
 	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
+	From         string           `json:"from,omitempty"` // "primary", "standby", or "offline": of a stopped server
 
 	Labels map[string]string `json:"labels,omitempty"` // what the user wants to know of it; pgobj does not look
 }
@@ -95,6 +97,28 @@ type Purged struct {
 	Of int64 `json:"of"`
 }
 
+// Drill is the result of a restore drill: a backup was restored, recovered and checked, and thrown away.
+type Drill struct {
+	Backup   string           `json:"backup"`
+	OK       bool             `json:"ok"`
+	Reason   string           `json:"reason,omitempty"` // why it failed
+	Host     string           `json:"host"`             // where it was
+	Goal     string           `json:"goal"`             // how far it recovered, in words
+	Started  time.Time        `json:"started"`
+	Recovery float64          `json:"recovery_seconds"` // measured: from the beginning of the restore until the server took connections
+	Seconds  float64          `json:"seconds"`          // with all checks
+	Timeline segment.Timeline `json:"timeline,omitzero"`
+	End      segment.LSN      `json:"end_lsn,omitzero"` // where recovery ended, on Timeline
+	Steps    []DrillStep      `json:"steps"`
+}
+
+// DrillStep is one step of a drill.
+type DrillStep struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+	Result  string  `json:"result"` // ok, failed or skipped
+}
+
 // Status is where a backup is in its life.
 type Status string
 
@@ -115,6 +139,7 @@ type Entry struct {
 	Commit *Commit   `json:"commit,omitempty"`
 	Abort  *Abort    `json:"abort,omitempty"`
 	Pin    *Pin      `json:"pin,omitempty"`
+	Drill  *Drill    `json:"drill,omitempty"` // the last one
 }
 
 // State is the log folded up to record N.
@@ -129,6 +154,11 @@ type State struct {
 	Unpurged  []Unpurged          `json:"unpurged,omitempty"` // deletions that have not been carried out to the end
 	Problems  []string            `json:"problems,omitempty"` // what could not be read
 	Newer     bool                `json:"newer,omitempty"`    // records that this pgobj does not understand
+
+	index   map[string]*Entry // of the first entries, by id
+	indexed int               // how many these are
+	whole   int64             // N of the checkpoint with a whole state that is known to be stored
+	tail    []json.RawMessage // the records after that
 }
 
 // Writable reports why nothing may be added to this log, if so.
@@ -144,12 +174,13 @@ func (s *State) Writable() error {
 
 // Entry is the backup of that id, or nil.
 func (s *State) Entry(id string) *Entry {
-	for _, e := range s.Entries {
-		if e.ID == id {
-			return e
-		}
+	if s.index == nil {
+		s.index = make(map[string]*Entry, len(s.Entries))
 	}
-	return nil
+	for ; s.indexed < len(s.Entries); s.indexed++ {
+		s.index[s.Entries[s.indexed].ID] = s.Entries[s.indexed]
+	}
+	return s.index[id]
 }
 
 // Complete lists the complete backups in the order of their commits: by the log, not by anyone's clock.
@@ -269,7 +300,7 @@ func (s *State) condemnWAL(w WALRange) {
 // apply folds record n, whose stored bytes are data (nil: it is missing), into the state.
 func (s *State) apply(n int64, data []byte) {
 	prev := s.Head
-	s.N, s.Head = n, sum(data)
+	s.N, s.Head, s.tail = n, sum(data), append(s.tail, data)
 	problem := func(format string, args ...any) {
 		s.Problems = append(s.Problems, fmt.Sprintf("%s: %s", recordKey(n), fmt.Sprintf(format, args...)))
 	}
@@ -309,6 +340,9 @@ func (s *State) fold(r *Record) error {
 			if e.Status == Running {
 				e.Status, e.Commit = Complete, r.Commit
 				s.Committed = append(s.Committed, e.ID)
+				if e.By == "" { // its begin record cannot be read
+					e.Begun, e.By, e.Begin.SystemID = r.Commit.Summary.Started, r.By, r.Commit.Summary.SystemID
+				}
 			}
 		})
 	case r.Type == "abort" && r.Abort != nil:
@@ -321,6 +355,8 @@ func (s *State) fold(r *Record) error {
 		return s.change(r.Pin.Backup, func(e *Entry) { e.Pin = r.Pin })
 	case r.Type == "unpin" && r.Unpin != nil:
 		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
+	case r.Type == "drill" && r.Drill != nil:
+		return s.change(r.Drill.Backup, func(e *Entry) { e.Drill = r.Drill })
 	case r.Type == "delete" && r.Delete != nil:
 		return s.foldDelete(r)
 	case r.Type == "purged" && r.Purged != nil:
@@ -334,12 +370,12 @@ func (s *State) fold(r *Record) error {
 
 func (s *State) foldDelete(r *Record) error {
 	d := r.Delete
+	var errs []error
 	for _, id := range d.Backups {
-		if err := s.change(id, func(e *Entry) { e.Status = Deleted }); err != nil {
-			return err
-		}
-		s.Committed = slices.DeleteFunc(s.Committed, func(c string) bool { return c == id })
+		// Of a backup that is gone only that remains which later records and backups may ask for.
+		errs = append(errs, s.change(id, func(e *Entry) { e.Status, e.Commit, e.Abort, e.Pin = Deleted, nil, nil, nil }))
 	}
+	s.Committed = slices.DeleteFunc(s.Committed, func(id string) bool { return s.Entry(id).Status == Deleted })
 	for backup, ranges := range d.Parts {
 		if s.Condemned == nil {
 			s.Condemned = map[string][]Ranges{}
@@ -350,14 +386,21 @@ func (s *State) foldDelete(r *Record) error {
 		s.condemnWAL(w)
 	}
 	s.Unpurged = append(s.Unpurged, Unpurged{N: r.N, Delete: *d})
-	return nil
+	return errors.Join(errs...)
 }
 
+// change folds what a record says of a backup. When its begin record cannot be read, the backup is entered with
+// what the others say: one that is damaged hides nothing.
 func (s *State) change(id string, f func(*Entry)) error {
 	e := s.Entry(id)
+	var err error
 	if e == nil {
-		return fmt.Errorf("it speaks of backup %s, which never began", id)
+		if len(s.Problems) == 0 {
+			err = fmt.Errorf("it speaks of backup %s, which never began", id)
+		}
+		e = &Entry{ID: id, Begin: Begin{Backup: id}, Status: Running}
+		s.Entries = append(s.Entries, e)
 	}
 	f(e)
-	return nil
+	return err
 }

@@ -90,6 +90,19 @@ func TestStatesThatCannotFollow(t *testing.T) {
 	}
 }
 
+// A deletion counts as a whole, also when the log does not tell of one of its backups any more.
+func TestDeletionWithoutBegin(t *testing.T) {
+	store := mem.New()
+	add(t, store, begin("a"), commit("a"), begin("b"), commit("b"), Record{Type: "delete", Delete: &Delete{Backups: []string{"a", "b"}, Parts: map[string]Ranges{"a": {{1, 2}}}}})
+	for _, n := range []int64{1, 2} {
+		replace(t, store, recordKey(n), nil)
+	}
+	s := load(t, store)
+	if got := complete(s); len(got) > 0 || s.Entry("a").Status != Deleted || s.Entry("b").Status != Deleted || len(s.Condemned["a"]) != 1 || len(s.Unpurged) != 1 {
+		t.Errorf("complete are %q, the state is %s", got, encode(t, s))
+	}
+}
+
 func TestPins(t *testing.T) {
 	until := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := add(t, mem.New(), begin("a"), begin("b"), Record{Type: "pin", Pin: &Pin{Backup: "a", Until: until}},
@@ -141,7 +154,7 @@ func FuzzRanges(f *testing.F) {
 // FuzzRecord feeds the log with anything: it may be refused, it must not confuse.
 func FuzzRecord(f *testing.F) {
 	for _, r := range []Record{begin("a"), commit("a"), abort("a"), {Type: "server", Server: &Server{SystemID: 1 << 63}},
-		{Type: "pin", Pin: &Pin{Backup: "a"}}, {Type: "unpin", Unpin: &Pin{Backup: "a"}}, {Type: "purged", Purged: &Purged{Of: 1}},
+		{Type: "pin", Pin: &Pin{Backup: "a"}}, {Type: "unpin", Unpin: &Pin{Backup: "a"}}, {Type: "purged", Purged: &Purged{Of: 1}}, {Type: "drill", Drill: &Drill{Backup: "a", Steps: []DrillStep{{Name: "recover"}}}},
 		{Type: "delete", Delete: &Delete{Backups: []string{"a"}, Parts: map[string]Ranges{"a": {{1, 2}}, "b": {}}}}, {Type: "later"}} {
 		r.Version, r.N = Version, 4
 		data, err := seal(r)

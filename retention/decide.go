@@ -143,8 +143,9 @@ func (k *keeper) ask() {
 			k.root(e, "not before backup "+k.o.Backup)
 		}
 	case Target, Oldest:
+		asked := k.asked()
 		for _, e := range k.complete {
-			if e != k.asked() {
+			if e != asked {
 				k.root(e, "not named")
 			}
 		}
@@ -220,8 +221,9 @@ func (k *keeper) always() {
 		k.root(k.good[n-1], "the newest good backup")
 	}
 	k.currentLines()
+	asked := k.asked()
 	for _, e := range k.complete {
-		named := e == k.asked() && (k.o.Kind == Target || k.o.Kind == Oldest)
+		named := e == asked && (k.o.Kind == Target || k.o.Kind == Oldest)
 		switch {
 		case k.future(e) && !named:
 			k.root(e, "dated in the future, so it does not count; delete target removes it")

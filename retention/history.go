@@ -178,12 +178,17 @@ func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[timeline][]
 			out[k] = append(out[k], [2]uint64{first.No, last.No})
 		}
 	}
+	for _, ranges := range out { // which never overlap: the log's state joins those that do
+		slices.SortFunc(ranges, func(a, b [2]uint64) int { return cmp.Compare(a[0], b[0]) })
+	}
 	return out
 }
 
 // hole says whether some of the segments from..to of a timeline have been deleted.
 func (v *view) hole(sysid uint64, tli segment.Timeline, from, to uint64) bool {
-	return slices.ContainsFunc(v.gone[timeline{sysid, tli}], func(g [2]uint64) bool { return g[0] <= to && from <= g[1] })
+	ranges := v.gone[timeline{sysid, tli}]
+	i, _ := slices.BinarySearchFunc(ranges, from, func(g [2]uint64, from uint64) int { return cmp.Compare(g[1], from) })
+	return i < len(ranges) && ranges[i][0] <= to
 }
 
 // reaches says whether recovery from backup e can get to a timeline of its own incarnation and along it: it lies

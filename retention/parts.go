@@ -2,7 +2,6 @@ package retention
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/pgobj/pgobj/catalog"
 )
@@ -38,11 +37,12 @@ func Protected(p *Plan, h History) map[string]string {
 
 // ancestry is a backup with all that it may refer to: those that it reuses, those that they reuse …
 func ancestry(s *catalog.State, id string) []string {
-	out := []string{id}
+	out, seen := []string{id}, map[string]bool{id: true}
 	for i := 0; i < len(out); i++ {
 		if e := s.Entry(out[i]); e != nil {
 			for _, r := range e.Begin.Reuses {
-				if !slices.Contains(out, r) {
+				if !seen[r] {
+					seen[r] = true
 					out = append(out, r)
 				}
 			}

@@ -27,13 +27,14 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/manifest", "backup/part", "walstore", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
 	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
 	"backup/cluster":  {},
+	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
 	"backup/part":     {},
 	"catalog":         {},
@@ -61,6 +62,7 @@ var speechless = map[string][]string{
 	"storage":             {"storage", "walstore/segment"},
 	"walstore/segment":    {"storage", "walstore/segment"},
 	"backup/cluster":      {"storage"},
+	"backup/drill":        {"storage"},
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},

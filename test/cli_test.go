@@ -201,8 +201,8 @@ func TestRefusals(t *testing.T) {
 	if diff := differences(running, tree(t, s.Data)); len(diff) != 0 {
 		t.Errorf("a restore onto a running server changed %v", diff)
 	}
-	s.fails(t, nil, 1, says("connect to PostgreSQL"), "backup-push", "--dsn", "host=127.0.0.1 port=1 user=u password="+canary)
-	s.fails(t, env("PGPASSWORD="+canary, "PGHOST=127.0.0.1", "PGPORT=1"), 1, says("connect to PostgreSQL"), "backup-push")
+	s.fails(t, nil, exitPostgres, says("connect to PostgreSQL"), "backup-push", "--dsn", "host=127.0.0.1 port=1 user=u password="+canary)
+	s.fails(t, env("PGPASSWORD="+canary, "PGHOST=127.0.0.1", "PGPORT=1"), exitPostgres, says("connect to PostgreSQL"), "backup-push")
 
 	t.Run("another cluster", func(t *testing.T) {
 		other := newSite(t, s.store, pgtest.Options{})

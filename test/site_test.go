@@ -152,6 +152,7 @@ type backupEntry struct {
 	Stored       int64             `json:"stored"`
 	DamagedPages int64             `json:"damaged_pages"`
 	Labels       map[string]string `json:"labels"`
+	From         string            `json:"from"`
 }
 
 func (s *site) list(t testing.TB) (backups []backupEntry) {

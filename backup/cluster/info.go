@@ -27,6 +27,7 @@ type Info struct {
 	BlockSize      int // bytes
 	DataChecksums  bool
 	InRecovery     bool
+	ReplayPaused   bool // in recovery: pg_wal_replay_pause, or a target that was reached
 
 	ArchiveMode, ArchiveCommand, ArchiveLibrary string
 	FullPageWrites                              bool
@@ -72,12 +73,13 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	rows, err := s.query(ctx, `
 		SELECT s.system_identifier, s.catalog_version_no, c.timeline_id, pg_is_in_recovery(),
 		       pg_size_bytes(current_setting('wal_segment_size')),
-		       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+		       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+		       CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END
 		FROM pg_control_system() s, pg_control_checkpoint() c`)
 	if err != nil {
 		return Info{}, err
 	}
-	r, info := rows[0], Info{VersionNum: s.version, InRecovery: rows[0][3] == "t"}
+	r, info := rows[0], Info{VersionNum: s.version, InRecovery: rows[0][3] == "t", ReplayPaused: rows[0][6] == "t"}
 	sysid, err1 := strconv.ParseInt(r[0], 10, 64) // SQL has no unsigned numbers
 	catalog, err2 := strconv.ParseUint(r[1], 10, 32)
 	size, err3 := strconv.ParseUint(r[4], 10, 64)

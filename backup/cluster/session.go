@@ -22,6 +22,10 @@ import (
 )
 
 var (
+	// ErrConnect: no server answers there, or the one that does lets nobody in.
+	ErrConnect = errors.New("cannot connect to PostgreSQL")
+	// ErrRefused: the server refused to begin or to end a backup. Its own words follow.
+	ErrRefused = errors.New("PostgreSQL refused")
 	// ErrSessionLost: the connection is gone. When a backup was in progress PostgreSQL has aborted it:
 	// what was copied so far cannot be made consistent any more.
 	ErrSessionLost = errors.New("the session with PostgreSQL is lost")
@@ -77,7 +81,7 @@ func Connect(ctx context.Context, dsn string) (*Session, error) {
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrConnect, inFull(err))
 	}
 	s := &Session{PingEvery: 10 * time.Second, conn: conn}
 	if err := s.prepare(ctx); err != nil {
@@ -146,7 +150,7 @@ func (s *Session) locked(ctx context.Context, sql string, args ...string) ([][]s
 		if s.conn.IsClosed() {
 			return nil, fmt.Errorf("%w: %w", ErrSessionLost, res.Err)
 		}
-		return nil, res.Err
+		return nil, inFull(res.Err)
 	}
 	rows := make([][]string, len(res.Rows))
 	for i, r := range res.Rows {
@@ -157,11 +161,20 @@ func (s *Session) locked(ctx context.Context, sql string, args ...string) ([][]s
 	return rows, nil
 }
 
+// inFull adds the detail and the hint that came with a server's error; its text lacks them.
+func inFull(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Detail+e.Hint != "" {
+		return fmt.Errorf("%w\n%s", err, strings.TrimSpace(e.Detail+"\n"+e.Hint))
+	}
+	return err
+}
+
 // StartPoint is where a backup begins.
 type StartPoint struct {
-	LSN      segment.LSN      // WAL is needed from here on
-	Timeline segment.Timeline // the timeline that LSN is on
-	Time     time.Time        // the server's clock when the start call had returned
+	LSN        segment.LSN      // WAL is needed from here on
+	Timeline   segment.Timeline // the timeline that LSN is on
+	Time       time.Time        // the server's clock when the start call had returned
+	InRecovery bool             // the server is a standby, or pauses in a recovery
 }
 
 // Start begins a backup. It waits for a checkpoint (on a standby: a restartpoint): with fast the server
@@ -181,7 +194,7 @@ func (s *Session) Start(ctx context.Context, label string, fast bool) (StartPoin
 	defer s.mu.Unlock()
 	rows, err := s.locked(ctx, start, label, strconv.FormatBool(fast))
 	if err != nil {
-		return StartPoint{}, fmt.Errorf("start backup: %w", err)
+		return StartPoint{}, fmt.Errorf("start backup: %w", refused(err))
 	}
 	lsn, err := segment.ParseLSN(rows[0][0])
 	if err != nil {
@@ -204,7 +217,15 @@ func (s *Session) Start(ctx context.Context, label string, fast bool) (StartPoin
 		return StartPoint{}, fmt.Errorf("start backup: %w", err)
 	}
 	s.started, s.inRecovery = true, rows[0][1] == "t"
-	return StartPoint{LSN: lsn, Timeline: tli, Time: at}, nil
+	return StartPoint{LSN: lsn, Timeline: tli, Time: at, InRecovery: s.inRecovery}, nil
+}
+
+// refused marks what the server itself says no to, and keeps apart what happened to the session.
+func refused(err error) error {
+	if errors.Is(err, ErrSessionLost) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrRefused, err)
 }
 
 // StopPoint is where a backup ends.
@@ -214,7 +235,9 @@ type StopPoint struct {
 	// Timeline is the one that the server is on now. It differs from the start's when a standby followed
 	// its primary to a new timeline in between; WAL of both is needed then.
 	Timeline segment.Timeline
-	Time     time.Time // the server's clock when the stop call had returned
+	// Time is when the stop call had returned: no transaction up to LSN ended later. It is the server's clock;
+	// on a standby whose primary's clock is ahead, the time of the last transaction that was replayed.
+	Time time.Time
 	// Label and TablespaceMap are the files backup_label and (when not empty) tablespace_map of the
 	// backup, to be kept byte for byte. A restore without the label starts from the wrong checkpoint and
 	// is silently corrupt. They must never be written into the live data directory.
@@ -232,7 +255,7 @@ func (s *Session) Stop(ctx context.Context) (StopPoint, error) {
 	defer s.mu.Unlock()
 	rows, err := s.locked(ctx, stop)
 	if err != nil {
-		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
+		return StopPoint{}, fmt.Errorf("stop backup: %w", s.promoted(ctx, err))
 	}
 	s.started = false
 	p := StopPoint{Label: []byte(rows[0][1]), TablespaceMap: []byte(rows[0][2])}
@@ -243,7 +266,8 @@ func (s *Session) Stop(ctx context.Context) (StopPoint, error) {
 	rows, err = s.locked(ctx, `
 		SELECT CASE WHEN pg_is_in_recovery()
 		         THEN greatest(c.timeline_id, r.min_recovery_end_timeline) ELSE c.timeline_id END,
-		       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+		       (extract(epoch FROM greatest(clock_timestamp(), CASE WHEN pg_is_in_recovery()
+		         THEN pg_last_xact_replay_timestamp() END)) * 1000000)::bigint
 		FROM pg_control_checkpoint() c, pg_control_recovery() r`)
 	if err != nil {
 		return StopPoint{}, fmt.Errorf("stop backup: read the timeline: %w", err)
@@ -255,6 +279,17 @@ func (s *Session) Stop(ctx context.Context) (StopPoint, error) {
 		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
 	}
 	return p, nil
+}
+
+// promoted tells whether the server refused to stop the backup because it is no standby any more. Its words
+// would tell, too, but they may be in any language.
+func (s *Session) promoted(ctx context.Context, err error) error {
+	if s.inRecovery && !errors.Is(err, ErrSessionLost) {
+		if rows, e := s.locked(ctx, `SELECT pg_is_in_recovery()`); e == nil && rows[0][0] != "t" {
+			return fmt.Errorf("%w: %w", ErrPromoted, err)
+		}
+	}
+	return refused(err)
 }
 
 func parseTimeline(s string) (segment.Timeline, error) {

@@ -34,11 +34,11 @@ type pointFlags struct {
 	TargetName     string `name:"target-name" placeholder:"NAME" help:"To this restore point (pg_create_restore_point)."`
 	Exclusive      bool   `name:"exclusive" help:"Stop just before the time, transaction or LSN instead of just behind."`
 	TargetTimeline string `name:"target-timeline" placeholder:"TIMELINE" help:"Along this timeline: its number, current (the backup's own), or latest (default)."`
-	TargetAction   string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does when it is there: pause, promote or shutdown."`
 }
 
 // settingsFlags are what else the restored server is told.
 type settingsFlags struct {
+	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause, promote or shutdown."`
 	RestoreCommand     string `name:"restore-command" placeholder:"COMMAND" help:"restore_command to write (default: this pgobj with its settings)."`
 	Standby            bool   `name:"standby" help:"Make a standby: it follows the archive, and its primary where --primary-conninfo names it."`
 	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Passwords belong into ~/.pgpass."`
@@ -120,7 +120,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 
 // recovery reads the target.
 func (c *pointFlags) recovery() (r backup.Recovery, err error) {
-	r = backup.Recovery{TargetName: c.TargetName, Exclusive: c.Exclusive, Timeline: c.TargetTimeline, TargetAction: c.TargetAction}
+	r = backup.Recovery{TargetName: c.TargetName, Exclusive: c.Exclusive, Timeline: c.TargetTimeline}
 	if c.TargetTime != "" {
 		if r.TargetTime, err = parseTime(c.TargetTime); err != nil {
 			return r, err
@@ -148,7 +148,7 @@ func (c *pointFlags) recovery() (r backup.Recovery, err error) {
 
 func (c *settingsFlags) fill(r *backup.Recovery) {
 	r.RestoreCommand, r.Standby, r.PrimaryConnInfo, r.PrimarySlotName = c.RestoreCommand, c.Standby, c.PrimaryConnInfo, c.PrimarySlotName
-	r.NoSettings, r.KeepArchiving = c.NoRecoverySettings, c.KeepArchiving
+	r.TargetAction, r.NoSettings, r.KeepArchiving = c.TargetAction, c.NoRecoverySettings, c.KeepArchiving
 }
 
 func (c *placeFlags) layout() (backup.Layout, error) {

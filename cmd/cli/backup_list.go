@@ -23,10 +23,11 @@ type listed struct {
 	Backup string         `json:"backup"`
 	Status catalog.Status `json:"status"`
 	*catalog.Summary
-	Pin    *pin      `json:"pin,omitempty"`
-	Begun  time.Time `json:"begun,omitzero"`   // of those that are not complete
-	By     string    `json:"by,omitempty"`     // HOST/PID/RANDOM
-	Reason string    `json:"reason,omitempty"` // why it failed
+	Pin    *pin           `json:"pin,omitempty"`
+	Drill  *catalog.Drill `json:"drill,omitempty"`  // the last one
+	Begun  time.Time      `json:"begun,omitzero"`   // of those that are not complete
+	By     string         `json:"by,omitempty"`     // HOST/PID/RANDOM
+	Reason string         `json:"reason,omitempty"` // why it failed
 }
 
 // pin keeps a backup from deletion.
@@ -66,7 +67,7 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
-		list = append(list, listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e)})
+		list = append(list, listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill})
 	}
 	for _, e := range state.Entries {
 		if !c.All || e.Status != catalog.Running && e.Status != catalog.Aborted {
@@ -112,6 +113,14 @@ func table(a *app, list []listed) error {
 	return w.Flush()
 }
 
+// drillNote says how the last drill of a backup went.
+func drillNote(d *catalog.Drill) string {
+	if !d.OK {
+		return "DRILL FAILED " + d.Started.UTC().Format(time.DateOnly)
+	}
+	return fmt.Sprintf("drilled %s: %s", d.Started.UTC().Format(time.DateOnly), words(time.Duration(d.Recovery*float64(time.Second))))
+}
+
 // note is what has to be known of a complete backup besides the figures.
 func note(b listed) string {
 	var notes []string
@@ -120,6 +129,9 @@ func note(b listed) string {
 	}
 	if b.Pin != nil {
 		notes = append(notes, b.Pin.String())
+	}
+	if b.Drill != nil {
+		notes = append(notes, drillNote(b.Drill))
 	}
 	if len(b.Labels) > 0 {
 		notes = append(notes, labelText(b.Labels))

@@ -23,6 +23,7 @@ type backupPush struct {
 	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
 	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
+	PrimaryDSN     string        `name:"primary-dsn" env:"PGOBJ_PRIMARY_DSN" placeholder:"DSN" help:"On a standby: how to connect to its primary, which is then told to end the last WAL segment that the backup needs (pg_switch_wal)."`
 	JSON           bool          `name:"json" help:"Print the result as JSON."`
 	jobsFlag
 }
@@ -56,11 +57,17 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer session.Close(context.WithoutCancel(ctx))
+	var switchWAL func(context.Context, uint64) error
+	if c.PrimaryDSN != "" {
+		switchWAL = func(ctx context.Context, systemID uint64) error {
+			return cluster.SwitchWAL(ctx, c.PrimaryDSN, systemID)
+		}
+	}
 	progress := &backup.Progress{}
 	stop := a.show("backup-push", progress)
 	b, err := backup.Push(ctx, backup.PushRequest{
 		Store: store, Catalog: cat, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
-		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout,
+		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, SwitchWAL: switchWAL,
 		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
 	})
 	stop()

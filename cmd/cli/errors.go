@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
@@ -38,6 +39,7 @@ const (
 	exitUnreachable = 14
 	exitRefused     = 15
 	exitLocked      = 16
+	exitDrill       = 17
 	exitInterrupted = 20
 )
 
@@ -70,7 +72,11 @@ var meanings = []meaning{
 	{retention.ErrPolicy, exitUsage, ""},
 	{sweep.ErrChanged, exitConflict, "Nothing has been deleted. Look at the plan that there is now."},
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
+	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
+	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
 	{backup.ErrServer, exitPostgres, ""},
+	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
+	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
 	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
 	{cluster.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},

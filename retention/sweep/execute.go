@@ -73,17 +73,29 @@ func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 		case err != nil && !errors.Is(err, errNothing):
 			return result, err
 		default:
-			return result, purge(ctx, r, state, &result)
+			return result, finish(ctx, r, state, &result)
 		}
 	}
 }
 
+// finish carries out what the log has, and removes old checkpoints of it, which is no part of what was asked for.
+func finish(ctx context.Context, r Request, state *catalog.State, result *Result) error {
+	state, err := purge(ctx, r, state, result)
+	if err != nil {
+		return err
+	}
+	if err := r.Catalog.Prune(ctx, state); err != nil {
+		r.Log.Warn("old checkpoints of the catalog stay for now", "error", err)
+	}
+	return nil
+}
+
 // purge carries out every deletion that the log has and that is not done.
-func purge(ctx context.Context, r Request, state *catalog.State, result *Result) error {
+func purge(ctx context.Context, r Request, state *catalog.State, result *Result) (*catalog.State, error) {
 	for _, u := range slices.Clone(state.Unpurged) {
 		before := len(result.Kept)
 		if err := remove(ctx, r, u.Delete, result); err != nil {
-			return fmt.Errorf("carry out the deletion of record %d (the next delete goes on with it): %w", u.N, err)
+			return state, fmt.Errorf("carry out the deletion of record %d (the next delete goes on with it): %w", u.N, err)
 		}
 		if len(result.Kept) > before {
 			continue
@@ -97,11 +109,11 @@ func purge(ctx context.Context, r Request, state *catalog.State, result *Result)
 			return catalog.Record{}, errNothing // another run was faster
 		})
 		if err != nil && !errors.Is(err, errNothing) {
-			return err
+			return state, err
 		}
 		state = next
 	}
-	return nil
+	return state, nil
 }
 
 // remover removes objects, several at the same time.

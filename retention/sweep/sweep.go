@@ -10,14 +10,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
@@ -113,85 +108,17 @@ func make1(ctx context.Context, r Request) (*Plan, error) {
 	if err != nil {
 		return p, err
 	}
+	p.Plan, err = g.decide(ctx, r)
 	p.doubt = len(g.history.Unreadable) > 0
-	p.Plan, err = retention.Decide(r.Order, g.history, r.Now())
 	if err != nil {
 		return p, err
 	}
 	p.Delete.Backups = p.Dropped()
-	if err := p.leftovers(ctx, r); err != nil {
-		return p, err
-	}
+	p.leftovers(g)
 	if err := p.parts(ctx, r, g); err != nil {
 		return p, err
 	}
 	return p, p.wal(ctx, r, g)
-}
-
-// gathered is what is known of a repository.
-type gathered struct {
-	history retention.History
-	refs    map[string]map[string]catalog.Ranges // by backup: the parts that it refers to
-	unknown []uint64                             // incarnations that there is WAL of, but no server record
-}
-
-func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, error) {
-	g := &gathered{refs: map[string]map[string]catalog.Ranges{}}
-	g.history = retention.History{State: state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: map[string]string{}}
-	var mu sync.Mutex
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(requests)
-	for _, e := range state.Complete() {
-		group.Go(func() error {
-			refs, err := references(gctx, r, e)
-			mu.Lock()
-			defer mu.Unlock()
-			g.refs[e.ID] = refs
-			if errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) {
-				g.history.Unreadable[e.ID] = err.Error()
-				return nil
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	ids, err := walstore.Incarnations(ctx, r.Store)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		if !slices.ContainsFunc(state.Servers, func(s catalog.Server) bool { return s.SystemID == id }) {
-			g.unknown = append(g.unknown, id)
-			continue
-		}
-		if g.history.Timelines[id], err = timelines(ctx, r.Store, id); err != nil {
-			return nil, err
-		}
-	}
-	return g, nil
-}
-
-// references are the parts that a backup refers to, as few numbers: there may be many such lists.
-func references(ctx context.Context, r Request, e *catalog.Entry) (map[string]catalog.Ranges, error) {
-	b, err := r.Catalog.Backup(ctx, e)
-	if err != nil {
-		return nil, err
-	}
-	numbers := map[string][]int{}
-	for _, p := range b.Parts {
-		backup, no, err := part.ParseName(p.Name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, e.ID, err)
-		}
-		numbers[backup] = append(numbers[backup], no)
-	}
-	refs := map[string]catalog.Ranges{}
-	for backup, n := range numbers {
-		refs[backup] = catalog.NewRanges(n)
-	}
-	return refs, nil
 }
 
 // timelines of an incarnation with their lines of descent. One whose history is not there, or damaged, is
@@ -229,8 +156,8 @@ type candidate struct {
 	owner string // whom the freed bytes are counted for
 }
 
-// parts condemns those that no backup refers to any more. Those of complete backups are known from backup.json;
-// a listing only tells which parts runs without a commit have left.
+// parts condemns those that no backup refers to any more. Those of complete backups are known from backup.json,
+// as far as gathered has had to look; a listing only tells which parts runs without a commit have left.
 func (p *Plan) parts(ctx context.Context, r Request, g *gathered) error {
 	doomed := map[string]bool{}
 	for _, id := range p.Delete.Backups {
@@ -271,27 +198,18 @@ func (p *Plan) parts(ctx context.Context, r Request, g *gathered) error {
 
 // leftovers finds descriptions of backups that are deleted in the log: a run that was taken for dead, and was not,
 // has written them after its deletion.
-func (p *Plan) leftovers(ctx context.Context, r Request) error {
+func (p *Plan) leftovers(g *gathered) {
 	if !thorough(p.Order.Kind) {
-		return nil
+		return
 	}
-	ids, err := r.Catalog.Described(ctx)
-	if err != nil {
-		return err
-	}
-	status := map[string]catalog.Status{}
-	for _, e := range p.state.Entries {
-		status[e.ID] = e.Status
-	}
-	for _, id := range ids {
-		switch status[id] {
-		case catalog.Deleted:
-			p.Delete.Backups = append(p.Delete.Backups, id)
-		case "":
-			p.Unknown = append(p.Unknown, id)
+	for _, d := range g.described {
+		switch e := p.state.Entry(d.ID); {
+		case e == nil:
+			p.Unknown = append(p.Unknown, d.ID)
+		case e.Status == catalog.Deleted:
+			p.Delete.Backups = append(p.Delete.Backups, d.ID)
 		}
 	}
-	return nil
 }
 
 // stored are the parts that a backup which goes refers to, or, when it cannot tell, has stored.
@@ -299,33 +217,26 @@ func (p *Plan) stored(ctx context.Context, r Request, g *gathered, e *catalog.En
 	if e.Status != catalog.Complete || g.history.Unreadable[e.ID] != "" {
 		return p.listed(ctx, r, e.ID)
 	}
-	b, err := r.Catalog.Backup(ctx, e)
-	if err != nil {
-		return nil, err
-	}
 	var out []candidate
-	for _, x := range b.Parts {
-		backup, no, err := part.ParseName(x.Name)
-		if err != nil {
-			return nil, err
+	for backup, ranges := range g.refs[e.ID] {
+		for _, x := range ranges {
+			for no := x.First; no <= x.Last; no++ {
+				p := retention.Part{Backup: backup, Number: no}
+				out = append(out, candidate{p, g.sizes[p], e.ID})
+			}
 		}
-		out = append(out, candidate{retention.Part{Backup: backup, Number: no}, x.Size, e.ID})
 	}
 	return out, nil
 }
 
 // listed are the parts that a listing finds, of one backup or of all that the log knows.
 func (p *Plan) listed(ctx context.Context, r Request, backup string) ([]candidate, error) {
-	known := map[string]bool{}
-	for _, e := range p.state.Entries {
-		known[e.ID] = true
-	}
 	var out []candidate
 	for x, err := range part.List(ctx, r.Store, backup) {
 		if err != nil {
 			return nil, err
 		}
-		if !known[x.Backup] && p.Order.Kind != retention.Everything {
+		if p.state.Entry(x.Backup) == nil && p.Order.Kind != retention.Everything {
 			if !slices.Contains(p.Unknown, x.Backup) {
 				p.Unknown = append(p.Unknown, x.Backup)
 			}
@@ -347,30 +258,6 @@ func (p *Plan) count(found []candidate) {
 			p.Frees[c.owner] += c.size
 		}
 	}
-}
-
-// partSet is a set of parts.
-type partSet map[string][]uint64 // bits by the backup that stored them
-
-func (u *partSet) add(refs map[string]catalog.Ranges) {
-	if *u == nil {
-		*u = partSet{}
-	}
-	for _, backup := range slices.Sorted(maps.Keys(refs)) {
-		bits := (*u)[backup]
-		for _, x := range refs[backup] {
-			bits = append(bits, make([]uint64, max(0, x.Last/64+1-len(bits)))...)
-			for n := x.First; n <= x.Last; n++ {
-				bits[n/64] |= 1 << (n % 64)
-			}
-		}
-		(*u)[backup] = bits
-	}
-}
-
-func (u partSet) has(p retention.Part) bool {
-	bits := u[p.Backup]
-	return p.Number/64 < len(bits) && bits[p.Number/64]&(1<<(p.Number%64)) != 0
 }
 
 // wal looks at what there is in the ranges that go. A listing finds what can be removed; what may be removed was
@@ -414,13 +301,20 @@ func name(w retention.WAL, no uint64) string {
 	return segment.Segment{Timeline: w.Timeline, No: no}.Name(w.Size)
 }
 
+// condemned says whether earlier deletions have taken the whole range. What came later, delete garbage finds.
+func (p *Plan) condemned(w retention.WAL, x WAL) bool {
+	return x.Last != "" && slices.ContainsFunc(p.state.WAL, func(c catalog.WALRange) bool {
+		return c.SystemID == w.SystemID && c.First <= x.First && x.Last <= c.Last && c.First[:8] == x.First[:8]
+	})
+}
+
 // rangeOf finds what is in a range that goes, and what of it is to be condemned.
 func (p *Plan) rangeOf(ctx context.Context, r Request, w retention.WAL) (out WAL, condemn []catalog.WALRange, err error) {
 	out = WAL{WAL: w, First: name(w, w.From)}
 	if w.To != retention.End {
 		out.Last = name(w, w.To)
 	}
-	if w.Keep {
+	if w.Keep || !thorough(p.Order.Kind) && p.condemned(w, out) {
 		return out, nil, nil
 	}
 	after := ""

@@ -2,6 +2,7 @@ package sweep_test
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -238,4 +239,44 @@ func TestUnreadableBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	tidy(t, s, store)
+}
+
+// A plan for a repository with many backups reads the backup.json of some only. It must neither take a part that
+// another backup refers to, nor leave one that none does.
+func TestDeletionAmongManyBackups(t *testing.T) {
+	s, store := seeded(t, 1)
+	r := rand.New(rand.NewPCG(7, 7))
+	for n := 1; n < 80; {
+		s.change(t, r, 0.2)
+		if r.IntN(4) > 0 {
+			if err := s.push(t.Context(), store, "push", r.IntN(30) == 0); err != nil {
+				t.Fatal(err)
+			}
+			n++
+		} else if err := s.push(t.Context(), killed(store, 15+r.IntN(20), storagetest.Before), "killed", false); err == nil {
+			n++
+		}
+	}
+	for round := range 14 {
+		ids := listed(sound(t, store))
+		o := retention.Order{Kind: retention.Target, Backup: ids[r.IntN(len(ids)-66)]}
+		if round == 10 {
+			o = retention.Order{Kind: retention.Before, Backup: ids[3]}
+		}
+		if _, err := s.remove(t.Context(), store, "me", o); err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) <= 68 {
+			break
+		}
+	}
+	state, before := sound(t, store), objects(t, store, "parts/")
+	tidy(t, s, store)            // which reads all of them
+	for _, key := range before { // garbage are the parts of runs that were killed, and of no others
+		id, _, _ := strings.Cut(strings.TrimPrefix(key, "parts/"), "/")
+		status := state.Entry(id).Status
+		if _, err := store.Stat(t.Context(), key); err != nil && status != catalog.Running && status != catalog.Aborted {
+			t.Errorf("deletions left %s, which no backup needed", key)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -35,12 +37,13 @@ type server struct {
 	clock   *atomic.Int64  // seconds
 	store   storage.Store  // archives here
 	first   uint64
+	redo    *sync.Mutex // held to write pg_control
 }
 
 // newServer has some files of several chunks and pages.
 func newServer(t testing.TB, seed uint64) *server {
 	t.Helper()
-	s := &server{data: t.TempDir(), at: &atomic.Uint64{}, clock: &atomic.Int64{}}
+	s := &server{data: t.TempDir(), at: &atomic.Uint64{}, clock: &atomic.Int64{}, redo: &sync.Mutex{}}
 	control, err := os.ReadFile("../../backup/cluster/testdata/pg_control.15")
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +100,10 @@ func (s *server) Info(context.Context) (cluster.Info, error) {
 
 func (s *server) Start(context.Context, string, bool) (cluster.StartPoint, error) {
 	s.first = s.at.Add(1)
-	return cluster.StartPoint{LSN: segment.LSN(s.first*uint64(s.control.SegmentSize) + 40), Timeline: 1, Time: s.now()}, nil
+	lsn := segment.LSN(s.first*uint64(s.control.SegmentSize) + 40)
+	s.redo.Lock()
+	defer s.redo.Unlock()
+	return cluster.StartPoint{LSN: lsn, Timeline: 1, Time: s.now()}, pgtest.SetRedo(s.data, uint64(lsn))
 }
 
 func (s *server) Stop(ctx context.Context) (cluster.StopPoint, error) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +27,7 @@ type object struct {
 type store struct {
 	mu      sync.Mutex
 	objects map[string]object
+	keys    []string // of objects, sorted
 }
 
 func (s *store) String() string { return "mem:" }
@@ -64,6 +64,8 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 		return s.fail("put", key, storage.KindExists, nil)
 	}
 	s.objects[key] = object{data, time.Now()}
+	i, _ := slices.BinarySearch(s.keys, key)
+	s.keys = slices.Insert(s.keys, i, key)
 	return nil
 }
 
@@ -121,24 +123,30 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
-		s.mu.Lock()
-		objects := maps.Clone(s.objects)
-		s.mu.Unlock()
-		for _, key := range slices.Sorted(maps.Keys(objects)) {
-			if ctx.Err() != nil {
-				break
-			}
-			if !strings.HasPrefix(key, prefix) || key <= startAfter {
-				continue
-			}
-			if !yield(storage.Info{Key: key, Size: int64(len(objects[key].data)), Created: objects[key].created}, nil) {
+		for after := startAfter; ctx.Err() == nil; {
+			info, ok := s.next(max(prefix, after), after)
+			if !ok || !strings.HasPrefix(info.Key, prefix) || !yield(info, nil) {
 				return
 			}
+			after = info.Key
 		}
-		if ctx.Err() != nil {
-			yield(storage.Info{}, s.fail("list", prefix, storage.KindTransient, context.Cause(ctx)))
-		}
+		yield(storage.Info{}, s.fail("list", prefix, storage.KindTransient, context.Cause(ctx)))
 	}
+}
+
+// next is the first object whose key is from or greater, and greater than after.
+func (s *store) next(from, after string) (storage.Info, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, _ := slices.BinarySearch(s.keys, from)
+	if i < len(s.keys) && s.keys[i] == after {
+		i++
+	}
+	if i == len(s.keys) {
+		return storage.Info{}, false
+	}
+	o := s.objects[s.keys[i]]
+	return storage.Info{Key: s.keys[i], Size: int64(len(o.data)), Created: o.created}, true
 }
 
 func (s *store) Delete(ctx context.Context, key string) error {
@@ -147,6 +155,9 @@ func (s *store) Delete(ctx context.Context, key string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.objects, key)
+	if i, there := slices.BinarySearch(s.keys, key); there {
+		delete(s.objects, key)
+		s.keys = slices.Delete(s.keys, i, i+1)
+	}
 	return nil
 }

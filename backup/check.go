@@ -1,0 +1,79 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+)
+
+// check asks all that can be known before any work is done.
+func (p *push) check(ctx context.Context) (err error) {
+	if p.info, err = p.Session.Info(ctx); err != nil {
+		return err
+	}
+	i := p.info
+	if p.PGDATA == "" {
+		p.PGDATA = i.DataDirectory
+	}
+	if p.PGDATA == "" {
+		return fmt.Errorf("%w: the role may not see data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", ErrServer)
+	}
+	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
+		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
+	}
+	if p.control, _, err = cluster.ReadControl(p.PGDATA); err != nil {
+		return err
+	}
+	if p.control.SystemID != i.SystemID {
+		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, the server that answered is %d", ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
+	}
+	if i.InRecovery {
+		return p.checkStandby(ctx)
+	}
+	return checkArchiving(i)
+}
+
+// checkStandby: how WAL is archived is the primary's business. If it can be told to end a segment, that is tried
+// now, and not for the first time when everything has been copied.
+func (p *push) checkStandby(ctx context.Context) error {
+	if p.info.ReplayPaused {
+		p.Log.Warn("the replay of WAL is paused on this standby: the backup will be of what it has replayed so far")
+	}
+	if p.SwitchWAL == nil {
+		return nil
+	}
+	return p.SwitchWAL(ctx, p.info.SystemID)
+}
+
+// checkArchiving: a primary has to be set up to archive.
+func checkArchiving(i cluster.Info) error {
+	switch {
+	case i.WALLevel == "minimal":
+		return fmt.Errorf("%w: wal_level is minimal: set it to replica, set archive_mode and archive_command, and restart the server", ErrServer)
+	case i.ArchiveMode == "off":
+		return fmt.Errorf("%w: archive_mode is off, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server", ErrServer)
+	case i.ArchiveCommand == "" && i.ArchiveLibrary == "":
+		return fmt.Errorf("%w: archive_command is empty (or the role may not see it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", ErrServer)
+	}
+	return nil
+}
+
+// checkFolder makes sure, when the backup has started, that the files are those of the server that started it: a
+// primary and its standby have one system identifier, and often the same path on their hosts.
+func (p *push) checkFolder() error {
+	c, _, err := cluster.ReadControl(p.PGDATA)
+	if err != nil {
+		return err
+	}
+	state := cluster.InProduction
+	if p.start.InRecovery {
+		state = cluster.InArchiveRecovery
+	}
+	if c.State != state || c.Redo < p.start.LSN {
+		return fmt.Errorf("%w: %s is not the data directory of the server that answered, but of another one of the same cluster: its pg_control says %q, with the last checkpoint at %s; the server's is at %s: run backup-push on the server's own host, and see to PGHOST and PGPORT (or --dsn)",
+			ErrServer, p.PGDATA, c.State, c.Redo, p.start.LSN)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// looked is how many of the newest backups have their backup.json read each time: those that policies count are
+// among them. That those of the others are there, a listing tells.
+const looked = 64
+
+// gathered is what is known of a repository.
+type gathered struct {
+	state     *catalog.State
+	described []catalog.Described // what a listing finds
+	history   retention.History
+	refs      map[string]map[string]catalog.Ranges // by backup: the parts that it refers to, of those that were looked at
+	sizes     map[retention.Part]int64             // of these parts
+	unknown   []uint64                             // incarnations that there is WAL of, but no server record
+}
+
+func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, error) {
+	g := &gathered{state: state, refs: map[string]map[string]catalog.Ranges{}, sizes: map[retention.Part]int64{}}
+	g.history = retention.History{State: state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: map[string]string{}}
+	var err error
+	if g.described, err = r.Catalog.Described(ctx, ""); err != nil {
+		return nil, err
+	}
+	if err := g.missing(ctx, r); err != nil {
+		return nil, err
+	}
+	ids, err := walstore.Incarnations(ctx, r.Store)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if !slices.ContainsFunc(state.Servers, func(s catalog.Server) bool { return s.SystemID == id }) {
+			g.unknown = append(g.unknown, id)
+			continue
+		}
+		if g.history.Timelines[id], err = timelines(ctx, r.Store, id); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// missing finds the complete backups whose backup.json or manifest is gone. The listing only says where to look.
+func (g *gathered) missing(ctx context.Context, r Request) error {
+	whole := map[string]bool{}
+	for _, d := range g.described {
+		whole[d.ID] = d.JSON && d.Manifest
+	}
+	var doubtful []*catalog.Entry
+	for _, e := range g.state.Complete() {
+		if !whole[e.ID] {
+			doubtful = append(doubtful, e)
+		}
+	}
+	if err := g.look(ctx, r, doubtful); err != nil {
+		return err
+	}
+	for _, e := range doubtful {
+		_, err := r.Store.Stat(ctx, catalog.ManifestKey(e.ID))
+		if errors.Is(err, storage.ErrNotFound) {
+			g.history.Unreadable[e.ID] = catalog.ManifestKey(e.ID) + " is missing"
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide decides, and looks at the backup.json of the backups that the decision and its consequences rest on.
+// When one of them cannot be read, the decision is another.
+func (g *gathered) decide(ctx context.Context, r Request) (retention.Plan, error) {
+	for {
+		plan, err := retention.Decide(r.Order, g.history, r.Now())
+		before := len(g.history.Unreadable)
+		if lookErr := g.look(ctx, r, g.matter(r.Order, plan)); lookErr != nil {
+			return plan, lookErr
+		}
+		if len(g.history.Unreadable) == before {
+			return plan, err
+		}
+	}
+}
+
+// matter are the backups that have to be looked at: the newest ones; those that go; and those that stay and may
+// refer to the same parts as these.
+//
+// A backup refers to parts that it has stored itself, and to such that a backup which it reuses refers to or has
+// stored. So those that refer to one part hang together by what they reuse, and on the way from one that goes
+// to any that stays there is a first one that stays: that refers to the part, too.
+func (g *gathered) matter(o retention.Order, plan retention.Plan) []*catalog.Entry {
+	complete := g.state.Complete()
+	if thorough(o.Kind) {
+		return complete
+	}
+	out := slices.Clone(complete[max(0, len(complete)-looked):])
+	if e := g.state.Entry(o.Backup); e != nil && e.Status == catalog.Complete {
+		out = append(out, e)
+	} else if o.Kind == retention.Oldest && len(complete) > 0 {
+		out = append(out, complete[0])
+	}
+	near := map[string][]string{}
+	for _, e := range g.state.Entries {
+		for _, id := range e.Begin.Reuses {
+			near[e.ID] = append(near[e.ID], id)
+			near[id] = append(near[id], e.ID)
+		}
+	}
+	seen, stays := map[string]bool{}, map[string]bool{}
+	for _, d := range plan.Backups {
+		stays[d.ID] = d.Keep && d.Entry.Status == catalog.Complete
+	}
+	next := plan.Dropped()
+	for len(next) > 0 {
+		id := next[len(next)-1]
+		next = next[:len(next)-1]
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if e := g.state.Entry(id); e != nil && e.Status == catalog.Complete {
+			out = append(out, e)
+		}
+		if !stays[id] {
+			next = append(next, near[id]...)
+		}
+	}
+	return out
+}
+
+// look reads the backup.json of those that have not been looked at.
+func (g *gathered) look(ctx context.Context, r Request, entries []*catalog.Entry) error {
+	var mu sync.Mutex
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(requests)
+	asked := map[string]bool{}
+	for _, e := range entries {
+		mu.Lock()
+		_, done := g.refs[e.ID]
+		mu.Unlock()
+		if done || asked[e.ID] {
+			continue
+		}
+		asked[e.ID] = true
+		group.Go(func() error {
+			b, err := r.Catalog.Backup(gctx, e)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				err = g.keep(b)
+			}
+			if errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) {
+				g.refs[e.ID], g.history.Unreadable[e.ID] = nil, err.Error()
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// keep remembers which parts a backup refers to, as few numbers: there may be many such lists.
+func (g *gathered) keep(b *catalog.Backup) error {
+	numbers := map[string][]int{}
+	for _, p := range b.Parts {
+		backup, no, err := part.ParseName(p.Name)
+		if err != nil {
+			return fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
+		}
+		numbers[backup] = append(numbers[backup], no)
+		g.sizes[retention.Part{Backup: backup, Number: no}] = p.Size
+	}
+	refs := map[string]catalog.Ranges{}
+	for backup, n := range numbers {
+		refs[backup] = catalog.NewRanges(n)
+	}
+	g.refs[b.ID] = refs
+	return nil
+}
+
+// partSet is a set of parts.
+type partSet map[string][]uint64 // bits by the backup that stored them
+
+func (u *partSet) add(refs map[string]catalog.Ranges) {
+	if *u == nil {
+		*u = partSet{}
+	}
+	for _, backup := range slices.Sorted(maps.Keys(refs)) {
+		bits := (*u)[backup]
+		for _, x := range refs[backup] {
+			bits = append(bits, make([]uint64, max(0, x.Last/64+1-len(bits)))...)
+			for n := x.First; n <= x.Last; n++ {
+				bits[n/64] |= 1 << (n % 64)
+			}
+		}
+		(*u)[backup] = bits
+	}
+}
+
+func (u partSet) has(p retention.Part) bool {
+	bits := u[p.Backup]
+	return p.Number/64 < len(bits) && bits[p.Number/64]&(1<<(p.Number%64)) != 0
+}

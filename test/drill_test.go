@@ -1,0 +1,294 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+const exitDrill = 17
+
+// drilled is what users may rely on in drill --json.
+type drilled struct {
+	Backup     string  `json:"backup"`
+	OK         bool    `json:"ok"`
+	Error      string  `json:"error"`
+	Recovery   float64 `json:"recovery_seconds"`
+	EndLSN     string  `json:"end_lsn"`
+	Timeline   int     `json:"timeline"`
+	Folder     string  `json:"folder"`
+	Steps      []struct{ Name, Result, Text string }
+	Overridden []struct{ Name, Was, Now string }
+}
+
+func (d drilled) steps() string {
+	var s []string
+	for _, x := range d.Steps {
+		s = append(s, x.Name+" "+x.Result)
+	}
+	return strings.Join(s, ", ")
+}
+
+// drill holds one, as JSON, in a folder of its own in which it may leave nothing.
+func (s *site) drill(t testing.TB, code int, args ...string) (d drilled) {
+	t.Helper()
+	scratch := testenv.Dir(t)
+	o := s.run(t, append([]string{"drill", "--json", "--scratch", scratch, "--bindir", s.BinDir}, args...)...)
+	if o.code != code {
+		t.Fatalf("drill %v: %v, want exit code %d", args, o, code)
+	}
+	if err := json.Unmarshal([]byte(o.out), &d); err != nil {
+		t.Fatalf("drill --json: %v in %v", err, o)
+	}
+	if names, err := os.ReadDir(scratch); err != nil || len(names) > 0 {
+		t.Errorf("the drill has left %v (%v)", names, err)
+	}
+	if d.OK != (code == 0) || d.OK != (d.Recovery > 0) {
+		t.Errorf("exit code %d, and the result says %+v", code, d)
+	}
+	return d
+}
+
+// harmful are settings with which a copy would do harm to the original, or not run at all.
+func harmful(s *site, outside string) []string {
+	settings := []string{"listen_addresses = '*'", "shared_buffers = '4TB'", "ssl = on", "archive_timeout = 1",
+		"shared_preload_libraries = 'no_such_library'", "synchronous_standby_names = 'nobody'", "external_pid_file = '" + filepath.Join(outside, "pid") + "'",
+		"unix_socket_directories = '" + s.SocketDir + "'", "log_directory = '" + outside + "'", "logging_collector = on"}
+	if s.Major >= 12 {
+		settings = append(settings, "primary_conninfo = 'host=original password=secret'", "recovery_end_command = 'touch "+filepath.Join(outside, "ended")+"'")
+	}
+	return settings
+}
+
+// TestDrill: whatever the original is told, its copy recovers, is checked, and goes away again.
+func TestDrill(t *testing.T) {
+	for _, major := range []int{10, 15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, folderStore(t), pgtest.Options{Major: major, Checksums: true})
+			outside := testenv.Dir(t)
+			space := filepath.Join(outside, "space")
+			if o := execute(t, s.program("mkdir", space), nil); o.code != 0 {
+				t.Fatal(o)
+			}
+			s.Exec(t, `CREATE TABLESPACE apart LOCATION '`+space+`'`)
+			s.Exec(t, `CREATE TABLE steps TABLESPACE apart AS SELECT i AS n FROM generate_series(1, 1000) i; CREATE INDEX ON steps (n)`)
+			backup := s.backup(t)
+			for _, setting := range harmful(s, outside) { // the server does not read them, its copy would
+				s.Exec(t, "ALTER SYSTEM SET "+setting)
+			}
+			second := s.backup(t)
+			s.Exec(t, `INSERT INTO steps VALUES (1001)`)
+			at := s.SQL(t, `SELECT pg_current_wal_insert_lsn()`)
+			s.Exec(t, `INSERT INTO steps VALUES (1002)`)
+			s.archived(t)
+			before := survey(t, outside)
+
+			check := filepath.Join(outside, "check.sql")
+			writeFile(t, check, `SELECT 1 / (count(*) = 1002)::int AS all_rows_are_there FROM steps;`, 0o600)
+			d := s.drill(t, 0, "--sql", check)
+			want := "restore ok, pg_verifybackup skipped, settings ok, recover ok, pg_amcheck skipped, sql ok, stop ok, pg_checksums skipped"
+			if major == 15 {
+				want = strings.ReplaceAll(want, "skipped", "ok")
+			}
+			if d.steps() != want || d.Backup != second.Backup || d.Timeline != 1 || d.EndLSN <= at {
+				t.Errorf("the drill: %+v, want the steps %s", d, want)
+			}
+			overridden := fmt.Sprint(d.Overridden)
+			for _, name := range []string{"listen_addresses *", "ssl on", "shared_preload_libraries no_such_library", "synchronous_standby_names nobody", "shared_buffers", "archive_mode"} {
+				if !strings.Contains(overridden, "{"+name) && name != "archive_mode" {
+					t.Errorf("it does not say that it overrides %s: %s", name, overridden)
+				}
+			}
+			// Before the last row, which the same check now misses.
+			d = s.drill(t, exitDrill, backup.Backup, "--target-lsn", at, "--sql", check)
+			if d.Backup != backup.Backup || !strings.Contains(d.Error, "division by zero") || !strings.HasSuffix(d.steps(), "sql failed") {
+				t.Errorf("SQL that fails: %+v", d)
+			}
+			// Nothing of this has touched the original, or its archive.
+			for path, x := range survey(t, outside) {
+				if before[path] != x && path != "check.sql" {
+					t.Errorf("%s of the original is changed", path)
+				}
+			}
+			if o := s.must(t, "wal-list", "--json"); strings.Contains(o.out, "00000002") {
+				t.Errorf("a drill has archived: %v", o)
+			}
+			s.drillsAreListed(t, backup.Backup, second.Backup)
+		})
+	}
+}
+
+// drillsAreListed holds that the catalog has the last drill of each backup: the first one's failed.
+func (s *site) drillsAreListed(t testing.TB, failed, passed string) {
+	t.Helper()
+	var list []struct {
+		Backup string
+		Drill  struct {
+			OK       bool
+			Reason   string
+			Recovery float64 `json:"recovery_seconds"`
+			End      string  `json:"end_lsn"`
+		}
+	}
+	o := s.must(t, "backup-list", "--json")
+	if err := json.Unmarshal([]byte(o.out), &list); err != nil || len(list) != 2 {
+		t.Fatalf("%v: %v", err, o)
+	}
+	if b := list[0]; b.Backup != failed || b.Drill.OK || b.Drill.Reason == "" {
+		t.Errorf("after a drill that failed: %+v", b)
+	}
+	if b := list[1]; b.Backup != passed || !b.Drill.OK || b.Drill.Recovery <= 0 || b.Drill.End == "" {
+		t.Errorf("after a drill: %+v", b)
+	}
+	if o := s.must(t, "backup-list"); !strings.Contains(o.out, "DRILL FAILED") || !strings.Contains(o.out, "drilled ") {
+		t.Errorf("backup-list does not speak of drills: %v", o)
+	}
+}
+
+// inside lists the processes that work in a folder.
+func inside(dir string) (pids []string) {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range links {
+		if at, err := os.Readlink(link); err == nil && strings.HasPrefix(at, dir) {
+			pids = append(pids, link)
+		}
+	}
+	return pids
+}
+
+// TestDrillEnds: however a drill ends, it leaves no server, and no copy but where one was asked for.
+func TestDrillEnds(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true})
+	s.Exec(t, `CREATE TABLE steps AS SELECT i AS n FROM generate_series(1, 10000) i`)
+	s.backup(t)
+	scratch, own := testenv.Dir(t), testenv.Dir(t)
+	file, begun := filepath.Join(own, "wait.sql"), filepath.Join(own, "begun")
+	writeFile(t, file, `\! touch `+begun+"\nSELECT pg_sleep(600);", 0o644)
+	endless := []string{"drill", "--scratch", scratch, "--sql", file}
+	during := func(sig syscall.Signal) outcome {
+		t.Helper()
+		if err := os.Remove(begun); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return execute(t, s.command(endless...), func(p *os.Process) {
+			testenv.Eventually(t, time.Minute, "the SQL runs", func() bool { return exists(begun) })
+			if err := p.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if o := during(syscall.SIGTERM); o.code != 20 {
+		t.Errorf("after SIGTERM: %v", o)
+	}
+	if names, err := os.ReadDir(scratch); err != nil || len(names) > 0 {
+		t.Errorf("SIGTERM has left %v (%v)", names, err)
+	}
+	nobody := func() { // wal-fetch's helper sees a moment later that the server has gone
+		t.Helper()
+		testenv.Eventually(t, time.Minute, "all processes have gone", func() bool { return inside(scratch) == nil })
+	}
+	nobody()
+	during(syscall.SIGKILL)
+	nobody()
+	if names, err := os.ReadDir(scratch); err != nil || len(names) != 1 {
+		t.Errorf("SIGKILL has left %v (%v): does this test try what it means to?", names, err)
+	}
+
+	o := s.must(t, "drill", "--scratch", scratch, "--keep")
+	names, err := os.ReadDir(scratch)
+	nobody()
+	if err != nil || len(names) != 1 || !strings.Contains(o.out, filepath.Join(scratch, names[0].Name())) {
+		t.Fatalf("--keep has left %v (%v): %v", names, err, o)
+	}
+	for _, text := range []string{"measured  restoring it to the end of the WAL took ", "seconds on this host", "passed, in", "pg_checksums"} {
+		if !strings.Contains(o.out, text) {
+			t.Errorf("it does not say %q: %v", text, o)
+		}
+	}
+	s.must(t, "drill", "--scratch", scratch) // removes what the killed one has left, not what was kept
+	if left, err := os.ReadDir(scratch); err != nil || len(left) != 1 || left[0].Name() != names[0].Name() {
+		t.Errorf("in the folder are %v, kept was %v (%v)", left, names, err)
+	}
+	c := s.start(t, filepath.Join(scratch, names[0].Name(), "data"))
+	if got := c.SQL(t, `SELECT count(*) FROM steps`); got != "10000" {
+		t.Errorf("the kept copy has %s rows", got)
+	}
+	s.drillsAsRoot(t)
+}
+
+// drillsAsRoot: the server never runs as root, who may still hold drills.
+func (s *site) drillsAsRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Log("not root: that a drill drops its rights cannot be seen")
+		return
+	}
+	scratch, err := os.MkdirTemp("", "pgobj-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(scratch)
+	if err := os.Chmod(scratch, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"--user", "postgres"}} {
+		cmd := exec.Command(s.pgobj, append([]string{"drill", "--scratch", scratch}, args...)...)
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.settings...)
+		if o := finish(t, cmd); o.code != 0 {
+			t.Errorf("a drill as root: %v", o)
+		}
+		if names, err := os.ReadDir(scratch); err != nil || len(names) > 0 {
+			t.Errorf("it has left %v (%v)", names, err)
+		}
+	}
+}
+
+// TestDrillFindsDamage: what was damaged before the backup, and what is damaged in the repository.
+func TestDrillFindsDamage(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Checksums: true})
+	s.Exec(t, `CREATE TABLE steps AS SELECT i AS n FROM generate_series(1, 100000) i`)
+	path := filepath.Join(s.Data, s.SQL(t, `SELECT pg_relation_filepath('steps')`))
+	s.Stop(t, "fast")
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("damage"), 3*8192+5000); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	s.Start(t)
+	if o := s.run(t, "backup-push"); o.code != 13 {
+		t.Fatalf("a backup with a damaged page: %v", o)
+	}
+	if d := s.drill(t, exitDrill); !strings.Contains(d.Error, "steps") || !strings.HasSuffix(d.steps(), "pg_amcheck failed") {
+		t.Errorf("a damaged page: %+v", d)
+	}
+	for _, args := range [][]string{{"--bindir", "/nonexistent"}, {"--scratch", "/nonexistent/" + strings.Repeat("x", 90)}} {
+		if o := s.run(t, append([]string{"drill"}, args...)...); o.code != exitUsage || !strings.Contains(o.err, "The backup has not been tried") {
+			t.Errorf("drill %v: %v", args, o)
+		}
+	}
+	parts, err := filepath.Glob(filepath.Join(s.folder, "main", "parts", "*", "*"))
+	if err != nil || len(parts) == 0 {
+		t.Fatal(parts, err)
+	}
+	for _, part := range parts {
+		if err := os.Truncate(part, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o := s.run(t, "drill", "--scratch", testenv.Dir(t)); o.code != exitDamaged {
+		t.Errorf("with damaged parts: %v", o)
+	}
+}

@@ -1,0 +1,265 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/faultproxy"
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// standbyOf restores the newest backup as a standby that follows a primary, with the same environment.
+func standbyOf(t testing.TB, s *site, args ...string) *site {
+	t.Helper()
+	dir := s.fetch(t, "--standby", "--primary-conninfo", fmt.Sprintf("host=%s port=%d user=postgres", s.SocketDir, s.Port))
+	return &site{store: s.store, pgobj: s.pgobj, Cluster: s.startArchiving(t, dir, args...)}
+}
+
+// caughtUp makes a checkpoint on the primary and waits until a standby has replayed it.
+func caughtUp(t testing.TB, primary, standby *pgtest.Cluster) {
+	t.Helper()
+	primary.Exec(t, `CHECKPOINT`)
+	at := primary.SQL(t, `SELECT pg_current_wal_insert_lsn()`)
+	standby.Eventually(t, `SELECT pg_last_wal_replay_lsn() >= '`+at+`'`, "t")
+}
+
+// TestStandbyBackup: a backup from a standby restores to what the primary has, on every version.
+func TestStandbyBackup(t *testing.T) {
+	majors := []int{10, 12, 15, 18}
+	if torture() {
+		majors = []int{10, 11, 12, 13, 14, 15, 16, 17, 18}
+	}
+	for _, major := range majors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			o := pgtest.Options{Major: major, Template: true, Checksums: true}
+			if major >= 17 {
+				o.Conf = []string{"summarize_wal = on"}
+			}
+			s := newSite(t, folderStore(t), o)
+			s.Exec(t, `CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE UNLOGGED TABLE u (i int)`)
+			s.backup(t)
+			standby := standbyOf(t, s)
+			s.Exec(t, `INSERT INTO t SELECT i, 'before' FROM generate_series(1, 5000) i`)
+			caughtUp(t, s.Cluster, standby.Cluster)
+			at := contents(t, s.Cluster, "postgres")
+
+			first := standby.backup(t, "--primary-dsn", s.DSN("postgres"))
+			second := standby.backup(t, "--primary-dsn", s.DSN("postgres"))
+			if first.From != "standby" || second.From != "standby" || first.StartLSN != second.StartLSN || first.Backup == second.Backup {
+				t.Errorf("two backups of a standby without a checkpoint between them should begin at one LSN: %+v and %+v", first, second)
+			}
+			limit := int64(100_000)
+			if major >= 17 {
+				// The first took by the WAL summaries what the primary's backup has of pages that differ in hint bits only.
+				limit = 1_000_000
+			}
+			if second.Stored > limit {
+				t.Errorf("the second backup stored %d bytes, though nothing had changed", second.Stored)
+			}
+			s.Exec(t, `DELETE FROM t WHERE i % 3 = 0; INSERT INTO t VALUES (-1, 'after')`)
+			s.archived(t)
+			end := contents(t, s.Cluster, "postgres")
+			sameContents(t, s.start(t, s.fetch(t, first.Backup, "--target", "immediate", "--target-action", "promote")), "postgres", at)
+			dir := s.fetch(t, second.Backup)
+			if major == 15 {
+				s.verified(t, dir)
+			}
+			c := s.start(t, dir)
+			sameContents(t, c, "postgres", end)
+			if major == 15 {
+				sound(t, c)
+			}
+			standby.Stop(t, "immediate") // before its primary, which would wait for it
+		})
+	}
+}
+
+// TestStandbyBackupUnderLoad: what a standby copies while it replays is consistent at the backup's end.
+func TestStandbyBackupUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true, Checksums: true,
+		Conf: []string{"shared_buffers = '1MB'", "checkpoint_timeout = '30s'", "max_wal_size = '64MB'", "synchronous_commit = off"}})
+	if o := finish(t, s.program(s.Bin("pgbench"), "--initialize", "--scale=3", "--quiet")); o.code != 0 {
+		t.Fatal(o)
+	}
+	s.backup(t)
+	standby := standbyOf(t, s)
+	load := s.program(s.Bin("pgbench"), "--client=4", "--time=600")
+	if err := load.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = load.Process.Signal(syscall.SIGTERM)
+		_ = load.Wait() // its end is the signal's
+	}()
+	for range 2 {
+		before := s.transactions(t)
+		testenv.Eventually(t, time.Minute, "pgbench is at work", func() bool { return s.transactions(t) > before+200 })
+		caughtUp(t, s.Cluster, standby.Cluster)
+		b := standby.backup(t, "--primary-dsn", s.DSN("postgres"), "--jobs", "2")
+		if b.DamagedPages != 0 {
+			t.Errorf("%d pages are called damaged", b.DamagedPages)
+		}
+		dir := s.fetch(t, b.Backup, "--target", "immediate", "--target-action", "promote")
+		s.verified(t, dir)
+		c := s.start(t, dir)
+		s.pgbenchInvariants(t, c)
+		sound(t, c)
+	}
+	standby.Stop(t, "immediate")
+}
+
+// standbyRig is a fault rig whose cluster is a standby, and its primary.
+func standbyRig(t *testing.T) (rig *faultRig, primary *pgtest.Cluster, proxy *faultproxy.Proxy) {
+	t.Helper()
+	rig, server := newS3Rig(t)
+	primary = rig.cluster
+	rig.push(t)
+	rig.cluster = rig.standby(t, primary)
+	return rig, primary, faultproxy.ForTest(t, server.Endpoint)
+}
+
+// standby makes one of a primary.
+func (r *faultRig) standby(t *testing.T, primary *pgtest.Cluster, args ...string) *pgtest.Cluster {
+	t.Helper()
+	dir := filepath.Join(testenv.Dir(t), "data")
+	r.mustRun(t, "backup-fetch", dir, "--standby", "--primary-conninfo", fmt.Sprintf("host=%s port=%d user=postgres", primary.SocketDir, primary.Port))
+	c, err := pgtest.Attach(dir, primary.Major, args...)
+	must(t, err)
+	c.AddEnv(r.env...)
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c.Start(t)
+	return c
+}
+
+// TestStandbyDuringBackup: what happens to a standby or its primary while a backup is taken.
+func TestStandbyDuringBackup(t *testing.T) {
+	t.Parallel()
+	rig, primary, proxy := standbyRig(t)
+	want := proof(t, primary)
+	change := func() {
+		primary.Exec(t, `UPDATE proof SET sum = sum WHERE i % 500 = 7`)
+		caughtUp(t, primary, rig.cluster)
+	}
+	listed := func(n int) []string {
+		t.Helper()
+		ids := rig.list(t)
+		if len(ids) != n {
+			t.Errorf("backup-list shows %v, want %d", ids, n)
+		}
+		return ids
+	}
+	push := []string{"backup-push", "-j2", "--primary-dsn", primary.DSN("postgres")}
+
+	change()
+	o := rig.during(t, proxy, whileCopying(), func(*os.Process) { primary.Restart(t) }, push...)
+	if o.code != 0 {
+		t.Errorf("the primary was restarted: %v", o)
+	}
+	rig.checkRestore(t, listed(2)[1], want)
+
+	change()
+	o = rig.during(t, proxy, whileCopying(), func(*os.Process) {
+		primary.Exec(t, `ALTER SYSTEM SET full_page_writes = off`)
+		primary.Exec(t, `SELECT pg_reload_conf()`)
+		primary.Eventually(t, `SHOW full_page_writes`, "off")
+		caughtUp(t, primary, rig.cluster)
+	}, push...)
+	if o.code != exitPostgres || !strings.Contains(o.err, "full_page_writes=off") || !strings.Contains(o.err, "DETAIL:  ") || !strings.Contains(o.err, "run CHECKPOINT on the primary") {
+		t.Errorf("full pages were not written: %v", o)
+	}
+	listed(2)
+	primary.Exec(t, `ALTER SYSTEM RESET full_page_writes`)
+	primary.Exec(t, `SELECT pg_reload_conf()`)
+	primary.Eventually(t, `SHOW full_page_writes`, "on")
+
+	change()
+	o = rig.during(t, proxy, whileCopying(), func(*os.Process) {
+		rig.cluster.Exec(t, `SELECT pg_promote()`)
+		rig.cluster.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	}, push...)
+	if o.code != exitPostgres || !strings.Contains(o.err, "the standby was promoted during the backup") || !strings.Contains(o.err, "HINT:  No backup was entered in the catalog. Run the command again.") {
+		t.Errorf("the standby was promoted: %v", o)
+	}
+	listed(2)
+	primary.Stop(t, "fast")
+	id := rig.push(t) // it is the primary now
+	rig.checkRestore(t, id, want)
+}
+
+// TestStandbyRefusals: what a backup from a standby cannot be taken of, and what the user is told.
+func TestStandbyRefusals(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.backup(t)
+	standby := standbyOf(t, s)
+	caughtUp(t, s.Cluster, standby.Cluster)
+	fails := func(code int, env []string, args []string, texts ...string) {
+		t.Helper()
+		cmd := standby.command(append([]string{"backup-push"}, args...)...)
+		cmd.Env = append(cmd.Env, env...)
+		o := finish(t, cmd)
+		for _, text := range texts {
+			if !strings.Contains(o.err, text) {
+				t.Errorf("backup-push %v does not speak of %q", args, text)
+			}
+		}
+		if n := len(s.list(t)); o.code != code || n != 1 {
+			t.Errorf("backup-push %v should end with %d; there are %d backups: %v", args, code, n, o)
+		}
+	}
+	// Nobody ends the primary's segment.
+	fails(exitWAL, nil, []string{"--wal-timeout=1s"}, "did not arrive in 1s", "SELECT pg_switch_wal()", "--primary-dsn")
+	// The same path on another host: here, another folder with the same system identifier.
+	fails(exitPostgres, nil, []string{s.Data}, s.Data+" is not the data directory of the server that answered", "in production")
+	fails(exitPostgres, s.Env()[:2], []string{standby.Data}, standby.Data+" is not the data directory", "in archive recovery")
+	// What is called the primary is none, is of another cluster, is not there, or allows nothing.
+	fails(exitPostgres, nil, []string{"--primary-dsn", standby.DSN("postgres")}, "is a standby itself")
+	other := pgtest.Start(t, pgtest.Options{})
+	fails(exitPostgres, nil, []string{"--primary-dsn", other.DSN("postgres")}, "the standby's is ")
+	fails(exitPostgres, nil, []string{"--primary-dsn", "host=/nowhere port=1 user=x"}, "on the primary: cannot connect to PostgreSQL")
+	s.Exec(t, `CREATE ROLE nobody LOGIN`)
+	fails(exitPostgres, nil, []string{"--primary-dsn", strings.Replace(s.DSN("postgres"), "user=postgres", "user=nobody", 1)}, "permission denied for function pg_switch_wal")
+
+	// Replay that is paused is no obstacle: the backup is of that point.
+	standby.Exec(t, `SELECT pg_wal_replay_pause()`)
+	standby.Eventually(t, `SELECT pg_is_wal_replay_paused()`, "t")
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	o := standby.must(t, "backup-push", "--primary-dsn", s.DSN("postgres"))
+	if !strings.Contains(o.err, "replay of WAL is paused") {
+		t.Errorf("a backup while the replay is paused: %v", o)
+	}
+	b := s.list(t)[1].Backup
+	if got := steps(t, s.start(t, s.fetch(t, b, "--target", "immediate", "--target-action", "promote"))); got != "1" {
+		t.Errorf("the paused standby's backup has the steps %s", got)
+	}
+	s.archived(t)
+	if got := steps(t, s.start(t, s.fetch(t, b))); got != "1 2" {
+		t.Errorf("recovered to the end, the paused standby's backup has the steps %s", got)
+	}
+	standby.Stop(t, "fast")
+
+	blind := standby.program(standby.Bin("postgres"), "-D", standby.Data, "-p", fmt.Sprint(standby.Port), "-k", standby.SocketDir, "-c", "listen_addresses=", "-c", "hot_standby=off")
+	must(t, blind.Start())
+	defer func() {
+		_ = blind.Process.Signal(syscall.SIGQUIT)
+		_ = blind.Wait() // its end is the signal's
+	}()
+	testenv.Eventually(t, time.Minute, "the server says that it lets nobody in", func() bool {
+		o := finish(t, standby.command("backup-push"))
+		return o.code == exitPostgres && strings.Contains(o.err, "not accepting connections") && strings.Contains(o.err, "Hot standby mode is disabled") &&
+			strings.Contains(o.err, "A standby answers with hot_standby = on")
+	})
+}
