@@ -116,9 +116,6 @@ func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified)
 	if err != nil {
 		return fmt.Errorf("the backup's first WAL segment: %w", err)
 	}
-	missing := func() error {
-		return &walstore.HoleError{Missing: next.Name(size), Later: "the backup's end, " + b.LastWAL}
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.Workers)
 	var read atomic.Int64
@@ -148,7 +145,7 @@ func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified)
 		return fmt.Errorf("check the WAL that the backup needs: %w", err)
 	}
 	if next.Name(size) <= b.LastWAL {
-		return missing()
+		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, next.Name(size))
 	}
 	return nil
 }

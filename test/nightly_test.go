@@ -220,6 +220,9 @@ func (n *nightly) bounds(t testing.TB) {
 	if full.Reused > full.Size/3 { // the templates' files, which occur in every database
 		t.Errorf("--full reused %d of %d bytes", full.Reused, full.Size)
 	}
+	if o := n.must(t, "backup-verify", "--sample=20%", "--seed=5"); !strings.Contains(o.out, "in a sample of 20 % (--seed 5)") || !strings.Contains(o.out, "the rest was not read") || strings.Contains(o.out, "is sound:") {
+		t.Errorf("backup-verify --sample says %s", o.out)
+	}
 	a, b := n.cost(t, last.Backup), n.cost(t, full.Backup)
 	if a.Fetched*2 > b.Fetched*3 {
 		t.Errorf("a restore of the last increment reads %d bytes, of a full backup %d", a.Fetched, b.Fetched)
