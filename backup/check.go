@@ -29,7 +29,10 @@ func (p *push) check(ctx context.Context) (err error) {
 	if p.control.SystemID != i.SystemID {
 		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, the server that answered is %d", ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
 	}
-	if i.InRecovery {
+	switch {
+	case i.Shutdown != nil:
+		return nil
+	case i.InRecovery:
 		return p.checkStandby(ctx)
 	}
 	return checkArchiving(i)
@@ -63,6 +66,9 @@ func checkArchiving(i cluster.Info) error {
 // checkFolder makes sure, when the backup has started, that the files are those of the server that started it: a
 // primary and its standby have one system identifier, and often the same path on their hosts.
 func (p *push) checkFolder() error {
+	if p.info.Shutdown != nil {
+		return nil // there is only the folder
+	}
 	c, _, err := cluster.ReadControl(p.PGDATA)
 	if err != nil {
 		return err

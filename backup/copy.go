@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"syscall"
@@ -34,6 +35,9 @@ func (p *push) copy(ctx context.Context) error {
 	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, changes: p.changes, reread: p.Reread, warn: p.warn}
 	if p.info.DataChecksums {
 		c.verify = p.start.LSN
+		if p.info.Shutdown != nil {
+			c.verify = math.MaxUint64 // nothing is being written, and nothing will be replayed
+		}
 	}
 	c.emit = func(f *manifest.File) error {
 		for _, c := range f.Chunks {
@@ -91,7 +95,7 @@ func (p *push) pack(ctx context.Context, pk *packer, l *lister) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := pk.add(e, describe(e, p.Now()), nil); err != nil {
+		if err := pk.add(e, describe(e, p.Now()), p.ownWAL(e)); err != nil {
 			return err
 		}
 	}
@@ -118,7 +122,7 @@ func (p *push) count(ctx context.Context) error {
 }
 
 func (p *push) walkOptions(warn func(path, reason string)) cluster.WalkOptions {
-	return cluster.WalkOptions{Major: p.info.Major(), CatalogVersion: p.control.CatalogVersion, StatsTempDir: p.info.StatsTempDirectory, Warn: warn}
+	return cluster.WalkOptions{Major: p.info.Major(), CatalogVersion: p.control.CatalogVersion, StatsTempDir: p.info.StatsTempDirectory, Shutdown: p.info.Shutdown, Warn: warn}
 }
 
 // describe turns a directory entry into a manifest line.
@@ -146,8 +150,10 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 	if err != nil {
 		return err
 	}
-	if control, err = cluster.WithoutCheckpoint(control); err != nil {
-		return err
+	if p.info.Shutdown == nil { // there is a backup_label to start from
+		if control, err = cluster.WithoutCheckpoint(control); err != nil {
+			return err
+		}
 	}
 	if p.stop, err = p.Session.Stop(ctx); err != nil {
 		return err
@@ -164,8 +170,10 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 		f := manifest.File{Type: manifest.TypeFile, Mode: like.Mode & 0o660, UID: like.UID, GID: like.GID, Mtime: now, Size: size}
 		return pk.add(cluster.Entry{Path: path}, f, data)
 	}
-	if err := add("backup_label", bytes.NewReader(p.stop.Label), int64(len(p.stop.Label))); err != nil {
-		return err
+	if n := len(p.stop.Label); n > 0 {
+		if err := add("backup_label", bytes.NewReader(p.stop.Label), int64(n)); err != nil {
+			return err
+		}
 	}
 	if n := len(p.stop.TablespaceMap); n > 0 {
 		if err := add("tablespace_map", bytes.NewReader(p.stop.TablespaceMap), int64(n)); err != nil {

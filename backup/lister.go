@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/cluster"
@@ -105,8 +106,8 @@ func (l *lister) add(f *manifest.File) error {
 		at += n
 	}
 	path := f.RawPath()
-	if l.native == nil || at < f.Size || path == "backup_manifest" || path == controlPath {
-		return nil // pg_control is in it already: see endNative
+	if l.native == nil || at < f.Size || path == "backup_manifest" || path == controlPath || strings.HasPrefix(path, "pg_wal/") {
+		return nil // pg_control is in it already: see endNative; WAL is never listed
 	}
 	if l.unread {
 		return l.native.FileWithoutChecksum(path, f.Size, f.Mtime)

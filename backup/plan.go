@@ -143,6 +143,10 @@ func (p *Plan) choose(ctx context.Context) error {
 	if p.Backup, err = r.Catalog.Backup(ctx, found.entry); err != nil {
 		return err
 	}
+	if isCold(p.Backup) && !p.Recovery.rollsForward() {
+		p.Recovery.NoSettings, p.Recovery.TargetImmediate = true, false // which is where it is
+		return p.leaveCold(ctx, found)
+	}
 	p.Forks = found.history.forks(found.timeline)
 	return p.follow(ctx, c, found, state)
 }
@@ -150,7 +154,7 @@ func (p *Plan) choose(ctx context.Context) error {
 // follow works out the way of the recovery.
 func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *catalog.State) (err error) {
 	b, r := p.Backup, p.request.Recovery
-	if r.NoSettings || isCold(b) {
+	if r.NoSettings {
 		return nil
 	}
 	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
@@ -169,9 +173,6 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	}
 	return err
 }
-
-// isCold: a backup of a stopped server has nothing to recover.
-func isCold(b *catalog.Backup) bool { return b.From == "offline" }
 
 func (p *Plan) survey() (*survey, error) {
 	lines, err := p.manifest.read()
@@ -242,9 +243,6 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	}
 	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
-	}
-	if isCold(b) {
-		r.NoSettings = true
 	}
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
 	p.written = w

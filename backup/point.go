@@ -181,6 +181,9 @@ func stamp(t time.Time) string {
 // checkWAL holds what the archive has against what the recovery needs, and returns warnings.
 func (c *chooser) checkWAL(b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
 	r := c.recovery
+	if w.End < b.StopLSN && isCold(b) {
+		return nil, unreachable("backup %s is of a stopped server, and the archive has no WAL from after it: %s is not there\nWithout a target it can be restored as it is.", b.ID, b.FirstWAL)
+	}
 	if w.End < b.StopLSN {
 		missing := w.Missing
 		if missing == "" {

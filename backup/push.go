@@ -26,7 +26,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// Cluster is what a backup needs of PostgreSQL: a cluster.Session.
+// Cluster is what a backup needs of PostgreSQL: a cluster.Session, or a cluster.Stopped.
 type Cluster interface {
 	Info(ctx context.Context) (cluster.Info, error)
 	Start(ctx context.Context, label string, fast bool) (cluster.StartPoint, error)
@@ -160,7 +160,10 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 
 // from is what the backup is taken from.
 func (p *push) from() string {
-	if p.info.InRecovery {
+	switch {
+	case p.info.Shutdown != nil:
+		return "offline"
+	case p.info.InRecovery:
 		return "standby"
 	}
 	return "primary"
@@ -216,7 +219,7 @@ func (p *push) incarnation(ctx context.Context) (err error) {
 		this := catalog.Server{SystemID: p.info.SystemID, PGVersion: p.info.VersionNum, SegmentSize: p.info.SegmentSize}
 		if n := len(s.Servers); n > 0 {
 			last := s.Servers[n-1]
-			if last == this {
+			if last == this || p.info.Shutdown != nil && last.SystemID == this.SystemID { // of which files tell no minor version
 				return catalog.Record{}, errNothing
 			}
 			if last.SystemID != this.SystemID && last.PGVersion/10000 >= this.PGVersion/10000 && !p.NewIncarnation {
@@ -237,7 +240,7 @@ var errNothing = errors.New("nothing to add")
 // run copies the cluster between start and stop of the backup, and commits it.
 func (p *push) run(ctx context.Context) error {
 	p.configFiles()
-	p.Log.Info("backup starts: waiting for a checkpoint", "backup", p.backup.ID, "pgdata", p.PGDATA, "postgresql", p.info.Version)
+	p.Log.Info(map[bool]string{true: "backup starts", false: "backup starts: waiting for a checkpoint"}[p.info.Shutdown != nil], "backup", p.backup.ID, "pgdata", p.PGDATA, "postgresql", p.info.Version)
 	var err error
 	if p.start, err = p.Session.Start(ctx, "pgobj "+p.backup.ID, !p.Spread); err != nil {
 		return err
@@ -313,6 +316,9 @@ func (p *push) abort(ctx context.Context, cause error) {
 
 // configFiles reads the configuration that lies outside of PGDATA.
 func (p *push) configFiles() {
+	if _, err := os.Stat(filepath.Join(p.PGDATA, "postgresql.conf")); p.info.Shutdown != nil && p.info.ConfigFiles == nil && err != nil {
+		p.warn("postgresql.conf", "it is not in the data directory, and only a running server tells where else configuration is: it is not in the backup")
+	}
 	for _, path := range p.info.ConfigFiles {
 		real, err := filepath.EvalSymlinks(path)
 		if err == nil && strings.HasPrefix(real, p.PGDATA+string(filepath.Separator)) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
@@ -28,6 +29,12 @@ const (
 	assembleMost = 32
 	// deltaWindow is 1 GiB: what is there is compared before what differs is fetched.
 	deltaWindow = 1024
+	// finishers is how many files are fsynced at a time. Waiting for the disk takes no CPU, so workers must not
+	// do it; and a file system commits many small files together for hardly more than one.
+	finishers = 16
+	// flushEvery is how much of a large file is written before the disk begins with it, lest it has
+	// a gigabyte to write when the fsync comes.
+	flushEvery = 8 << 20
 )
 
 // unpacker reads what a manifest lists, and writes it into a target, if there is one.
@@ -41,7 +48,9 @@ type unpacker struct {
 	apart    int // how many the open window has
 	group    *errgroup.Group
 	ctx      context.Context
+	working  sync.WaitGroup // the workers, who send to written
 	jobs     chan job
+	written  chan *output // files with all their content, to be completed
 	pending  []want
 }
 
@@ -80,10 +89,11 @@ type output struct {
 	file  *os.File
 	err   error
 	left  atomic.Int64 // extents still to be written, and one for the plan that is not complete
+	dirty atomic.Int64 // bytes written since the disk was last told to begin
 }
 
 func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
-	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), window: restoreWindow}
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), written: make(chan *output), window: restoreWindow}
 	if t == nil {
 		u.assemble = assembleMost
 	} else if t.delta {
@@ -91,7 +101,16 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 	}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	for range workers {
-		u.group.Go(u.work)
+		u.working.Add(1)
+		u.group.Go(func() error {
+			defer u.working.Done()
+			return u.work()
+		})
+	}
+	if t != nil {
+		for range finishers {
+			u.group.Go(u.finish)
+		}
 	}
 	return u
 }
@@ -101,6 +120,8 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 func (u *unpacker) unpack(m *manifest.Reader, size int64) error {
 	err := u.plan(m, size)
 	close(u.jobs)
+	u.working.Wait()
+	close(u.written)
 	if e := u.group.Wait(); e != nil {
 		return e // plan only saw what follows from it
 	}
@@ -259,6 +280,11 @@ func (u *unpacker) put(w want, data []byte) error {
 	if _, err := o.file.WriteAt(data, w.At); err != nil {
 		return err
 	}
+	if o.dirty.Add(int64(len(data))) >= flushEvery {
+		o.dirty.Store(0)
+		// Only advice: the fsync at the end tells of errors.
+		_ = unix.SyncFileRange(int(o.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
 	if err := w.chunk.written(o, data); err != nil {
 		return err
 	}
@@ -323,7 +349,7 @@ func (u *unpacker) open(o *output) error {
 	return o.err
 }
 
-// done is called for each extent written and once by the plan; the last call completes the file.
+// done is called for each extent written and once by the plan; the last call hands the file on.
 func (u *unpacker) done(o *output) error {
 	if o.left.Add(-1) > 0 {
 		return nil
@@ -335,14 +361,26 @@ func (u *unpacker) done(o *output) error {
 	if err := u.open(o); err != nil { // it may have no content
 		return fmt.Errorf("restore %q: %w", o.path, err)
 	}
-	err := u.complete(o)
-	if e := o.file.Close(); err == nil {
-		err = e
+	select {
+	case u.written <- o:
+		return nil
+	case <-u.ctx.Done():
+		return context.Cause(u.ctx)
 	}
-	if err != nil {
-		return fmt.Errorf("restore %q: %w", o.path, err)
+}
+
+// finish completes files that have all their content.
+func (u *unpacker) finish() error {
+	for o := range u.written {
+		err := u.complete(o)
+		if e := o.file.Close(); err == nil {
+			err = e
+		}
+		if err != nil {
+			return fmt.Errorf("restore %q: %w", o.path, err)
+		}
+		u.progress.Files.Add(1)
 	}
-	u.progress.Files.Add(1)
 	return nil
 }
 

@@ -21,6 +21,8 @@ import (
 // Exit codes beside those of the fault tests.
 const (
 	exitUsage    = 2
+	exitStorage  = 3
+	exitTimeout  = 18
 	exitDenied   = 4
 	exitNoStore  = 5
 	exitNotFound = 6
@@ -82,6 +84,8 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 		{nil, exitUsage, says("--label", "who", "twice"), says("backup-push", "--label=who=me", "--label=who=you")},
 		{env("PGOBJ_JOBS=1000"), exitUsage, says("--jobs (PGOBJ_JOBS)", "1000"), says("backup-push")},
 		{nil, exitUsage, says("--jobs"), says("backup-fetch", dir+"/target", "--jobs=-1")},
+		{env("PGOBJ_RETRY_FOR=0s"), exitUsage, says("--retry-for (PGOBJ_RETRY_FOR)"), says("backup-list")},
+		{nil, exitUsage, says("--timeout (PGOBJ_TIMEOUT)"), says("backup-list", "--timeout=-1s")},
 		{env("PGOBJ_LOG_LEVEL=loud"), exitUsage, says("--log-level", "loud"), says("backup-list")},
 		{nil, exitUsage, says("--target-time", "tomorrow"), says("backup-fetch", dir+"/target", "--target-time=tomorrow")},
 		{nil, exitUsage, says("--target-action", "explode"), says("backup-fetch", dir+"/target", "--target-action=explode")},
@@ -142,6 +146,17 @@ func TestStorageThatDoesNotAnswer(t *testing.T) {
 	_ = cmd.Wait() // its exit code is looked at
 	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(said(), "ERROR:  interrupted") || strings.Contains(said(), canary) {
 		t.Errorf("exit code %d: %s", code, said())
+	}
+}
+
+// How long that goes on is the user's to say: for one operation, and for the whole command.
+func TestPatience(t *testing.T) {
+	dir := testenv.Dir(t)
+	s := &site{pgobj: testenv.Pgobj(t), store: store{settings: env("PGOBJ_STORAGE=s3://bucket/p", "PGOBJ_S3_ENDPOINT=http://127.0.0.1:1", "AWS_REGION=r", "HOME="+dir),
+		credentials: env("AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY="+canary)}}
+	for _, command := range [][]string{{"backup-list"}, {"backup-push"}, {"backup-fetch", dir + "/target"}, {"wal-list"}} {
+		s.fails(t, nil, exitStorage, says("127.0.0.1:1", "gave up after", "HINT:"), append(command, "--retry-for=1s")...)
+		s.fails(t, env("PGOBJ_TIMEOUT=1s"), exitTimeout, says("not finished within --timeout 1s", "127.0.0.1:1", "HINT:"), command...)
 	}
 }
 

@@ -31,7 +31,7 @@ func caughtUp(t testing.TB, primary, standby *pgtest.Cluster) {
 
 // TestStandbyBackup: a backup from a standby restores to what the primary has, on every version.
 func TestStandbyBackup(t *testing.T) {
-	majors := []int{10, 12, 15, 18}
+	majors := []int{10, 15, 18}
 	if torture() {
 		majors = []int{10, 11, 12, 13, 14, 15, 16, 17, 18}
 	}

@@ -450,7 +450,7 @@ func TestArchiverSurvivesFailures(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			st, server := versityStore(t)
 			proxy := faultproxy.ForTest(t, server.Endpoint)
-			st.settings = append(st.settings, "PGOBJ_S3_ENDPOINT="+proxy.URL, "PGOBJ_WAL_PUSH_TIMEOUT=1s")
+			st.settings = append(st.settings, "PGOBJ_S3_ENDPOINT="+proxy.URL, "PGOBJ_TIMEOUT=1s")
 			proxy.On(faultproxy.Always, faultproxy.Fail(503, "SlowDown"))
 			s := newSite(t, st, pgtest.Options{WALSegMB: size})
 			s.Exec(t, `CREATE TABLE x AS SELECT generate_series(1, 1000) i`)

@@ -41,6 +41,8 @@ type Info struct {
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
 	PostmasterStart time.Time
+
+	Shutdown *Shutdown // of a stopped server; nil while it runs
 }
 
 // Major is the version that decides on file formats: 10 to 18.

@@ -52,6 +52,8 @@ type scope struct {
 	names  []string // all in the folder, sorted
 	kind   dirKind
 	spaces bool // the location of a tablespace that lies inside the data directory
+
+	unlogged bool // unlogged relations are kept
 }
 
 // excluded says whether a name is left out whatever it is.
@@ -76,7 +78,7 @@ func (s scope) excluded(name string) bool {
 		return false
 	}
 	_, unlogged := slices.BinarySearch(s.names, node+"_init")
-	return unlogged
+	return unlogged && !s.unlogged
 }
 
 // parseRelation takes the name of a relation's file apart: NODE[_FORK][.SEGNO].

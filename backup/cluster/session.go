@@ -69,7 +69,7 @@ type Session struct {
 func Connect(ctx context.Context, dsn string) (*Session, error) {
 	cfg, err := pgconn.ParseConfig(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("read connection settings: %w", err)
+		return nil, fmt.Errorf("%w: the connection settings cannot be used: %w", ErrConnect, err)
 	}
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "pgobj"

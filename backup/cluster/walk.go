@@ -54,7 +54,10 @@ type WalkOptions struct {
 	// StatsTempDir is the setting stats_temp_directory (up to 14), empty for its default. The folder's
 	// content is left out.
 	StatsTempDir string
-	Warn         func(path, reason string) // told of what was left out or looks wrong; may be nil
+	// Shutdown is set for a server that was shut down cleanly: its backup has the WAL that is named there, and, as
+	// no recovery will make them anew, unlogged relations.
+	Shutdown *Shutdown
+	Warn     func(path, reason string) // told of what was left out or looks wrong; may be nil
 }
 
 // Walk yields what belongs to a backup of the data directory root, in byte order of the paths. After an
@@ -158,7 +161,8 @@ func (w *walker) dir(d node) bool {
 			return w.fail(explain("read folder", d.source, err))
 		}
 	}
-	in := scope{path: d.path, names: names, kind: kindOf(d.path), spaces: w.marks[d.id] == spaceWithin && d.children == nil}
+	in := scope{path: d.path, names: names, kind: kindOf(d.path), spaces: w.marks[d.id] == spaceWithin && d.children == nil,
+		unlogged: w.opt.Shutdown != nil}
 	// In byte order of whole paths "a.b" lies between the folder "a" and its content "a/…". So a folder
 	// waits until the names have passed it; one that waits longer is a prefix of the next.
 	var waiting []node
@@ -222,7 +226,12 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 	n.id = fileID{e.Dev, e.Ino}
 	switch {
 	case n.path == "pg_wal":
-		n.children = []string{"archive_status"}
+		if w.opt.Shutdown != nil {
+			for _, f := range w.opt.Shutdown.WAL {
+				n.children = append(n.children, f.Name)
+			}
+		}
+		n.children = append(n.children, "archive_status")
 		if w.opt.Major >= 17 {
 			n.children = append(n.children, "summaries")
 		}

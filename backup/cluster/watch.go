@@ -15,18 +15,23 @@ import (
 //
 // stop ends the watch and waits for it; it must be called, and may be called more than once.
 func (s *Session) Watch(ctx context.Context) (watched context.Context, stop func()) {
+	return watch(ctx, s.PingEvery, s.ping)
+}
+
+// watch calls look now and then, until it returns an error: then the backup is void.
+func watch(ctx context.Context, every time.Duration, look func(context.Context) error) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() { // stop waits for it
 		defer close(done)
-		tick := time.NewTicker(s.PingEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
 			case <-watched.Done():
 				return
 			case <-tick.C:
-				if err := s.ping(watched); err != nil && watched.Err() == nil {
+				if err := look(watched); err != nil && watched.Err() == nil {
 					cancel(fmt.Errorf("the backup is void: %w", err))
 					return
 				}

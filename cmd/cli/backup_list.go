@@ -127,6 +127,9 @@ func note(b listed) string {
 	if b.DamagedPages > 0 {
 		notes = append(notes, fmt.Sprintf("%d DAMAGED PAGES", b.DamagedPages))
 	}
+	if b.From == "standby" || b.From == "offline" {
+		notes = append(notes, "from "+map[string]string{"standby": "a standby", "offline": "a stopped server"}[b.From])
+	}
 	if b.Pin != nil {
 		notes = append(notes, b.Pin.String())
 	}

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -23,6 +26,7 @@ type backupPush struct {
 	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
 	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
+	Offline        bool          `name:"offline" help:"Back up a server that is shut down, without a connection: PGDATA is the argument, or the environment's."`
 	PrimaryDSN     string        `name:"primary-dsn" env:"PGOBJ_PRIMARY_DSN" placeholder:"DSN" help:"On a standby: how to connect to its primary, which is then told to end the last WAL segment that the backup needs (pg_switch_wal)."`
 	JSON           bool          `name:"json" help:"Print the result as JSON."`
 	jobsFlag
@@ -52,11 +56,11 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	if _, err := cat.Load(ctx); err != nil { // before PostgreSQL is bothered: does the storage answer?
 		return err
 	}
-	session, err := cluster.Connect(ctx, c.DSN)
+	session, end, err := c.server(ctx)
 	if err != nil {
 		return err
 	}
-	defer session.Close(context.WithoutCancel(ctx))
+	defer end()
 	var switchWAL func(context.Context, uint64) error
 	if c.PrimaryDSN != "" {
 		switchWAL = func(ctx context.Context, systemID uint64) error {
@@ -79,8 +83,11 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, in %s; needs WAL %s to %s\n", b.ID, b.Files, size(b.Size),
-			b.Finished.Sub(b.Started).Round(10*time.Millisecond), b.FirstWAL, b.LastWAL)
+		needs := fmt.Sprintf("needs WAL %s to %s", b.FirstWAL, b.LastWAL)
+		if c.Offline {
+			needs = "needs no WAL from the archive"
+		}
+		fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, in %s; %s\n", b.ID, b.Files, size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
 		fmt.Fprintf(a.Out, "read %s of it, found %s stored already (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
 		if b.Adopted > 0 {
 			fmt.Fprintf(a.Out, "of what was stored already, %s came from earlier runs that did not finish\n", size(b.Adopted))
@@ -90,4 +97,24 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return fmt.Errorf("%w: %d in %d files: the first are block(s) %v of %s", errDamagedPages, b.DamagedPages, len(b.Damaged), b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	return nil
+}
+
+// server is what the backup is taken of; end lets go of it.
+func (c *backupPush) server(ctx context.Context) (_ backup.Cluster, end func(), err error) {
+	if !c.Offline {
+		session, err := cluster.Connect(ctx, c.DSN)
+		if err != nil {
+			return nil, nil, err
+		}
+		return session, func() { session.Close(context.WithoutCancel(ctx)) }, nil
+	}
+	dir := cmp.Or(c.PGDATA, os.Getenv("PGDATA"))
+	if dir == "" {
+		return nil, nil, usagef("--offline: name the data directory: pgobj backup-push --offline PGDATA")
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, nil, err
+	}
+	stopped, err := cluster.OpenStopped(dir)
+	return stopped, func() {}, err
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,7 +37,7 @@ type grammar struct {
 	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
 	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
 	WalPrefetch  walPrefetch  `cmd:"" name:"wal-prefetch" hidden:""`
-	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a running server."`
+	BackupPush   backupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
@@ -48,15 +49,17 @@ type grammar struct {
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
-	Storage     string `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
-	Server      string `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
-	S3Endpoint  string `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
-	S3Region    string `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
-	S3PathStyle string `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
-	S3CAFile    string `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
-	S3Driver    string `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
-	LogLevel    string `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
-	LogFormat   string `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+	Storage     string        `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
+	Server      string        `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
+	S3Endpoint  string        `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
+	S3Region    string        `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
+	S3PathStyle string        `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
+	S3CAFile    string        `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
+	S3Driver    string        `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
+	RetryFor    time.Duration `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"How long to try one operation again while the storage is in trouble (wal-fetch on a standby: at most 10s, as PostgreSQL asks again)."`
+	Timeout     time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 18, when the command has not finished after this time (default: never; wal-push 5m)."`
+	LogLevel    string        `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
+	LogFormat   string        `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
 }
 
 // fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a folder
@@ -68,6 +71,17 @@ func (s *Settings) fromAWS() {
 			s.S3CAFile = cmp.Or(s.S3CAFile, os.Getenv("AWS_CA_BUNDLE"))
 		}
 	}
+}
+
+// check refuses what no command can work with.
+func (s *Settings) check() error {
+	if s.RetryFor <= 0 {
+		return usagef("--retry-for (PGOBJ_RETRY_FOR) is %v: use a time above 0, such as 5m", s.RetryFor)
+	}
+	if s.Timeout < 0 {
+		return usagef("--timeout (PGOBJ_TIMEOUT) is %v: use a time above 0, such as 12h", s.Timeout)
+	}
+	return nil
 }
 
 // jobsFlag is the number of workers, for the commands that have them.
@@ -124,15 +138,40 @@ func run(ctx context.Context, a *app) (code int) {
 	if err != nil {
 		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
 	}
+	if err := g.Settings.check(); err != nil {
+		return report(streams.Err, badCommandLine(args, err))
+	}
 	g.Settings.fromAWS()
 	a.Settings = g.Settings
 	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
-	command.BindTo(ctx, (*context.Context)(nil))
+	limited, cancel := withTimeout(ctx, a.Timeout)
+	defer cancel()
+	command.BindTo(limited, (*context.Context)(nil))
 	err = command.Run(a)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
+	default:
+		err = timedOut(limited, err)
 	}
 	return report(streams.Err, err)
+}
+
+// withTimeout ends the context after d, if d is above 0.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w %v", errTimeout, d))
+}
+
+// timedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
+func timedOut(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errTimeout) && !strings.HasPrefix(err.Error(), cause.Error()) {
+		return fmt.Errorf("%w\n%w", cause, err)
+	}
+	return err
 }
 
 func newLogger(w io.Writer, level, format string) *slog.Logger {
@@ -162,6 +201,7 @@ func (a *app) root(policy retry.Policy) (storage.Store, error) {
 	if a.Storage == "" {
 		return nil, usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
 	}
+	policy.Budget = cmp.Or(policy.Budget, a.RetryFor)
 	s, err := connect.Open(connect.Config{
 		URL: a.Storage, Endpoint: a.S3Endpoint, Region: a.S3Region, PathStyle: a.S3PathStyle,
 		CAFile: a.S3CAFile, Driver: a.S3Driver, Retry: policy, Log: a.log,

@@ -40,12 +40,14 @@ const (
 	exitRefused     = 15
 	exitLocked      = 16
 	exitDrill       = 17
+	exitTimeout     = 18
 	exitInterrupted = 20
 )
 
 var (
 	errUsage       = errors.New("invalid setting")
 	errInterrupted = errors.New("interrupted")
+	errTimeout     = errors.New("not finished within --timeout")
 	// errDamagedPages: the backup is complete and kept, but what it holds is not all sound.
 	errDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
 )
@@ -64,6 +66,7 @@ type meaning struct {
 
 var meanings = []meaning{
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
+	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
@@ -77,6 +80,7 @@ var meanings = []meaning{
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
+	{cluster.ErrNotStopped, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
 	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
 	{cluster.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},

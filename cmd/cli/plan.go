@@ -15,6 +15,8 @@ func printPlan(a *app, p *backup.Plan) {
 	b, out := p.Backup, &columns{w: a.Out}
 	out.row("backup", "%s, consistent from %s on; PostgreSQL %s, %s in %d files", b.ID, b.Consistent.UTC().Format(time.DateTime+" MST"), b.PGVersionText, size(b.Size), b.Files)
 	switch {
+	case len(p.Path) == 0 && b.From == "offline":
+		out.row("recovery", "none: the server starts as it was shut down")
 	case len(p.Path) == 0:
 		out.row("recovery", "none is set up")
 	case p.Recovery.Standby:
@@ -64,11 +66,11 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 	}
 	printDangers(out, p)
 	out.row("start", "%s", startCommand(p))
-	if len(p.Path) == 0 {
-		return
-	}
 	r := p.Recovery
 	switch {
+	case len(p.Path) == 0 && b.From == "offline":
+		out.row("", "it starts without a recovery, as it was shut down")
+	case len(p.Path) == 0:
 	case r.Standby:
 		out.row("", "it follows as a standby, %s", timelines(p))
 	default:

@@ -32,7 +32,6 @@ type walFetch struct {
 	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the folder is in no data folder and the archive has that of several clusters."`
 	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
 	spoolFlag
-	RetryFor time.Duration `name:"retry-for" env:"PGOBJ_WAL_FETCH_RETRY_FOR" default:"5m" help:"How long to try again when the storage is in trouble (on a standby at most 10s, as PostgreSQL asks again)."`
 }
 
 const (
@@ -92,9 +91,6 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if err != nil {
 		return err
 	}
-	if c.RetryFor <= 0 {
-		return usagef("--retry-for (PGOBJ_WAL_FETCH_RETRY_FOR) is %v: use a time above 0, such as 5m", c.RetryFor)
-	}
 	ahead, err := c.aheadOf(a, dir, control)
 	if err != nil {
 		return err
@@ -102,7 +98,7 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if ahead.handOver(ctx, c.Name, c.Dest) {
 		return nil
 	}
-	budget := c.RetryFor
+	budget := a.RetryFor
 	if isStandby(dir) {
 		budget = min(budget, standbyRetryFor)
 	}

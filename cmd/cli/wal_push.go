@@ -21,15 +21,16 @@ import (
 )
 
 // walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
-// PostgreSQL asks again after every failure, so the deadline only has to keep a push from hanging.
 type walPush struct {
-	Path    string        `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
-	All     bool          `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
-	Timeout time.Duration `name:"timeout" env:"PGOBJ_WAL_PUSH_TIMEOUT" default:"5m" help:"Give up after this time; PostgreSQL tries again."`
-	Level   int           `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 (the fastest) to 19."`
-	Ahead   int           `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
+	Path  string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
+	All   bool   `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
+	Level int    `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 (the fastest) to 19."`
+	Ahead int    `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
 	spoolFlag
 }
+
+// walPushTimeout is the --timeout that there is without one: PostgreSQL asks again.
+const walPushTimeout = 5 * time.Minute
 
 // walPushMemory is from where on garbage is collected after all; earlier, it would be all the time.
 const walPushMemory = 96 << 20 // for each file at once, up to three
@@ -38,9 +39,6 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 	// The process is short: collecting garbage of a few MiB several times takes a tenth of its time.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(walPushMemory * int64(min(max(c.Ahead, 1), 3)))
-	if c.Timeout <= 0 {
-		return usagef("--timeout (PGOBJ_WAL_PUSH_TIMEOUT) is %v: use a time above 0, such as 5m", c.Timeout)
-	}
 	if c.Level < 0 || c.Level > 19 {
 		return usagef("--wal-level (PGOBJ_WAL_LEVEL) is %d: use 0 to 19", c.Level)
 	}
@@ -58,18 +56,18 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 		a.log.Debug("archived ahead", slog.String("file", filepath.Base(c.Path)))
 		return nil
 	}
-	s, err := a.open(retry.Policy{Budget: c.Timeout})
+	s, err := a.open(retry.Policy{})
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not finished within --timeout %v", c.Timeout))
-	defer cancel()
+	if a.Timeout == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = withTimeout(ctx, walPushTimeout)
+		defer cancel()
+	}
 	res, err := c.push(ctx, a, s, markers)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return fmt.Errorf("%w\n%w", cause, err)
-		}
-		return err
+		return timedOut(ctx, err)
 	}
 	pushed(a, c.Path, res)
 	return nil
@@ -167,7 +165,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	if serverRuns(c.Path) {
 		a.log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
 	}
-	s, err := a.open(retry.Policy{Budget: c.Timeout})
+	s, err := a.open(retry.Policy{})
 	if err != nil {
 		return err
 	}
@@ -178,8 +176,6 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	g.SetLimit(int(max(1, min(int64(c.Ahead), walstore.AheadMemory/int64(max(control.SegmentSize, 1))))))
 	for _, path := range ready {
 		g.Go(func() error {
-			ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not finished within --timeout %v", c.Timeout))
-			defer cancel()
 			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level,
 				SystemID: func() (uint64, error) { return control.SystemID, nil }})
 			mu.Lock()

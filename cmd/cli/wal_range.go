@@ -22,7 +22,7 @@ func (c *walFetch) fetchRange(ctx context.Context, a *app) error {
 	if !ok || segment.Classify(from) != segment.Full || segment.Classify(to) != segment.Full || c.Dest != "" {
 		return usagef("use wal-fetch --range FROM..TO DIR, with two names of WAL segments")
 	}
-	store, err := a.open(retry.Policy{Budget: c.RetryFor})
+	store, err := a.open(retry.Policy{})
 	if err != nil {
 		return err
 	}

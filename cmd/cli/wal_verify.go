@@ -173,7 +173,7 @@ func (v *walVerified) hurt(r archive) {
 				name = max(x.first, b.FirstWAL)
 			}
 			if found.Segment == "" || name[8:] < found.Segment[8:] {
-				usable := name[:8] != b.LastWAL[:8] || name > b.LastWAL
+				usable := name[:8] != b.LastWAL[:8] || name > b.LastWAL || b.From == "offline"
 				found = hurtBackup{Backup: e.ID, Segment: name, Usable: usable}
 			}
 		}
@@ -185,6 +185,9 @@ func (v *walVerified) hurt(r archive) {
 
 // missing is the first segment that the backup itself needs and the archive does not have.
 func (r archive) missing(id string, b catalog.Summary) hurtBackup {
+	if b.From == "offline" { // what it needs is among its files
+		return hurtBackup{}
+	}
 	i := slices.IndexFunc(r.surveys, func(s *walstore.Survey) bool { return s.Timeline == b.Timeline && len(s.Runs) > 0 })
 	if i < 0 {
 		return hurtBackup{Backup: id, Segment: b.FirstWAL}

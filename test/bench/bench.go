@@ -36,6 +36,9 @@ type bench struct {
 	wal       walFigures
 	many      manyFiles
 	piles     []*pile
+
+	night      []*night
+	nightPages int // of the table that changes
 }
 
 // sample is what one tool did in one round.

@@ -33,6 +33,7 @@ func (b *bench) report() string {
 		b.toolTable(&w)
 		b.ratioTable(&w)
 	}
+	b.nightText(&w)
 	b.walText(&w)
 	b.pileText(&w)
 	w.WriteString("\n")
@@ -132,6 +133,7 @@ func (b *bench) targets(w *strings.Builder) {
 			line(fmt.Sprintf("%s, %s / %s", p.what, p.one, p.other), p.target, ratios(one, other, p.of).median, " ×")
 		}
 	}
+	b.nightTargets(line)
 	if len(b.wal.push) > 0 {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
 	}
@@ -188,8 +190,12 @@ func (b *bench) find(name string) *tool {
 }
 
 func (t *tool) median(of func(sample) float64) float64 {
-	values := make([]float64, len(t.samples))
-	for i, s := range t.samples {
+	return medianBy(t.samples, of)
+}
+
+func medianBy(samples []sample, of func(sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
 		values[i] = of(s)
 	}
 	return median(values)
@@ -205,11 +211,15 @@ func newRatio(values []float64) ratio {
 }
 
 func ratios(one, other *tool, of func(sample) float64) ratio {
-	values := make([]float64, len(one.samples))
+	return newRatio(quotients(one.samples, other.samples, of))
+}
+
+func quotients(one, other []sample, of func(sample) float64) []float64 {
+	values := make([]float64, len(one))
 	for i := range values {
-		values[i] = of(one.samples[i]) / of(other.samples[i])
+		values[i] = of(one[i]) / of(other[i])
 	}
-	return newRatio(values)
+	return values
 }
 
 func (b *bench) pushRatio() ratio {

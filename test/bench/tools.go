@@ -33,6 +33,7 @@ type tool struct {
 type run1 struct {
 	round              int
 	repository, target string // empty folders
+	again              bool   // the repository holds a backup before this one
 }
 
 // prefix is a place in the S3 server that is used once.
@@ -124,7 +125,8 @@ func (b *bench) pgbackrest(name, compression string, level int, more ...string) 
 			return err
 		},
 		backup: func(r run1) []string {
-			return command(r, b.cluster.Data, append(slices.Concat(server, more), "--type=full", "--start-fast", "--no-archive-check", "--no-expire-auto",
+			kind := map[bool]string{false: "--type=full", true: "--type=incr"}[r.again]
+			return command(r, b.cluster.Data, append(slices.Concat(server, more), kind, "--start-fast", "--no-archive-check", "--no-expire-auto",
 				"--repo1-retention-full=9", "--compress-type="+compression, "--compress-level="+strconv.Itoa(level), jobs, "backup")...)
 		},
 		restore: func(r run1) []string { return command(r, r.target, jobs, "restore") },
