@@ -31,11 +31,17 @@ type coverage struct {
 	// is the parent's.
 	begin  uint64
 	parent segment.Timeline
+	each   func(walstore.Object) // is told of every segment; may be nil
 }
 
 // cover lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
 func cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
-	c := &coverage{size: size, next: segment.At(legs[0].Timeline, legs[0].Begin, size)}
+	return (&coverage{size: size}).cover(ctx, s, systemID, legs, until)
+}
+
+func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, until segment.LSN) (WALRange, error) {
+	size := c.size
+	c.next = segment.At(legs[0].Timeline, legs[0].Begin, size)
 	c.First, c.End = c.next.Name(size), c.next.Start(size)
 	for _, leg := range legs {
 		if until > 0 && leg.Begin >= until {
@@ -58,7 +64,7 @@ func cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, si
 // list takes the segments of one timeline, from c.next on and up to the one with the byte before end.
 func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, end segment.LSN) error {
 	from := c.next
-	if from.No > 0 {
+	if from.No = min(from.No, c.begin); from.No > 0 {
 		from.No-- // a listing begins after a name
 	}
 	for o, err := range walstore.List(ctx, s, systemID, from.Timeline, from.Name(c.size)) {
@@ -70,7 +76,10 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
 		if err != nil || seg.No < c.next.No {
-			continue // a name that the cluster cannot have, or its predecessor's again
+			if err == nil && c.each != nil {
+				c.each(o) // its predecessor's again: this one is what PostgreSQL asks for first
+			}
+			continue // or a name that the cluster cannot have
 		}
 		if end > 0 && seg.Start(c.size) >= end {
 			return nil
@@ -81,6 +90,9 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 			}
 			c.Missing, c.Beyond = c.next.Name(c.size), o.Name
 			return nil
+		}
+		if c.each != nil {
+			c.each(o)
 		}
 		c.Last, c.End, c.Archived = o.Name, seg.Next().Start(c.size), o.Created
 		c.Segments++

@@ -80,6 +80,9 @@ func (p *Plan) restore(ctx context.Context) error {
 	if err := t.writeSettings(p.written); err != nil {
 		return fmt.Errorf("write the recovery settings: %w", err)
 	}
+	if err := p.writeRestored(); err != nil {
+		return fmt.Errorf("write %s: %w", restoredFile, err)
+	}
 	if err := p.writeConfig(); err != nil {
 		return fmt.Errorf("write --config-dir: %w", err)
 	}

@@ -97,8 +97,9 @@ func (h *history) descendant(from segment.Timeline, lsn segment.LSN) segment.Tim
 // Leg is a piece of the way that recovery takes: on Timeline from Begin up to End, where the next leg
 // begins (0: the last one, without an end).
 type Leg struct {
-	Timeline   segment.Timeline
-	Begin, End segment.LSN
+	Timeline segment.Timeline `json:"timeline"`
+	Begin    segment.LSN      `json:"begin"`
+	End      segment.LSN      `json:"end,omitzero"`
 }
 
 // path is the way from lsn on one timeline to another, which reach has agreed to.

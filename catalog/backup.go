@@ -74,16 +74,17 @@ const backupFormat = "pgobj backup"
 // ManifestKey is the object that lists the files of a backup.
 func ManifestKey(id string) string { return "backups/" + id + "/manifest.jsonl.zst" }
 
-func backupKey(id string) string { return "backups/" + id + "/backup.json" }
+// BackupKey is the object that describes a backup.
+func BackupKey(id string) string { return "backups/" + id + "/backup.json" }
 
 // PutBackup stores backup.json and returns its hash, for the commit.
 func (c *Catalog) PutBackup(ctx context.Context, b *Backup) (string, error) {
 	b.Format, b.Version = backupFormat, Version
 	data, err := json.MarshalIndent(b, "", " ")
 	if err != nil {
-		return "", fmt.Errorf("encode %s: %w", backupKey(b.ID), err)
+		return "", fmt.Errorf("encode %s: %w", BackupKey(b.ID), err)
 	}
-	if err := c.store.Put(ctx, backupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := c.store.Put(ctx, BackupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
 		return "", fmt.Errorf("write description of backup %s: %w", b.ID, err)
 	}
 	return sum(data), nil
@@ -94,24 +95,36 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	if e.Commit == nil {
 		return nil, fmt.Errorf("backup %s was never committed", e.ID)
 	}
-	data, err := storage.ReadAll(ctx, c.store, backupKey(e.ID), maxObject)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, backupKey(e.ID))
-	}
+	data, err := c.readBackup(ctx, e.ID)
 	if err != nil {
-		return nil, fmt.Errorf("read description of backup %s: %w", e.ID, err)
+		return nil, err
 	}
 	if sum(data) != e.Commit.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, backupKey(e.ID))
+		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
 	}
+	return parseBackup(data, e.ID)
+}
+
+func (c *Catalog) readBackup(ctx context.Context, id string) ([]byte, error) {
+	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxObject)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(id))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read description of backup %s: %w", id, err)
+	}
+	return data, nil
+}
+
+func parseBackup(data []byte, id string) (*Backup, error) {
 	var b Backup
 	if err := decode(data, &b); errors.Is(err, ErrNewer) {
-		return nil, fmt.Errorf("%s: %w", backupKey(e.ID), err)
+		return nil, fmt.Errorf("%s: %w", BackupKey(id), err)
 	} else if err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, backupKey(e.ID), err)
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
 	}
-	if b.Format != backupFormat || b.ID != e.ID {
-		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, backupKey(e.ID), b.Format, b.ID)
+	if b.Format != backupFormat || b.ID != id {
+		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, BackupKey(id), b.Format, b.ID)
 	}
 	return &b, nil
 }
@@ -134,7 +147,7 @@ func (c *Catalog) Described(ctx context.Context, after string) ([]Described, err
 			return nil, fmt.Errorf("list backups: %w", err)
 		}
 		id, _, _ := strings.Cut(strings.TrimPrefix(info.Key, "backups/"), "/")
-		d := Described{ID: id, JSON: info.Key == backupKey(id), Manifest: info.Key == ManifestKey(id)}
+		d := Described{ID: id, JSON: info.Key == BackupKey(id), Manifest: info.Key == ManifestKey(id)}
 		if n := len(found); n > 0 && found[n-1].ID == id {
 			found[n-1].JSON, found[n-1].Manifest = found[n-1].JSON || d.JSON, found[n-1].Manifest || d.Manifest
 		} else if d.JSON || d.Manifest {
@@ -147,7 +160,7 @@ func (c *Catalog) Described(ctx context.Context, after string) ([]Described, err
 // Remove removes the objects of a backup that the log says is deleted. backup.json goes last, for it tells
 // what the backup was.
 func (c *Catalog) Remove(ctx context.Context, id string) error {
-	for _, key := range []string{ManifestKey(id), backupKey(id)} {
+	for _, key := range []string{ManifestKey(id), BackupKey(id)} {
 		if err := c.store.Delete(ctx, key); err != nil {
 			return fmt.Errorf("remove backup %s: %w", id, err)
 		}

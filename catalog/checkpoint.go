@@ -35,7 +35,9 @@ func checkpointKey(n int64) string {
 
 // wholeDue says whether the next checkpoint has to hold the whole state. A state of many backups is large, and
 // the records are small: so the larger it is, the rarer.
-func (s *State) wholeDue() bool { return len(s.tail) >= max(wholeEvery, len(s.Entries)/20) }
+func (s *State) wholeDue() bool {
+	return s.whole < 0 || len(s.tail) >= max(wholeEvery, len(s.Entries)/20)
+}
 
 // checkpoint writes one of the state, which is the head of a log without faults.
 func (c *Catalog) checkpoint(ctx context.Context, s *State, whole bool) error {
@@ -124,7 +126,7 @@ func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error
 // Prune removes the checkpoints that are older than the newest one with a whole state, which s was read from or
 // written to: so their number stays bounded where deletions are allowed.
 func (c *Catalog) Prune(ctx context.Context, s *State) error {
-	if s.whole == 0 {
+	if s.whole <= 0 {
 		return nil
 	}
 	for info, err := range c.store.List(ctx, "catalog/checkpoints/", checkpointKey(s.whole)) {

@@ -39,15 +39,16 @@ type Record struct {
 	By      string    `json:"by"`             // who wrote it: HOST/PID/RANDOM
 	Type    string    `json:"type"`
 
-	Server *Server `json:"server,omitempty"`
-	Begin  *Begin  `json:"begin,omitempty"`
-	Commit *Commit `json:"commit,omitempty"`
-	Abort  *Abort  `json:"abort,omitempty"`
-	Pin    *Pin    `json:"pin,omitempty"`
-	Unpin  *Pin    `json:"unpin,omitempty"`
-	Delete *Delete `json:"delete,omitempty"`
-	Purged *Purged `json:"purged,omitempty"`
-	Drill  *Drill  `json:"drill,omitempty"`
+	Server  *Server  `json:"server,omitempty"`
+	Begin   *Begin   `json:"begin,omitempty"`
+	Commit  *Commit  `json:"commit,omitempty"`
+	Abort   *Abort   `json:"abort,omitempty"`
+	Pin     *Pin     `json:"pin,omitempty"`
+	Unpin   *Pin     `json:"unpin,omitempty"`
+	Delete  *Delete  `json:"delete,omitempty"`
+	Purged  *Purged  `json:"purged,omitempty"`
+	Rebuilt *Rebuilt `json:"rebuilt,omitempty"`
+	Drill   *Drill   `json:"drill,omitempty"`
 }
 
 // ErrDamaged is the cause of every error about a catalog object that is not what pgobj wrote.
@@ -116,6 +117,15 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 // fetch applies the records up to number to, reading them at the same time.
 func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 	from := s.N + 1
+	data, err := c.read(ctx, from, to)
+	for i, d := range data {
+		s.apply(from+int64(i), d)
+	}
+	return err
+}
+
+// read returns the records from..to as stored, nil for one that is missing.
+func (c *Catalog) read(ctx context.Context, from, to int64) ([][]byte, error) {
 	data := make([][]byte, to-from+1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -123,18 +133,15 @@ func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 		g.Go(func() (err error) {
 			data[i], err = storage.ReadAll(ctx, c.store, recordKey(from+int64(i)), maxObject)
 			if errors.Is(err, storage.ErrNotFound) {
-				err = nil // apply reports the gap
+				err = nil // the caller reports the gap
 			}
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return fmt.Errorf("read the catalog: %w", err)
+		return nil, fmt.Errorf("read the catalog: %w", err)
 	}
-	for i, d := range data {
-		s.apply(from+int64(i), d)
-	}
-	return nil
+	return data, nil
 }
 
 // Append adds a record: build makes it from the state at the head of the log, and is called again with
@@ -157,20 +164,19 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		if err != nil {
 			return s, err
 		}
-		r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
-		data, err := seal(r)
+		data, err := c.encode(s, r)
 		if err != nil {
-			return s, fmt.Errorf("encode catalog record: %w", err)
+			return s, err
 		}
-		err = c.store.Put(ctx, recordKey(r.N), bytes.NewReader(data), int64(len(data)))
+		err = c.store.Put(ctx, recordKey(s.N+1), bytes.NewReader(data), int64(len(data)))
 		if errors.Is(err, storage.ErrExists) {
-			refused = r.N
+			refused = s.N + 1
 			continue
 		}
 		if err != nil {
 			return s, fmt.Errorf("write %s record to the catalog: %w", r.Type, err)
 		}
-		s.apply(r.N, data)
+		s.apply(s.N+1, data)
 		if s.N%checkpointEvery == 0 {
 			// The record is written, and its writer must not be told otherwise: a checkpoint that fails
 			// only leaves readers with more records to fetch.
@@ -178,6 +184,16 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		}
 		return s, nil
 	}
+}
+
+// encode makes r the record after state s.
+func (c *Catalog) encode(s *State, r Record) ([]byte, error) {
+	r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
+	data, err := seal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode catalog record: %w", err)
+	}
+	return data, nil
 }
 
 // sealSize is how long seal's addition is.

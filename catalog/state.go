@@ -262,6 +262,11 @@ func (s *State) CheckCommit(id string, parts map[string][]int) error {
 	if e == nil || e.Status != Running {
 		return fmt.Errorf("backup %s is not running any more: the catalog says that it was aborted, committed or deleted", id)
 	}
+	return s.CheckParts(parts)
+}
+
+// CheckParts reports which of the given parts (numbers by backup) a deletion has condemned.
+func (s *State) CheckParts(parts map[string][]int) error {
 	for backup, numbers := range parts {
 		for _, condemned := range s.Condemned[backup] {
 			for _, n := range numbers {
@@ -358,6 +363,8 @@ func (s *State) fold(r *Record) error {
 		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
 	case r.Type == "drill" && r.Drill != nil:
 		return s.change(r.Drill.Backup, func(e *Entry) { e.Drill = r.Drill })
+	case r.Type == "rebuilt" && r.Rebuilt != nil:
+		return s.foldRebuilt(r)
 	case r.Type == "delete" && r.Delete != nil:
 		return s.foldDelete(r)
 	case r.Type == "purged" && r.Purged != nil:

@@ -247,7 +247,7 @@ func furnishRunning(t testing.TB, s *site) {
 var (
 	emptied   = regexp.MustCompile(`^(pg_replslot|pg_dynshmem|pg_notify|pg_serial|pg_snapshots|pg_stat_tmp|pg_subtrans|pg_wal(/archive_status)?)/`)
 	leftOut   = regexp.MustCompile(`^postmaster\.(pid|opts)$|(^|/)(pgsql_tmp|pg_internal\.init)|/t[0-9]+_[0-9]+(_[a-z]+)?$`)
-	ofRestore = []string{"backup_label", "tablespace_map", "backup_manifest", "recovery.signal"}
+	ofRestore = []string{"backup_label", "tablespace_map", "backup_manifest", "recovery.signal", "pg_wal/pgobj_restore.json"}
 )
 
 // compareTrees holds a restored tree against the source's.

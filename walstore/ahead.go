@@ -96,7 +96,7 @@ func PushAhead(ctx context.Context, s storage.Store, asked PushRequest, others [
 		workers.Go(func() {
 			for path, done := q.next(ctx); path != ""; path, done = q.next(ctx) {
 				r := asked
-				r.Path = path
+				r.Path, r.XXH64 = path, path != asked.Path
 				got, err := Push(ctx, s, r)
 				switch {
 				case path == asked.Path:

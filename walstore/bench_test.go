@@ -29,7 +29,7 @@ func BenchmarkCompress(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(len(body)), "stored")
+		b.ReportMetric(float64(body.size), "stored")
 		f.Close()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -19,6 +20,23 @@ func ReadHistory(ctx context.Context, s storage.Store, sysid uint64, tli segment
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return segment.ParseHistory(tli, data.Bytes())
+}
+
+// BackupEnd is where a base backup ended: what its backup history file (the .backup that the server archives) says.
+// The segment is the one with start, where the backup began. The error is storage.ErrNotFound when there is none.
+func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName string, start segment.LSN, size segment.Size) (segment.LSN, error) {
+	var data bytes.Buffer
+	name := fmt.Sprintf("%s.%08X.backup", segmentName, uint64(start)%uint64(size))
+	if _, err := read(ctx, s, name, sysid, &data); err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	for line := range strings.Lines(data.String()) {
+		if rest, ok := strings.CutPrefix(line, "STOP WAL LOCATION: "); ok {
+			lsn, _, _ := strings.Cut(rest, " ")
+			return segment.ParseLSN(lsn)
+		}
+	}
+	return 0, &DamagedError{Key: Key(sysid, name), Store: s.String(), Err: errors.New("it does not say where the backup ended")}
 }
 
 // errEnough stops a download when its first bytes have told all.

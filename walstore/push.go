@@ -1,7 +1,6 @@
 package walstore
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -27,7 +26,11 @@ type PushRequest struct {
 	// and succeeds, WAL of another cluster is refused.
 	SystemID func() (uint64, error)
 	Level    int // zstd compression level; 0 is the fastest
-	Workers  int // that compress, each with about 10 MiB of memory; 0 means 2
+	Workers  int // that compress, each with about 4 MiB of memory; 0 means 2
+	// Spill is a folder on this host for the objects of large segments, beyond their first 32 MiB; it need not exist.
+	// "": they stay in memory.
+	Spill string
+	XXH64 bool // is wanted in the result
 }
 
 // PushResult tells what Push has done.
@@ -40,12 +43,12 @@ type PushResult struct {
 	// What was archived, for a local marker: the file as it was when it was read, and its content's hashes.
 	File   os.FileInfo
 	SHA256 [32]byte
-	XXH64  uint64
+	XXH64  uint64 // if it was asked for
 }
 
 // pieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
-// at a price of 0.5 % in size against one frame (1 MiB: 3 %). See BenchmarkCompress.
-const pieceSize = 2 << 20
+// at a price of 0.6 % in size against one frame. See BenchmarkCompress.
+const pieceSize = 1 << 20
 
 // Push archives one file and returns nil only when its whole content is in the store for good. The
 // file is read once. Whatever the archive holds already is never replaced: the same content is a success,
@@ -69,7 +72,8 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
-	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: int64(len(body)), Warnings: src.warnings,
+	defer body.close()
+	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: body.size, Warnings: src.warnings,
 		File: src.info, SHA256: sum, XXH64: src.quick.Sum64()}
 	res.AlreadyThere, err = create(ctx, s, name, src.sysid, body, sum)
 	if err != nil {
@@ -81,9 +85,9 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 // create puts the object, or else finds out that the one that is there holds the same. Some stores refuse
 // a Put because of another one that they are still working on, so that what exists cannot be read yet: then
 // both are tried again. So they are, too, when somebody deletes the object in between.
-func create(ctx context.Context, s storage.Store, name string, sysid uint64, body []byte, sum [32]byte) (there bool, err error) {
+func create(ctx context.Context, s storage.Store, name string, sysid uint64, body *payload, sum [32]byte) (there bool, err error) {
 	for try := range 6 {
-		err = s.Put(ctx, Key(sysid, name), bytes.NewReader(body), int64(len(body)))
+		err = s.Put(ctx, Key(sysid, name), body, body.size)
 		if !errors.Is(err, storage.ErrExists) {
 			return false, err
 		}
@@ -189,9 +193,9 @@ func (s *source) readError(err error) error {
 }
 
 // compress reads the rest of the file and returns the whole object and the SHA-256 of the content. Several
-// workers compress pieces while the next are read, and hash them in their order. Buffers are used again,
-// so that a segment of 1 GiB takes no more memory than its object and a few pieces.
-func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte, error) {
+// workers compress pieces while the next are read; what they made is hashed and added in order. Buffers are used
+// again: fresh memory costs more time than a hash of what is put there.
+func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byte, error) {
 	workers := r.Workers
 	if workers <= 0 {
 		workers = 2
@@ -205,18 +209,20 @@ func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte,
 	g.SetLimit(workers)
 	free := make(chan []byte, 2*(workers+1)) // never full
 	sum := sha256.New()
-	frames := make([][]byte, (s.info.Size()+pieceSize-1)/pieceSize)
-	hashed := make(chan struct{}) // closed when all pieces before have been hashed
-	close(hashed)
-	err = s.pieces(func() []byte { return reuse(free) }, func(i int, piece []byte) error {
-		before, done := hashed, make(chan struct{})
-		hashed = done
+	body := &payload{dir: r.Spill}
+	added := make(chan struct{}) // closed when all pieces before have been added
+	close(added)
+	err = s.pieces(func() []byte { return reuse(free) }, func(piece []byte) error {
+		before, done := added, make(chan struct{})
+		added = done
 		g.Go(func() error {
 			frame := enc.EncodeAll(piece, reuse(free)[:0])
-			frames[i] = bytes.Clone(frame)
 			<-before
 			sum.Write(piece)
-			_, _ = s.quick.Write(piece) // never fails
+			if r.XXH64 {
+				_, _ = s.quick.Write(piece) // never fails
+			}
+			body.add(frame)
 			close(done)
 			free <- piece[:cap(piece)]
 			free <- frame[:cap(frame)]
@@ -226,10 +232,12 @@ func (s *source) compress(ctx context.Context, r PushRequest) ([]byte, [32]byte,
 	})
 	_ = g.Wait() // the workers cannot fail
 	if err != nil {
+		body.close()
 		return nil, [32]byte{}, err
 	}
 	t := trailer{s.info.Size(), [32]byte(sum.Sum(nil))}
-	return bytes.Join(append(frames, t.bytes()), nil), t.sum, nil
+	body.add(t.bytes())
+	return body, t.sum, nil
 }
 
 // reuse takes a buffer that is free, or makes one, in which a piece has room.
@@ -250,22 +258,21 @@ func newEncoder(level, workers int) (*zstd.Encoder, error) {
 		l = zstd.EncoderLevelFromZstd(level)
 	}
 	// No CRC: the SHA-256 covers the content.
-	return zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(workers))
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(workers), zstd.WithWindowSize(pieceSize))
 }
 
 // pieces reads the file to its end and hands on every piece, and makes sure that the content is that of
 // a file that nobody touched meanwhile.
-func (s *source) pieces(buffer func() []byte, do func(i int, piece []byte) error) error {
-	if err := do(0, s.first); err != nil {
+func (s *source) pieces(buffer func() []byte, do func(piece []byte) error) error {
+	if err := do(s.first); err != nil {
 		return err
 	}
-	i := 1
-	for rest := s.info.Size() - int64(len(s.first)); rest > 0; i++ {
+	for rest := s.info.Size() - int64(len(s.first)); rest > 0; {
 		piece := buffer()[:min(rest, pieceSize)]
 		if _, err := io.ReadFull(s.f, piece); err != nil {
 			return s.readError(err)
 		}
-		if err := do(i, piece); err != nil {
+		if err := do(piece); err != nil {
 			return err
 		}
 		rest -= int64(len(piece))

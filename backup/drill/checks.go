@@ -2,7 +2,6 @@ package drill
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/cluster"
-	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 const (
@@ -58,7 +57,7 @@ func (d *drill) recover(ctx context.Context) (_ string, err error) {
 			return "", err
 		}
 		if ready {
-			return d.ended()
+			return d.ended(ctx)
 		}
 		if time.Since(said) >= sayHow {
 			said = time.Now()
@@ -101,26 +100,14 @@ func (d *drill) session(ctx context.Context) (*cluster.Session, error) {
 	return cluster.Connect(ctx, fmt.Sprintf("host='%s' port=5432 user='%s' dbname=%s sslmode=disable", quote(filepath.Join(d.Folder, "socket")), quote(d.role), ownBase))
 }
 
-// ended reads where recovery ended: the server has written that to the history of its new timeline.
-func (d *drill) ended() (string, error) {
-	t := d.Status.Timeline
-	data, err := os.ReadFile(filepath.Join(d.plan.Target, "pg_wal", segment.HistoryName(t)))
-	if len(d.plan.Path) == 0 || errors.Is(err, os.ErrNotExist) {
-		return "there was nothing to recover", nil
-	}
+// ended holds where recovery ended against where it should have.
+func (d *drill) ended(ctx context.Context) (string, error) {
+	o, err := backup.CheckRestore(ctx, backup.CheckRequest{Dir: d.plan.Target, Server: &d.Status, Store: d.Fetch.Store})
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %w", ErrFailed, err)
 	}
-	history, err := segment.ParseHistory(t, data)
-	if err != nil {
-		return "", err
-	}
-	d.End = history[len(history)-1]
-	text := fmt.Sprintf("ended at %s on timeline %d (%s)", d.End.Switch, d.End.Timeline, d.End.Reason)
-	if !d.Status.LastCommit.IsZero() {
-		text += fmt.Sprintf(", last transaction of %s", d.Status.LastCommit.UTC().Format("2006-01-02 15:04:05.999999Z07:00"))
-	}
-	return text, nil
+	d.End, d.Timeline = o.At, o.Timeline
+	return o.Text, nil
 }
 
 // amcheck lets PostgreSQL look at every table and index of every database.

@@ -65,7 +65,8 @@ type Report struct {
 	Recovery   time.Duration // from the beginning of the restore until the server took connections
 	Took       time.Duration
 	Status     cluster.Recovery // of the server, when it took connections
-	End        segment.Ancestor // the timeline that recovery left, where, and why
+	Timeline   segment.Timeline // that recovery left
+	End        segment.LSN      // where it ended; 0: there was nothing to recover
 }
 
 // drill is one in progress.
@@ -212,7 +213,7 @@ func (d *drill) record(ctx context.Context, failure error) error {
 	if err != nil {
 		host = "unknown"
 	}
-	r := &catalog.Drill{Backup: d.Backup.ID, OK: failure == nil, Host: host, Goal: d.Goal, Started: d.began.UTC(), Seconds: d.Took.Seconds(), Timeline: d.End.Timeline, End: d.End.Switch}
+	r := &catalog.Drill{Backup: d.Backup.ID, OK: failure == nil, Host: host, Goal: d.Goal, Started: d.began.UTC(), Seconds: d.Took.Seconds(), Timeline: d.Timeline, End: d.End}
 	if failure != nil {
 		r.Reason, _, _ = strings.Cut(failure.Error(), "\n")
 	} else {

@@ -35,6 +35,17 @@ type pin struct {
 	Until time.Time `json:"until,omitzero"` // none: for good
 }
 
+func (a *app) listed(e *catalog.Entry) listed {
+	if e.Status == catalog.Complete {
+		return listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill}
+	}
+	l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
+	if e.Abort != nil {
+		l.Reason = e.Abort.Reason
+	}
+	return l
+}
+
 // pinOf is the pin of a backup that holds now, or nil.
 func (a *app) pinOf(e *catalog.Entry) *pin {
 	if e.Pin == nil || !e.Pin.Until.IsZero() && !e.Pin.Until.After(a.now()) {
@@ -58,26 +69,30 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	state, err := a.catalog(store).Load(ctx)
+	cat := a.catalog(store)
+	state, err := cat.Load(ctx)
 	if err != nil {
 		return err
 	}
+	strangers, err := cat.Strangers(ctx, state)
+	if err != nil {
+		return err
+	}
+	for _, id := range strangers {
+		a.log.Warn("there is a newer backup that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backup", id)
+	}
 	for _, p := range state.Problems {
-		a.log.Warn("the catalog is damaged; backups may be missing from this list", "problem", p)
+		a.log.Warn("the catalog is damaged; backups may be missing from this list: see pgobj catalog-rebuild", "problem", p)
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
-		list = append(list, listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill})
+		list = append(list, a.listed(e))
 	}
 	for _, e := range state.Entries {
 		if !c.All || e.Status != catalog.Running && e.Status != catalog.Aborted {
 			continue
 		}
-		l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
-		if e.Abort != nil {
-			l.Reason = e.Abort.Reason
-		}
-		list = append(list, l)
+		list = append(list, a.listed(e))
 	}
 	if c.JSON {
 		return printJSON(a.Out, list)
@@ -128,7 +143,7 @@ func note(b listed) string {
 		notes = append(notes, fmt.Sprintf("%d DAMAGED PAGES", b.DamagedPages))
 	}
 	if b.From == "standby" || b.From == "offline" {
-		notes = append(notes, "from "+map[string]string{"standby": "a standby", "offline": "a stopped server"}[b.From])
+		notes = append(notes, "from "+where(b.Summary))
 	}
 	if b.Pin != nil {
 		notes = append(notes, b.Pin.String())

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -41,8 +42,14 @@ type grammar struct {
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	ServerList   serverList   `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
+	CatalogLog   catalogLog   `cmd:"" name:"catalog-log" help:"Show who did what when: every record of a server's catalog."`
+	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
+	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
+	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 18: it did not; 19: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
+	Rebuild      rebuildCmd   `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
@@ -114,11 +121,11 @@ func Run(ctx context.Context, version string, args []string, streams Streams) (c
 	return run(ctx, &app{Streams: streams, version: version, args: args, now: time.Now})
 }
 
+// exit is how kong's own end of the process comes out of parse.
+type exit int
+
 // run executes the command line of an app whose settings it fills in.
 func run(ctx context.Context, a *app) (code int) {
-	var g grammar
-	streams, args := a.Streams, a.args
-	type exit int
 	defer func() { // kong ends the process after --help: so does this, one level up
 		if r := recover(); r != nil {
 			e, ok := r.(exit)
@@ -128,22 +135,16 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&g, kong.Name("pgobj"), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { panic(exit(c)) }),
-		kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
+	command, settings, err := a.parse()
+	if err == nil {
+		err = settings.check()
+	}
 	if err != nil {
-		return report(streams.Err, fmt.Errorf("set up the command line: %w", err))
+		return report(a.Err, badCommandLine(a.args, err))
 	}
-	command, err := parser.Parse(args)
-	if err != nil {
-		return report(streams.Err, badCommandLine(args, usagef("%v", err)))
-	}
-	if err := g.Settings.check(); err != nil {
-		return report(streams.Err, badCommandLine(args, err))
-	}
-	g.Settings.fromAWS()
-	a.Settings = g.Settings
-	a.log = newLogger(streams.Err, g.LogLevel, g.LogFormat)
+	settings.fromAWS()
+	a.Settings = *settings
+	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)
 	limited, cancel := withTimeout(ctx, a.Timeout)
 	defer cancel()
 	command.BindTo(limited, (*context.Context)(nil))
@@ -155,7 +156,43 @@ func run(ctx context.Context, a *app) (code int) {
 	default:
 		err = timedOut(limited, err)
 	}
-	return report(streams.Err, err)
+	return report(a.Err, err)
+}
+
+func (a *app) parse() (*kong.Context, *Settings, error) {
+	with := func(target any, more ...kong.Option) (*kong.Context, error) {
+		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(a.Out, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
+			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
+			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())...)
+		if err != nil {
+			return nil, fmt.Errorf("set up the command line: %w", err)
+		}
+		command, err := parser.Parse(a.args)
+		if err != nil {
+			return nil, usagef("%v", err)
+		}
+		return command, nil
+	}
+	if target, settings, ok := oneCommand(a.args); ok {
+		if command, err := with(target, kong.NoDefaultHelp()); err == nil {
+			return command, settings, nil
+		}
+	}
+	var g grammar
+	command, err := with(&g)
+	return command, &g.Settings, err
+}
+
+// oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
+// all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
+func oneCommand(args []string) (target any, settings *Settings, ok bool) {
+	for f := range reflect.TypeFor[grammar]().Fields() {
+		if len(args) > 0 && f.Tag.Get("name") == args[0] {
+			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))
+			return g.Interface(), g.Elem().Field(0).Addr().Interface().(*Settings), true
+		}
+	}
+	return nil, nil, false
 }
 
 // withTimeout ends the context after d, if d is above 0.

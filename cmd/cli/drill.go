@@ -155,9 +155,9 @@ func words(d time.Duration) string {
 }
 
 func (c *drillCmd) result(r *drill.Report, err error) drilled {
-	d := drilled{Backup: r.Backup.ID, OK: err == nil, Goal: r.Goal, Recovery: r.Recovery.Seconds(), Seconds: r.Took.Seconds(), Timeline: uint32(r.End.Timeline), Overridden: r.Overridden}
-	if r.End.Timeline > 0 {
-		d.EndLSN = r.End.Switch.String()
+	d := drilled{Backup: r.Backup.ID, OK: err == nil, Goal: r.Goal, Recovery: r.Recovery.Seconds(), Seconds: r.Took.Seconds(), Timeline: uint32(r.Timeline), Overridden: r.Overridden}
+	if r.End > 0 {
+		d.EndLSN = r.End.String()
 	}
 	if err != nil {
 		d.Error, d.Recovery = err.Error(), 0

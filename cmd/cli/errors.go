@@ -40,6 +40,8 @@ const (
 	exitRefused     = 15
 	exitLocked      = 16
 	exitDrill       = 17
+	exitNotReached  = 18
+	exitRecovering  = 19
 	exitTimeout     = 18
 	exitInterrupted = 20
 )
@@ -71,12 +73,16 @@ var meanings = []meaning{
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
+	{catalog.ErrMoved, exitConflict, "Run the command again when nothing else writes to the catalog."},
 	{retention.ErrRefused, exitRefused, "Nothing has been deleted."},
 	{retention.ErrPolicy, exitUsage, ""},
 	{sweep.ErrChanged, exitConflict, "Nothing has been deleted. Look at the plan that there is now."},
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
+	{backup.ErrNotReached, exitNotReached, ""},
+	{backup.ErrRecovering, exitRecovering, "Ask again later."},
+	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
 	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
@@ -93,7 +99,7 @@ var meanings = []meaning{
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket."},
-	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there."},
+	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there; else see what pgobj catalog-rebuild can mend."},
 	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal, as archive_command's %p."},
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},

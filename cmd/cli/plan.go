@@ -98,8 +98,9 @@ func printDangers(out *columns, p *backup.Plan) {
 
 // columns prints rows with a word in front; the word of the row before is not repeated.
 type columns struct {
-	w    io.Writer
-	last string
+	w     io.Writer
+	last  string
+	width int // of the words, at least 10
 }
 
 func (c *columns) row(word, format string, args ...any) {
@@ -109,7 +110,7 @@ func (c *columns) row(word, format string, args ...any) {
 	} else if word != "" {
 		c.last = word
 	}
-	fmt.Fprintf(c.w, "%-10s%s\n", show, fmt.Sprintf(format, args...))
+	fmt.Fprintf(c.w, "%-*s%s\n", max(10, c.width), show, fmt.Sprintf(format, args...))
 }
 
 // timelines is the way of the recovery in words.

@@ -113,6 +113,11 @@ func (c *walPush) markers(a *app) (*spool.Markers, error) {
 // push archives the file, and others ahead of PostgreSQL's request where that is possible.
 func (c *walPush) push(ctx context.Context, a *app, s storage.Store, markers *spool.Markers) (walstore.PushResult, error) {
 	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }}
+	if dataDir, err := dataDirFor(c.Path); err == nil {
+		if req.Spill, err = c.dir(dataDir); err != nil {
+			return walstore.PushResult{}, err
+		}
+	}
 	if markers == nil {
 		return walstore.Push(ctx, s, req)
 	}
@@ -169,6 +174,10 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	spill, err := c.dir(c.Path)
+	if err != nil {
+		return err
+	}
 	var mu sync.Mutex
 	var failed []error
 	var there, bytes int64
@@ -176,7 +185,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	g.SetLimit(int(max(1, min(int64(c.Ahead), walstore.AheadMemory/int64(max(control.SegmentSize, 1))))))
 	for _, path := range ready {
 		g.Go(func() error {
-			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level,
+			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: spill,
 				SystemID: func() (uint64, error) { return control.SystemID, nil }})
 			mu.Lock()
 			defer mu.Unlock()

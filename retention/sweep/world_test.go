@@ -118,7 +118,14 @@ func (s *server) Stop(ctx context.Context) (cluster.StopPoint, error) {
 			return cluster.StopPoint{}, err
 		}
 	}
-	return cluster.StopPoint{LSN: segment.LSN(last*uint64(s.control.SegmentSize) + 80), Timeline: 1, Time: s.now(), Label: []byte("label\n")}, nil
+	return cluster.StopPoint{LSN: segment.LSN(last*uint64(s.control.SegmentSize) + 80), Timeline: 1, Time: s.now(), Label: s.label()}, nil
+}
+
+// label is a backup_label as PostgreSQL 15 writes it.
+func (s *server) label() []byte {
+	lsn := segment.LSN(s.first*uint64(s.control.SegmentSize) + 40)
+	return fmt.Appendf(nil, "START WAL LOCATION: %s (file %s)\nCHECKPOINT LOCATION: %s\nBACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-01 00:00:00 UTC\nLABEL: test\nSTART TIMELINE: 1\n",
+		lsn, segment.Segment{Timeline: 1, No: s.first}.Name(s.control.SegmentSize), lsn)
 }
 
 func (s *server) Watch(ctx context.Context) (context.Context, func()) {

@@ -94,8 +94,11 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 		return s.exists(root, key)
 	}
 	dir := path.Dir(key)
-	if err := s.makeDurable(root, dir); err != nil {
-		return s.fault("put", key, err)
+	if _, err := root.Stat(dir); err != nil {
+		s.synced.Delete(dir)
+		if err := root.MkdirAll(dir, 0o700); err != nil {
+			return s.fault("put", key, err)
+		}
 	}
 	tmp := path.Join(dir, ".tmp-"+rand.Text())
 	if err := s.write(ctx, root, tmp, key, body, size); err != nil {
@@ -112,7 +115,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return s.fault("put", key, err)
 	}
-	if err := syncDir(root.Open(dir)); err != nil {
+	if err := s.makeDurable(root, dir); err != nil {
 		return s.fault("put", key, err)
 	}
 	return nil
@@ -130,7 +133,7 @@ func (s *store) write(ctx context.Context, root *os.Root, tmp, key string, body 
 			root.Remove(tmp)
 		}
 	}()
-	buf := make([]byte, min(size, 1<<20))
+	buf := make([]byte, min(size, 128<<10))
 	for off := int64(0); off < size; {
 		if ctx.Err() != nil {
 			return s.fail("put", key, storage.KindTransient, context.Cause(ctx))
@@ -160,33 +163,24 @@ func (s *store) write(ctx context.Context, root *os.Root, tmp, key string, body 
 // exists reports that key is taken. Whoever learns that may conclude that the object is safe, so its
 // entry is brought to disk first: the other process may still be about to do so.
 func (s *store) exists(root *os.Root, key string) error {
-	dir := path.Dir(key)
-	err := s.makeDurable(root, dir)
-	if err == nil {
-		err = syncDir(root.Open(dir))
-	}
-	if err != nil {
+	if err := s.makeDurable(root, path.Dir(key)); err != nil {
 		return s.fault("put", key, err)
 	}
 	return s.fail("put", key, storage.KindExists, nil)
 }
 
-// makeDurable creates the folder dir where it is missing, and brings the entries of it and of all above it to
-// disk once in this process: that a folder is there does not mean that who made it has synced it.
+// makeDurable brings the entries of the folder dir to disk, and once in this process those of all above it: that a
+// folder is there does not mean that who made it has synced it.
 func (s *store) makeDurable(root *os.Root, dir string) error {
-	if _, done := s.synced.Load(dir); done {
-		if _, err := root.Stat(dir); err == nil {
-			return nil
-		}
+	if err := syncDir(root.Open(dir)); err != nil {
+		return err
 	}
-	if dir != "." {
-		if err := root.MkdirAll(dir, 0o700); err != nil {
+	if _, done := s.synced.Load(dir); done {
+		return nil
+	}
+	for d := dir; d != "."; d = path.Dir(d) {
+		if err := syncDir(root.Open(path.Dir(d))); err != nil {
 			return err
-		}
-		for d := dir; d != "."; d = path.Dir(d) {
-			if err := syncDir(root.Open(path.Dir(d))); err != nil {
-				return err
-			}
 		}
 	}
 	s.synced.Store(dir, true)

@@ -65,7 +65,7 @@ func TestPutSyncsBeforeAndAfterTheName(t *testing.T) {
 			steps = append(steps, "sync "+strings.TrimPrefix(path, dir))
 		}
 	}
-	want := "sync /a, sync , sync file, link, sync /a/b"
+	want := "sync file, link, sync /a/b, sync /a, sync "
 	if got := strings.Join(steps, ", "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

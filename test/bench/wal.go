@@ -30,8 +30,12 @@ func (b *bench) measureWAL(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	repository, err := b.folder("wal-repository")
+	if err != nil {
+		return err
+	}
 	for round := range b.walRounds {
-		pushed, compressed, err := b.pushOnce(ctx, segment, round%2 == 1)
+		pushed, compressed, err := b.pushOnce(ctx, repository, segment, round%2 == 1)
 		if err != nil {
 			return err
 		}
@@ -84,20 +88,23 @@ func (b *bench) fullSegment(ctx context.Context) (string, error) {
 	return copied, testenv.ChownPostgres(dir)
 }
 
-// pushOnce stores the segment by both means, zstd first if told so.
-func (b *bench) pushOnce(ctx context.Context, segment string, zstdFirst bool) (pushed, compressed time.Duration, err error) {
-	repository, err := b.folder("wal-repository")
-	if err != nil {
-		return 0, 0, err
-	}
+// pushOnce stores the segment by both means, zstd first if told so. The repository's folders stay from round to round, as
+// they do from segment to segment.
+func (b *bench) pushOnce(ctx context.Context, repository, segment string, zstdFirst bool) (pushed, compressed time.Duration, err error) {
 	push := func() (err error) {
 		cmd := testenv.AsPostgres(exec.CommandContext(ctx, b.pgobj, "--storage", "file://"+repository, "wal-push", segment))
 		cmd.Dir = filepath.Dir(segment)
 		if pushed, err = timed(cmd); err != nil {
 			return err
 		}
-		b.wal.pushBytes, err = treeSize(repository)
-		return err
+		if b.wal.pushBytes, err = treeSize(repository); err != nil {
+			return err
+		}
+		stored, err := filepath.Glob(filepath.Join(repository, "main/wal/*/*", filepath.Base(segment)+".zst"))
+		if err != nil || len(stored) != 1 {
+			return fmt.Errorf("the segment is not stored: %v, %w", stored, err)
+		}
+		return os.Remove(stored[0])
 	}
 	zstd := func() (err error) {
 		compressed, b.wal.zstdBytes, err = zstdOnce(ctx, segment, filepath.Join(b.base, "segment.zst"))

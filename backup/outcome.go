@@ -1,0 +1,246 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+var (
+	// ErrNotReached says that a recovery ended, or stands, elsewhere than it should.
+	ErrNotReached = errors.New("recovery is not where it should be")
+	// ErrRecovering says that a recovery goes on.
+	ErrRecovering = errors.New("recovery goes on")
+)
+
+// metNone: reasons that PostgreSQL gives in a history file when recovery met no target. Where there was one (up to 12,
+// and after a promotion by hand) they are the empty values of what it would have met: the time is 0.
+var metNone = regexp.MustCompile(`^(no recovery target specified|.* transaction 0|.* LSN 0/0|at restore point ""|before (1999-12-31|2000-01-01) .*)$`)
+
+// Outcome is what has become of a recovery.
+type Outcome struct {
+	Restored Restored
+	State    string           // of the server, in words
+	At       segment.LSN      // how far recovery got; 0: nobody knows
+	Timeline segment.Timeline // of At
+	Reason   string           // why it ended, in PostgreSQL's words, if it did
+	Status   *cluster.Recovery
+	WAL      WALRange // what the archive has now, or had then
+	Text     string   // where recovery is, in a sentence
+}
+
+// CheckRequest says which recovery to look at.
+type CheckRequest struct {
+	Dir    string            // the data directory
+	Server *cluster.Recovery // what its server says; nil: it says nothing
+	Runs   bool              // there is one, all the same
+	Store  storage.Store     // nil: the archive is as it was when Dir was restored
+}
+
+// CheckRestore compares where recovery is, or ended, with where it should. The error is ErrNotReached or
+// ErrRecovering if that is not there.
+func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
+	x, err := ReadRestored(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := cluster.ReadControl(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if c.SystemID != x.SystemID {
+		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
+	}
+	o := &Outcome{Restored: *x, Status: r.Server, WAL: WALRange{End: x.End, Last: x.Last}}
+	if len(x.Path) == 0 {
+		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"
+		return o, nil
+	}
+	if r.Store != nil {
+		if o.WAL, err = cover(ctx, r.Store, x.SystemID, x.Path, x.SegmentSize, 0); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case r.Server != nil && r.Server.InRecovery:
+		return o, o.inRecovery()
+	case r.Server != nil:
+		o.State = fmt.Sprintf("open, on timeline %d", r.Server.Timeline)
+		return o, o.ended(r.Dir, r.Server.Timeline)
+	}
+	return o, o.silent(r, c)
+}
+
+// silent judges by pg_control, when no server answers.
+func (o *Outcome) silent(r CheckRequest, c cluster.Control) error {
+	o.State = "no server runs; pg_control says: " + c.State.String()
+	if r.Runs {
+		o.State = "the server does not answer yet; pg_control says: " + c.State.String()
+	}
+	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
+	clean := c.State == cluster.ShutDown || c.State == cluster.InProduction
+	switch {
+	case exists(filepath.Join(r.Dir, "backup_label")) && !r.Runs:
+		o.At = 0
+		return o.not("recovery has not begun: start the server")
+	case r.Runs:
+		return o.goesOn()
+	case clean && o.signalIsGone(r.Dir):
+		return o.ended(r.Dir, max(c.Timeline, o.newestHistory(r.Dir, c.Timeline)))
+	case c.State == cluster.ShutDownInRecovery && o.Restored.Action == "shutdown":
+		o.Text = fmt.Sprintf("the server shut down in recovery at %s or later, as it was told to at its target", o.At)
+		return nil
+	}
+	hole := ""
+	if o.WAL.Missing != "" {
+		hole = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+	}
+	return o.not("the server stopped in recovery, at %s or later%s. Its log says why", o.At, hole)
+}
+
+func (o *Outcome) signalIsGone(dir string) bool {
+	for _, name := range []string{"recovery.signal", "standby.signal", "recovery.conf"} {
+		if exists(filepath.Join(dir, name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// newestHistory: directly after its promotion a server that crashed has its new timeline in the history file, and
+// not yet in pg_control.
+func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Timeline {
+	names, _ := readDir(filepath.Join(dir, "pg_wal"))
+	newest := after
+	for _, name := range names {
+		if segment.Classify(name) == segment.History {
+			if t, err := strconv.ParseUint(name[:8], 16, 32); err == nil {
+				newest = max(newest, segment.Timeline(t))
+			}
+		}
+	}
+	return newest
+}
+
+func (o *Outcome) inRecovery() error {
+	s, x := o.Status, o.Restored
+	o.At = s.Replayed
+	for _, leg := range x.Path {
+		if leg.Begin <= o.At {
+			o.Timeline = leg.Timeline
+		}
+	}
+	o.State = "in recovery"
+	switch {
+	case x.Standby && o.atEnd(o.WAL):
+		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all that the archive has, up to %s", o.At)
+		return nil
+	case s.Paused && x.ToTheEnd, s.Paused && x.LSN > o.At && !x.Exclusive:
+		o.State = "in recovery, paused"
+		return o.not("recovery is paused at %s, and that is not its target: SELECT pg_wal_replay_resume(), or see the server's log", o.At)
+	case s.Paused:
+		o.State, o.Text = "in recovery, paused at the target and open for reading", fmt.Sprintf("recovery has reached %s, and waits at %s%s", x.Goal, o.At, o.lastCommit())
+		return nil
+	}
+	return o.goesOn()
+}
+
+func (o *Outcome) goesOn() error {
+	x := o.Restored
+	until := o.WAL.End
+	if x.LSN > 0 {
+		until = x.LSN
+	}
+	o.Text = fmt.Sprintf("still replaying: %s of %s%s", o.At, until, o.lastCommit())
+	if o.WAL.Missing != "" && o.At+segment.LSN(x.SegmentSize) >= o.WAL.End {
+		return o.not("recovery cannot get past %s: segment %s is missing in the archive, although %s is there", o.WAL.End, o.WAL.Missing, o.WAL.Beyond)
+	}
+	return fmt.Errorf("%w: %s", ErrRecovering, o.Text)
+}
+
+// ended judges a recovery that is over, by the history of the timeline that the server has opened.
+func (o *Outcome) ended(dir string, t segment.Timeline) error {
+	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
+	onTheWay := slices.ContainsFunc(o.Restored.Path, func(l Leg) bool { return l.Timeline == t })
+	if errors.Is(err, fs.ErrNotExist) || onTheWay { // the end of a recovery begins a timeline
+		return o.not("the server is on timeline %d and has never recovered from the archive: was the signal file removed?", t)
+	}
+	if err != nil {
+		return err
+	}
+	history, err := segment.ParseHistory(t, data)
+	if err != nil {
+		return err
+	}
+	x := o.Restored
+	for _, leg := range x.Path {
+		for _, a := range history {
+			if a.Timeline == leg.Timeline {
+				o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
+			}
+		}
+		if o.At != leg.End {
+			break // here it has left the way
+		}
+	}
+	last := x.Path[len(x.Path)-1].Timeline
+	switch {
+	case o.At == 0:
+		return o.not("the server is on timeline %d, which does not come from the backup's", t)
+	case !x.ToTheEnd && !metNone.MatchString(o.Reason):
+		o.Text = fmt.Sprintf("recovery has reached %s: it ended at %s on timeline %d (%s)%s", x.Goal, o.At, o.Timeline, o.Reason, o.lastCommit())
+		return nil
+	case !x.ToTheEnd:
+		return o.not("target not reached: recovery was to go to %s, and ended at %s on timeline %d without meeting it%s", x.Goal, o.At, o.Timeline, o.why())
+	case o.Timeline != last:
+		return o.not("recovery ended at %s on timeline %d, and never came to timeline %d%s", o.At, o.Timeline, last, o.why())
+	case !o.atEnd(WALRange{Last: x.Last}):
+		return o.not("recovery ended at %s, and the archive had WAL up to %s%s", o.At, x.End, o.why())
+	}
+	o.Text = fmt.Sprintf("recovery has reached the end of the WAL: it ended at %s on timeline %d%s", o.At, o.Timeline, o.lastCommit())
+	if o.WAL.End > x.End {
+		o.Text += fmt.Sprintf(". The archive has gone on to %s since then", o.WAL.End)
+	}
+	return nil
+}
+
+// atEnd: the last record that the archive has in full ends in its last segment. (A record that is longer than a
+// segment and torn at the end could make that untrue.)
+func (o *Outcome) atEnd(w WALRange) bool {
+	last, err := segment.ParseName(w.Last, o.Restored.SegmentSize)
+	return err != nil || o.At >= last.Start(o.Restored.SegmentSize)
+}
+
+// why looks for what kept recovery from going on.
+func (o *Outcome) why() string {
+	size := o.Restored.SegmentSize
+	if o.WAL.Missing != "" && o.At+segment.LSN(size) > o.WAL.End {
+		return fmt.Sprintf(", because segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+	}
+	if o.WAL.End > o.At {
+		return fmt.Sprintf("; the archive has WAL up to %s now (%s). Was the server promoted by hand? Its log says", o.WAL.End, o.WAL.Last)
+	}
+	return fmt.Sprintf("; the archive ends at %s (%s)", o.WAL.End, o.WAL.Last)
+}
+
+func (o *Outcome) lastCommit() string {
+	if o.Status == nil || o.Status.LastCommit.IsZero() {
+		return ""
+	}
+	return ", last transaction of " + stamp(o.Status.LastCommit)
+}
+
+func (o *Outcome) not(format string, args ...any) error {
+	o.Text = fmt.Sprintf(format, args...)
+	return fmt.Errorf("%w: %s", ErrNotReached, o.Text)
+}
