@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/manifest"
-	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -112,31 +111,6 @@ func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*
 		c.scan(f.Path, string(f.Content), b)
 	}
 	return c, nil
-}
-
-// readContent fetches a small file.
-func readContent(ctx context.Context, s storage.Store, f *manifest.File) ([]byte, error) {
-	r, err := newFrameReader(s)
-	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, 0, f.Size)
-	for _, c := range f.Chunks {
-		begin := len(data)
-		for _, x := range c.Extents {
-			err := r.read(ctx, []want{{Extent: x}}, func(_ want, content []byte) error {
-				data = append(data, content...)
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		if part.Sum(data[begin:]) != c.SHA256 {
-			return nil, fmt.Errorf("%w: the chunk at %d has another hash than the manifest says", part.ErrDamaged, begin)
-		}
-	}
-	return data, nil
 }
 
 // scan looks at the settings of one file. Access rules (pg_hba.conf and pg_ident.conf) are no settings.

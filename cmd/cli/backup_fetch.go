@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -109,7 +110,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		return r, err
 	}
 	if r.Recovery.RestoreCommand == "" {
-		if r.Recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
+		if r.Recovery.RestoreCommand, err = a.restoreCommand(a.config); err != nil {
 			return r, err
 		}
 	}
@@ -170,9 +171,9 @@ func (c *placeFlags) layout() (backup.Layout, error) {
 	return l, nil
 }
 
-// restoreCommand is this very program with the settings that differ from their defaults. Credentials are
-// not among them: the server finds those where pgobj does.
-func (a *app) restoreCommand() (string, error) {
+// restoreCommand is this very program with its configuration file, if it has one, and the settings that differ from
+// that and from their defaults. Credentials are not among them: the server finds those where pgobj does.
+func (a *app) restoreCommand(c config) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find the path of pgobj for restore_command (or give --restore-command): %w", err)
@@ -184,13 +185,17 @@ func (a *app) restoreCommand() (string, error) {
 		}
 		url = "file://" + dir
 	}
-	args := []string{exe, "--storage", url, "--server", a.Server}
-	for _, s := range [][3]string{
-		{"--s3-endpoint", a.S3Endpoint, ""}, {"--s3-region", a.S3Region, ""}, {"--s3-path-style", a.S3PathStyle, "auto"},
-		{"--s3-ca-file", a.S3CAFile, ""}, {"--s3-driver", a.S3Driver, "auto"},
+	args, server := []string{exe}, "" // which is named in any case where no file names it
+	if c.path != "" {
+		args, server = append(args, "--config", c.path), "main"
+	}
+	for _, s := range []struct{ flag, value, env, otherwise string }{
+		{"--storage", url, "PGOBJ_STORAGE", ""}, {"--server", a.Server, "PGOBJ_SERVER", server},
+		{"--s3-endpoint", a.S3Endpoint, "PGOBJ_S3_ENDPOINT", ""}, {"--s3-region", a.S3Region, "PGOBJ_S3_REGION", ""}, {"--s3-path-style", a.S3PathStyle, "PGOBJ_S3_PATH_STYLE", "auto"},
+		{"--s3-ca-file", a.S3CAFile, "PGOBJ_S3_CA_FILE", ""}, {"--s3-driver", a.S3Driver, "PGOBJ_S3_DRIVER", "auto"},
 	} {
-		if s[1] != s[2] {
-			args = append(args, s[0], s[1])
+		if s.value != cmp.Or(c.values[s.env], s.otherwise) {
+			args = append(args, s.flag, s.value)
 		}
 	}
 	for i, arg := range args {

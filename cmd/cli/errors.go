@@ -40,10 +40,10 @@ const (
 	exitRefused     = 15
 	exitLocked      = 16
 	exitDrill       = 17
-	exitNotReached  = 18
-	exitRecovering  = 19
 	exitTimeout     = 18
 	exitInterrupted = 20
+	exitNotReached  = 21
+	exitRecovering  = 22
 )
 
 var (
@@ -80,6 +80,7 @@ var meanings = []meaning{
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
+	{backup.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
 	{backup.ErrNotReached, exitNotReached, ""},
 	{backup.ErrRecovering, exitRecovering, "Ask again later."},
 	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
