@@ -94,7 +94,7 @@ func (s *stream) complete(ctx context.Context, c *spooled) error {
 	if err := s.settle(c, c.received); err != nil {
 		return err
 	}
-	res, err := walstore.Push(ctx, s.Store, walstore.PushRequest{Path: c.name, File: c.f, Level: s.Level,
+	res, err := walstore.Push(ctx, s.Store, walstore.PushRequest{Path: c.name, File: c.f, Level: s.Level, Spill: s.Spool,
 		SystemID: func() (uint64, error) { return s.sysid, nil }})
 	if err != nil {
 		return err
