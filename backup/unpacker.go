@@ -82,6 +82,7 @@ type output struct {
 	mode  fs.FileMode
 	mtime time.Time
 	size  int64
+	empty bool // it gets its size and no content
 	once  sync.Once
 	file  *os.File
 	err   error
@@ -156,10 +157,11 @@ func (u *unpacker) plan(m *manifest.Reader, size int64) error {
 				out = &output{path: f.RawPath(), mode: fs.FileMode(f.Mode), mtime: f.Mtime, size: f.Size}
 				out.left.Store(1)
 				if u.target != nil {
+					out.empty = u.target.only.leavesOut(out.path)
 					err = u.target.prepare(out.path)
 				}
 			}
-			if err == nil {
+			if err == nil && !out.empty {
 				err = u.extents(f, out)
 			}
 		}
@@ -361,7 +363,12 @@ func (u *unpacker) finish() error {
 }
 
 func (u *unpacker) complete(o *output) error {
-	if u.target.delta {
+	if o.empty {
+		if err := o.file.Truncate(0); err != nil {
+			return err
+		}
+	}
+	if u.target.delta || o.empty {
 		if err := o.file.Truncate(o.size); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // Backup is backup.json: what a backup is, and which parts it refers to.
@@ -26,6 +27,7 @@ type Backup struct {
 	Host           string       `json:"host"`
 	Owner          string       `json:"owner"` // of PGDATA, as USER:GROUP
 	Tablespaces    []Tablespace `json:"tablespaces,omitempty"`
+	Databases      []Database   `json:"databases,omitempty"`
 	ConfigFiles    []ConfigFile `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
 	Damaged        []Damaged    `json:"damaged,omitempty"`
 	Warnings       []string     `json:"warnings,omitempty"`
@@ -40,6 +42,13 @@ type Tablespace struct {
 	OID      uint32 `json:"oid"`
 	Name     string `json:"name"`
 	Location string `json:"location,omitempty"` // none for one in place
+}
+
+// Database is one that the server had when the backup began.
+type Database struct {
+	OID      uint32 `json:"oid"`
+	Name     string `json:"name"`
+	Template bool   `json:"template,omitempty"`
 }
 
 // ConfigFile is a configuration file from outside PGDATA (content in base64).
@@ -102,11 +111,18 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	if sum(data) != e.Commit.SHA256 {
 		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
 	}
-	return parseBackup(data, e.ID)
+	b, err := parseBackup(data, e.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.check(&e.Commit.Summary); err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
+	}
+	return b, nil
 }
 
 func (c *Catalog) readBackup(ctx context.Context, id string) ([]byte, error) {
-	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxObject)
+	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxBackup)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(id))
 	}
@@ -123,10 +139,27 @@ func parseBackup(data []byte, id string) (*Backup, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
 	}
-	if b.Format != backupFormat || b.ID != id {
-		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, BackupKey(id), b.Format, b.ID)
+	if b.Format != backupFormat || b.Version != Version || b.ID != id {
+		return nil, fmt.Errorf("%w: %s describes something else (%.100s %d %.100q)", ErrDamaged, BackupKey(id), b.Format, b.Version, b.ID)
 	}
 	return &b, nil
+}
+
+// check refuses what pgobj never writes, and what the log tells otherwise: a restore computes with it.
+func (b *Backup) check(s *Summary) error {
+	switch {
+	case b.PGVersion < 100000 || b.PGVersion >= 1000000:
+		return fmt.Errorf("PostgreSQL's version cannot be %d", b.PGVersion)
+	case !segment.Size(b.SegmentSize).Valid():
+		return fmt.Errorf("WAL segments cannot have %d bytes", b.SegmentSize)
+	case b.Timeline == 0 || b.StartLSN > b.StopLSN:
+		return fmt.Errorf("timeline %d from %s to %s is impossible", b.Timeline, b.StartLSN, b.StopLSN)
+	case b.Size < 0 || b.Files < 0:
+		return fmt.Errorf("%d bytes in %d files are impossible", b.Size, b.Files)
+	case b.SystemID != s.SystemID || b.Timeline != s.Timeline || b.StartLSN != s.StartLSN || b.StopLSN != s.StopLSN:
+		return errors.New("it says otherwise than the catalog's log")
+	}
+	return nil
 }
 
 // Described is what a listing finds of a backup, complete or not. Which backups exist, the log says.

@@ -90,7 +90,10 @@ func (c *Catalog) loadCheckpoint(ctx context.Context) (*State, error) {
 
 // readCheckpoint is nil without an error when it cannot be used.
 func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error) {
-	data, err := storage.ReadAll(ctx, c.store, key, maxObject)
+	data, err := storage.ReadAll(ctx, c.store, key, maxCheckpoint)
+	if errors.Is(err, storage.ErrTooLarge) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +103,8 @@ func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error
 	}
 	s := cp.State
 	switch {
+	case s != nil && !s.sound():
+		return nil, nil
 	case s != nil:
 		s.whole = s.N
 	case len(cp.Records) == 0 || cp.Base < 0:

@@ -9,35 +9,39 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
+// page is how many keys a store returns at once: those behind the first cost nothing.
+const page = 1000
+
 // Servers yields the names of the servers in a storage (not in one server's folder), in the order of their keys. It
-// costs one listing of one page for each, however much a server has. A server whose folder lies within
-// another server's is passed over.
+// costs at most one listing of one page for each, however much a server has. A server whose folder lies within
+// another server's may be passed over.
 func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for after := ""; ; {
-			name, err := nextServer(ctx, root, after)
-			if err != nil {
-				yield("", err)
-				return
+		seen, after := map[string]bool{}, ""
+		for more := true; more; {
+			more = false
+			n, last := 0, ""
+			for info, err := range root.List(ctx, "", after) {
+				if err != nil {
+					yield("", fmt.Errorf("list servers: %w", err))
+					return
+				}
+				last = serverOf(info.Key)
+				if last != "" && !seen[last] {
+					seen[last] = true
+					if !yield(last, nil) {
+						return
+					}
+				}
+				// The rest of a page is looked at; the next one would rather be more of the same server, so its
+				// folder is passed over: '0' is the character after '/'.
+				if n++; n == page {
+					more, after = true, max(info.Key, last+"0")
+					break
+				}
 			}
-			if name == "" || !yield(name, nil) {
-				return
-			}
-			after = name + "0" // '0' is the character after '/': all of the folder is passed over
 		}
 	}
-}
-
-func nextServer(ctx context.Context, root storage.Store, after string) (string, error) {
-	for info, err := range root.List(ctx, "", after) {
-		if err != nil {
-			return "", fmt.Errorf("list servers: %w", err)
-		}
-		if name := serverOf(info.Key); name != "" {
-			return name, nil
-		}
-	}
-	return "", nil
 }
 
 // serverOf is the server that an object belongs to, by the folders that every server has; empty for a foreign one.

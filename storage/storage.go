@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -104,6 +105,9 @@ var (
 	ErrNoStore   = errors.New("storage not found")
 	ErrTransient = errors.New("storage did not answer as it should")
 )
+
+// ErrTooLarge is ReadAll's: an object is larger than anything of its kind.
+var ErrTooLarge = errors.New("object is larger than anything of its kind")
 
 func (k Kind) sentinel() error {
 	switch k {
@@ -228,14 +232,23 @@ func ReadAll(ctx context.Context, s Store, key string, limit int64) ([]byte, err
 		return nil, err
 	}
 	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err != nil {
-		return nil, err
+	// In pieces, which are put together only when all is there: what is too large then costs no more than the limit.
+	var pieces [][]byte
+	for left := limit + 1; left > 0; {
+		piece := make([]byte, min(left, max(512, (limit+1-left)/2)))
+		n, err := io.ReadFull(body, piece)
+		pieces, left = append(pieces, piece[:n]), left-int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			if len(pieces) == 1 {
+				return piece[:n], nil
+			}
+			return slices.Concat(pieces...), nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	if int64(len(data)) > limit {
-		return nil, &Error{Op: "get", Key: key, Store: s.String(), Err: fmt.Errorf("object is larger than %d bytes, which nothing of its kind is", limit)}
-	}
-	return data, nil
+	return nil, &Error{Op: "get", Key: key, Store: s.String(), Err: fmt.Errorf("%w (limit %d bytes)", ErrTooLarge, limit)}
 }
 
 // Sub is the part of a store below a folder: every key of the result is a key of s with "dir/" in front.

@@ -91,7 +91,7 @@ type content struct {
 // error means that the object is damaged.
 func decode(w io.Writer, body io.Reader, name string, sysid uint64) (content, error) {
 	src := &holdBack{r: bufio.NewReaderSize(body, 128<<10), n: trailerSize}
-	dst := newChecked(w, name, sysid)
+	dst := newChecked(w, name, sysid, sha256.New())
 	err := decompress(dst, src)
 	switch {
 	case src.err != nil:
@@ -142,8 +142,8 @@ type checked struct {
 	header segment.Header
 }
 
-func newChecked(w io.Writer, name string, sysid uint64) *checked {
-	return &checked{w: w, name: name, sysid: sysid, sum: sha256.New(), limit: noteLimit}
+func newChecked(w io.Writer, name string, sysid uint64, sum hash.Hash) *checked {
+	return &checked{w: w, name: name, sysid: sysid, sum: sum, limit: noteLimit}
 }
 
 func (c *checked) Write(p []byte) (int, error) {

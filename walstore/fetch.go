@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -50,12 +51,11 @@ func fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 // not. It goes through a temporary file of mode 0600 beside dest (pg_rewind refuses files more open than the
 // cluster's own), whose name PostgreSQL takes for nothing that it knows.
 func throughTemp(dest string, fill func(io.Writer) error) (err error) {
-	dir := filepath.Dir(dest)
 	var tmp *os.File
 	// The file is made when the first byte comes: absence, the usual answer to a standby, costs no write.
 	lazy := writerFunc(func(p []byte) (int, error) {
 		if tmp == nil {
-			if tmp, err = os.CreateTemp(dir, ".pgobj-*.tmp"); err != nil {
+			if tmp, err = openTemp(dest); err != nil {
 				return 0, err
 			}
 		}
@@ -76,6 +76,23 @@ func throughTemp(dest string, fill func(io.Writer) error) (err error) {
 		return fmt.Errorf("%w: %w", ErrDest, err)
 	}
 	return nil
+}
+
+// openTemp makes an empty file beside dest. What a process left there that was killed is used again, so that a segment's
+// size is lost at most once: its lock went with the process.
+func openTemp(dest string) (*os.File, error) {
+	dir, base := filepath.Split(dest)
+	path := dir + ".pgobj-" + base + ".tmp"
+	if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		mine, err1 := f.Stat()
+		there, err2 := os.Lstat(path) // it could have become the other process's dest meanwhile
+		if err == nil && err1 == nil && err2 == nil && os.SameFile(mine, there) && f.Truncate(0) == nil {
+			return f, nil
+		}
+		f.Close()
+	}
+	return os.CreateTemp(filepath.Dir(dest), ".pgobj-*.tmp") // another process writes to the same dest
 }
 
 type writerFunc func(p []byte) (int, error)

@@ -47,7 +47,8 @@ type grammar struct {
 	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
 	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
-	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 18: it did not; 19: it goes on."`
+	BackupCat    backupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout; nothing of it that has not been checked."`
+	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 21: it did not; 22: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
 	Rebuild      rebuildCmd   `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
@@ -56,6 +57,7 @@ type grammar struct {
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
+	Config      string        `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
 	Storage     string        `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
 	Server      string        `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
 	S3Endpoint  string        `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
@@ -110,6 +112,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
+	config  config
 	version string
 	args    []string // the command line
 	now     func() time.Time
@@ -135,6 +138,10 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
+	var err error
+	if a.config, err = loadConfig(a.args); err != nil {
+		return report(a.Err, badCommandLine(a.args, err))
+	}
 	command, settings, err := a.parse()
 	if err == nil {
 		err = settings.check()
@@ -144,7 +151,11 @@ func run(ctx context.Context, a *app) (code int) {
 	}
 	settings.fromAWS()
 	a.Settings = *settings
+	a.Config = a.config.path // absolute: others run from elsewhere
 	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)
+	if a.config.leaks {
+		a.log.Warn("everybody on this host can read the secrets in the configuration file: chmod o= it", "file", a.config.path)
+	}
 	limited, cancel := withTimeout(ctx, a.Timeout)
 	defer cancel()
 	command.BindTo(limited, (*context.Context)(nil))
@@ -186,6 +197,7 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 // oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
 // all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
 func oneCommand(args []string) (target any, settings *Settings, ok bool) {
+	args = withoutConfig(args)
 	for f := range reflect.TypeFor[grammar]().Fields() {
 		if len(args) > 0 && f.Tag.Get("name") == args[0] {
 			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))

@@ -36,6 +36,7 @@ type bench struct {
 	wal       walFigures
 	many      manyFiles
 	piles     []*pile
+	recovery  recoveryFigures
 
 	night      []*night
 	nightPages int // of the table that changes

@@ -13,10 +13,11 @@ import (
 // Targets of the project, as ratios of times and in MiB. They are printed with what was measured, and
 // nothing depends on them.
 const (
-	targetBackup  = 0.6
-	targetRestore = 0.7
-	targetPush    = 1.3
-	targetMemory  = 150
+	targetBackup   = 0.6
+	targetRestore  = 0.7
+	targetPush     = 1.3
+	targetRecovery = 1.1
+	targetMemory   = 150
 )
 
 func (b *bench) report() string {
@@ -36,6 +37,7 @@ func (b *bench) report() string {
 	b.nightText(&w)
 	b.walText(&w)
 	b.pileText(&w)
+	b.recoveryText(&w)
 	w.WriteString("\n")
 	if b.many.files > 0 {
 		fmt.Fprintf(&w, "## Many small files\n\nA cluster with %d more files of 8 kB beside those of a database (no tables belong to them), pgobj zstd, one run: "+
@@ -133,6 +135,9 @@ func (b *bench) targets(w *strings.Builder) {
 	b.nightTargets(line)
 	if len(b.wal.push) > 0 {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
+	}
+	if len(b.recovery.cp) > 0 {
+		line("recovery, pgobj from S3 / cp from a folder", targetRecovery, medianOf(b.recovery.pgobj)/medianOf(b.recovery.cp), " ×")
 	}
 	for _, t := range b.tools {
 		if strings.HasPrefix(t.name, "pgobj") {
