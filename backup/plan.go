@@ -166,7 +166,7 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
 	until := r.TargetLSN
 	if r.TargetImmediate {
-		until = b.StopLSN
+		until = b.StopLSN + 1
 	}
 	if p.WAL, err = cover(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
