@@ -35,6 +35,7 @@ func (b *bench) report() string {
 		b.ratioTable(&w)
 	}
 	b.nightText(&w)
+	b.restoreText(&w)
 	b.walText(&w)
 	b.pileText(&w)
 	b.recoveryText(&w)
@@ -133,6 +134,7 @@ func (b *bench) targets(w *strings.Builder) {
 		}
 	}
 	b.nightTargets(line)
+	b.restoreTargets(line)
 	if len(b.wal.push) > 0 {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
 	}
