@@ -72,10 +72,10 @@ func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.
 		return err
 	}
 	var wants []want
-	for i, c := range f.Chunks {
-		at := f.At + int64(i)*part.ChunkSize
-		chunk := &assembly{at: at, len: int(min(part.ChunkSize, f.Size-at)), sum: c.SHA256}
+	for _, c := range f.Chunks {
+		chunk := &assembly{sum: c.SHA256}
 		for _, x := range c.Extents {
+			chunk.at, chunk.len = x.At/part.ChunkSize*part.ChunkSize, chunk.len+x.Len
 			wants = append(wants, want{Extent: x, chunk: chunk})
 		}
 	}

@@ -31,7 +31,7 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 func (p *Plan) Run(ctx context.Context) error {
 	b, r := p.Backup, p.request
 	r.Progress.TotalFiles.Store(b.Files)
-	r.Progress.TotalBytes.Store(b.Size)
+	r.Progress.TotalBytes.Store(b.Size - p.LeftOut)
 	r.Log.Info("restore starts", "backup", b.ID, "taken", b.Started.Format(time.RFC3339), "target", p.Target, "bytes", b.Size, "files", b.Files)
 	if err := p.target.open(); err != nil {
 		return fmt.Errorf("restore backup %s to %s: %w", b.ID, p.Target, err)

@@ -25,6 +25,7 @@ type FetchRequest struct {
 	SaveWAL    string // where a delta restore puts WAL of that data directory that was never archived
 	DiscardWAL bool   // or let go of it
 	Layout     Layout
+	Databases  []string // names or OIDs of those to restore; none: all. Of the others there will be empty files
 	Workers    int
 	Recovery   Recovery
 	Progress   *Progress
@@ -47,9 +48,11 @@ type Plan struct {
 	Saved    []string // WAL of the old data directory that Run saves
 	Dangers  []ConfLine
 	Warnings []string
+	LeftOut  int64 // bytes of databases that are not restored
 
 	request  FetchRequest
 	target   *target
+	only     *databases
 	manifest *files
 	written  written
 }
@@ -87,6 +90,9 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if p.manifest, err = fetchManifest(ctx, r.Store, p.Backup); err != nil {
 		return nil, err
 	}
+	if p.only, err = onlyDatabases(p.Backup, r.Databases); err != nil {
+		return nil, err
+	}
 	s, err := p.survey()
 	if err != nil {
 		return nil, err
@@ -94,7 +100,7 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if p.target, err = newTarget(r.Target, r.Delta, r.Layout, p.Backup, s); err != nil {
 		return nil, err
 	}
-	p.Target, p.Delta = p.target.dir, p.target.delta
+	p.Target, p.Delta, p.target.only = p.target.dir, p.target.delta, p.only
 	if err := p.measure(s); err != nil {
 		return nil, err
 	}
@@ -160,7 +166,7 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
 	until := r.TargetLSN
 	if r.TargetImmediate {
-		until = b.StopLSN
+		until = b.StopLSN + 1
 	}
 	if p.WAL, err = cover(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
@@ -179,7 +185,7 @@ func (p *Plan) survey() (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return surveyManifest(lines)
+	return surveyManifest(lines, p.only)
 }
 
 // measure tells how much goes where, and refuses what does not fit.
@@ -190,7 +196,9 @@ func (p *Plan) measure(s *survey) error {
 			p.Fetch += int64(float64(part.Size) * float64(part.Live) / float64(part.Raw))
 		}
 	}
-	data := b.Size
+	p.LeftOut = s.leftOut
+	data := b.Size - p.LeftOut
+	p.Fetch = int64(float64(p.Fetch) * float64(data) / float64(max(b.Size, 1)))
 	for _, m := range t.mounts {
 		m.bytes = s.bytes[m.path]
 		data -= m.bytes
@@ -245,6 +253,9 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
+	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
+		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
+	}
 	p.written = w
 	auto := w.Auto
 	if w.File == autoConf {
@@ -259,6 +270,7 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		p.Settings = append(p.Settings, FileSettings{File: w.Signal})
 	}
 	p.warnConfig(s)
+	p.warnDatabases()
 	return p.checkConfigDir()
 }
 

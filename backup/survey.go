@@ -19,6 +19,7 @@ import (
 // anything is written, that every line of it makes sense.
 type survey struct {
 	bytes   map[string]int64  // by tablespace (pg_tblspc/OID), by what was behind a link, and pg_wal
+	leftOut int64             // bytes of files that are made empty
 	links   map[string]linked // what was behind a link in the original
 	entries map[string]bool   // at the top of the data directory
 	files   map[string]bool   // of these, the files
@@ -37,7 +38,7 @@ const (
 	maxConfFiles = 100
 )
 
-func surveyManifest(m *manifest.Reader) (*survey, error) {
+func surveyManifest(m *manifest.Reader, only *databases) (*survey, error) {
 	s := &survey{bytes: map[string]int64{}, links: map[string]linked{}, entries: map[string]bool{}, files: map[string]bool{}}
 	for {
 		f, err := m.Next()
@@ -46,6 +47,12 @@ func surveyManifest(m *manifest.Reader) (*survey, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if f.Type == manifest.TypeFile && only.leavesOut(f.RawPath()) {
+			if f.At == 0 {
+				s.leftOut += f.Size
+			}
+			continue
 		}
 		s.add(f)
 	}

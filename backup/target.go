@@ -26,7 +26,8 @@ import (
 type target struct {
 	dir      string
 	pgdata   string // of the original
-	delta    bool   // there is a data directory, of which is kept what fits
+	only     *databases
+	delta    bool // there is a data directory, of which is kept what fits
 	root     *os.Root
 	mounts   []*mount    // sorted by path
 	locks    []*os.File  // folders that are locked against another restore, until close

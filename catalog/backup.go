@@ -27,6 +27,7 @@ type Backup struct {
 	Host           string       `json:"host"`
 	Owner          string       `json:"owner"` // of PGDATA, as USER:GROUP
 	Tablespaces    []Tablespace `json:"tablespaces,omitempty"`
+	Databases      []Database   `json:"databases,omitempty"`
 	ConfigFiles    []ConfigFile `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
 	Damaged        []Damaged    `json:"damaged,omitempty"`
 	Warnings       []string     `json:"warnings,omitempty"`
@@ -41,6 +42,13 @@ type Tablespace struct {
 	OID      uint32 `json:"oid"`
 	Name     string `json:"name"`
 	Location string `json:"location,omitempty"` // none for one in place
+}
+
+// Database is one that the server had when the backup began.
+type Database struct {
+	OID      uint32 `json:"oid"`
+	Name     string `json:"name"`
+	Template bool   `json:"template,omitempty"`
 }
 
 // ConfigFile is a configuration file from outside PGDATA (content in base64).

@@ -37,6 +37,7 @@ type Info struct {
 	LogDirectory                                string // relative to the data directory, or absolute
 
 	Tablespaces []Tablespace
+	Databases   []Database // of a running server
 	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
@@ -63,6 +64,9 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 	}
 	if info.Tablespaces, err = s.tablespaces(ctx); err != nil {
 		return Info{}, fmt.Errorf("list tablespaces: %w", err)
+	}
+	if info.Databases, err = s.databases(ctx); err != nil {
+		return Info{}, fmt.Errorf("list databases: %w", err)
 	}
 	if info.ConfigFiles, err = s.configFiles(ctx); err != nil {
 		return Info{}, fmt.Errorf("list configuration files: %w", err)
@@ -133,6 +137,29 @@ func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
 		spaces = append(spaces, t)
 	}
 	return spaces, nil
+}
+
+// Database is a database of the server.
+type Database struct {
+	OID      uint32
+	Name     string
+	Template bool
+}
+
+func (s *Session) databases(ctx context.Context) ([]Database, error) {
+	rows, err := s.query(ctx, `SELECT oid, datname, datistemplate FROM pg_database ORDER BY oid`)
+	if err != nil {
+		return nil, err
+	}
+	var all []Database
+	for _, r := range rows {
+		oid, err := strconv.ParseUint(r[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("database %s: %w", r[1], err)
+		}
+		all = append(all, Database{uint32(oid), r[1], r[2] == "t"})
+	}
+	return all, nil
 }
 
 // configFiles gathers from every view that tells of files; which of them exist depends on the version,

@@ -21,6 +21,8 @@ type backupFetch struct {
 	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, or LATEST (default): the newest that fits the target."`
 	Plan      bool   `name:"plan" help:"Print what would be done, with all its numbers and warnings, and touch nothing."`
 
+	OnlyDatabase []string `name:"only-database" sep:"none" placeholder:"NAME" help:"Restore this database (name or OID), and of the others only empty files, which have to be dropped after the recovery; can be given again. Templates and postgres are always restored."`
+
 	pointFlags    `group:"How far to recover (default: to the end of the WAL)"`
 	settingsFlags `group:"What the server is told"`
 	placeFlags    `group:"Where to"`
@@ -117,6 +119,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		}
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
+	r.Databases = c.OnlyDatabase
 	r.Target, r.Backup, r.Delta, r.SaveWAL, r.DiscardWAL = c.TargetDir, c.Backup, c.Delta, c.SaveWAL, c.DiscardWAL
 	return r, nil
 }
