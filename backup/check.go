@@ -55,8 +55,10 @@ func checkArchiving(i cluster.Info) error {
 	switch {
 	case i.WALLevel == "minimal":
 		return fmt.Errorf("%w: wal_level is minimal: set it to replica, set archive_mode and archive_command, and restart the server", ErrServer)
+	case i.Streams > 0 && (i.ArchiveMode == "off" || i.ArchiveCommand == "" && i.ArchiveLibrary == ""):
+		return nil // one of them may be wal-receive; whether WAL arrives will show
 	case i.ArchiveMode == "off":
-		return fmt.Errorf("%w: archive_mode is off, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server", ErrServer)
+		return fmt.Errorf("%w: archive_mode is off, and no wal-receive is connected, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server; or run pgobj wal-receive", ErrServer)
 	case i.ArchiveCommand == "" && i.ArchiveLibrary == "":
 		return fmt.Errorf("%w: archive_command is empty (or the role may not see it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", ErrServer)
 	}

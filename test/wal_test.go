@@ -145,6 +145,11 @@ func (r *walRig) fetch(t testing.TB, name string, args ...string) (outcome, []by
 		t.Fatal(err)
 	}
 	before := tree(t, filepath.Dir(dest))
+	left := filepath.Join(filepath.Dir(dest), ".pgobj-RECOVERYXLOG.tmp") // of one that was killed: it is used again
+	if _, err := os.Lstat(left); err == nil {
+		must(t, os.Remove(left))
+		before = tree(t, filepath.Dir(dest))
+	}
 	o := r.run(t, append([]string{"wal-fetch", name, "pg_wal/RECOVERYXLOG", "--retry-for=1s"}, args...)...)
 	data, err := os.ReadFile(dest)
 	if (o.code == 0) != (err == nil) {
@@ -298,7 +303,10 @@ func (r *walRig) race(t *testing.T, round, pushers int, raced func()) {
 		t.Errorf("round %d: exit codes %v: %s", round, codes, texts)
 		return
 	}
-	r.fetches(t, name, contents[winner])
+	if o, got := r.fetch(t, name); o.code != 0 || !bytes.Equal(got, contents[winner]) {
+		stored := slices.IndexFunc(contents, func(c []byte) bool { return bytes.Equal(got, c) })
+		t.Errorf("round %d: pusher %d won, and the archive has that of %d: %v: %s", round, winner, stored, o, texts)
+	}
 	must(t, os.RemoveAll(dir))
 }
 
@@ -461,31 +469,25 @@ func TestWALFetchFromElsewhere(t *testing.T) {
 	}
 }
 
-// Row 28: killed at any moment that could matter, wal-fetch leaves no file or a whole one.
-func TestWALFetchKilled(t *testing.T) {
-	t.Parallel()
+// killed runs pgobj until it ends well, and kills it by SIGKILL at its first such system call, at the second, and so on; in the
+// long form at each of any kind, too.
+func (r *walRig) killed(t *testing.T, calls []string, before func(), after func(what string, o outcome), args ...string) {
+	t.Helper()
 	strace := testenv.Tool(t, "strace")
-	r := newWALRig(t, folderStore(t))
-	data := walSegment(wal1, r.sysid, mib, 1)
-	r.mustPush(t, wal1, data)
-	dest := filepath.Join(r.data, "pg_wal", "RECOVERYXLOG")
+	if torture() {
+		calls = append(slices.Clone(calls), "all")
+	}
 	killed := 0
-	for _, call := range []string{"openat", "write", "fsync", "renameat", "close"} {
+	for _, call := range calls {
 		for n := 1; ; n++ {
 			if call == "write" && n > 6 || call == "close" && n > 12 {
 				break // the data goes out in many equal pieces
 			}
-			_ = os.Remove(dest)
-			o := execute(t, r.command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call, "-e",
-				fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n), r.pgobj, "wal-fetch", wal1, dest), nil)
-			got, err := os.ReadFile(dest)
-			if err == nil && !bytes.Equal(got, data) {
-				t.Fatalf("killed at %s %d: there is a file of %d bytes", call, n, len(got))
-			}
+			before()
+			o := execute(t, r.command(strace, append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e",
+				fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n), r.pgobj}, args...)...), nil)
+			after(fmt.Sprintf("killed at %s %d", call, n), o)
 			if o.code == 0 {
-				if err != nil {
-					t.Fatalf("killed at %s %d: success without a file", call, n)
-				}
 				break
 			}
 			killed++
@@ -494,6 +496,47 @@ func TestWALFetchKilled(t *testing.T) {
 	if t.Logf("killed %d times", killed); killed < 20 {
 		t.Errorf("killed only %d times", killed)
 	}
+}
+
+// Killed at any moment that could matter, wal-push leaves no object or a whole one, and the next one succeeds.
+func TestWALPushKilled(t *testing.T) {
+	t.Parallel()
+	r := newWALRig(t, folderStore(t))
+	data := walSegment(wal1, r.sysid, mib, 1)
+	r.put(t, wal1, data)
+	stored := filepath.Join(r.repo, "main/wal", fmt.Sprint(r.sysid), "00000001", wal1+".zst")
+	r.killed(t, []string{"openat", "write", "fsync", "linkat", "mkdirat", "close"}, func() {
+		must(t, os.RemoveAll(filepath.Join(r.repo, "main")))
+	}, func(what string, o outcome) {
+		if _, err := os.Stat(stored); err == nil || o.code == 0 {
+			r.fetches(t, wal1, data)
+		}
+		r.mustPush(t, wal1, data)
+		r.fetches(t, wal1, data)
+		if t.Failed() {
+			t.Fatal(what)
+		}
+	}, "wal-push", "pg_wal/"+wal1)
+}
+
+// Row 28: killed at any moment that could matter, wal-fetch leaves no file or a whole one.
+func TestWALFetchKilled(t *testing.T) {
+	t.Parallel()
+	r := newWALRig(t, folderStore(t))
+	data := walSegment(wal1, r.sysid, mib, 1)
+	r.mustPush(t, wal1, data)
+	dest := filepath.Join(r.data, "pg_wal", "RECOVERYXLOG")
+	r.killed(t, []string{"openat", "write", "fsync", "renameat", "close"}, func() {
+		_ = os.Remove(dest)
+	}, func(what string, o outcome) {
+		got, err := os.ReadFile(dest)
+		if err == nil && !bytes.Equal(got, data) {
+			t.Fatalf("%s: there is a file of %d bytes", what, len(got))
+		}
+		if o.code == 0 && err != nil {
+			t.Fatalf("%s: success without a file", what)
+		}
+	}, "wal-fetch", wal1, dest)
 	left := func() []string {
 		names, err := filepath.Glob(filepath.Join(r.data, "pg_wal", ".pgobj-*"))
 		must(t, err)

@@ -61,7 +61,7 @@ func (p *pin) String() string {
 	case p.Until.IsZero():
 		return "pinned"
 	}
-	return "pinned until " + p.Until.UTC().Format(time.DateTime)
+	return "pinned until " + p.Until.UTC().Format(time.DateTime+" MST")
 }
 
 func (c *backupList) Run(ctx context.Context, a *app) error {
