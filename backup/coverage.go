@@ -15,6 +15,7 @@ type WALRange struct {
 	Segments    int
 	Bytes       int64       // as stored
 	End         segment.LSN // it holds everything before
+	Received    bool        // the last bytes of it were received, of a segment that is not complete
 	Archived    time.Time   // when the last one was stored, by the storage's clock
 
 	Missing string // the segment that would come next, if later ones show that there is a hole
@@ -31,6 +32,7 @@ type coverage struct {
 	// is the parent's.
 	begin  uint64
 	parent segment.Timeline
+	pieces []walstore.Piece      // of next
 	each   func(walstore.Object) // is told of every segment; may be nil
 }
 
@@ -58,7 +60,24 @@ func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, 
 			return c.WALRange, err
 		}
 	}
+	c.addReceived(legs[len(legs)-1])
 	return c.WALRange, nil
+}
+
+// addReceived adds what was received of the segment that comes next. Of the parent's, only what comes before the last
+// leg belongs to the way.
+func (c *coverage) addReceived(last Leg) {
+	_, reach := walstore.Chain(c.pieces)
+	if reach == 0 || c.pieces[0].Segment[8:] != c.next.Name(c.size)[8:] {
+		return
+	}
+	end := c.next.Start(c.size) + segment.LSN(reach)
+	if c.pieces[0].Segment[:8] != last.Timeline.Hex() {
+		end = min(end, last.Begin)
+	}
+	if end > c.End {
+		c.End, c.Received = end, true
+	}
 }
 
 // list takes the segments of one timeline, from c.next on and up to the one with the byte before end.
@@ -71,7 +90,7 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		if err != nil {
 			return err
 		}
-		if o.Type != segment.Full {
+		if o.Type != segment.Full && o.Type != segment.Received {
 			continue
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
@@ -91,6 +110,14 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 			c.Missing, c.Beyond = c.next.Name(c.size), o.Name
 			return nil
 		}
+		if c.Archived = o.Created; o.Type == segment.Received {
+			if len(c.pieces) > 0 && c.pieces[0].Segment != o.Name {
+				c.pieces = nil // the parent's
+			}
+			c.pieces = append(c.pieces, o.Piece)
+			continue
+		}
+		c.pieces = nil
 		if c.each != nil {
 			c.each(o)
 		}

@@ -166,7 +166,7 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
 	until := r.TargetLSN
 	if r.TargetImmediate {
-		until = b.StopLSN
+		until = b.StopLSN + 1
 	}
 	if p.WAL, err = cover(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
@@ -252,6 +252,7 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
+	p.received(&r, conf.archiving)
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
 	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
@@ -272,6 +273,26 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	p.warnConfig(s)
 	p.warnDatabases()
 	return p.checkConfigDir()
+}
+
+// received lets the recovery have what wal-receive has stored of the last segment. Not a standby, which asks again for
+// a segment until it is complete, and can stream it. And not a server that archives what it has fetched (archive_mode =
+// always): the segment would end up in the archive as if it were complete.
+func (p *Plan) received(r *Recovery, archiving []ConfLine) {
+	if !r.Received || r.Standby || len(p.Path) == 0 {
+		return
+	}
+	for _, l := range archiving {
+		if name, value := parseSetting(l.Text); r.KeepArchiving && name == "archive_mode" && strings.EqualFold(value, "always") {
+			p.warn("%s, line %d: %s: so what wal-receive has stored of a segment that is not complete is not used", l.File, l.Line, l.Text)
+			return
+		}
+	}
+	timeline := fmt.Sprint(p.Path[len(p.Path)-1].Timeline)
+	if r.timelineSetting(12) == "latest" {
+		timeline = "latest"
+	}
+	r.RestoreCommand += " --received=" + timeline
 }
 
 func fileSettings(file string, settings []Setting) FileSettings {

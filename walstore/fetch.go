@@ -2,6 +2,7 @@ package walstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,8 @@ type FetchRequest struct {
 	Name     string // as PostgreSQL has it
 	Dest     string // path of the file to write; one that is there is replaced
 	SystemID uint64 // of the cluster that wants it
+	// Received, when set, allows to make do with the received beginning of a segment that is not complete.
+	Received *Received
 }
 
 // Fetch writes an archived file to Dest and returns nil only when it is whole there, checked and
@@ -27,11 +30,19 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if segment.Classify(r.Name) == segment.Invalid {
 		return fmt.Errorf("fetch %q: %w", r.Name, ErrName)
 	}
-	err := fetch(ctx, s, r)
-	if errors.Is(err, storage.ErrNotFound) {
-		err = absence(ctx, s, r.SystemID, r.Name)
-		if err == nil { // it has come between the two looks
-			err = fetch(ctx, s, r)
+	var err error
+	for range 4 { // it may come between the looks, and what was received of it go then
+		if err = fetch(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
+			break
+		}
+		if err = absence(ctx, s, r.SystemID, r.Name); err == nil {
+			continue
+		}
+		if r.Received == nil || segment.Classify(r.Name) != segment.Full || !errors.Is(err, ErrAbsent) {
+			break
+		}
+		if err = fetchReceived(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
+			break
 		}
 	}
 	if err != nil {
@@ -117,13 +128,16 @@ func install(tmp *os.File, dest string) error {
 
 // read gets, checks and decodes the object of a file.
 func read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.Writer) (content, error) {
-	key := Key(sysid, name)
+	return readInto(ctx, s, Key(sysid, name), newChecked(w, name, sysid, sha256.New()))
+}
+
+func readInto(ctx context.Context, s storage.Store, key string, dst *checked) (content, error) {
 	body, err := s.Get(ctx, key, storage.All)
 	if err != nil {
 		return content{}, err
 	}
 	defer body.Close()
-	c, err := decode(w, body, name, sysid)
+	c, err := decodeInto(dst, body)
 	if err == nil {
 		return c, nil
 	}
@@ -167,11 +181,11 @@ func absence(ctx context.Context, s storage.Store, sysid uint64, name string) er
 			continue
 		}
 		known = true
-		if o.Name == name {
+		if o.Name == name && o.Type != segment.Received {
 			return nil
 		}
-		if typ == segment.Full && o.Type == segment.Full {
-			return holeUnlessBefore(ctx, s, sysid, name, o.Name)
+		if typ == segment.Full && (o.Type == segment.Full || o.Type == segment.Received && o.Name != name) {
+			return holeUnlessBefore(ctx, s, sysid, name, o)
 		}
 		if typ == segment.History && tli > 1 {
 			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
@@ -200,8 +214,12 @@ func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {
 
 // holeUnlessBefore returns ErrAbsent when a missing segment lies before the beginning of its timeline
 // (PostgreSQL before 2020's minor releases asks for such), else the hole.
-func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name, next string) error {
-	hole := &HoleError{Missing: name, Next: next, Store: s.String()}
+func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name string, next Object) error {
+	// A listing is no moment: the file may have come after that place was read, and what follows it then.
+	if _, err := s.Stat(ctx, Key(sysid, name)); !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	hole := &HoleError{Missing: name, Next: next.Name, Store: s.String()}
 	tli, err := segment.TimelineOf(name)
 	if err != nil || tli == 1 {
 		return hole
@@ -213,7 +231,7 @@ func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name, 
 	if err != nil {
 		return err
 	}
-	size, err := sizeOf(ctx, s, sysid, next)
+	size, err := sizeOf(ctx, s, next)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
@@ -42,11 +43,24 @@ func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName s
 // errEnough stops a download when its first bytes have told all.
 var errEnough = errors.New("enough")
 
-// sizeOf is the segment size as an archived segment's header has it.
-func sizeOf(ctx context.Context, s storage.Store, sysid uint64, name string) (segment.Size, error) {
+// sizeOf is the segment size as the header of an archived segment, or of its first piece, has it.
+func sizeOf(ctx context.Context, s storage.Store, o Object) (segment.Size, error) {
+	return sizeIn(func(w io.Writer) error {
+		var err error
+		if o.Type == segment.Received {
+			_, err = o.Piece.read(ctx, s, o.SystemID, w)
+		} else {
+			_, err = read(ctx, s, o.Name, o.SystemID, w)
+		}
+		return err
+	})
+}
+
+// sizeIn is the segment size in the header that read begins with.
+func sizeIn(read func(io.Writer) error) (segment.Size, error) {
 	var size segment.Size
 	first := make([]byte, 0, segment.HeaderSize)
-	_, err := read(ctx, s, name, sysid, writerFunc(func(p []byte) (int, error) {
+	err := read(writerFunc(func(p []byte) (int, error) {
 		first = append(first, p[:min(len(p), segment.HeaderSize-len(first))]...)
 		if len(first) < segment.HeaderSize {
 			return len(p), nil

@@ -21,6 +21,8 @@ import (
 // PushRequest says which file to archive.
 type PushRequest struct {
 	Path string // its base name is the name under which it is archived
+	// File is read instead of what is at Path, from its beginning; the caller closes it. Only the name of Path counts then.
+	File *os.File
 	// SystemID tells the cluster's system identifier, from pg_control. It is called for the files that
 	// do not have it in a header of their own (.history, .backup). For WAL it may be nil; if it is not
 	// and succeeds, WAL of another cluster is refused.
@@ -61,11 +63,13 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	if segment.Classify(name) == segment.Invalid {
 		return PushResult{}, fmt.Errorf("push %q: %w", name, ErrName)
 	}
-	f, err := os.Open(r.Path)
+	f, err := r.open()
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w: %w", name, ErrSource, err)
 	}
-	defer f.Close()
+	if r.File == nil {
+		defer f.Close()
+	}
 	src, err := inspect(f, name, r.SystemID)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
@@ -77,23 +81,31 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	defer body.close()
 	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: body.size, Warnings: src.warnings,
 		File: src.info, SHA256: sum, XXH64: src.quick.Sum64()}
-	res.AlreadyThere, err = create(ctx, s, name, src.sysid, body, sum)
+	res.AlreadyThere, err = create(ctx, s, res.Key, body, body.size, func() error { return compare(ctx, s, name, src.sysid, sum) })
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
 	return res, nil
 }
 
-// create puts the object, or else finds out that the one that is there holds the same. Some stores refuse
+func (r PushRequest) open() (*os.File, error) {
+	if r.File == nil {
+		return os.Open(r.Path)
+	}
+	_, err := r.File.Seek(0, io.SeekStart)
+	return r.File, err
+}
+
+// create puts the object, or else finds out, by same, that the one that is there holds the same. Some stores refuse
 // a Put because of another one that they are still working on, so that what exists cannot be read yet: then
 // both are tried again. So they are, too, when somebody deletes the object in between.
-func create(ctx context.Context, s storage.Store, name string, sysid uint64, body *payload, sum [32]byte) (there bool, err error) {
+func create(ctx context.Context, s storage.Store, key string, body io.ReaderAt, size int64, same func() error) (there bool, err error) {
 	for try := range 6 {
-		err = s.Put(ctx, Key(sysid, name), body, body.size)
+		err = s.Put(ctx, key, body, size)
 		if !errors.Is(err, storage.ErrExists) {
 			return false, err
 		}
-		if err = compare(ctx, s, name, sysid, sum); !errors.Is(err, storage.ErrNotFound) {
+		if err = same(); !errors.Is(err, storage.ErrNotFound) {
 			return true, err
 		}
 		select {

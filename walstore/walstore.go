@@ -5,7 +5,8 @@
 //
 //	wal/<system identifier, decimal>/<timeline, 8 hex digits>/<file name>.zst
 //
-// for segments, NAME.partial, TTTTTTTT.history and NAME.OFFSET.backup alike. A segment's system
+// for segments, NAME.partial, TTTTTTTT.history, NAME.OFFSET.backup, and the pieces of a segment that is being
+// received, NAME.FROM-TO.piece. A segment's system
 // identifier is read from its own header, so the WAL of two clusters can never meet under one key,
 // and pushing needs no state.
 //
@@ -106,6 +107,7 @@ type Object struct {
 	Type     segment.Type
 	Size     int64     // as stored
 	Created  time.Time // by the store's clock; see storage.Info
+	Piece    Piece     // of a segment.Received; Name is the segment's then
 }
 
 // ParseKey is Key backwards; false for a key that Key does not build.
@@ -116,6 +118,9 @@ func ParseKey(key string) (Object, bool) {
 	}
 	id, err := strconv.ParseUint(parts[1], 10, 64)
 	name, ok := strings.CutSuffix(parts[3], ".zst")
+	if p, is := parsePiece(name); is && err == nil && p.key(id) == key {
+		return Object{Key: key, SystemID: id, Name: p.Segment, Type: segment.Received, Piece: p}, true
+	}
 	typ := segment.Classify(name)
 	if err != nil || !ok || typ == segment.Invalid || Key(id, name) != key {
 		return Object{}, false

@@ -33,6 +33,7 @@ type Info struct {
 	FullPageWrites                              bool
 	WALLevel                                    string
 	SummarizeWAL                                bool   // 17 and later
+	Streams                                     int    // connections in pg_stat_replication
 	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
 	LogDirectory                                string // relative to the data directory, or absolute
 
@@ -113,6 +114,12 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	info.ArchiveMode, info.ArchiveCommand, info.ArchiveLibrary = set["archive_mode"], set["archive_command"], set["archive_library"]
 	info.DataChecksums, info.FullPageWrites = set["data_checksums"] == "on", set["full_page_writes"] == "on"
 	info.SummarizeWAL = set["summarize_wal"] == "on"
+	if rows, err = s.query(ctx, `SELECT count(*) FROM pg_stat_replication`); err == nil {
+		info.Streams, err = strconv.Atoi(rows[0][0])
+	}
+	if err != nil {
+		return Info{}, fmt.Errorf("count the servers that stream: %w", err)
+	}
 	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
 	return info, nil
 }

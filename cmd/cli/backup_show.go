@@ -290,6 +290,14 @@ func or(text, empty string) string {
 	return text
 }
 
+// span is a range of WAL segments in words.
+func span(first, last string) string {
+	if first == last {
+		return first
+	}
+	return first + " to " + last
+}
+
 // where says what kind of server a backup is of.
 func where(b *catalog.Summary) string {
 	if b.From == "offline" {
@@ -303,7 +311,7 @@ func (s *shown) printWAL(out *columns) {
 		out.row("needs WAL", "none of the archive: the server was stopped")
 		out.row("", "it was shut down in %s, timeline %d", s.FirstWAL, s.Timeline)
 	} else {
-		out.row("needs WAL", "%s to %s, timeline %d", s.FirstWAL, s.LastWAL, s.Timeline)
+		out.row("needs WAL", "%s, timeline %d", span(s.FirstWAL, s.LastWAL), s.Timeline)
 	}
 	out.row("", "from %s (byte %d of the first) to %s (byte %d of the last)", s.StartLSN, s.StartOffset, s.StopLSN, s.StopOffset)
 	w := s.WAL

@@ -123,7 +123,7 @@ func logText(l catalog.Logged) string {
 		s := r.Commit.Summary
 		text := fmt.Sprintf("backup %s is complete: %s, stored %s", r.Commit.Backup, size(s.Size), size(s.Stored))
 		if s.From != "offline" { // which needs none
-			text += fmt.Sprintf(", needs WAL %s to %s", s.FirstWAL, s.LastWAL)
+			text += ", needs WAL " + span(s.FirstWAL, s.LastWAL)
 		}
 		if n := note(listed{Summary: &s}); n != "" {
 			text += "; " + n

@@ -34,6 +34,7 @@ type grammar struct {
 
 	WalPush      walPush      `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     walFetch     `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	WalReceive   walReceive   `cmd:"" name:"wal-receive" help:"Stream WAL from the server into the archive, so that only seconds can be lost; with --synchronous, nothing that was acknowledged."`
 	WalList      walList      `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, holes. Exit code 11 if there is a hole."`
 	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
 	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`

@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/receive"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
@@ -102,6 +103,11 @@ var meanings = []meaning{
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket."},
 	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there; else see what pgobj catalog-rebuild can mend."},
+	{receive.ErrRemoved, exitWAL, ""},
+	{receive.ErrOtherServer, exitConflict, "Check --dsn (PGOBJ_DSN), or PGHOST and PGPORT. For a new cluster at the old address start wal-receive again."},
+	{receive.ErrStream, exitWAL, "Nothing wrong was stored. Is it PostgreSQL itself that answers at this address? Start wal-receive again, and see the server's log."},
+	{cluster.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) has to be dropped first."},
+	{cluster.ErrWALRemoved, exitWAL, ""},
 	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal, as archive_command's %p."},
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +23,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -61,6 +61,7 @@ func newServer(t testing.TB, seed uint64) *server {
 	if s.control, _, err = cluster.ReadControl(s.data); err != nil {
 		t.Fatal(err)
 	}
+	s.control.SegmentSize = 1 << 20 // each of them is read by the hundred
 	s.at.Store(uint64(s.control.Redo)/uint64(s.control.SegmentSize) + 1)
 	s.clock.Store(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Unix())
 	s.change(t, rand.New(rand.NewPCG(seed, 1)), 1)
@@ -109,8 +110,11 @@ func (s *server) Start(context.Context, string, bool) (cluster.StartPoint, error
 func (s *server) Stop(ctx context.Context) (cluster.StopPoint, error) {
 	last := s.at.Add(1)
 	for no := s.first; no <= last; no++ {
-		key := walstore.Key(s.control.SystemID, segment.Segment{Timeline: 1, No: no}.Name(s.control.SegmentSize))
-		if err := s.store.Put(ctx, key, strings.NewReader("WAL"), 3); err != nil && !errors.Is(err, storage.ErrExists) {
+		key, body, err := waltest.Object(s.control.SystemID, segment.Segment{Timeline: 1, No: no}, s.control.SegmentSize)
+		if err != nil {
+			return cluster.StopPoint{}, err
+		}
+		if err := s.store.Put(ctx, key, bytes.NewReader(body), int64(len(body))); err != nil && !errors.Is(err, storage.ErrExists) {
 			return cluster.StopPoint{}, err
 		}
 	}
@@ -219,7 +223,7 @@ func sound(t testing.TB, store storage.Store) *catalog.State {
 		t.Fatal(err)
 	}
 	for _, e := range state.Complete() {
-		if err := backup.Verify(t.Context(), store, c, e, 1, &backup.Progress{}); err != nil {
+		if _, err := backup.Verify(t.Context(), backup.VerifyRequest{Store: store, Catalog: c, Entry: e, Workers: 1, Progress: &backup.Progress{}}); err != nil {
 			t.Errorf("backup %s is listed, but: %v", e.ID, err)
 		}
 		b, err := c.Backup(t.Context(), e)

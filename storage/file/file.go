@@ -99,12 +99,20 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 		if err := root.MkdirAll(dir, 0o700); err != nil {
 			return s.fault("put", key, err)
 		}
+		for p := dir; p != "."; p = path.Dir(p) {
+			if err := give(root, p); err != nil {
+				return s.fault("put", key, err)
+			}
+		}
 	}
 	tmp := path.Join(dir, ".tmp-"+rand.Text())
 	if err := s.write(ctx, root, tmp, key, body, size); err != nil {
 		return err
 	}
 	defer root.Remove(tmp) // a leftover is harmless
+	if err := give(root, tmp); err != nil {
+		return s.fault("put", key, err)
+	}
 	err = root.Link(tmp, key)
 	if noLinks(err) {
 		err = renameNew(root, dir, tmp, key)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pgobj/pgobj/storage"
@@ -120,5 +121,33 @@ func TestNothingTemporaryStays(t *testing.T) {
 	info, err := os.Stat(filepath.Join(dir, "a/b"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("backups are open to others: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestRootLeavesNothingOfItsOwn: what root stores, the owner of the folder can read.
+func TestRootLeavesNothingOfItsOwn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: whom root gives its files to cannot be seen")
+		return
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 12345, 12346); err != nil {
+		t.Fatal(err)
+	}
+	s, err := file.New(file.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), "a/b/c", strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "a/b", "a/b/c"} {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != 12345 || st.Gid != 12346 {
+			t.Errorf("%s belongs to %d:%d", name, st.Uid, st.Gid)
+		}
 	}
 }

@@ -40,9 +40,12 @@ func (b *bench) report() string {
 	b.recoveryText(&w)
 	w.WriteString("\n")
 	if b.many.files > 0 {
-		fmt.Fprintf(&w, "## Many small files\n\nA cluster with %d more files of 8 kB beside those of a database (no tables belong to them), pgobj zstd, one run: "+
-			"backup %.1f s, peak %.0f MiB; restore %.1f s, peak %.0f MiB.\n\n",
-			b.many.files, b.many.backup.wall.Seconds(), mib(b.many.backup.peak), b.many.restore.wall.Seconds(), mib(b.many.restore.peak))
+		fmt.Fprintf(&w, "## Many small files\n\nA cluster with %d more files of up to 8 kB beside those of a database (no tables belong to them), pgobj zstd, one run.\n\n"+
+			"| command | s | peak MiB |\n|---|--:|--:|\n", b.many.files)
+		for _, x := range b.many.steps {
+			fmt.Fprintf(&w, "| %s | %.1f | %.0f |\n", x.name, x.wall.Seconds(), mib(x.peak))
+		}
+		w.WriteString("\n")
 	}
 	b.targets(&w)
 	b.method(&w)
@@ -146,8 +149,9 @@ func (b *bench) targets(w *strings.Builder) {
 		}
 	}
 	if b.many.files > 0 {
-		line(fmt.Sprintf("peak memory of a backup, %d small files", b.many.files), targetMemory, mib(b.many.backup.peak), " MiB")
-		line(fmt.Sprintf("peak memory of a restore, %d small files", b.many.files), targetMemory, mib(b.many.restore.peak), " MiB")
+		for _, x := range b.many.steps {
+			line(fmt.Sprintf("peak memory of %s, %d small files", x.name, b.many.files), targetMemory, mib(x.peak), " MiB")
+		}
 	}
 	w.WriteString("\n")
 }
