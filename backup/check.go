@@ -20,6 +20,9 @@ func (p *push) check(ctx context.Context) (err error) {
 	if p.PGDATA == "" {
 		return fmt.Errorf("%w: the role may not see data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", ErrServer)
 	}
+	if p.PGDATA, err = filepath.Abs(p.PGDATA); err != nil { // a restore works out by it what lay within
+		return err
+	}
 	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
 		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
 	}

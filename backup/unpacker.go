@@ -243,20 +243,49 @@ func (u *unpacker) work() error {
 		return err
 	}
 	r.fetched, r.expanded = &u.progress.Stored, &u.progress.Read
-	for j := range u.jobs {
-		if u.ctx.Err() != nil {
-			return context.Cause(u.ctx)
+	for o := range u.ahead(r) {
+		if o.err == nil && o.empty != nil {
+			o.err = u.done(o.empty)
+		} else if o.err == nil {
+			o.err = r.take(o.body, o.wants, u.write)
 		}
-		if j.empty != nil {
-			err = u.done(j.empty)
-		} else {
-			err = r.read(u.ctx, j.wants, u.write)
-		}
-		if err != nil {
-			return err
+		if o.err != nil {
+			return o.err
 		}
 	}
-	return nil
+	return context.Cause(u.ctx) // nil, but when others have failed
+}
+
+// opened is a job whose request has been answered.
+type opened struct {
+	job
+	body io.ReadCloser
+	err  error
+}
+
+// ahead makes the request for a worker's next job while the worker is busy with the one before: the storage's latency
+// then costs time only once.
+func (u *unpacker) ahead(r *frameReader) <-chan opened {
+	next := make(chan opened)
+	u.group.Go(func() error {
+		defer close(next)
+		for j := range u.jobs {
+			o := opened{job: j}
+			if j.empty == nil {
+				o.body, o.err = r.open(u.ctx, j.wants)
+			}
+			select {
+			case next <- o:
+			case <-u.ctx.Done():
+				if o.body != nil {
+					o.body.Close()
+				}
+				return nil
+			}
+		}
+		return nil
+	})
+	return next
 }
 
 // write takes the content of one extent.

@@ -190,17 +190,6 @@ func (c *Catalog) Described(ctx context.Context, after string) ([]Described, err
 	return found, nil
 }
 
-// Remove removes the objects of a backup that the log says is deleted. backup.json goes last, for it tells
-// what the backup was.
-func (c *Catalog) Remove(ctx context.Context, id string) error {
-	for _, key := range []string{ManifestKey(id), BackupKey(id)} {
-		if err := c.store.Delete(ctx, key); err != nil {
-			return fmt.Errorf("remove backup %s: %w", id, err)
-		}
-	}
-	return nil
-}
-
 // NewID makes a backup's id from its start time and two random bytes.
 func NewID(start time.Time, random [2]byte) string {
 	return fmt.Sprintf("%s-%x", start.UTC().Format("20060102T150405Z"), random)

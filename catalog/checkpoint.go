@@ -134,13 +134,18 @@ func (c *Catalog) Prune(ctx context.Context, s *State) error {
 	if s.whole <= 0 {
 		return nil
 	}
+	var old []string
 	for info, err := range c.store.List(ctx, "catalog/checkpoints/", checkpointKey(s.whole)) {
-		if err == nil {
-			err = c.store.Delete(ctx, info.Key)
-		}
 		if err != nil {
-			return fmt.Errorf("remove old checkpoints of the catalog: %w", err)
+			return fmt.Errorf("list old checkpoints of the catalog: %w", err)
 		}
+		old = append(old, info.Key)
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	if err := c.store.Delete(ctx, old...); err != nil {
+		return fmt.Errorf("remove old checkpoints of the catalog: %w", err)
 	}
 	return nil
 }

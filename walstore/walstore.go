@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -131,6 +132,20 @@ func ParseKey(key string) (Object, bool) {
 // List yields every WAL file of a system identifier by timeline, then name; foreign keys are passed
 // over. Only files of tli when that is not 0, and only names greater than after.
 func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, after string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		for o, err := range ListAll(ctx, s, sysid, tli, after) {
+			if o.Type == segment.Invalid && err == nil {
+				continue
+			}
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// ListAll is List with the acknowledgements of what is lost: they have type Invalid and a name FIRST-LAST.
+func ListAll(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, after string) iter.Seq2[Object, error] {
 	prefix, start := archiveDir(sysid), ""
 	if tli != 0 {
 		prefix = timelineDir(sysid, tli.Hex())
@@ -146,7 +161,10 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 			}
 			o, ok := ParseKey(info.Key)
 			if !ok {
-				continue
+				if _, ok = lostName(sysid, info.Key); !ok {
+					continue
+				}
+				o = Object{Key: info.Key, SystemID: sysid, Name: strings.TrimSuffix(path.Base(info.Key), lostSuffix)}
 			}
 			o.Size, o.Created = info.Size, info.Created
 			if !yield(o, nil) {
@@ -154,14 +172,6 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 			}
 		}
 	}
-}
-
-// Remove removes a WAL file from the archive. Whoever calls it has seen to it that nothing needs the file.
-func Remove(ctx context.Context, s storage.Store, o Object) error {
-	if err := s.Delete(ctx, o.Key); err != nil {
-		return fmt.Errorf("remove WAL file %s: %w", o.Name, err)
-	}
-	return nil
 }
 
 // FirstMissing is the first of the segments first..last (of one timeline) that is not in the archive;

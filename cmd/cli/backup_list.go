@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -119,7 +120,9 @@ func table(a *app, list []listed) error {
 			continue
 		}
 		wal := b.FirstWAL
-		if b.LastWAL != b.FirstWAL {
+		if b.From == "offline" {
+			wal = "none"
+		} else if b.LastWAL != b.FirstWAL {
 			wal += " .. " + b.LastWAL[8:]
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format(time.DateTime),
@@ -166,8 +169,13 @@ func unfinished(b listed) string {
 	return "FAILED: " + reason
 }
 
-// pgVersion is a server_version_num as people say it: 15.4.
-func pgVersion(n int) string { return fmt.Sprintf("%d.%d", n/10000, n%10000) }
+// pgVersion is a server_version_num as people say it: 15.4; 15 where the minor version is not known.
+func pgVersion(n int) string {
+	if n%10000 == 0 {
+		return strconv.Itoa(n / 10000)
+	}
+	return fmt.Sprintf("%d.%d", n/10000, n%10000)
+}
 
 // percent is how much n is of all.
 func percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(all, 1))) }

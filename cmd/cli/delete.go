@@ -328,6 +328,10 @@ func printDeletion(a *app, p *sweep.Plan) {
 		fmt.Fprintf(a.Out, "An earlier deletion (record %d of the catalog) was not finished: it is finished first.\n", u.N)
 	}
 	for _, id := range p.Unknown {
+		if p.Order.Kind == retention.Everything {
+			fmt.Fprintf(a.Out, "Goes, too: %s, a backup that the catalog does not know.\n", id)
+			continue
+		}
 		fmt.Fprintf(a.Out, "Left alone: parts of %s, a backup that the catalog does not know.\n", id)
 	}
 	if p.Empty() {

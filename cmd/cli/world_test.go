@@ -145,8 +145,7 @@ func (w *world) story() {
 	name := func(no uint64) string { return segment.Segment{Timeline: 1, No: no}.Name(walSize) }
 	w.add(s, catalog.Record{Type: "delete", Delete: &catalog.Delete{Backups: []string{"20261116T010000Z-0001"},
 		Parts: map[string]catalog.Ranges{"20261116T010000Z-0001": {{First: 2, Last: 2}}}, WAL: []catalog.WALRange{{SystemID: sysid, First: name(0), Last: name(4)}}}})
-	w.must(part.Remove(w.t.Context(), storage.Sub(w.root, s), gone[1].Name))
-	w.must(w.catalog(s).Remove(w.t.Context(), "20261116T010000Z-0001"))
+	w.must(storage.Sub(w.root, s).Delete(w.t.Context(), part.Key(gone[1].Name), catalog.ManifestKey("20261116T010000Z-0001"), catalog.BackupKey("20261116T010000Z-0001")))
 	w.add(s, catalog.Record{Type: "purged", Purged: &catalog.Purged{Of: 6}})
 	w.wal(s, 1, 5, 12)
 	second := w.backup(s, "20261116T090000Z-0003", 1, 9, append(gone[:1:1], first[1]), func(b *catalog.Backup) {

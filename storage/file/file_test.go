@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/file"
@@ -101,6 +102,30 @@ func TestLeftoversAreNotObjects(t *testing.T) {
 		if err != nil || info.Key != "a/b" {
 			t.Errorf("%v, %v", info, err)
 		}
+	}
+}
+
+// What a killed Put has left goes with time, and what may still be written does not.
+func TestLeftoversGo(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, file.Config{Dir: dir})
+	storagetest.PutBytes(t, s, "a/b", []byte("x"))
+	for name, age := range map[string]time.Duration{"a/.tmp-OLD": 25 * time.Hour, "a/.tmp-YOUNG": 23 * time.Hour, "a/old notes": 99 * time.Hour} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(filepath.Join(dir, name), time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range s.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "a"))
+	if err != nil || len(entries) != 3 || entries[0].Name() != ".tmp-YOUNG" {
+		t.Errorf("left are %v (%v)", entries, err)
 	}
 }
 

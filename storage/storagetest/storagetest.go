@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"list", list},
 		{"list over pages", listPages},
 		{"delete", deletes},
+		{"delete many", deleteMany},
 		{"cancelled", cancelled},
 		{"close early", closeEarly},
 		{"sub", sub},
@@ -430,6 +431,28 @@ func deletes(t *testing.T, s storage.Store) {
 		t.Error(err)
 	}
 	wantKeys(t, s, "", "", "d/b")
+}
+
+// deleteMany: more than one request takes, those that are not there among them, and no others.
+func deleteMany(t *testing.T, s storage.Store) {
+	all := manyKeys(t, s)
+	left := []string{all[0], all[500], all[1049]}
+	doomed := slices.DeleteFunc(slices.Clone(all), func(key string) bool { return slices.Contains(left, key) })
+	doomed = append(doomed, "never/was", "many")
+	if err := s.Delete(t.Context(), doomed...); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, s, "", "", left...)
+	if err := s.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Delete(ctx, left...); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	wantKind(t, s.Delete(t.Context(), "a/../b", "x//y"), storage.KindOther)
+	wantKeys(t, s, "", "", left...)
 }
 
 func cancelled(t *testing.T, s storage.Store) {

@@ -36,6 +36,7 @@ type bench struct {
 	wal       walFigures
 	many      manyFiles
 	piles     []*pile
+	restored  restores
 	recovery  recoveryFigures
 
 	night      []*night

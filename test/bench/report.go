@@ -21,6 +21,9 @@ const (
 )
 
 func (b *bench) report() string {
+	if b.rounds == 0 {
+		b.tools = nil
+	}
 	var w strings.Builder
 	fmt.Fprintf(&w, "# Benchmark of pgobj\n\n%s, rounds: %d, %.0f minutes in all. ", time.Now().UTC().Format("2 January 2006"), b.rounds, time.Since(b.began).Minutes())
 	fmt.Fprintf(&w, "%s, %d CPUs, %s of memory, Linux %s; everything in one file system (%s).\n\n", cpuModel(), runtime.NumCPU(), memTotal(), kernel(), os.TempDir())
@@ -35,6 +38,7 @@ func (b *bench) report() string {
 		b.ratioTable(&w)
 	}
 	b.nightText(&w)
+	b.restoreText(&w)
 	b.walText(&w)
 	b.pileText(&w)
 	b.recoveryText(&w)
@@ -136,6 +140,7 @@ func (b *bench) targets(w *strings.Builder) {
 		}
 	}
 	b.nightTargets(line)
+	b.restoreTargets(line)
 	if len(b.wal.push) > 0 {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
 	}
