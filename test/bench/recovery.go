@@ -88,7 +88,7 @@ func (b *bench) writeWAL(ctx context.Context, folder, base string, env []string)
 	if err := c.Launch(ctx); err != nil {
 		return "", err
 	}
-	if err := errors.Join(pgbench("--initialize", "--scale=30", "--quiet"), c.Shutdown("fast")); err != nil {
+	if err := errors.Join(pgbench("--initialize", fmt.Sprintf("--scale=%d", max(1, min(30, b.recoveryMB/64))), "--quiet"), c.Shutdown("fast")); err != nil {
 		return "", err
 	}
 	if out, err := exec.CommandContext(ctx, "cp", "-a", c.Data, base).CombinedOutput(); err != nil {
