@@ -3,8 +3,10 @@ package sweep_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -48,6 +50,7 @@ func newServer(t testing.TB, seed uint64) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	smallSegments(control)
 	for _, dir := range []string{"global", "base/1", "pg_wal"} {
 		if err := os.MkdirAll(filepath.Join(s.data, dir), 0o700); err != nil {
 			t.Fatal(err)
@@ -61,11 +64,25 @@ func newServer(t testing.TB, seed uint64) *server {
 	if s.control, _, err = cluster.ReadControl(s.data); err != nil {
 		t.Fatal(err)
 	}
-	s.control.SegmentSize = 1 << 20 // each of them is read by the hundred
 	s.at.Store(uint64(s.control.Redo)/uint64(s.control.SegmentSize) + 1)
 	s.clock.Store(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Unix())
 	s.change(t, rand.New(rand.NewPCG(seed, 1)), 1)
 	return s
+}
+
+// smallSegments makes a pg_control of a cluster with WAL segments of 1 MB: each of them is read by the hundred.
+func smallSegments(control []byte) {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	for off := 4; off < 508; off += 4 {
+		if crc32.Checksum(control[:off], table) == binary.LittleEndian.Uint32(control[off:]) {
+			size := off - 4
+			for ; binary.LittleEndian.Uint32(control[size:]) != 16<<20; size -= 4 {
+			}
+			binary.LittleEndian.PutUint32(control[size:], 1<<20)
+			binary.LittleEndian.PutUint32(control[off:], crc32.Checksum(control[:off], table))
+			return
+		}
+	}
 }
 
 // change writes some of the files anew.
