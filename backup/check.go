@@ -20,6 +20,9 @@ func (p *push) check(ctx context.Context) (err error) {
 	if p.PGDATA == "" {
 		return fmt.Errorf("%w: the role may not see data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", ErrServer)
 	}
+	if p.PGDATA, err = filepath.Abs(p.PGDATA); err != nil { // a restore works out by it what lay within
+		return err
+	}
 	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
 		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
 	}
@@ -55,8 +58,10 @@ func checkArchiving(i cluster.Info) error {
 	switch {
 	case i.WALLevel == "minimal":
 		return fmt.Errorf("%w: wal_level is minimal: set it to replica, set archive_mode and archive_command, and restart the server", ErrServer)
+	case i.Streams > 0 && (i.ArchiveMode == "off" || i.ArchiveCommand == "" && i.ArchiveLibrary == ""):
+		return nil // one of them may be wal-receive; whether WAL arrives will show
 	case i.ArchiveMode == "off":
-		return fmt.Errorf("%w: archive_mode is off, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server", ErrServer)
+		return fmt.Errorf("%w: archive_mode is off, and no wal-receive is connected, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server; or run pgobj wal-receive", ErrServer)
 	case i.ArchiveCommand == "" && i.ArchiveLibrary == "":
 		return fmt.Errorf("%w: archive_command is empty (or the role may not see it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", ErrServer)
 	}

@@ -64,7 +64,11 @@ func (p *push) copy(ctx context.Context) error {
 	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Read.Load()
 	p.backup.Reused = p.Progress.Reused.Load()
 	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
-		p.backup.Parts = append(p.backup.Parts, *u.parts[name])
+		used := u.parts[name].used()
+		p.backup.Parts = append(p.backup.Parts, used)
+		if _, ok := p.prev.spares[name]; ok {
+			p.backup.Adopted += used.Live
+		}
 	}
 	if p.backup.Manifest, err = l.store(ctx, p); err != nil {
 		return err

@@ -15,6 +15,7 @@ type WALRange struct {
 	Segments    int
 	Bytes       int64       // as stored
 	End         segment.LSN // it holds everything before
+	Received    bool        // the last bytes of it were received, of a segment that is not complete
 	Archived    time.Time   // when the last one was stored, by the storage's clock
 
 	Missing string // the segment that would come next, if later ones show that there is a hole
@@ -31,11 +32,18 @@ type coverage struct {
 	// is the parent's.
 	begin  uint64
 	parent segment.Timeline
+	pieces []walstore.Piece      // of next
+	each   func(walstore.Object) // is told of every segment; may be nil
 }
 
 // cover lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
 func cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
-	c := &coverage{size: size, next: segment.At(legs[0].Timeline, legs[0].Begin, size)}
+	return (&coverage{size: size}).cover(ctx, s, systemID, legs, until)
+}
+
+func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, until segment.LSN) (WALRange, error) {
+	size := c.size
+	c.next = segment.At(legs[0].Timeline, legs[0].Begin, size)
 	c.First, c.End = c.next.Name(size), c.next.Start(size)
 	for _, leg := range legs {
 		if until > 0 && leg.Begin >= until {
@@ -52,25 +60,45 @@ func cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, si
 			return c.WALRange, err
 		}
 	}
+	c.addReceived(legs[len(legs)-1])
 	return c.WALRange, nil
+}
+
+// addReceived adds what was received of the segment that comes next. Of the parent's, only what comes before the last
+// leg belongs to the way.
+func (c *coverage) addReceived(last Leg) {
+	_, reach := walstore.Chain(c.pieces)
+	if reach == 0 || c.pieces[0].Segment[8:] != c.next.Name(c.size)[8:] {
+		return
+	}
+	end := c.next.Start(c.size) + segment.LSN(reach)
+	if c.pieces[0].Segment[:8] != last.Timeline.Hex() {
+		end = min(end, last.Begin)
+	}
+	if end > c.End {
+		c.End, c.Received = end, true
+	}
 }
 
 // list takes the segments of one timeline, from c.next on and up to the one with the byte before end.
 func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, end segment.LSN) error {
 	from := c.next
-	if from.No > 0 {
+	if from.No = min(from.No, c.begin); from.No > 0 {
 		from.No-- // a listing begins after a name
 	}
 	for o, err := range walstore.List(ctx, s, systemID, from.Timeline, from.Name(c.size)) {
 		if err != nil {
 			return err
 		}
-		if o.Type != segment.Full {
+		if o.Type != segment.Full && o.Type != segment.Received {
 			continue
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
 		if err != nil || seg.No < c.next.No {
-			continue // a name that the cluster cannot have, or its predecessor's again
+			if err == nil && c.each != nil {
+				c.each(o) // its predecessor's again: this one is what PostgreSQL asks for first
+			}
+			continue // or a name that the cluster cannot have
 		}
 		if end > 0 && seg.Start(c.size) >= end {
 			return nil
@@ -81,6 +109,17 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 			}
 			c.Missing, c.Beyond = c.next.Name(c.size), o.Name
 			return nil
+		}
+		if c.Archived = o.Created; o.Type == segment.Received {
+			if len(c.pieces) > 0 && c.pieces[0].Segment != o.Name {
+				c.pieces = nil // the parent's
+			}
+			c.pieces = append(c.pieces, o.Piece)
+			continue
+		}
+		c.pieces = nil
+		if c.each != nil {
+			c.each(o)
 		}
 		c.Last, c.End, c.Archived = o.Name, seg.Next().Start(c.size), o.Created
 		c.Segments++

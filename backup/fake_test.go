@@ -16,7 +16,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/test/pgtest"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -49,6 +49,7 @@ func newSite(t *testing.T, s storage.Store) *site {
 	if x.control, err = cluster.ParseControl(raw); err != nil {
 		t.Fatal(err)
 	}
+	x.control.SegmentSize = 1 << 20
 	x.write("global/pg_control", raw)
 	x.write("PG_VERSION", []byte("15\n"))
 	return x
@@ -81,8 +82,11 @@ func (x *site) request() PushRequest {
 	x.t.Helper()
 	size := x.control.SegmentSize
 	x.lsn += segment.LSN(size)
-	key := walstore.Key(x.control.SystemID, segment.At(1, x.lsn, size).Name(size))
-	if err := x.store.Put(x.t.Context(), key, bytes.NewReader(nil), 0); err != nil {
+	key, body, err := waltest.Object(x.control.SystemID, segment.At(1, x.lsn, size), size)
+	if err == nil {
+		err = x.store.Put(x.t.Context(), key, bytes.NewReader(body), int64(len(body)))
+	}
+	if err != nil {
 		x.t.Fatal(err)
 	}
 	return PushRequest{
@@ -123,7 +127,8 @@ func (x *site) verify(id string) (*Progress, error) {
 		x.t.Fatal(err)
 	}
 	p := &Progress{}
-	return p, Verify(x.t.Context(), x.store, x.catalog(), e, 2, p)
+	_, err = Verify(x.t.Context(), VerifyRequest{Store: x.store, Catalog: x.catalog(), Entry: e, Workers: 2, Progress: p})
+	return p, err
 }
 
 // stored is the bytes of all objects below a prefix.

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
@@ -29,7 +31,7 @@ func Fetch(ctx context.Context, r FetchRequest) (*catalog.Backup, error) {
 func (p *Plan) Run(ctx context.Context) error {
 	b, r := p.Backup, p.request
 	r.Progress.TotalFiles.Store(b.Files)
-	r.Progress.TotalBytes.Store(b.Size)
+	r.Progress.TotalBytes.Store(b.Size - p.LeftOut)
 	r.Log.Info("restore starts", "backup", b.ID, "taken", b.Started.Format(time.RFC3339), "target", p.Target, "bytes", b.Size, "files", b.Files)
 	if err := p.target.open(); err != nil {
 		return fmt.Errorf("restore backup %s to %s: %w", b.ID, p.Target, err)
@@ -43,18 +45,30 @@ func (p *Plan) Run(ctx context.Context) error {
 	return nil
 }
 
-// ofTarget marks what the file system of the target has refused (no space, no right), so that it is told from what is
-// wrong with the repository, which may be a folder as well.
+// ofTarget marks what the file system of the target has refused, so that it is told from what is wrong with the
+// repository, which may be a folder as well. Names that cannot be, or be together, and links that lead elsewhere have
+// come from the manifest: nothing else is in the target.
 func ofTarget(err error) error {
 	if _, ok := errors.AsType[*storage.Error](err); ok || errors.Is(err, ErrTarget) {
 		return err
 	}
-	_, onPath := errors.AsType[*fs.PathError](err)
-	_, onLink := errors.AsType[*os.LinkError](err)
-	if onPath || onLink {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
+	var cause error
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		cause = e.Err
+	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+		cause = e.Err
+	} else {
+		return err
 	}
-	return err
+	for _, e := range []error{unix.EEXIST, unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.EINVAL, unix.ENAMETOOLONG} {
+		if errors.Is(cause, e) {
+			return fmt.Errorf("%w: what it lists cannot be: %w", manifest.ErrDamaged, err)
+		}
+	}
+	if cause.Error() == "path escapes from parent" { // os.Root's, which has no name
+		return fmt.Errorf("%w: what it lists leads elsewhere: %w", manifest.ErrDamaged, err)
+	}
+	return fmt.Errorf("%w: %w", ErrTarget, err)
 }
 
 func (p *Plan) restore(ctx context.Context) error {

@@ -49,22 +49,34 @@ func newFrameReader(s storage.Store) (*frameReader, error) {
 	return &frameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame)}, err
 }
 
-// read fetches the frames of joined wants with one request, checks each frame's hash, and gives the content
-// of each want to take, which must not retain it.
+// read fetches the frames of joined wants with one request, and gives the content of each want to take.
 func (r *frameReader) read(ctx context.Context, wants []want, take func(want, []byte) error) error {
-	name, at, last := wants[0].Part, wants[0].Off, wants[len(wants)-1]
-	codec, err := part.CodecOf(name)
+	body, err := r.open(ctx, wants)
 	if err != nil {
 		return err
 	}
+	return r.take(body, wants, take)
+}
+
+// open makes the request for joined wants. It may be called while take is at work on others.
+func (r *frameReader) open(ctx context.Context, wants []want) (io.ReadCloser, error) {
+	name, at, last := wants[0].Part, wants[0].Off, wants[len(wants)-1]
 	body, err := r.store.Get(ctx, part.Key(name), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
 	if errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(name), err)
+		return nil, fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(name), err)
 	}
+	return body, err
+}
+
+// take reads what open has asked for, checks each frame's hash, and gives the content of each want to use, which must
+// not retain it. It closes body.
+func (r *frameReader) take(body io.ReadCloser, wants []want, use func(want, []byte) error) error {
+	defer body.Close()
+	at := wants[0].Off
+	codec, err := part.CodecOf(wants[0].Part)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
 	for i, w := range wants {
 		if i == 0 || w.Off != wants[i-1].Off {
 			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
@@ -75,9 +87,9 @@ func (r *frameReader) read(ctx context.Context, wants []want, take func(want, []
 			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
 		}
 		if w.Skip+w.Len > len(r.raw) {
-			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(name), w.Off)
+			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(w.Part), w.Off)
 		}
-		if err := take(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
+		if err := use(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
 			return err
 		}
 	}

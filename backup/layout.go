@@ -50,8 +50,8 @@ func (m *mount) dir() string {
 func (t *target) lay(l Layout, b *catalog.Backup, s *survey) error {
 	for _, ts := range b.Tablespaces {
 		if ts.Location != "" {
-			if !filepath.IsAbs(ts.Location) {
-				return fmt.Errorf("%w: tablespace %s has the location %q, which is no absolute path", catalog.ErrDamaged, ts.Name, ts.Location)
+			if !filepath.IsAbs(ts.Location) || strings.ContainsRune(ts.Location, 0) {
+				return fmt.Errorf("%w: backup.json of %s: tablespace %.64q has the location %.200q, which is no absolute path", catalog.ErrDamaged, b.ID, ts.Name, ts.Location)
 			}
 			if err := t.laySpace(l, b, ts); err != nil {
 				return err

@@ -25,6 +25,7 @@ type FetchRequest struct {
 	SaveWAL    string // where a delta restore puts WAL of that data directory that was never archived
 	DiscardWAL bool   // or let go of it
 	Layout     Layout
+	Databases  []string // names or OIDs of those to restore; none: all. Of the others there will be empty files
 	Workers    int
 	Recovery   Recovery
 	Progress   *Progress
@@ -47,9 +48,11 @@ type Plan struct {
 	Saved    []string // WAL of the old data directory that Run saves
 	Dangers  []ConfLine
 	Warnings []string
+	LeftOut  int64 // bytes of databases that are not restored
 
 	request  FetchRequest
 	target   *target
+	only     *databases
 	manifest *files
 	written  written
 }
@@ -87,6 +90,9 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if p.manifest, err = fetchManifest(ctx, r.Store, p.Backup); err != nil {
 		return nil, err
 	}
+	if p.only, err = onlyDatabases(p.Backup, r.Databases); err != nil {
+		return nil, err
+	}
 	s, err := p.survey()
 	if err != nil {
 		return nil, err
@@ -94,7 +100,7 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if p.target, err = newTarget(r.Target, r.Delta, r.Layout, p.Backup, s); err != nil {
 		return nil, err
 	}
-	p.Target, p.Delta = p.target.dir, p.target.delta
+	p.Target, p.Delta, p.target.only = p.target.dir, p.target.delta, p.only
 	if err := p.measure(s); err != nil {
 		return nil, err
 	}
@@ -160,7 +166,7 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
 	until := r.TargetLSN
 	if r.TargetImmediate {
-		until = b.StopLSN
+		until = b.StopLSN + 1
 	}
 	if p.WAL, err = cover(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
@@ -179,7 +185,7 @@ func (p *Plan) survey() (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return surveyManifest(lines)
+	return surveyManifest(lines, p.only)
 }
 
 // measure tells how much goes where, and refuses what does not fit.
@@ -190,7 +196,9 @@ func (p *Plan) measure(s *survey) error {
 			p.Fetch += int64(float64(part.Size) * float64(part.Live) / float64(part.Raw))
 		}
 	}
-	data := b.Size
+	p.LeftOut = s.leftOut
+	data := b.Size - p.LeftOut
+	p.Fetch = int64(float64(p.Fetch) * float64(data) / float64(max(b.Size, 1)))
 	for _, m := range t.mounts {
 		m.bytes = s.bytes[m.path]
 		data -= m.bytes
@@ -244,7 +252,11 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
+	p.received(&r, conf.archiving)
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
+	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
+		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
+	}
 	p.written = w
 	auto := w.Auto
 	if w.File == autoConf {
@@ -259,7 +271,28 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		p.Settings = append(p.Settings, FileSettings{File: w.Signal})
 	}
 	p.warnConfig(s)
+	p.warnDatabases()
 	return p.checkConfigDir()
+}
+
+// received lets the recovery have what wal-receive has stored of the last segment. Not a standby, which asks again for
+// a segment until it is complete, and can stream it. And not a server that archives what it has fetched (archive_mode =
+// always): the segment would end up in the archive as if it were complete.
+func (p *Plan) received(r *Recovery, archiving []ConfLine) {
+	if !r.Received || r.Standby || len(p.Path) == 0 {
+		return
+	}
+	for _, l := range archiving {
+		if name, value := parseSetting(l.Text); r.KeepArchiving && name == "archive_mode" && strings.EqualFold(value, "always") {
+			p.warn("%s, line %d: %s: so what wal-receive has stored of a segment that is not complete is not used", l.File, l.Line, l.Text)
+			return
+		}
+	}
+	timeline := fmt.Sprint(p.Path[len(p.Path)-1].Timeline)
+	if r.timelineSetting(12) == "latest" {
+		timeline = "latest"
+	}
+	r.RestoreCommand += " --received=" + timeline
 }
 
 func fileSettings(file string, settings []Setting) FileSettings {
@@ -286,7 +319,7 @@ func (p *Plan) warnConfig(s *survey) {
 	if r.KeepArchiving && !r.Standby {
 		p.warn("archiving stays as it was (--keep-archiving): from its promotion on this copy writes to the original's archive. Make sure that the original never runs again, or writes elsewhere")
 	}
-	if b.DamagedPages > 0 {
+	if b.DamagedPages > 0 && len(b.Damaged) > 0 {
 		p.warn("the database had %d damaged pages when it was backed up; the first are block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	if r.TargetAction == "shutdown" && !r.toTheEnd() {
@@ -320,10 +353,14 @@ func (p *Plan) checkConfigDir() error {
 	if dir == "" {
 		return nil
 	}
-	for from, rel := range p.configPaths() {
-		if !filepath.IsLocal(rel) {
-			return fmt.Errorf("%w: backup.json of %s names a configuration file %q", catalog.ErrDamaged, p.Backup.ID, from)
+	files := p.Backup.ConfigFiles
+	for i, f := range files {
+		if f.Path != path.Clean(f.Path) || !path.IsAbs(f.Path) || f.Path == "/" || strings.ContainsRune(f.Path, 0) ||
+			slices.ContainsFunc(files[i+1:], func(o catalog.ConfigFile) bool { return within(o.Path, f.Path) || within(f.Path, o.Path) }) {
+			return fmt.Errorf("%w: backup.json of %s names a configuration file %.200q, which cannot be, or not beside the others", catalog.ErrDamaged, p.Backup.ID, f.Path)
 		}
+	}
+	for _, rel := range p.configPaths() {
 		if to := filepath.Join(dir, rel); exists(to) && !p.Delta {
 			return fmt.Errorf("%w: --config-dir: %s exists: give a folder without it", ErrTarget, to)
 		}

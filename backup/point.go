@@ -195,6 +195,8 @@ func (c *chooser) checkWAL(b *catalog.Backup, w WALRange, s *catalog.State, now 
 		return nil, unreachable("the target %s lies in the future; it is %s now\nWithout --target-time the recovery goes to the end of the WAL.", stamp(r.TargetTime), stamp(now))
 	}
 	switch {
+	case r.TargetImmediate && w.End <= b.StopLSN && b.PGVersion >= 130000: // of an idle standby, as a primary ends a backup with a record
+		return nil, unreachable("the archive ends where backup %s is consistent, at %s, and PostgreSQL %d only notices at the next record that it is there\nWithout --target immediate it recovers to the same point.", b.ID, b.StopLSN, b.PGVersion/10000)
 	case r.TargetImmediate:
 		return nil, nil
 	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":

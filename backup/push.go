@@ -152,6 +152,9 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	b.Compression = p.Codec.String()
 	b.Owner = owner(p.PGDATA)
 	b.Host, err = os.Hostname()
+	for _, d := range p.info.Databases {
+		b.Databases = append(b.Databases, catalog.Database{OID: d.OID, Name: d.Name, Template: d.Template})
+	}
 	for _, t := range p.info.Tablespaces {
 		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
 	}

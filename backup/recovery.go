@@ -13,6 +13,7 @@ import (
 // most one target may be set; without any it recovers to the end of the WAL.
 type Recovery struct {
 	RestoreCommand string // as PostgreSQL takes it, with %f and %p
+	Received       bool   // RestoreCommand is pgobj's own, and takes --received: see Plan.received
 
 	TargetTime      time.Time
 	TargetXID       uint64

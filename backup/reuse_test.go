@@ -282,3 +282,41 @@ func TestALyingPageHashIsNoticed(t *testing.T) {
 		t.Errorf("restore: %v", err)
 	}
 }
+
+// A clock that is set back, or files from the future, are harmless: what has changed is found, and the newest
+// backup is the one that was taken last.
+func TestAClockSetBackIsHarmless(t *testing.T) {
+	x := newMemSite(t)
+	data := random(1, 2*part.ChunkSize)
+	x.write("base/5/16384", data)
+	last := x.mustPush(nil)
+	for i, clock := range []time.Duration{-24 * time.Hour, -48 * time.Hour, -24 * time.Hour, time.Hour} {
+		x.now = func() time.Time { return time.Now().Add(clock) }
+		copy(data[(1+i)*page:], random(uint64(i), page))
+		path := filepath.Join(x.pgdata, "base/5/16384")
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.write("base/5/16384", data)
+		mtime := st.ModTime() // put back
+		if i == 1 {
+			mtime = time.Now().Add(1000 * time.Hour)
+		}
+		if err := os.Chtimes(path, mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+		before := x.stored("parts/")
+		b := x.mustPush(nil)
+		if n := x.stored("parts/") - before; n > 8*page {
+			t.Errorf("clock at %v: %d bytes were stored for one page", clock, n)
+		}
+		if got, err := os.ReadFile(filepath.Join(x.fetch("LATEST"), "base/5/16384")); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("clock at %v: the newest backup has other content than the server (%v)", clock, err)
+		}
+		if clock < 0 && i < 2 && b.ID > last.ID {
+			t.Errorf("backup %s should look older than %s, or this shows nothing", b.ID, last.ID)
+		}
+		last = b
+	}
+}

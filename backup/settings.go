@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+
+	"github.com/pgobj/pgobj/backup/manifest"
 )
 
 const (
@@ -209,7 +211,7 @@ func (t *target) relocateMap() error {
 		oid, _, ok := strings.Cut(line, " ")
 		m := t.mount("pg_tblspc/" + oid)
 		if !ok || m == nil {
-			return fmt.Errorf("tablespace_map speaks of tablespace %q, which the backup does not list", oid)
+			return fmt.Errorf("%w: tablespace_map speaks of tablespace %q, which the backup does not list", manifest.ErrDamaged, oid)
 		}
 		fmt.Fprintf(&out, "%s %s\n", oid, escapeMap(m.location))
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/manifest"
-	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -20,6 +19,7 @@ import (
 // anything is written, that every line of it makes sense.
 type survey struct {
 	bytes   map[string]int64  // by tablespace (pg_tblspc/OID), by what was behind a link, and pg_wal
+	leftOut int64             // bytes of files that are made empty
 	links   map[string]linked // what was behind a link in the original
 	entries map[string]bool   // at the top of the data directory
 	files   map[string]bool   // of these, the files
@@ -38,7 +38,7 @@ const (
 	maxConfFiles = 100
 )
 
-func surveyManifest(m *manifest.Reader) (*survey, error) {
+func surveyManifest(m *manifest.Reader, only *databases) (*survey, error) {
 	s := &survey{bytes: map[string]int64{}, links: map[string]linked{}, entries: map[string]bool{}, files: map[string]bool{}}
 	for {
 		f, err := m.Next()
@@ -47,6 +47,12 @@ func surveyManifest(m *manifest.Reader) (*survey, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if f.Type == manifest.TypeFile && only.leavesOut(f.RawPath()) {
+			if f.At == 0 {
+				s.leftOut += f.Size
+			}
+			continue
 		}
 		s.add(f)
 	}
@@ -112,31 +118,6 @@ func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*
 		c.scan(f.Path, string(f.Content), b)
 	}
 	return c, nil
-}
-
-// readContent fetches a small file.
-func readContent(ctx context.Context, s storage.Store, f *manifest.File) ([]byte, error) {
-	r, err := newFrameReader(s)
-	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, 0, f.Size)
-	for _, c := range f.Chunks {
-		begin := len(data)
-		for _, x := range c.Extents {
-			err := r.read(ctx, []want{{Extent: x}}, func(_ want, content []byte) error {
-				data = append(data, content...)
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		if part.Sum(data[begin:]) != c.SHA256 {
-			return nil, fmt.Errorf("%w: the chunk at %d has another hash than the manifest says", part.ErrDamaged, begin)
-		}
-	}
-	return data, nil
 }
 
 // scan looks at the settings of one file. Access rules (pg_hba.conf and pg_ident.conf) are no settings.

@@ -82,29 +82,39 @@ func (s *sweeper) dir(p string, root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	var events []string
-	for _, n := range names {
-		events = append(events, n, n+"/")
+	slices.Sort(names)
+	var waiting []string // folders to enter, the next one last: only these, for there may be a million files
+	enter := func(before string) error {
+		for n := len(waiting) - 1; n >= 0 && (before == "" || waiting[n]+"/" < before); n-- {
+			at := waiting[n]
+			waiting = waiting[:n]
+			if err := s.enter(below(p, at), root, join(name, at)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	slices.Sort(events)
-	kept := map[string]bool{} // folders to enter
-	for _, e := range events {
-		at, enter := strings.CutSuffix(e, "/")
-		below := at
-		if p != "" {
-			below = p + "/" + at
+	for _, n := range names {
+		if err := enter(n); err != nil {
+			return err
 		}
-		switch {
-		case !enter:
-			kept[at], err = s.visit(below, root, join(name, at))
-		case kept[at]:
-			err = s.enter(below, root, join(name, at))
-		}
+		kept, err := s.visit(below(p, n), root, join(name, n))
 		if err != nil {
 			return err
 		}
+		if kept {
+			waiting = append(waiting, n)
+		}
 	}
-	return nil
+	return enter("")
+}
+
+// below is the path of a name in the folder p of the data directory.
+func below(p, name string) string {
+	if p == "" {
+		return name
+	}
+	return p + "/" + name
 }
 
 func join(dir, name string) string {

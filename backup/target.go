@@ -26,7 +26,8 @@ import (
 type target struct {
 	dir      string
 	pgdata   string // of the original
-	delta    bool   // there is a data directory, of which is kept what fits
+	only     *databases
+	delta    bool // there is a data directory, of which is kept what fits
 	root     *os.Root
 	mounts   []*mount    // sorted by path
 	locks    []*os.File  // folders that are locked against another restore, until close
@@ -283,7 +284,7 @@ func (t *target) link(f *manifest.File) error {
 	if m := t.mount(p); m != nil {
 		to = m.location
 	} else if path.Dir(p) == "pg_tblspc" {
-		return fmt.Errorf("link %q is of a tablespace that the backup does not list", p)
+		return fmt.Errorf("%w: the link is of a tablespace that the backup does not list", manifest.ErrDamaged)
 	} else if filepath.IsAbs(to) {
 		to = t.relocate(to, t.pgdata)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/bits"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -30,13 +31,41 @@ type uploader struct {
 	buffers  chan []byte
 
 	mu    sync.Mutex
-	last  int                      // number of the newest part
-	parts map[string]*catalog.Part // by name
+	last  int                  // number of the newest part
+	parts map[string]*usedPart // by name
+}
+
+// usedPart is a part that this backup refers to.
+type usedPart struct {
+	catalog.Part
+	touched uint64 // by slices of the stored part: whether anything in it is referred to
+}
+
+// slice is a 64th of the largest part.
+const slice = bufferSize/64 + 1
+
+// touch notes that the frame of x is used.
+func (p *usedPart) touch(x manifest.Extent) {
+	p.Live += int64(x.Len)
+	for i := x.Off / slice; i <= (x.Off+int64(x.Size)-1)/slice; i++ {
+		p.touched |= 1 << min(i, 63)
+	}
+}
+
+// used describes the part for backup.json. What is referred to a hundred times, such as a template database's
+// files, counts once: so no more is live than the frames hold in which anything is used.
+func (p *usedPart) used() catalog.Part {
+	c := p.Part
+	if c.Size > 0 {
+		frames := float64(bits.OnesCount64(p.touched)) * slice / float64(c.Size)
+		c.Live = min(c.Live, int64(min(frames, 1)*float64(c.Raw)))
+	}
+	return c
 }
 
 func newUploader(ctx context.Context, p *push) *uploader {
 	workers := p.Workers
-	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, parts: map[string]*catalog.Part{}}
+	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, parts: map[string]*usedPart{}}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	u.buffers = make(chan []byte, 2*workers+1)
 	for range 2*workers + 1 {
@@ -99,14 +128,14 @@ func (u *uploader) keep(f part.Full) ([]byte, error) {
 	return u.buffer()
 }
 
-func (u *uploader) part(name string) *catalog.Part {
+func (u *uploader) part(name string) *usedPart {
 	p := u.parts[name]
 	if p == nil {
-		p = &catalog.Part{Name: name}
+		p = &usedPart{Part: catalog.Part{Name: name}}
 		if old, ok := u.prev.parts[name]; ok {
-			*p = old
+			p.Part = old
 		} else if old, ok := u.prev.spares[name]; ok {
-			*p = old
+			p.Part = old
 		}
 		p.Live = 0
 		u.parts[name] = p
@@ -119,7 +148,7 @@ func (u *uploader) refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, x := range extents {
-		u.part(x.Part).Live += int64(x.Len)
+		u.part(x.Part).touch(x)
 	}
 }
 

@@ -2,29 +2,150 @@ package backup
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
 
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// Verify reads everything that a backup needs of its parts from the repository, and checks every hash: of
-// backup.json and manifest, of each frame as stored, and of each chunk as a restore would put it together.
+// VerifyRequest says which backup to read, and how much of it.
+type VerifyRequest struct {
+	Store   storage.Store // rooted at the server's folder
+	Catalog *catalog.Catalog
+	Entry   *catalog.Entry
+	Workers int
+	// Sample is the percentage of frames and WAL segments to read: 0 or 100 for all. Which ones they are,
+	// Seed decides, so that the same seed reads the same again.
+	Sample   float64
+	Seed     uint64
+	Progress *Progress
+}
+
+// Verified is what Verify has looked at.
+type Verified struct {
+	Size    int64 // bytes that the files of the backup have; Progress.Bytes of them were checked
+	Indexes int64 // parts that are there with a sound index: always all
+	WAL     int64 // segments that the backup needs, and that are there: always all
+	WALRead int64 // of these, checked
+}
+
+// Verify reads from the repository what a backup needs, and checks every hash: of backup.json and manifest, of
+// each part's index, of the WAL from the backup's start to its end, of each frame as stored, and of each chunk
+// as a restore would put it together. Of frames and WAL segments a sample may do.
 // Progress.Stored over Progress.Bytes tells how much a restore has to fetch for the data.
-func Verify(ctx context.Context, s storage.Store, c *catalog.Catalog, e *catalog.Entry, workers int, progress *Progress) error {
-	b, err := c.Backup(ctx, e)
+func Verify(ctx context.Context, r VerifyRequest) (v Verified, err error) {
+	b, err := r.Catalog.Backup(ctx, r.Entry)
 	if err != nil {
-		return err
+		return v, err
 	}
-	progress.TotalBytes.Add(b.Size)
-	progress.TotalFiles.Add(b.Files)
-	f, err := fetchManifest(ctx, s, b)
+	v.Size = b.Size
+	r.Progress.TotalBytes.Add(b.Size)
+	r.Progress.TotalFiles.Add(b.Files)
+	f, err := fetchManifest(ctx, r.Store, b)
 	if err != nil {
-		return err
+		return v, err
 	}
 	defer f.close()
+	if v.Indexes, err = r.indexes(ctx, b); err != nil {
+		return v, err
+	}
+	if err := r.wal(ctx, b, &v); err != nil {
+		return v, err
+	}
 	m, err := f.read()
 	if err != nil {
-		return err
+		return v, err
 	}
-	return newUnpacker(ctx, s, nil, workers, progress).unpack(m, b.Size)
+	u := newUnpacker(ctx, r.Store, nil, r.Workers, r.Progress)
+	if r.partly() {
+		// By the frame in which a chunk begins: the small files that share one are read together.
+		u.skip = func(c manifest.Chunk) bool { return !r.picks(c.Extents[0].Part, c.Extents[0].Off) }
+	}
+	return v, u.unpack(m, b.Size)
+}
+
+func (r *VerifyRequest) partly() bool { return r.Sample > 0 && r.Sample < 100 }
+
+// picks says whether something belongs to the sample.
+func (r *VerifyRequest) picks(name string, off int64) bool {
+	h := xxhash.NewWithSeed(r.Seed)
+	h.WriteString(name)
+	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(off)))
+	const grain = 1 << 20
+	return !r.partly() || float64(h.Sum64()%grain) < r.Sample/100*grain
+}
+
+// indexes reads the index of every part: so it is known that each part is there, and whole at its end.
+func (r *VerifyRequest) indexes(ctx context.Context, b *catalog.Backup) (int64, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.Workers)
+	for _, p := range b.Parts {
+		g.Go(func() error {
+			var want part.Hash
+			if err := want.UnmarshalText([]byte(p.Index)); err != nil {
+				return fmt.Errorf("%w: part %s: the backup's description of it: %w", part.ErrDamaged, p.Name, err)
+			}
+			_, _, err := part.ReadIndex(ctx, r.Store, p.Name, p.Size, want)
+			if errors.Is(err, storage.ErrNotFound) {
+				return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(p.Name), err)
+			}
+			return err
+		})
+	}
+	return int64(len(b.Parts)), g.Wait()
+}
+
+// wal looks for every segment from the backup's start to its end, without which it cannot be restored, and reads
+// those of the sample.
+func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified) error {
+	if isCold(b) {
+		return nil
+	}
+	size := segment.Size(b.SegmentSize)
+	next, err := segment.ParseName(b.FirstWAL, size)
+	if err != nil {
+		return fmt.Errorf("the backup's first WAL segment: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.Workers)
+	var read atomic.Int64
+	defer func() { v.WALRead = read.Load() }()
+	before := segment.Segment{Timeline: next.Timeline, No: max(next.No, 1) - 1} // a listing begins after a name
+	for o, err := range walstore.List(ctx, r.Store, b.SystemID, next.Timeline, before.Name(size)) {
+		if err != nil {
+			return errors.Join(g.Wait(), err)
+		}
+		name := next.Name(size)
+		if o.Type != segment.Full || o.Name < name {
+			continue
+		}
+		if o.Name > name || name > b.LastWAL {
+			break
+		}
+		v.WAL++
+		next = next.Next()
+		if r.picks(o.Name, 0) {
+			g.Go(func() error {
+				read.Add(1)
+				return walstore.Verify(ctx, r.Store, o)
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("check the WAL that the backup needs: %w", err)
+	}
+	if next.Name(size) <= b.LastWAL {
+		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, next.Name(size))
+	}
+	return nil
 }

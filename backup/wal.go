@@ -20,22 +20,20 @@ func (p *push) waitForWAL(ctx context.Context) error {
 	if p.info.Shutdown != nil {
 		return nil // what it needs is among its files
 	}
+	if p.start.InRecovery && p.SwitchWAL != nil {
+		if err := p.SwitchWAL(ctx, p.info.SystemID); err != nil {
+			return err
+		}
+	}
 	first, last := p.walRange()
 	size := p.info.SegmentSize
 	begun, said, pause := time.Now(), time.Now(), walPoll
-	switched := !p.start.InRecovery || p.SwitchWAL == nil
 	for {
 		missing, any, err := walstore.FirstMissing(ctx, p.Store, p.info.SystemID, first, last, size)
 		if err != nil || !any {
 			return err
 		}
 		first = missing // those before it are there
-		if !switched {
-			if err := p.SwitchWAL(ctx, p.info.SystemID); err != nil {
-				return err
-			}
-			switched = true
-		}
 		why := p.archiving(ctx)
 		if time.Since(begun) >= p.WALTimeout {
 			return fmt.Errorf("%w: segment %s did not arrive in %s\n%s", ErrWALMissing, missing.Name(size), p.WALTimeout, why)

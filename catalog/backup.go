@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // Backup is backup.json: what a backup is, and which parts it refers to.
@@ -26,6 +27,7 @@ type Backup struct {
 	Host           string       `json:"host"`
 	Owner          string       `json:"owner"` // of PGDATA, as USER:GROUP
 	Tablespaces    []Tablespace `json:"tablespaces,omitempty"`
+	Databases      []Database   `json:"databases,omitempty"`
 	ConfigFiles    []ConfigFile `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
 	Damaged        []Damaged    `json:"damaged,omitempty"`
 	Warnings       []string     `json:"warnings,omitempty"`
@@ -40,6 +42,13 @@ type Tablespace struct {
 	OID      uint32 `json:"oid"`
 	Name     string `json:"name"`
 	Location string `json:"location,omitempty"` // none for one in place
+}
+
+// Database is one that the server had when the backup began.
+type Database struct {
+	OID      uint32 `json:"oid"`
+	Name     string `json:"name"`
+	Template bool   `json:"template,omitempty"`
 }
 
 // ConfigFile is a configuration file from outside PGDATA (content in base64).
@@ -74,16 +83,17 @@ const backupFormat = "pgobj backup"
 // ManifestKey is the object that lists the files of a backup.
 func ManifestKey(id string) string { return "backups/" + id + "/manifest.jsonl.zst" }
 
-func backupKey(id string) string { return "backups/" + id + "/backup.json" }
+// BackupKey is the object that describes a backup.
+func BackupKey(id string) string { return "backups/" + id + "/backup.json" }
 
 // PutBackup stores backup.json and returns its hash, for the commit.
 func (c *Catalog) PutBackup(ctx context.Context, b *Backup) (string, error) {
 	b.Format, b.Version = backupFormat, Version
 	data, err := json.MarshalIndent(b, "", " ")
 	if err != nil {
-		return "", fmt.Errorf("encode %s: %w", backupKey(b.ID), err)
+		return "", fmt.Errorf("encode %s: %w", BackupKey(b.ID), err)
 	}
-	if err := c.store.Put(ctx, backupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := c.store.Put(ctx, BackupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
 		return "", fmt.Errorf("write description of backup %s: %w", b.ID, err)
 	}
 	return sum(data), nil
@@ -94,26 +104,62 @@ func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	if e.Commit == nil {
 		return nil, fmt.Errorf("backup %s was never committed", e.ID)
 	}
-	data, err := storage.ReadAll(ctx, c.store, backupKey(e.ID), maxObject)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, backupKey(e.ID))
-	}
+	data, err := c.readBackup(ctx, e.ID)
 	if err != nil {
-		return nil, fmt.Errorf("read description of backup %s: %w", e.ID, err)
+		return nil, err
 	}
 	if sum(data) != e.Commit.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, backupKey(e.ID))
+		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
 	}
+	b, err := parseBackup(data, e.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.check(&e.Commit.Summary); err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
+	}
+	return b, nil
+}
+
+func (c *Catalog) readBackup(ctx context.Context, id string) ([]byte, error) {
+	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxBackup)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(id))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read description of backup %s: %w", id, err)
+	}
+	return data, nil
+}
+
+func parseBackup(data []byte, id string) (*Backup, error) {
 	var b Backup
 	if err := decode(data, &b); errors.Is(err, ErrNewer) {
-		return nil, fmt.Errorf("%s: %w", backupKey(e.ID), err)
+		return nil, fmt.Errorf("%s: %w", BackupKey(id), err)
 	} else if err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, backupKey(e.ID), err)
+		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
 	}
-	if b.Format != backupFormat || b.ID != e.ID {
-		return nil, fmt.Errorf("%w: %s describes something else (%s %q)", ErrDamaged, backupKey(e.ID), b.Format, b.ID)
+	if b.Format != backupFormat || b.Version != Version || b.ID != id {
+		return nil, fmt.Errorf("%w: %s describes something else (%.100s %d %.100q)", ErrDamaged, BackupKey(id), b.Format, b.Version, b.ID)
 	}
 	return &b, nil
+}
+
+// check refuses what pgobj never writes, and what the log tells otherwise: a restore computes with it.
+func (b *Backup) check(s *Summary) error {
+	switch {
+	case b.PGVersion < 100000 || b.PGVersion >= 1000000:
+		return fmt.Errorf("PostgreSQL's version cannot be %d", b.PGVersion)
+	case !segment.Size(b.SegmentSize).Valid():
+		return fmt.Errorf("WAL segments cannot have %d bytes", b.SegmentSize)
+	case b.Timeline == 0 || b.StartLSN > b.StopLSN:
+		return fmt.Errorf("timeline %d from %s to %s is impossible", b.Timeline, b.StartLSN, b.StopLSN)
+	case b.Size < 0 || b.Files < 0:
+		return fmt.Errorf("%d bytes in %d files are impossible", b.Size, b.Files)
+	case b.SystemID != s.SystemID || b.Timeline != s.Timeline || b.StartLSN != s.StartLSN || b.StopLSN != s.StopLSN:
+		return errors.New("it says otherwise than the catalog's log")
+	}
+	return nil
 }
 
 // Described is what a listing finds of a backup, complete or not. Which backups exist, the log says.
@@ -134,7 +180,7 @@ func (c *Catalog) Described(ctx context.Context, after string) ([]Described, err
 			return nil, fmt.Errorf("list backups: %w", err)
 		}
 		id, _, _ := strings.Cut(strings.TrimPrefix(info.Key, "backups/"), "/")
-		d := Described{ID: id, JSON: info.Key == backupKey(id), Manifest: info.Key == ManifestKey(id)}
+		d := Described{ID: id, JSON: info.Key == BackupKey(id), Manifest: info.Key == ManifestKey(id)}
 		if n := len(found); n > 0 && found[n-1].ID == id {
 			found[n-1].JSON, found[n-1].Manifest = found[n-1].JSON || d.JSON, found[n-1].Manifest || d.Manifest
 		} else if d.JSON || d.Manifest {
@@ -142,17 +188,6 @@ func (c *Catalog) Described(ctx context.Context, after string) ([]Described, err
 		}
 	}
 	return found, nil
-}
-
-// Remove removes the objects of a backup that the log says is deleted. backup.json goes last, for it tells
-// what the backup was.
-func (c *Catalog) Remove(ctx context.Context, id string) error {
-	for _, key := range []string{ManifestKey(id), backupKey(id)} {
-		if err := c.store.Delete(ctx, key); err != nil {
-			return fmt.Errorf("remove backup %s: %w", id, err)
-		}
-	}
-	return nil
 }
 
 // NewID makes a backup's id from its start time and two random bytes.

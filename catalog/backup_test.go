@@ -15,7 +15,7 @@ import (
 func TestBackupJSON(t *testing.T) {
 	store := mem.New()
 	c := New(store, "host/1/test", clock())
-	b := &Backup{ID: "a", Summary: Summary{SystemID: 1<<64 - 1, PGVersion: 150004, Timeline: 3, StartLSN: 1 << 40, Started: time.Unix(1e9, 5000).UTC()},
+	b := &Backup{ID: "a", SegmentSize: 16 << 20, Summary: Summary{SystemID: 1<<64 - 1, PGVersion: 150004, Timeline: 3, StartLSN: 1 << 40, StopLSN: 1<<40 + 1, Started: time.Unix(1e9, 5000).UTC()},
 		Tablespaces: []Tablespace{{OID: 16384, Name: "fast \"disk\"", Location: "/mnt/x\ny"}}, ConfigFiles: []ConfigFile{{"/etc/x.conf", []byte{0, 0xff, '\n'}}},
 		Damaged: []Damaged{{"base/1/2", []uint32{7}}}, Parts: []Part{{Name: "a/00001.tar.zst", Size: 5, Live: 3}}}
 	hash, err := c.PutBackup(t.Context(), b)
@@ -23,7 +23,7 @@ func TestBackupJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := commit("a")
-	r.Commit.SHA256 = hash
+	r.Commit.SHA256, r.Commit.Summary = hash, b.Summary
 	s := add(t, store, begin("a"), r, begin("b"))
 	got, err := c.Backup(t.Context(), s.Entry("a"))
 	if err != nil || !reflect.DeepEqual(got, b) {
@@ -33,19 +33,19 @@ func TestBackupJSON(t *testing.T) {
 		t.Error("a backup that was never committed can be read")
 	}
 
-	good := read(t, store, backupKey("a"))
+	good := read(t, store, BackupKey("a"))
 	for name, at := range map[string]int{"first": 0, "middle": len(good) / 2, "last": len(good) - 1} {
 		bad := bytes.Clone(good)
 		bad[at] ^= 1
-		replace(t, store, backupKey("a"), bad)
-		if _, err := c.Backup(t.Context(), s.Entry("a")); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), backupKey("a")) {
+		replace(t, store, BackupKey("a"), bad)
+		if _, err := c.Backup(t.Context(), s.Entry("a")); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), BackupKey("a")) {
 			t.Errorf("a bit of the %s byte is flipped: %v", name, err)
 		}
 	}
-	if err := store.Delete(t.Context(), backupKey("a")); err != nil {
+	if err := store.Delete(t.Context(), BackupKey("a")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Backup(t.Context(), s.Entry("a")); !errors.Is(err, ErrDamaged) || errors.Is(err, storage.ErrNotFound) || !strings.Contains(err.Error(), backupKey("a")) {
+	if _, err := c.Backup(t.Context(), s.Entry("a")); !errors.Is(err, ErrDamaged) || errors.Is(err, storage.ErrNotFound) || !strings.Contains(err.Error(), BackupKey("a")) {
 		t.Errorf("backup.json is missing: %v", err)
 	}
 }
@@ -60,7 +60,7 @@ func TestBackupJSONOfAnother(t *testing.T) {
 		`[]`: ErrDamaged,
 	} {
 		store := mem.New()
-		replace(t, store, backupKey("a"), []byte(text))
+		replace(t, store, BackupKey("a"), []byte(text))
 		r := commit("a")
 		r.Commit.SHA256 = sum([]byte(text))
 		s := add(t, store, begin("a"), r)

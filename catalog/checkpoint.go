@@ -35,7 +35,9 @@ func checkpointKey(n int64) string {
 
 // wholeDue says whether the next checkpoint has to hold the whole state. A state of many backups is large, and
 // the records are small: so the larger it is, the rarer.
-func (s *State) wholeDue() bool { return len(s.tail) >= max(wholeEvery, len(s.Entries)/20) }
+func (s *State) wholeDue() bool {
+	return s.whole < 0 || len(s.tail) >= max(wholeEvery, len(s.Entries)/20)
+}
 
 // checkpoint writes one of the state, which is the head of a log without faults.
 func (c *Catalog) checkpoint(ctx context.Context, s *State, whole bool) error {
@@ -88,7 +90,10 @@ func (c *Catalog) loadCheckpoint(ctx context.Context) (*State, error) {
 
 // readCheckpoint is nil without an error when it cannot be used.
 func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error) {
-	data, err := storage.ReadAll(ctx, c.store, key, maxObject)
+	data, err := storage.ReadAll(ctx, c.store, key, maxCheckpoint)
+	if errors.Is(err, storage.ErrTooLarge) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +103,8 @@ func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error
 	}
 	s := cp.State
 	switch {
+	case s != nil && !s.sound():
+		return nil, nil
 	case s != nil:
 		s.whole = s.N
 	case len(cp.Records) == 0 || cp.Base < 0:
@@ -124,16 +131,21 @@ func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error
 // Prune removes the checkpoints that are older than the newest one with a whole state, which s was read from or
 // written to: so their number stays bounded where deletions are allowed.
 func (c *Catalog) Prune(ctx context.Context, s *State) error {
-	if s.whole == 0 {
+	if s.whole <= 0 {
 		return nil
 	}
+	var old []string
 	for info, err := range c.store.List(ctx, "catalog/checkpoints/", checkpointKey(s.whole)) {
-		if err == nil {
-			err = c.store.Delete(ctx, info.Key)
-		}
 		if err != nil {
-			return fmt.Errorf("remove old checkpoints of the catalog: %w", err)
+			return fmt.Errorf("list old checkpoints of the catalog: %w", err)
 		}
+		old = append(old, info.Key)
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	if err := c.store.Delete(ctx, old...); err != nil {
+		return fmt.Errorf("remove old checkpoints of the catalog: %w", err)
 	}
 	return nil
 }

@@ -27,8 +27,15 @@ import (
 // Version is the format that this package writes and reads.
 const Version = 1
 
-// maxObject bounds a record, checkpoint or backup.json in memory.
-const maxObject = 256 << 20
+// What is larger is not pgobj's: bounds of memory, in bytes. A backup.json of that size is one of 36 TB of database.
+const (
+	maxRecord     = 4 << 20
+	maxCheckpoint = 64 << 20
+	maxBackup     = 256 << 20
+)
+
+// maxHole is how many missing records are told one by one.
+const maxHole = 1000
 
 // Record is one entry of the log. Exactly one of the pointers is set, the one that Type names.
 type Record struct {
@@ -39,15 +46,16 @@ type Record struct {
 	By      string    `json:"by"`             // who wrote it: HOST/PID/RANDOM
 	Type    string    `json:"type"`
 
-	Server *Server `json:"server,omitempty"`
-	Begin  *Begin  `json:"begin,omitempty"`
-	Commit *Commit `json:"commit,omitempty"`
-	Abort  *Abort  `json:"abort,omitempty"`
-	Pin    *Pin    `json:"pin,omitempty"`
-	Unpin  *Pin    `json:"unpin,omitempty"`
-	Delete *Delete `json:"delete,omitempty"`
-	Purged *Purged `json:"purged,omitempty"`
-	Drill  *Drill  `json:"drill,omitempty"`
+	Server  *Server  `json:"server,omitempty"`
+	Begin   *Begin   `json:"begin,omitempty"`
+	Commit  *Commit  `json:"commit,omitempty"`
+	Abort   *Abort   `json:"abort,omitempty"`
+	Pin     *Pin     `json:"pin,omitempty"`
+	Unpin   *Pin     `json:"unpin,omitempty"`
+	Delete  *Delete  `json:"delete,omitempty"`
+	Purged  *Purged  `json:"purged,omitempty"`
+	Rebuilt *Rebuilt `json:"rebuilt,omitempty"`
+	Drill   *Drill   `json:"drill,omitempty"`
 }
 
 // ErrDamaged is the cause of every error about a catalog object that is not what pgobj wrote.
@@ -86,55 +94,84 @@ func (c *Catalog) Load(ctx context.Context) (*State, error) {
 // advance reads the records after s.N.
 func (c *Catalog) advance(ctx context.Context, s *State) error {
 	last := s.N
+	var holes []hole
 	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(s.N)) {
 		if err != nil {
 			return fmt.Errorf("list the catalog: %w", err)
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(info.Key, "catalog/log/"), ".json")
 		if n, err := strconv.ParseInt(name, 10, 64); err == nil && recordKey(n) == info.Key {
+			if n > last+maxHole {
+				holes = append(holes, hole{last, n})
+			}
 			last = max(last, n)
 		}
 	}
 	for s.N < last {
-		if err := c.fetch(ctx, s, min(last, s.N+64)); err != nil {
+		to := min(last, s.N+64)
+		if len(holes) > 0 {
+			if to = min(to, holes[0].after); s.N == to {
+				s.lose(holes[0].before)
+				holes = holes[1:]
+				continue
+			}
+		}
+		if err := c.fetch(ctx, s, to); err != nil {
 			return err
 		}
 	}
 	// A listing may lag behind; only "there is no such record" proves that this is the head.
 	for {
-		data, err := storage.ReadAll(ctx, c.store, recordKey(s.N+1), maxObject)
-		if errors.Is(err, storage.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the catalog: %w", err)
+		data, err := c.record(ctx, s.N+1)
+		if err != nil || data == nil {
+			return err
 		}
 		s.apply(s.N+1, data)
 	}
 }
 
+// record reads record n; nil when there is none. One that cannot be a record for its size is as an empty one.
+func (c *Catalog) record(ctx context.Context, n int64) ([]byte, error) {
+	data, err := storage.ReadAll(ctx, c.store, recordKey(n), maxRecord)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil, nil
+	case errors.Is(err, storage.ErrTooLarge):
+		return []byte{}, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the catalog: %w", err)
+	}
+	return data, nil
+}
+
+// hole says that the records between two are missing, and that they are many.
+type hole struct{ after, before int64 }
+
 // fetch applies the records up to number to, reading them at the same time.
 func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {
 	from := s.N + 1
+	data, err := c.read(ctx, from, to)
+	for i, d := range data {
+		s.apply(from+int64(i), d)
+	}
+	return err
+}
+
+// read returns the records from..to as stored, nil for one that is missing.
+func (c *Catalog) read(ctx context.Context, from, to int64) ([][]byte, error) {
 	data := make([][]byte, to-from+1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i := range data {
 		g.Go(func() (err error) {
-			data[i], err = storage.ReadAll(ctx, c.store, recordKey(from+int64(i)), maxObject)
-			if errors.Is(err, storage.ErrNotFound) {
-				err = nil // apply reports the gap
-			}
+			data[i], err = c.record(ctx, from+int64(i)) // apply reports one that is missing
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return fmt.Errorf("read the catalog: %w", err)
+		return nil, err
 	}
-	for i, d := range data {
-		s.apply(from+int64(i), d)
-	}
-	return nil
+	return data, nil
 }
 
 // Append adds a record: build makes it from the state at the head of the log, and is called again with
@@ -157,20 +194,19 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		if err != nil {
 			return s, err
 		}
-		r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
-		data, err := seal(r)
+		data, err := c.encode(s, r)
 		if err != nil {
-			return s, fmt.Errorf("encode catalog record: %w", err)
+			return s, err
 		}
-		err = c.store.Put(ctx, recordKey(r.N), bytes.NewReader(data), int64(len(data)))
+		err = c.store.Put(ctx, recordKey(s.N+1), bytes.NewReader(data), int64(len(data)))
 		if errors.Is(err, storage.ErrExists) {
-			refused = r.N
+			refused = s.N + 1
 			continue
 		}
 		if err != nil {
 			return s, fmt.Errorf("write %s record to the catalog: %w", r.Type, err)
 		}
-		s.apply(r.N, data)
+		s.apply(s.N+1, data)
 		if s.N%checkpointEvery == 0 {
 			// The record is written, and its writer must not be told otherwise: a checkpoint that fails
 			// only leaves readers with more records to fetch.
@@ -178,6 +214,19 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		}
 		return s, nil
 	}
+}
+
+// encode makes r the record after state s.
+func (c *Catalog) encode(s *State, r Record) ([]byte, error) {
+	r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
+	data, err := seal(r)
+	if err == nil && len(data) > maxRecord {
+		err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), maxRecord)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode catalog record: %w", err)
+	}
+	return data, nil
 }
 
 // sealSize is how long seal's addition is.

@@ -79,7 +79,7 @@ func keys(t *testing.T, s storage.Store, prefix string) (found []string) {
 
 func read(t *testing.T, s storage.Store, key string) []byte {
 	t.Helper()
-	data, err := storage.ReadAll(t.Context(), s, key, maxObject)
+	data, err := storage.ReadAll(t.Context(), s, key, maxBackup)
 	if err != nil {
 		t.Fatal(err)
 	}

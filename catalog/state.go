@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -49,9 +50,10 @@ type Summary struct {
 	LastWAL      string           `json:"last_wal"`  // and of the last one
 	Size         int64            `json:"size"`      // bytes of the files in the backup
 	Files        int64            `json:"files"`
-	Read         int64            `json:"read"`   // bytes of them that were read from the data directory
-	Reused       int64            `json:"reused"` // bytes of them that were in the repository already
-	Stored       int64            `json:"stored"` // bytes that this backup added to the repository
+	Read         int64            `json:"read"`              // bytes of them that were read from the data directory
+	Reused       int64            `json:"reused"`            // bytes of them that were in the repository already
+	Adopted      int64            `json:"adopted,omitempty"` // bytes of these that runs which did not finish had stored
+	Stored       int64            `json:"stored"`            // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
 	From         string           `json:"from,omitempty"` // "primary", "standby", or "offline": of a stopped server
 
@@ -261,6 +263,11 @@ func (s *State) CheckCommit(id string, parts map[string][]int) error {
 	if e == nil || e.Status != Running {
 		return fmt.Errorf("backup %s is not running any more: the catalog says that it was aborted, committed or deleted", id)
 	}
+	return s.CheckParts(parts)
+}
+
+// CheckParts reports which of the given parts (numbers by backup) a deletion has condemned.
+func (s *State) CheckParts(parts map[string][]int) error {
 	for backup, numbers := range parts {
 		for _, condemned := range s.Condemned[backup] {
 			for _, n := range numbers {
@@ -326,11 +333,28 @@ func (s *State) apply(n int64, data []byte) {
 	}
 }
 
+// lose notes that all records before number n are missing.
+func (s *State) lose(n int64) {
+	s.Problems = append(s.Problems, fmt.Sprintf("%s to %s: they are missing", recordKey(s.N+1), recordKey(n-1)))
+	s.N, s.Head = n-1, ""
+}
+
+// sound says whether a state that was stored is one that records can lead to.
+func (s *State) sound() bool {
+	return s.N > 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e == nil || !isID(e.ID) || e.Status == Complete && e.Commit == nil })
+}
+
+// isID says whether a backup's id can be part of a key.
+func isID(id string) bool { return storage.CheckKey(id) == nil && !strings.Contains(id, "/") }
+
 func (s *State) fold(r *Record) error {
 	switch {
 	case r.Type == "server" && r.Server != nil:
 		s.Servers = append(s.Servers, *r.Server)
 	case r.Type == "begin" && r.Begin != nil:
+		if !isID(r.Begin.Backup) {
+			return fmt.Errorf("%.100q cannot be the id of a backup", r.Begin.Backup)
+		}
 		if s.Entry(r.Begin.Backup) != nil {
 			return fmt.Errorf("backup %s begins twice", r.Begin.Backup)
 		}
@@ -357,6 +381,8 @@ func (s *State) fold(r *Record) error {
 		return s.change(r.Unpin.Backup, func(e *Entry) { e.Pin = nil })
 	case r.Type == "drill" && r.Drill != nil:
 		return s.change(r.Drill.Backup, func(e *Entry) { e.Drill = r.Drill })
+	case r.Type == "rebuilt" && r.Rebuilt != nil:
+		return s.foldRebuilt(r)
 	case r.Type == "delete" && r.Delete != nil:
 		return s.foldDelete(r)
 	case r.Type == "purged" && r.Purged != nil:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -48,8 +49,10 @@ type Store interface {
 	// needs to end at a slash.
 	List(ctx context.Context, prefix, startAfter string) iter.Seq2[Info, error]
 
-	// Delete removes an object for good. Deleting an absent object is no error.
-	Delete(ctx context.Context, key string) error
+	// Delete removes objects for good, with as few requests as the store allows. Deleting an absent object is no
+	// error. An object that cannot be removed holds up no other: when there are such, the error is a *Error for
+	// one key, and a *NotDeleted with a *Error for each that is still there for several.
+	Delete(ctx context.Context, keys ...string) error
 
 	// String names the store for people, as a URL without secrets.
 	String() string
@@ -103,6 +106,9 @@ var (
 	ErrTransient = errors.New("storage did not answer as it should")
 )
 
+// ErrTooLarge is ReadAll's: an object is larger than anything of its kind.
+var ErrTooLarge = errors.New("object is larger than anything of its kind")
+
 func (k Kind) sentinel() error {
 	switch k {
 	case KindNotFound:
@@ -151,6 +157,41 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
+// NotDeleted says which of several objects could not be removed.
+type NotDeleted struct{ Errors []*Error }
+
+func (e *NotDeleted) Error() string {
+	if len(e.Errors) == 1 {
+		return e.Errors[0].Error()
+	}
+	return fmt.Sprintf("%v (and %d more)", e.Errors[0], len(e.Errors)-1)
+}
+
+func (e *NotDeleted) Unwrap() []error {
+	var errs []error
+	for _, x := range e.Errors {
+		errs = append(errs, x)
+	}
+	return errs
+}
+
+// DeleteEach is Delete by means of a function that removes one object.
+func DeleteEach(keys []string, remove func(key string) error) error {
+	failed := &NotDeleted{}
+	for _, key := range keys {
+		err := remove(key)
+		if e, ok := errors.AsType[*Error](err); ok && len(keys) > 1 {
+			failed.Errors = append(failed.Errors, e)
+		} else if err != nil {
+			return err
+		}
+	}
+	if len(failed.Errors) > 0 {
+		return failed
+	}
+	return nil
+}
+
 // KindOf returns the Kind of the storage error in err's chain, and KindOther when there is none.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -191,14 +232,23 @@ func ReadAll(ctx context.Context, s Store, key string, limit int64) ([]byte, err
 		return nil, err
 	}
 	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err != nil {
-		return nil, err
+	// In pieces, which are put together only when all is there: what is too large then costs no more than the limit.
+	var pieces [][]byte
+	for left := limit + 1; left > 0; {
+		piece := make([]byte, min(left, max(512, (limit+1-left)/2)))
+		n, err := io.ReadFull(body, piece)
+		pieces, left = append(pieces, piece[:n]), left-int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			if len(pieces) == 1 {
+				return piece[:n], nil
+			}
+			return slices.Concat(pieces...), nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	if int64(len(data)) > limit {
-		return nil, &Error{Op: "get", Key: key, Store: s.String(), Err: fmt.Errorf("object is larger than %d bytes, which nothing of its kind is", limit)}
-	}
-	return data, nil
+	return nil, &Error{Op: "get", Key: key, Store: s.String(), Err: fmt.Errorf("%w (limit %d bytes)", ErrTooLarge, limit)}
 }
 
 // Sub is the part of a store below a folder: every key of the result is a key of s with "dir/" in front.
@@ -237,7 +287,13 @@ func (s *sub) List(ctx context.Context, prefix, startAfter string) iter.Seq2[Inf
 	}
 }
 
-func (s *sub) Delete(ctx context.Context, key string) error { return s.s.Delete(ctx, s.prefix+key) }
+func (s *sub) Delete(ctx context.Context, keys ...string) error {
+	full := make([]string, len(keys))
+	for i, key := range keys {
+		full[i] = s.prefix + key
+	}
+	return s.s.Delete(ctx, full...)
+}
 
 func (s *sub) String() string {
 	return strings.TrimSuffix(s.s.String(), "/") + "/" + strings.TrimSuffix(s.prefix, "/")

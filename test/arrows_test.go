@@ -27,7 +27,7 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"catalog":         {},
 
 	"walstore":         {"walstore/spool"},
+	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
 	"walstore/spool":   {},
 

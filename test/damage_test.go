@@ -262,11 +262,12 @@ func TestDamage(t *testing.T) {
 	t.Run("checkpoint", func(t *testing.T) { rig.damageCheckpoint(t, log, second, goodTree) })
 }
 
-// restoredTree is what a restore has to give, but for the file that names the repository.
+// restoredTree is what a restore has to give, but for the files that name the repository and the restore itself.
 func restoredTree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := tree(t, dir)
 	delete(files, "postgresql.auto.conf")
+	delete(files, "pg_wal/pgobj_restore.json") // has the time of the restore
 	return files
 }
 

@@ -251,6 +251,9 @@ func (s *site) drillsAsRoot(t testing.TB) {
 			t.Errorf("it has left %v (%v)", names, err)
 		}
 	}
+	if o := s.must(t, "backup-list"); !strings.Contains(o.out, "drilled ") { // as postgres: root's record has to be readable
+		t.Errorf("after drills as root: %v", o)
+	}
 }
 
 // TestDrillFindsDamage: what was damaged before the backup, and what is damaged in the repository.

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -10,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,42 +22,49 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// reseal makes a record's own hash right again, as somebody does who means harm.
-func reseal(record []byte) []byte {
-	body := record[:len(record)-75]
-	return fmt.Appendf(nil, `%s,"self":"%x"}`, body, sha256.Sum256(body))
-}
-
-// forge writes backup.json and the commit record, which is the newest, so that all hashes are right again.
-func forge(t testing.TB, repo, id string, edit func(*catalog.Backup)) {
+// sealed is an object as the catalog seals it.
+func sealed(t testing.TB, v any) []byte {
 	t.Helper()
-	path := filepath.Join(repo, "main/backups", id, "backup.json")
-	old := readFile(t, path)
-	var b catalog.Backup
-	if err := json.Unmarshal(old, &b); err != nil {
-		t.Fatal(err)
-	}
-	m := readFile(t, manifestPath(repo, id))
-	b.Manifest = catalog.Object{Size: int64(len(m)), SHA256: fmt.Sprintf("%x", sha256.Sum256(m))}
-	if edit != nil {
-		edit(&b)
-	}
-	data, err := json.Marshal(b)
+	data, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace(t, path, data)
+	body := deepen(data[:len(data)-1])
+	return fmt.Appendf(nil, `%s,"self":"%x"}`, body, sha256.Sum256(body))
+}
+
+// object is JSON whose numbers stay as they are.
+type object = map[string]any
+
+func decodeObject(t testing.TB, data []byte) (m object) {
+	t.Helper()
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// rechain writes the whole log anew, after edit, with all hashes right again.
+func rechain(t testing.TB, repo string, edit func(record object)) {
+	t.Helper()
 	records, err := filepath.Glob(filepath.Join(repo, "main/catalog/log/*.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := records[len(records)-1]
-	record := readFile(t, last)
-	sum := fmt.Appendf(nil, "%x", sha256.Sum256(old))
-	if !bytes.Contains(record, sum) {
-		t.Fatalf("%s is not the commit of %s", last, id)
+	prev := ""
+	for _, path := range records {
+		r := decodeObject(t, readFile(t, path))
+		delete(r, "self")
+		if prev != "" {
+			r["prev"] = prev
+		}
+		edit(r)
+		data := sealed(t, r)
+		prev = fmt.Sprintf("%x", sha256.Sum256(data))
+		replace(t, path, data)
 	}
-	replace(t, last, reseal(bytes.Replace(record, sum, fmt.Appendf(nil, "%x", sha256.Sum256(data)), 1)))
 }
 
 // replace writes a file anew, under a new inode.
@@ -76,7 +83,12 @@ type forger struct {
 	victim   string // a folder of somebody else's
 	lines    []manifest.File
 	raw      []string // further lines, as they are
+	list     []byte   // in place of the list of sections that follows from the lines
 	backup   func(*catalog.Backup)
+	json     func(object) // the same, for what does not fit into the type
+	bytes    []byte       // in place of backup.json
+	record   func(object) // each record of the log
+	last     func()       // when all is written
 	objects  int
 }
 
@@ -142,8 +154,59 @@ func (f *forger) store() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	if f.list != nil {
+		list = f.list
+	}
 	replace(f.t, manifestPath(f.repo, f.id), list)
-	forge(f.t, f.repo, f.id, f.backup)
+	f.describe(list)
+	if f.last != nil {
+		f.last()
+	}
+}
+
+// describe writes backup.json and the log.
+func (f *forger) describe(list []byte) {
+	f.t.Helper()
+	path := filepath.Join(f.repo, "main/backups", f.id, "backup.json")
+	var b catalog.Backup
+	if err := json.Unmarshal(readFile(f.t, path), &b); err != nil {
+		f.t.Fatal(err)
+	}
+	b.Manifest = catalog.Object{Size: int64(len(list)), SHA256: fmt.Sprintf("%x", sha256.Sum256(list))}
+	b.Size, b.Files = 0, 0
+	for _, l := range f.lines { // so that it is not the sum that is wrong
+		if l.Type == manifest.TypeFile && l.At == 0 && 0 <= l.Size && l.Size < 1<<30 {
+			b.Size += l.Size
+			b.Files++
+		}
+	}
+	if f.backup != nil {
+		f.backup(&b)
+	}
+	data, err := json.Marshal(b)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if f.json != nil {
+		m := decodeObject(f.t, data)
+		f.json(m)
+		if data, err = json.Marshal(m); err != nil {
+			f.t.Fatal(err)
+		}
+		data = deepen(data)
+	}
+	if f.bytes != nil {
+		data = f.bytes
+	}
+	replace(f.t, path, data)
+	rechain(f.t, f.repo, func(r object) {
+		if commit, ok := r["commit"].(object); ok && commit["backup"] == f.id {
+			commit["sha256"] = fmt.Sprintf("%x", sha256.Sum256(data))
+		}
+		if f.record != nil {
+			f.record(r)
+		}
+	})
 }
 
 // insert puts lines where their path belongs.
@@ -198,11 +261,18 @@ func (f *forger) drop(prefix string) {
 	})
 }
 
-var forgeries = []struct {
+// forgery is one thing that somebody may do to a repository.
+type forgery struct {
 	name     string
 	do       func(f *forger)
-	harmless bool // may be restored, as long as nothing outside is touched
-}{
+	args     []string // more of backup-fetch; $VICTIM stands for the victim's folder
+	code     int      // 0: 8, the repository is damaged
+	says     string   // what the message has to name; "": the backup
+	harmless bool     // may be restored, as long as nothing outside is touched
+	slow     bool     // to make, for the long form
+}
+
+var forgeries = []forgery{
 	{name: "path up", do: func(f *forger) { f.insert(f.file("../evil")) }},
 	{name: "path up within", do: func(f *forger) { f.insert(f.file("base/../../evil")) }},
 	{name: "absolute path", do: func(f *forger) { f.insert(f.file(f.victim + "/evil")) }},
@@ -239,7 +309,7 @@ var forgeries = []struct {
 	{name: "file in a tablespace that is not listed", do: func(f *forger) {
 		f.insert(f.link("pg_tblspc/99999", f.victim), f.file("pg_tblspc/99999/evil"))
 	}},
-	{name: "file beside a tablespace's folder", do: func(f *forger) {
+	{name: "file beside a tablespace's folder", code: exitTarget, says: "tablespace evil", do: func(f *forger) {
 		f.insert(f.link("pg_tblspc/99999", f.victim), f.file("pg_tblspc/99999/evil"))
 		f.backup = func(b *catalog.Backup) {
 			b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: 99999, Name: "evil", Location: f.victim})
@@ -268,6 +338,7 @@ var forgeries = []struct {
 	}},
 	{name: "file is larger than its chunks", do: func(f *forger) { f.big().Size = 1 << 50 }},
 	{name: "more data than the backup says", do: func(f *forger) { // 2 GB of the same chunk
+		f.backup = func(b *catalog.Backup) { b.Size = 24 << 20 }
 		x := f.object(compress(f.t, make([]byte, part.ChunkSize)), part.ChunkSize)
 		for n := range 8 {
 			l := manifest.File{Path: fmt.Sprintf("aaa%d", n), Type: manifest.TypeFile, Mode: 0o600, Size: manifest.MaxFileChunks * part.ChunkSize}
@@ -307,46 +378,20 @@ func TestHostileBackups(t *testing.T) {
 	rig := newFolderRig(t)
 	id := rig.push(t)
 	lines := readManifest(t, rig.repo, id)
-	for _, c := range forgeries {
+	all := slices.Concat(forgeries, hostilePaths(), hostileLines(), hostileLists(), hostileDescriptions(), hostileRecords())
+	tried := 0
+	for _, c := range all {
+		if c.slow && !torture() {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
-			place := testenv.Dir(t)
-			target, victim := filepath.Join(place, "data"), filepath.Join(place, "victim")
-			if err := os.Mkdir(victim, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			putFile(t, filepath.Join(victim, "precious"), []byte("somebody else's"))
-			if err := testenv.ChownPostgres(victim); err != nil {
-				t.Fatal(err)
-			}
-			before := tree(t, victim)
-
-			f := &forger{t: t, repo: copyRepo(t, rig.repo), id: id, victim: victim, lines: cloneLines(t, lines)}
-			c.do(f)
-			f.store()
-			cmd := rig.command(fromFolder(f.repo), "backup-fetch", "-j2", target, id)
-			cmd.Dir = place
-			o := execute(t, cmd, nil)
-			if o.code == 0 && !c.harmless {
-				t.Errorf("it was restored: %v", o)
-			}
-			if o.code != 0 {
-				checkNoControl(t, target)
-				t.Log(strings.SplitN(o.err[max(0, strings.Index(o.err, "ERROR:")):], "\n", 2)[0])
-			}
-			if strings.Contains(o.err, "goroutine ") {
-				t.Errorf("it panicked: %v", o)
-			}
-			if d := differences(before, tree(t, victim)); d != nil {
-				t.Errorf("outside of the target: %v", d)
-			}
-			names, err := os.ReadDir(place)
-			if err != nil || len(names) > 2 {
-				t.Errorf("beside the target: %v %v", names, err)
-			}
-			if used := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10; used > 256 {
-				t.Errorf("it took %d MB of memory", used)
-			}
+			f := &forger{t: t, repo: copyRepo(t, rig.repo), id: id, lines: cloneLines(t, lines)}
+			rig.tryForgery(t, c, f)
+			tried++
 		})
+	}
+	if t.Logf("%d forged repositories", tried); len(all) < 400 {
+		t.Errorf("there are only %d", len(all))
 	}
 	// The forger's tools themselves make a backup that is restored, so it is not they that are refused.
 	f := &forger{t: t, repo: copyRepo(t, rig.repo), id: id, lines: cloneLines(t, lines)}
@@ -355,6 +400,64 @@ func TestHostileBackups(t *testing.T) {
 		t.Error(o)
 	}
 }
+
+// tryForgery restores a forged backup beside somebody else's folder.
+func (r *faultRig) tryForgery(t *testing.T, c forgery, f *forger) {
+	place := testenv.Dir(t)
+	target, victim := filepath.Join(place, "data"), filepath.Join(place, "victim")
+	mkdir(t, victim, 0o755, -1)
+	putFile(t, filepath.Join(victim, "precious"), []byte("somebody else's"))
+	before := tree(t, victim)
+	f.victim = victim
+	c.do(f)
+	f.store()
+	args := []string{"backup-fetch", "-j2", target, f.id}
+	for _, a := range c.args {
+		args = append(args, strings.ReplaceAll(a, "$VICTIM", victim))
+	}
+	// Who wants more than this crashes, which is seen.
+	cmd := r.program(fromFolder(f.repo), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, memoryLimit>>10), r.pgobj}, args...)...)
+	cmd.Dir = place
+	o := execute(t, cmd, nil)
+	if o.code == 0 && !c.harmless {
+		t.Errorf("it was restored: %v", o)
+	}
+	message := strings.SplitN(o.err[max(0, strings.Index(o.err, "ERROR:")):], "\nHINT", 2)[0]
+	if o.code != 0 {
+		checkNoControl(t, target)
+		t.Logf("%d %.300s", o.code, message)
+		if want := cmp.Or(c.code, exitDamaged); o.code != want {
+			t.Errorf("exit code %d, want %d: %v", o.code, want, o)
+		}
+		if says := cmp.Or(c.says, f.id); !strings.Contains(message, says) {
+			t.Errorf("the message does not name %s: %s", says, message)
+		}
+	}
+	if o.code == 0 && !strings.Contains(o.err, c.says) {
+		t.Errorf("it does not warn of %s: %v", c.says, o)
+	}
+	if len(message) > 3500 {
+		t.Errorf("the message has %d characters", len(message))
+	}
+	if strings.Contains(o.err, "goroutine ") {
+		t.Errorf("it panicked: %v", o)
+	}
+	if d := differences(before, tree(t, victim)); d != nil {
+		t.Errorf("outside of the target: %v", d)
+	}
+	names, err := os.ReadDir(place)
+	for _, n := range names {
+		if n.Name() != "victim" && !strings.HasPrefix(n.Name(), "data") {
+			t.Errorf("beside the target there is %s", n.Name())
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// memoryLimit is how much writable memory a restore of a forged backup may map. Go's runtime maps 64 MB at a time.
+const memoryLimit = 384 << 20
 
 func cloneLines(t *testing.T, lines []manifest.File) (out []manifest.File) {
 	t.Helper()
@@ -367,3 +470,5 @@ func cloneLines(t *testing.T, lines []manifest.File) (out []manifest.File) {
 	}
 	return out
 }
+
+func sha(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	exitNotReached = 18
-	exitRecovering = 19
+	exitNotReached = 21
+	exitRecovering = 22
 )
 
 // restoreCheck asks about a restored folder, and holds exit code and text.

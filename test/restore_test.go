@@ -230,6 +230,9 @@ func (s *site) startArchiving(t testing.TB, dir string, args ...string) *pgtest.
 	}
 	c.AddEnv(append(s.settings, s.credentials...)...)
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the restored server:\n%s", lastLines(c.Log(), 40))
+		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}

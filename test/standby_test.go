@@ -249,6 +249,23 @@ func TestStandbyRefusals(t *testing.T) {
 	if got := steps(t, s.start(t, s.fetch(t, b))); got != "1 2" {
 		t.Errorf("recovered to the end, the paused standby's backup has the steps %s", got)
 	}
+
+	// When nothing has been written since, the archive ends where the standby's backup does, and PostgreSQL would
+	// wait for a record more to see that it is there.
+	standby.Exec(t, `SELECT pg_wal_replay_resume()`)
+	testenv.Eventually(t, 2*time.Minute, "a backup ends where the archive does", func() bool {
+		s.archived(t)
+		caughtUp(t, s.Cluster, standby.Cluster)
+		s.archived(t)
+		end := s.SQL(t, `SELECT pg_current_wal_lsn()`)
+		standby.Eventually(t, `SELECT pg_last_wal_replay_lsn() >= '`+end+`'`, "t")
+		return finish(t, standby.command("backup-push", "--wal-timeout=1s")).code == 0 // unless the server has written something
+	})
+	idle := s.list(t)[2].Backup
+	s.refuses(t, exitUnreachable, "Without --target immediate it recovers to the same point.", []string{idle, "--target", "immediate"})
+	if got := steps(t, s.start(t, s.fetch(t, idle))); got != "1 2" {
+		t.Errorf("the idle standby's backup has the steps %s", got)
+	}
 	standby.Stop(t, "fast")
 
 	blind := standby.program(standby.Bin("postgres"), "-D", standby.Data, "-p", fmt.Sprint(standby.Port), "-k", standby.SocketDir, "-c", "listen_addresses=", "-c", "hot_standby=off")

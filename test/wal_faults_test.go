@@ -2,18 +2,13 @@ package test
 
 import (
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
 
 	"github.com/pgobj/pgobj/test/faultproxy"
-	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // Rows 12, 15, 16: whatever happens, wal-push ends by itself with a code that the archiver survives, and 0 only
@@ -126,40 +121,5 @@ func TestSignals(t *testing.T) {
 	write.Close()
 	if code := cmd.ProcessState.ExitCode(); code < 1 || code > 125 {
 		t.Errorf("with a closed stderr: %v", cmd.ProcessState)
-	}
-}
-
-// A segment of any size is archived in bounded memory, although WAL need not be compressible.
-func TestWALMemory(t *testing.T) {
-	t.Parallel()
-	size, most := 256*mib, 160*mib
-	if torture() {
-		size = 1024 * mib
-	}
-	r := newWALRig(t, folderStore(t))
-	name := "000000010000000000000001"
-	path := r.put(t, name, walHeader(name, r.sysid, size))
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	// Not in our own memory: the kernel counts what a process had before it became another program.
-	if _, err := io.CopyN(f, rand.NewChaCha8([32]byte{}), int64(size-segment.HeaderSize)); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"wal-push", "pg_wal/" + name}, {"wal-push", "pg_wal/" + name}, {"wal-fetch", name, "pg_wal/fetched"}} {
-		cmd := r.command(r.pgobj, args...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
-		rss := int(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10
-		t.Logf("%v: %d MiB", args, rss/mib)
-		if rss > most {
-			t.Errorf("%v takes %d MiB for %d", args, rss/mib, size/mib)
-		}
-	}
-	if out, err := exec.Command("cmp", path, filepath.Join(r.data, "pg_wal/fetched")).CombinedOutput(); err != nil {
-		t.Errorf("the segment comes back different: %v: %s", err, out)
 	}
 }

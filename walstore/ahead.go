@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,10 @@ func PushAhead(ctx context.Context, s storage.Store, asked PushRequest, others [
 	if a.Jobs <= 1 || len(others) == 0 {
 		return Push(ctx, s, asked)
 	}
+	if asked.shop, err = newWorkshop(asked.Level, max(asked.workers(), runtime.GOMAXPROCS(0))); err != nil {
+		return PushResult{}, err
+	}
+	defer asked.shop.enc.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	q := newQueue(asked.Path, others, a)

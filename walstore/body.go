@@ -90,8 +90,11 @@ type content struct {
 // SHA-256 at the end. Trouble with w is an errWrite, trouble with reading body an errRead; any other
 // error means that the object is damaged.
 func decode(w io.Writer, body io.Reader, name string, sysid uint64) (content, error) {
+	return decodeInto(newChecked(w, name, sysid, sha256.New()), body)
+}
+
+func decodeInto(dst *checked, body io.Reader) (content, error) {
 	src := &holdBack{r: bufio.NewReaderSize(body, 128<<10), n: trailerSize}
-	dst := newChecked(w, name, sysid)
 	err := decompress(dst, src)
 	switch {
 	case src.err != nil:
@@ -140,17 +143,20 @@ type checked struct {
 	limit  int64
 	first  []byte // a segment's header, or all of another file
 	header segment.Header
+	piece  bool // limit bytes of a segment, from anywhere in it
 }
 
-func newChecked(w io.Writer, name string, sysid uint64) *checked {
-	return &checked{w: w, name: name, sysid: sysid, sum: sha256.New(), limit: noteLimit}
+func newChecked(w io.Writer, name string, sysid uint64, sum hash.Hash) *checked {
+	return &checked{w: w, name: name, sysid: sysid, sum: sum, limit: noteLimit}
 }
 
 func (c *checked) Write(p []byte) (int, error) {
 	if c.length+int64(len(p)) > c.limit && (c.header.Size != 0 || !isWAL(c.name)) {
 		return 0, fmt.Errorf("it holds more than the %d bytes that are possible", c.limit)
 	}
-	if !isWAL(c.name) {
+	if c.piece {
+		// it has no header of its own
+	} else if !isWAL(c.name) {
 		c.first = append(c.first, p...)
 	} else if c.header.Size == 0 {
 		c.first = append(c.first, p[:min(len(p), segment.HeaderSize-len(c.first))]...)
@@ -183,6 +189,12 @@ func (c *checked) checkHeader() error {
 
 // finish is the last check, when everything has been written.
 func (c *checked) finish() error {
+	if c.piece {
+		if c.length != c.limit {
+			return fmt.Errorf("it holds %d bytes instead of %d", c.length, c.limit)
+		}
+		return nil
+	}
 	if !isWAL(c.name) {
 		return checkNote(c.name, c.first)
 	}

@@ -2,11 +2,13 @@ package walstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -17,6 +19,8 @@ type FetchRequest struct {
 	Name     string // as PostgreSQL has it
 	Dest     string // path of the file to write; one that is there is replaced
 	SystemID uint64 // of the cluster that wants it
+	// Received, when set, allows to make do with the received beginning of a segment that is not complete.
+	Received *Received
 }
 
 // Fetch writes an archived file to Dest and returns nil only when it is whole there, checked and
@@ -26,11 +30,19 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if segment.Classify(r.Name) == segment.Invalid {
 		return fmt.Errorf("fetch %q: %w", r.Name, ErrName)
 	}
-	err := fetch(ctx, s, r)
-	if errors.Is(err, storage.ErrNotFound) {
-		err = absence(ctx, s, r.SystemID, r.Name)
-		if err == nil { // it has come between the two looks
-			err = fetch(ctx, s, r)
+	var err error
+	for range 4 { // it may come between the looks, and what was received of it go then
+		if err = fetch(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
+			break
+		}
+		if err = absence(ctx, s, r.SystemID, r.Name); err == nil {
+			continue
+		}
+		if r.Received == nil || segment.Classify(r.Name) != segment.Full || !errors.Is(err, ErrAbsent) {
+			break
+		}
+		if err = fetchReceived(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
+			break
 		}
 	}
 	if err != nil {
@@ -50,12 +62,11 @@ func fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 // not. It goes through a temporary file of mode 0600 beside dest (pg_rewind refuses files more open than the
 // cluster's own), whose name PostgreSQL takes for nothing that it knows.
 func throughTemp(dest string, fill func(io.Writer) error) (err error) {
-	dir := filepath.Dir(dest)
 	var tmp *os.File
 	// The file is made when the first byte comes: absence, the usual answer to a standby, costs no write.
 	lazy := writerFunc(func(p []byte) (int, error) {
 		if tmp == nil {
-			if tmp, err = os.CreateTemp(dir, ".pgobj-*.tmp"); err != nil {
+			if tmp, err = openTemp(dest); err != nil {
 				return 0, err
 			}
 		}
@@ -76,6 +87,23 @@ func throughTemp(dest string, fill func(io.Writer) error) (err error) {
 		return fmt.Errorf("%w: %w", ErrDest, err)
 	}
 	return nil
+}
+
+// openTemp makes an empty file beside dest. What a process left there that was killed is used again, so that a segment's
+// size is lost at most once: its lock went with the process.
+func openTemp(dest string) (*os.File, error) {
+	dir, base := filepath.Split(dest)
+	path := dir + ".pgobj-" + base + ".tmp"
+	if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		mine, err1 := f.Stat()
+		there, err2 := os.Lstat(path) // it could have become the other process's dest meanwhile
+		if err == nil && err1 == nil && err2 == nil && os.SameFile(mine, there) && f.Truncate(0) == nil {
+			return f, nil
+		}
+		f.Close()
+	}
+	return os.CreateTemp(filepath.Dir(dest), ".pgobj-*.tmp") // another process writes to the same dest
 }
 
 type writerFunc func(p []byte) (int, error)
@@ -100,13 +128,16 @@ func install(tmp *os.File, dest string) error {
 
 // read gets, checks and decodes the object of a file.
 func read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.Writer) (content, error) {
-	key := Key(sysid, name)
+	return readInto(ctx, s, Key(sysid, name), newChecked(w, name, sysid, sha256.New()))
+}
+
+func readInto(ctx context.Context, s storage.Store, key string, dst *checked) (content, error) {
 	body, err := s.Get(ctx, key, storage.All)
 	if err != nil {
 		return content{}, err
 	}
 	defer body.Close()
-	c, err := decode(w, body, name, sysid)
+	c, err := decodeInto(dst, body)
 	if err == nil {
 		return c, nil
 	}
@@ -150,11 +181,11 @@ func absence(ctx context.Context, s storage.Store, sysid uint64, name string) er
 			continue
 		}
 		known = true
-		if o.Name == name {
+		if o.Name == name && o.Type != segment.Received {
 			return nil
 		}
-		if typ == segment.Full && o.Type == segment.Full {
-			return holeUnlessBefore(ctx, s, sysid, name, o.Name)
+		if typ == segment.Full && (o.Type == segment.Full || o.Type == segment.Received && o.Name != name) {
+			return holeUnlessBefore(ctx, s, sysid, name, o)
 		}
 		if typ == segment.History && tli > 1 {
 			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
@@ -183,8 +214,12 @@ func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {
 
 // holeUnlessBefore returns ErrAbsent when a missing segment lies before the beginning of its timeline
 // (PostgreSQL before 2020's minor releases asks for such), else the hole.
-func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name, next string) error {
-	hole := &HoleError{Missing: name, Next: next, Store: s.String()}
+func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name string, next Object) error {
+	// A listing is no moment: the file may have come after that place was read, and what follows it then.
+	if _, err := s.Stat(ctx, Key(sysid, name)); !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	hole := &HoleError{Missing: name, Next: next.Name, Store: s.String()}
 	tli, err := segment.TimelineOf(name)
 	if err != nil || tli == 1 {
 		return hole
@@ -196,7 +231,7 @@ func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name, 
 	if err != nil {
 		return err
 	}
-	size, err := sizeOf(ctx, s, sysid, next)
+	size, err := sizeOf(ctx, s, next)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -21,14 +23,44 @@ func ReadHistory(ctx context.Context, s storage.Store, sysid uint64, tli segment
 	return segment.ParseHistory(tli, data.Bytes())
 }
 
+// BackupEnd is where a base backup ended: what its backup history file (the .backup that the server archives) says.
+// The segment is the one with start, where the backup began. The error is storage.ErrNotFound when there is none.
+func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName string, start segment.LSN, size segment.Size) (segment.LSN, error) {
+	var data bytes.Buffer
+	name := fmt.Sprintf("%s.%08X.backup", segmentName, uint64(start)%uint64(size))
+	if _, err := read(ctx, s, name, sysid, &data); err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	for line := range strings.Lines(data.String()) {
+		if rest, ok := strings.CutPrefix(line, "STOP WAL LOCATION: "); ok {
+			lsn, _, _ := strings.Cut(rest, " ")
+			return segment.ParseLSN(lsn)
+		}
+	}
+	return 0, &DamagedError{Key: Key(sysid, name), Store: s.String(), Err: errors.New("it does not say where the backup ended")}
+}
+
 // errEnough stops a download when its first bytes have told all.
 var errEnough = errors.New("enough")
 
-// sizeOf is the segment size as an archived segment's header has it.
-func sizeOf(ctx context.Context, s storage.Store, sysid uint64, name string) (segment.Size, error) {
+// sizeOf is the segment size as the header of an archived segment, or of its first piece, has it.
+func sizeOf(ctx context.Context, s storage.Store, o Object) (segment.Size, error) {
+	return sizeIn(func(w io.Writer) error {
+		var err error
+		if o.Type == segment.Received {
+			_, err = o.Piece.read(ctx, s, o.SystemID, w)
+		} else {
+			_, err = read(ctx, s, o.Name, o.SystemID, w)
+		}
+		return err
+	})
+}
+
+// sizeIn is the segment size in the header that read begins with.
+func sizeIn(read func(io.Writer) error) (segment.Size, error) {
 	var size segment.Size
 	first := make([]byte, 0, segment.HeaderSize)
-	_, err := read(ctx, s, name, sysid, writerFunc(func(p []byte) (int, error) {
+	err := read(writerFunc(func(p []byte) (int, error) {
 		first = append(first, p[:min(len(p), segment.HeaderSize-len(first))]...)
 		if len(first) < segment.HeaderSize {
 			return len(p), nil

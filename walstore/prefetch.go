@@ -9,15 +9,18 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// HandOver gives PostgreSQL a file that was fetched before, after checking it as if it had come just now: its
-// content has to have hash sum, and its header has to be the right one. On an error nothing is handed over,
-// and the file is removed; no conclusion may be drawn but to fetch it from the archive.
-func HandOver(path string, sum [32]byte, r FetchRequest) (err error) {
+// HandOver gives PostgreSQL a file that was fetched before, after checking it again: its content has to have the
+// XXH64 that it had when its SHA-256 was found right, and its header has to be the right one. (Recovery waits for this, and
+// XXH64 takes a tenth of the time.) On an error nothing is handed over, and the file is removed; no conclusion may be
+// drawn but to fetch it from the archive.
+func HandOver(path string, sum uint64, r FetchRequest) (err error) {
 	defer func() {
 		if err != nil {
 			os.Remove(path)
@@ -29,15 +32,16 @@ func HandOver(path string, sum [32]byte, r FetchRequest) (err error) {
 		return err
 	}
 	defer f.Close()
-	dst := newChecked(io.Discard, r.Name, r.SystemID)
+	content := xxhash.New()
+	dst := newChecked(io.Discard, r.Name, r.SystemID, content)
 	if _, err := io.CopyBuffer(dst, struct{ io.Reader }{f}, make([]byte, 256<<10)); err != nil {
 		return err
 	}
 	if err := dst.finish(); err != nil {
 		return err
 	}
-	if got := [32]byte(dst.sum.Sum(nil)); got != sum {
-		return fmt.Errorf("it has SHA-256 %x, not %x any more", got, sum)
+	if got := content.Sum64(); got != sum {
+		return fmt.Errorf("it has XXH64 %016x, not %016x any more", got, sum)
 	}
 	if err := os.Rename(path, r.Dest); !errors.Is(err, syscall.EXDEV) {
 		return err // it was synced when it was fetched, and PostgreSQL syncs what it keeps (durable_rename)
@@ -164,12 +168,13 @@ func (p *Prefetch) fetch(ctx context.Context, name string) {
 		return
 	}
 	defer f.Close()
-	c, err := read(ctx, p.Store, name, p.SystemID, f)
+	sum := xxhash.New()
+	_, err = read(ctx, p.Store, name, p.SystemID, io.MultiWriter(f, sum))
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
-		err = p.Window.Keep(f, name, c.sum)
+		err = p.Window.Keep(f, name, sum.Sum64())
 	}
 	if err != nil {
 		p.Window.Drop(f)

@@ -21,6 +21,8 @@ import (
 // PushRequest says which file to archive.
 type PushRequest struct {
 	Path string // its base name is the name under which it is archived
+	// File is read instead of what is at Path, from its beginning; the caller closes it. Only the name of Path counts then.
+	File *os.File
 	// SystemID tells the cluster's system identifier, from pg_control. It is called for the files that
 	// do not have it in a header of their own (.history, .backup). For WAL it may be nil; if it is not
 	// and succeeds, WAL of another cluster is refused.
@@ -31,6 +33,8 @@ type PushRequest struct {
 	// "": they stay in memory.
 	Spill string
 	XXH64 bool // is wanted in the result
+
+	shop *workshop // nil: one of its own
 }
 
 // PushResult tells what Push has done.
@@ -59,11 +63,13 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	if segment.Classify(name) == segment.Invalid {
 		return PushResult{}, fmt.Errorf("push %q: %w", name, ErrName)
 	}
-	f, err := os.Open(r.Path)
+	f, err := r.open()
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w: %w", name, ErrSource, err)
 	}
-	defer f.Close()
+	if r.File == nil {
+		defer f.Close()
+	}
 	src, err := inspect(f, name, r.SystemID)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
@@ -75,23 +81,31 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	defer body.close()
 	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: body.size, Warnings: src.warnings,
 		File: src.info, SHA256: sum, XXH64: src.quick.Sum64()}
-	res.AlreadyThere, err = create(ctx, s, name, src.sysid, body, sum)
+	res.AlreadyThere, err = create(ctx, s, res.Key, body, body.size, func() error { return compare(ctx, s, name, src.sysid, sum) })
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
 	return res, nil
 }
 
-// create puts the object, or else finds out that the one that is there holds the same. Some stores refuse
+func (r PushRequest) open() (*os.File, error) {
+	if r.File == nil {
+		return os.Open(r.Path)
+	}
+	_, err := r.File.Seek(0, io.SeekStart)
+	return r.File, err
+}
+
+// create puts the object, or else finds out, by same, that the one that is there holds the same. Some stores refuse
 // a Put because of another one that they are still working on, so that what exists cannot be read yet: then
 // both are tried again. So they are, too, when somebody deletes the object in between.
-func create(ctx context.Context, s storage.Store, name string, sysid uint64, body *payload, sum [32]byte) (there bool, err error) {
+func create(ctx context.Context, s storage.Store, key string, body io.ReaderAt, size int64, same func() error) (there bool, err error) {
 	for try := range 6 {
-		err = s.Put(ctx, Key(sysid, name), body, body.size)
+		err = s.Put(ctx, key, body, size)
 		if !errors.Is(err, storage.ErrExists) {
 			return false, err
 		}
-		if err = compare(ctx, s, name, sysid, sum); !errors.Is(err, storage.ErrNotFound) {
+		if err = same(); !errors.Is(err, storage.ErrNotFound) {
 			return true, err
 		}
 		select {
@@ -196,27 +210,25 @@ func (s *source) readError(err error) error {
 // workers compress pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
 func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byte, error) {
-	workers := r.Workers
-	if workers <= 0 {
-		workers = 2
+	shop := r.shop
+	if shop == nil {
+		var err error
+		if shop, err = newWorkshop(r.Level, r.workers()); err != nil {
+			return nil, [32]byte{}, err
+		}
+		defer shop.enc.Close()
 	}
-	enc, err := newEncoder(r.Level, workers)
-	if err != nil {
-		return nil, [32]byte{}, err
-	}
-	defer enc.Close()
 	var g errgroup.Group
-	g.SetLimit(workers)
-	free := make(chan []byte, 2*(workers+1)) // never full
+	g.SetLimit(r.workers())
 	sum := sha256.New()
 	body := &payload{dir: r.Spill}
 	added := make(chan struct{}) // closed when all pieces before have been added
 	close(added)
-	err = s.pieces(func() []byte { return reuse(free) }, func(piece []byte) error {
+	err := s.pieces(shop.buffer, func(piece []byte) error {
 		before, done := added, make(chan struct{})
 		added = done
 		g.Go(func() error {
-			frame := enc.EncodeAll(piece, reuse(free)[:0])
+			frame := shop.enc.EncodeAll(piece, shop.buffer()[:0])
 			<-before
 			sum.Write(piece)
 			if r.XXH64 {
@@ -224,8 +236,8 @@ func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byt
 			}
 			body.add(frame)
 			close(done)
-			free <- piece[:cap(piece)]
-			free <- frame[:cap(frame)]
+			shop.giveBack(piece)
+			shop.giveBack(frame)
 			return nil
 		})
 		return context.Cause(ctx)
@@ -240,25 +252,47 @@ func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byt
 	return body, t.sum, nil
 }
 
-// reuse takes a buffer that is free, or makes one, in which a piece has room.
-func reuse(free <-chan []byte) []byte {
-	select {
-	case b := <-free:
-		if len(b) >= pieceSize {
-			return b
-		}
-	default:
+func (r PushRequest) workers() int {
+	if r.Workers <= 0 {
+		return 2
 	}
-	return make([]byte, pieceSize)
+	return r.Workers
 }
 
-func newEncoder(level, workers int) (*zstd.Encoder, error) {
+// workshop is what compresses, and buffers with room for a piece. Several pushes at once can share it.
+type workshop struct {
+	enc  *zstd.Encoder
+	free chan []byte
+}
+
+// newWorkshop makes one in which so many pieces are compressed at once.
+func newWorkshop(level, workers int) (*workshop, error) {
 	l := zstd.SpeedFastest
 	if level > 0 {
 		l = zstd.EncoderLevelFromZstd(level)
 	}
 	// No CRC: the SHA-256 covers the content.
-	return zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(workers), zstd.WithWindowSize(pieceSize))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(workers), zstd.WithWindowSize(pieceSize))
+	return &workshop{enc, make(chan []byte, 4*workers)}, err
+}
+
+func (w *workshop) buffer() []byte {
+	select {
+	case b := <-w.free:
+		return b
+	default:
+		return make([]byte, pieceSize)
+	}
+}
+
+func (w *workshop) giveBack(b []byte) {
+	if cap(b) < pieceSize {
+		return
+	}
+	select {
+	case w.free <- b[:cap(b)]:
+	default:
+	}
 }
 
 // pieces reads the file to its end and hands on every piece, and makes sure that the content is that of

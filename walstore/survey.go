@@ -30,6 +30,8 @@ type Survey struct {
 	Lineage     segment.Lineage // nil for timeline 1, and where the history file is missing
 	Partial     bool            // there is a .partial
 	Lost        []Lost          // acknowledged
+	Pieces      []Piece         // of segments that are not complete, in the order of their keys
+	Obsolete    []Piece         // of segments that are
 }
 
 // Lost says that somebody knows that these segments are lost, so that it need not alarm any more. It is an
@@ -80,11 +82,19 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, err
 			err = v.addLost(ctx, s, info.Key)
 		case segment.Full:
 			if size == 0 { // a damaged one does not tell; a later one will
-				if size, err = sizeOf(ctx, s, sysid, o.Name); errors.Is(err, ErrDamaged) {
+				if size, err = sizeOf(ctx, s, o); errors.Is(err, ErrDamaged) {
 					err = nil
 				}
 			}
 			v.add(o, info, size)
+			v.settle(o.Name)
+		case segment.Received:
+			if size == 0 && o.Piece.From == 0 { // nothing else may be there yet
+				if size, err = sizeOf(ctx, s, o); errors.Is(err, ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
+					err = nil
+				}
+			}
+			v.Pieces = append(v.Pieces, o.Piece)
 		case segment.Partial:
 			v.Partial = true
 		case segment.History:
@@ -123,6 +133,36 @@ func (v *Survey) add(o Object, info storage.Info, size segment.Size) {
 		return
 	}
 	v.Runs = append(v.Runs, Run{seg.No, seg.No})
+}
+
+// settle moves the pieces of a segment that is there: its key comes after theirs.
+func (v *Survey) settle(name string) {
+	i := len(v.Pieces)
+	for i > 0 && v.Pieces[i-1].Segment == name {
+		i--
+	}
+	v.Obsolete = append(v.Obsolete, v.Pieces[i:]...)
+	v.Pieces = v.Pieces[:i]
+}
+
+// Received is the segment that the timeline ends with when it is not complete, and how much of it was received; 0 when
+// none was, or not what follows the last segment.
+func (v *Survey) Received() (segment.Segment, int64) {
+	if len(v.Pieces) == 0 {
+		return segment.Segment{}, 0
+	}
+	name := v.Pieces[len(v.Pieces)-1].Segment
+	seg, err := segment.ParseName(name, v.SegmentSize)
+	if n := len(v.Runs); err != nil || n > 0 && v.Runs[n-1].Last+1 != seg.No {
+		return segment.Segment{}, 0
+	}
+	_, reach := Chain(v.PiecesOf(name))
+	return seg, reach
+}
+
+// PiecesOf are those of one segment, as Pieces lists them.
+func (v *Survey) PiecesOf(name string) []Piece {
+	return sortPieces(slices.DeleteFunc(slices.Clone(v.Pieces), func(p Piece) bool { return p.Segment != name }))
 }
 
 const lostSuffix = ".lost"
@@ -247,17 +287,39 @@ func Reach(all []*Survey, from segment.Timeline, no uint64, to *Survey) (segment
 
 // Verify reads an archived file and checks every byte of it. What is wrong with it is a *DamagedError.
 func Verify(ctx context.Context, s storage.Store, o Object) error {
+	if o.Type == segment.Received {
+		_, err := o.Piece.read(ctx, s, o.SystemID, io.Discard)
+		if errors.Is(err, storage.ErrNotFound) { // replaced by a larger one, or by the segment, since it was listed
+			return nil
+		}
+		return err
+	}
 	_, err := read(ctx, s, o.Name, o.SystemID, io.Discard)
 	return err
 }
 
 // LastCommit is the time of the last transaction that ended in an archived segment; see segment.LastCommit.
 func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string) (last time.Time, found bool, err error) {
-	r, w := io.Pipe()
-	go func() { // ends with the pipe, which is closed below
+	return lastCommit(name, func(w io.Writer) error {
 		_, err := read(ctx, s, name, sysid, w)
-		w.CloseWithError(err)
-	}()
+		return err
+	})
+}
+
+// LastReceivedCommit is LastCommit for a segment that is not complete; see Survey.Received.
+func (v *Survey) LastReceivedCommit(ctx context.Context, s storage.Store, sysid uint64) (last time.Time, found bool, err error) {
+	seg, reach := v.Received()
+	if reach == 0 {
+		return last, false, nil
+	}
+	name := seg.Name(v.SegmentSize)
+	chain, _ := Chain(v.PiecesOf(name))
+	return lastCommit(name, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
+}
+
+func lastCommit(name string, read func(io.Writer) error) (last time.Time, found bool, err error) {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(read(w)) }() // ends with the pipe, which is closed below
 	last, found, err = segment.LastCommit(r)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r) // the rest, so that it is checked
@@ -272,7 +334,7 @@ func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string)
 // Between are the names of the segments from one to another, along the line of descent of to's timeline, with the
 // history files that belong to it. They need not all be in the archive.
 func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string) ([]string, error) {
-	size, err := sizeOf(ctx, s, sysid, to)
+	size, err := sizeOf(ctx, s, Object{SystemID: sysid, Name: to, Type: segment.Classify(to)})
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", to, err)
 	}

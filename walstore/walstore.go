@@ -5,7 +5,8 @@
 //
 //	wal/<system identifier, decimal>/<timeline, 8 hex digits>/<file name>.zst
 //
-// for segments, NAME.partial, TTTTTTTT.history and NAME.OFFSET.backup alike. A segment's system
+// for segments, NAME.partial, TTTTTTTT.history, NAME.OFFSET.backup, and the pieces of a segment that is being
+// received, NAME.FROM-TO.piece. A segment's system
 // identifier is read from its own header, so the WAL of two clusters can never meet under one key,
 // and pushing needs no state.
 //
@@ -24,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -106,6 +108,7 @@ type Object struct {
 	Type     segment.Type
 	Size     int64     // as stored
 	Created  time.Time // by the store's clock; see storage.Info
+	Piece    Piece     // of a segment.Received; Name is the segment's then
 }
 
 // ParseKey is Key backwards; false for a key that Key does not build.
@@ -116,6 +119,9 @@ func ParseKey(key string) (Object, bool) {
 	}
 	id, err := strconv.ParseUint(parts[1], 10, 64)
 	name, ok := strings.CutSuffix(parts[3], ".zst")
+	if p, is := parsePiece(name); is && err == nil && p.key(id) == key {
+		return Object{Key: key, SystemID: id, Name: p.Segment, Type: segment.Received, Piece: p}, true
+	}
 	typ := segment.Classify(name)
 	if err != nil || !ok || typ == segment.Invalid || Key(id, name) != key {
 		return Object{}, false
@@ -126,6 +132,20 @@ func ParseKey(key string) (Object, bool) {
 // List yields every WAL file of a system identifier by timeline, then name; foreign keys are passed
 // over. Only files of tli when that is not 0, and only names greater than after.
 func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, after string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		for o, err := range ListAll(ctx, s, sysid, tli, after) {
+			if o.Type == segment.Invalid && err == nil {
+				continue
+			}
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// ListAll is List with the acknowledgements of what is lost: they have type Invalid and a name FIRST-LAST.
+func ListAll(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, after string) iter.Seq2[Object, error] {
 	prefix, start := archiveDir(sysid), ""
 	if tli != 0 {
 		prefix = timelineDir(sysid, tli.Hex())
@@ -141,7 +161,10 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 			}
 			o, ok := ParseKey(info.Key)
 			if !ok {
-				continue
+				if _, ok = lostName(sysid, info.Key); !ok {
+					continue
+				}
+				o = Object{Key: info.Key, SystemID: sysid, Name: strings.TrimSuffix(path.Base(info.Key), lostSuffix)}
 			}
 			o.Size, o.Created = info.Size, info.Created
 			if !yield(o, nil) {
@@ -149,14 +172,6 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 			}
 		}
 	}
-}
-
-// Remove removes a WAL file from the archive. Whoever calls it has seen to it that nothing needs the file.
-func Remove(ctx context.Context, s storage.Store, o Object) error {
-	if err := s.Delete(ctx, o.Key); err != nil {
-		return fmt.Errorf("remove WAL file %s: %w", o.Name, err)
-	}
-	return nil
 }
 
 // FirstMissing is the first of the segments first..last (of one timeline) that is not in the archive;

@@ -33,10 +33,12 @@ type Info struct {
 	FullPageWrites                              bool
 	WALLevel                                    string
 	SummarizeWAL                                bool   // 17 and later
+	Streams                                     int    // connections in pg_stat_replication
 	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
 	LogDirectory                                string // relative to the data directory, or absolute
 
 	Tablespaces []Tablespace
+	Databases   []Database // of a running server
 	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
@@ -63,6 +65,9 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 	}
 	if info.Tablespaces, err = s.tablespaces(ctx); err != nil {
 		return Info{}, fmt.Errorf("list tablespaces: %w", err)
+	}
+	if info.Databases, err = s.databases(ctx); err != nil {
+		return Info{}, fmt.Errorf("list databases: %w", err)
 	}
 	if info.ConfigFiles, err = s.configFiles(ctx); err != nil {
 		return Info{}, fmt.Errorf("list configuration files: %w", err)
@@ -109,6 +114,12 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	info.ArchiveMode, info.ArchiveCommand, info.ArchiveLibrary = set["archive_mode"], set["archive_command"], set["archive_library"]
 	info.DataChecksums, info.FullPageWrites = set["data_checksums"] == "on", set["full_page_writes"] == "on"
 	info.SummarizeWAL = set["summarize_wal"] == "on"
+	if rows, err = s.query(ctx, `SELECT count(*) FROM pg_stat_replication`); err == nil {
+		info.Streams, err = strconv.Atoi(rows[0][0])
+	}
+	if err != nil {
+		return Info{}, fmt.Errorf("count the servers that stream: %w", err)
+	}
 	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
 	return info, nil
 }
@@ -133,6 +144,29 @@ func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
 		spaces = append(spaces, t)
 	}
 	return spaces, nil
+}
+
+// Database is a database of the server.
+type Database struct {
+	OID      uint32
+	Name     string
+	Template bool
+}
+
+func (s *Session) databases(ctx context.Context) ([]Database, error) {
+	rows, err := s.query(ctx, `SELECT oid, datname, datistemplate FROM pg_database ORDER BY oid`)
+	if err != nil {
+		return nil, err
+	}
+	var all []Database
+	for _, r := range rows {
+		oid, err := strconv.ParseUint(r[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("database %s: %w", r[1], err)
+		}
+		all = append(all, Database{uint32(oid), r[1], r[2] == "t"})
+	}
+	return all, nil
 }
 
 // configFiles gathers from every view that tells of files; which of them exist depends on the version,

@@ -8,7 +8,8 @@ import (
 
 // SwitchWAL makes the primary of the cluster end its current WAL segment, so that it archives it: a standby
 // cannot do that, and the end of a standby's backup may lie in a segment that would otherwise stay open for hours on
-// an idle primary. It takes EXECUTE on pg_switch_wal().
+// an idle primary. Before it there is a record more, as a recovery with the target "immediate" only notices at the
+// next record that it is consistent. It takes EXECUTE on pg_switch_wal().
 func SwitchWAL(ctx context.Context, dsn string, systemID uint64) (err error) {
 	s, err := Connect(ctx, dsn)
 	if err != nil {
@@ -28,7 +29,7 @@ func SwitchWAL(ctx context.Context, dsn string, systemID uint64) (err error) {
 	case rows[0][1] == "t":
 		return fmt.Errorf("%w to switch the WAL segment: the server that answered as the primary is a standby itself", ErrRefused)
 	}
-	if _, err := s.query(ctx, `SELECT pg_switch_wal()`); err != nil {
+	if _, err := s.query(ctx, `SELECT pg_logical_emit_message(false, 'pgobj', 'backup of a standby'), pg_switch_wal()`); err != nil {
 		return fmt.Errorf("switch the WAL segment on the primary: %w", refused(err))
 	}
 	return nil

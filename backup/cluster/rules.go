@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,16 @@ func kindOf(dir string) dirKind {
 		return dbDir
 	}
 	return plainDir
+}
+
+// DatabaseOf finds the database that a file belongs to, by its path in the data directory.
+func DatabaseOf(p string) (oid uint32, ok bool) {
+	dir := path.Dir(p)
+	if kindOf(dir) != dbDir {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(path.Base(dir), 10, 32)
+	return uint32(n), err == nil
 }
 
 // scope is what the exclusion of a name depends on: the folder that it is in.

@@ -183,8 +183,10 @@ func (c *Changes) add(n [4]uint32, limit bool, numbers string) error {
 // It speaks only of files that were there with the same path before the WAL began: the caller sees to that.
 func (c *Changes) Of(e Entry, fileBlocks uint32) (blocks []uint32, known bool) {
 	id, ok := forkOf(e)
-	// The free space map is not properly WAL-logged, so nobody knows of its changes.
-	if !ok || e.Fork == "fsm" || c.databases[[2]uint32{id.space, id.database}] {
+	// The free space map is not properly WAL-logged, so nobody knows of its changes. Bits of the visibility map are
+	// cleared by the records of the heap's changes, which do not name its pages: so the summaries miss that, and a
+	// map that is older than its heap makes index-only scans return what is not there. Both are small.
+	if !ok || e.Fork == "fsm" || e.Fork == "vm" || c.databases[[2]uint32{id.space, id.database}] {
 		return nil, false
 	}
 	f := c.forks[id]

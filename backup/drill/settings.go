@@ -13,7 +13,11 @@ import (
 )
 
 // Override is a setting that the drill's server does not take from the original's configuration.
-type Override struct{ Name, Was, Now string }
+type Override struct {
+	Name string `json:"name"`
+	Was  string `json:"was"`
+	Now  string `json:"now"`
+}
 
 // setting is what the drill's server is told, in the versions that have it.
 type setting struct {
@@ -85,7 +89,7 @@ func (d *drill) override(ctx context.Context, conf string) error {
 			return err
 		}
 		if was != value {
-			d.Overridden = append(d.Overridden, Override{name, was, value})
+			d.Overridden = append(d.Overridden, Override{Name: name, Was: was, Now: value})
 		}
 		told = append(told, "-c", name+"="+value)
 		return nil

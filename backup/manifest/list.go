@@ -1,7 +1,9 @@
 package manifest
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,9 +13,14 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 )
 
-// MaxList bounds the list of sections in bytes, stored and expanded, and so what a hostile one can make a
-// reader hold: it is 200 TB of database.
-const MaxList = 64 << 20
+// MaxList bounds the list of sections in bytes as stored, and so what a hostile one can make a reader hold. With maxRaw,
+// its bound when it is expanded, it is 100 TB of database.
+const (
+	MaxList = 64 << 20
+	maxRaw  = 2 * MaxList
+	// maxListLine bounds one line: a section's has about 300 bytes.
+	maxListLine = 4096
+)
 
 // header is the first line of the list.
 type header struct {
@@ -71,13 +78,26 @@ func ReadList(stored []byte, backup string) (sections []Section, entries int64, 
 		return nil, 0, damaged("%v", err)
 	}
 	defer zr.Close()
-	dec := json.NewDecoder(io.LimitReader(zr, 8*MaxList))
+	raw := &io.LimitedReader{R: zr, N: maxRaw}
+	lines := bufio.NewScanner(raw)
+	lines.Buffer(nil, maxListLine)
+	next := func(v any) error {
+		if lines.Scan() {
+			return json.Unmarshal(lines.Bytes(), v)
+		}
+		if raw.N == 0 {
+			return fmt.Errorf("it has more than %d bytes", maxRaw)
+		}
+		return cmp.Or(lines.Err(), io.ErrUnexpectedEOF)
+	}
 	var h header
-	switch err := dec.Decode(&h); {
+	switch err := next(&h); {
 	case err != nil || h.Format != format:
 		return nil, 0, damaged("the list does not begin as a manifest's does (%v)", err)
-	case h.Version != 1:
-		return nil, 0, fmt.Errorf("manifest of backup %s has format version %d, this pgobj reads 1: use a newer one", backup, h.Version)
+	case h.Version < 1:
+		return nil, 0, damaged("the list has format version %d", h.Version)
+	case h.Version > 1:
+		return nil, 0, fmt.Errorf("%w: that of backup %s has format version %d, this pgobj reads 1", ErrNewer, backup, h.Version)
 	case h.Backup != backup:
 		return nil, 0, damaged("the list is that of backup %q", h.Backup)
 	}
@@ -87,11 +107,11 @@ func ReadList(stored []byte, backup string) (sections []Section, entries int64, 
 			Section
 			footer
 		}
-		if err := dec.Decode(&l); err != nil {
+		if err := next(&l); err != nil {
 			return nil, 0, damaged("the list is cut off: %v", err)
 		}
 		if l.End {
-			if _, err := dec.Token(); err != io.EOF {
+			if lines.Scan() || lines.Err() != nil {
 				return nil, 0, damaged("the list goes on after its end")
 			}
 			return sections, l.Entries, nil
@@ -101,6 +121,9 @@ func ReadList(stored []byte, backup string) (sections []Section, entries int64, 
 			return nil, 0, damaged("%v", err)
 		}
 		at += int64(x.Len)
+		if n := len(sections); n > 0 && sections[n-1].Extent.Part == x.Part {
+			l.Extent.Part = sections[n-1].Extent.Part // neighbours share its memory
+		}
 		sections = append(sections, l.Section)
 	}
 }

@@ -212,6 +212,9 @@ func (w *Writer) Close() (entries int64, err error) { return w.entries, w.end() 
 // ErrDamaged is the cause of every error about a manifest that is not what pgobj writes.
 var ErrDamaged = errors.New("manifest is damaged")
 
+// ErrNewer says that a newer pgobj has written a manifest.
+var ErrNewer = errors.New("manifest was written by a newer pgobj")
+
 // Reader reads the lines as a stream, and checks that every one makes sense by itself.
 type Reader struct {
 	lines   *bufio.Scanner

@@ -36,11 +36,3 @@ func List(ctx context.Context, s storage.Store, backup string) iter.Seq2[Stored,
 		}
 	}
 }
-
-// Remove removes a part. Whoever calls it has seen to it that nothing refers to it.
-func Remove(ctx context.Context, s storage.Store, name string) error {
-	if err := s.Delete(ctx, Key(name)); err != nil {
-		return fmt.Errorf("remove part %s: %w", name, err)
-	}
-	return nil
-}

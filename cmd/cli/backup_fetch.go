@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +20,8 @@ type backupFetch struct {
 	TargetDir string `arg:"" name:"target-dir" help:"Folder to restore to: the new PGDATA. It must be empty or not exist, but for --delta."`
 	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, or LATEST (default): the newest that fits the target."`
 	Plan      bool   `name:"plan" help:"Print what would be done, with all its numbers and warnings, and touch nothing."`
+
+	OnlyDatabase []string `name:"only-database" sep:"none" placeholder:"NAME" help:"Restore this database (name or OID), and of the others only empty files, which have to be dropped after the recovery; can be given again. Templates and postgres are always restored."`
 
 	pointFlags    `group:"How far to recover (default: to the end of the WAL)"`
 	settingsFlags `group:"What the server is told"`
@@ -60,6 +64,7 @@ type placeFlags struct {
 }
 
 func (c *backupFetch) Run(ctx context.Context, a *app) error {
+	debug.SetGCPercent(25) // as in backup-push
 	req, err := c.request(a)
 	if err != nil {
 		return err
@@ -109,11 +114,13 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		return r, err
 	}
 	if r.Recovery.RestoreCommand == "" {
-		if r.Recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
+		if r.Recovery.RestoreCommand, err = a.restoreCommand(a.config); err != nil {
 			return r, err
 		}
+		r.Recovery.Received = true
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
+	r.Databases = c.OnlyDatabase
 	r.Target, r.Backup, r.Delta, r.SaveWAL, r.DiscardWAL = c.TargetDir, c.Backup, c.Delta, c.SaveWAL, c.DiscardWAL
 	return r, nil
 }
@@ -170,9 +177,9 @@ func (c *placeFlags) layout() (backup.Layout, error) {
 	return l, nil
 }
 
-// restoreCommand is this very program with the settings that differ from their defaults. Credentials are
-// not among them: the server finds those where pgobj does.
-func (a *app) restoreCommand() (string, error) {
+// restoreCommand is this very program with its configuration file, if it has one, and the settings that differ from
+// that and from their defaults. Credentials are not among them: the server finds those where pgobj does.
+func (a *app) restoreCommand(c config) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find the path of pgobj for restore_command (or give --restore-command): %w", err)
@@ -184,13 +191,17 @@ func (a *app) restoreCommand() (string, error) {
 		}
 		url = "file://" + dir
 	}
-	args := []string{exe, "--storage", url, "--server", a.Server}
-	for _, s := range [][3]string{
-		{"--s3-endpoint", a.S3Endpoint, ""}, {"--s3-region", a.S3Region, ""}, {"--s3-path-style", a.S3PathStyle, "auto"},
-		{"--s3-ca-file", a.S3CAFile, ""}, {"--s3-driver", a.S3Driver, "auto"},
+	args, server := []string{exe}, "" // which is named in any case where no file names it
+	if c.path != "" {
+		args, server = append(args, "--config", c.path), "main"
+	}
+	for _, s := range []struct{ flag, value, env, otherwise string }{
+		{"--storage", url, "PGOBJ_STORAGE", ""}, {"--server", a.Server, "PGOBJ_SERVER", server},
+		{"--s3-endpoint", a.S3Endpoint, "PGOBJ_S3_ENDPOINT", ""}, {"--s3-region", a.S3Region, "PGOBJ_S3_REGION", ""}, {"--s3-path-style", a.S3PathStyle, "PGOBJ_S3_PATH_STYLE", "auto"},
+		{"--s3-ca-file", a.S3CAFile, "PGOBJ_S3_CA_FILE", ""}, {"--s3-driver", a.S3Driver, "PGOBJ_S3_DRIVER", "auto"},
 	} {
-		if s[1] != s[2] {
-			args = append(args, s[0], s[1])
+		if s.value != cmp.Or(c.values[s.env], s.otherwise) {
+			args = append(args, s.flag, s.value)
 		}
 	}
 	for i, arg := range args {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,6 +36,17 @@ type pin struct {
 	Until time.Time `json:"until,omitzero"` // none: for good
 }
 
+func (a *app) listed(e *catalog.Entry) listed {
+	if e.Status == catalog.Complete {
+		return listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill}
+	}
+	l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
+	if e.Abort != nil {
+		l.Reason = e.Abort.Reason
+	}
+	return l
+}
+
 // pinOf is the pin of a backup that holds now, or nil.
 func (a *app) pinOf(e *catalog.Entry) *pin {
 	if e.Pin == nil || !e.Pin.Until.IsZero() && !e.Pin.Until.After(a.now()) {
@@ -50,7 +62,7 @@ func (p *pin) String() string {
 	case p.Until.IsZero():
 		return "pinned"
 	}
-	return "pinned until " + p.Until.UTC().Format(time.DateTime)
+	return "pinned until " + p.Until.UTC().Format(time.DateTime+" MST")
 }
 
 func (c *backupList) Run(ctx context.Context, a *app) error {
@@ -58,26 +70,30 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	state, err := a.catalog(store).Load(ctx)
+	cat := a.catalog(store)
+	state, err := cat.Load(ctx)
 	if err != nil {
 		return err
 	}
+	strangers, err := cat.Strangers(ctx, state)
+	if err != nil {
+		return err
+	}
+	for _, id := range strangers {
+		a.log.Warn("there is a newer backup that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backup", id)
+	}
 	for _, p := range state.Problems {
-		a.log.Warn("the catalog is damaged; backups may be missing from this list", "problem", p)
+		a.log.Warn("the catalog is damaged; backups may be missing from this list: see pgobj catalog-rebuild", "problem", p)
 	}
 	list := []listed{}
 	for _, e := range state.Complete() {
-		list = append(list, listed{Backup: e.ID, Status: e.Status, Summary: &e.Commit.Summary, Pin: a.pinOf(e), Drill: e.Drill})
+		list = append(list, a.listed(e))
 	}
 	for _, e := range state.Entries {
 		if !c.All || e.Status != catalog.Running && e.Status != catalog.Aborted {
 			continue
 		}
-		l := listed{Backup: e.ID, Status: e.Status, Begun: e.Begun, By: e.By}
-		if e.Abort != nil {
-			l.Reason = e.Abort.Reason
-		}
-		list = append(list, l)
+		list = append(list, a.listed(e))
 	}
 	if c.JSON {
 		return printJSON(a.Out, list)
@@ -104,7 +120,9 @@ func table(a *app, list []listed) error {
 			continue
 		}
 		wal := b.FirstWAL
-		if b.LastWAL != b.FirstWAL {
+		if b.From == "offline" {
+			wal = "none"
+		} else if b.LastWAL != b.FirstWAL {
 			wal += " .. " + b.LastWAL[8:]
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format(time.DateTime),
@@ -128,7 +146,7 @@ func note(b listed) string {
 		notes = append(notes, fmt.Sprintf("%d DAMAGED PAGES", b.DamagedPages))
 	}
 	if b.From == "standby" || b.From == "offline" {
-		notes = append(notes, "from "+map[string]string{"standby": "a standby", "offline": "a stopped server"}[b.From])
+		notes = append(notes, "from "+where(b.Summary))
 	}
 	if b.Pin != nil {
 		notes = append(notes, b.Pin.String())
@@ -151,8 +169,13 @@ func unfinished(b listed) string {
 	return "FAILED: " + reason
 }
 
-// pgVersion is a server_version_num as people say it: 15.4.
-func pgVersion(n int) string { return fmt.Sprintf("%d.%d", n/10000, n%10000) }
+// pgVersion is a server_version_num as people say it: 15.4; 15 where the minor version is not known.
+func pgVersion(n int) string {
+	if n%10000 == 0 {
+		return strconv.Itoa(n / 10000)
+	}
+	return fmt.Sprintf("%d.%d", n/10000, n%10000)
+}
 
 // percent is how much n is of all.
 func percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(all, 1))) }

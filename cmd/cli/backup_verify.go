@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
@@ -12,19 +15,39 @@ import (
 )
 
 type backupVerify struct {
-	Backup string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, LATEST (default), or all."`
-	JSON   bool   `name:"json" help:"Print JSON: an array with one object a backup."`
+	Backup string     `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, LATEST (default), or all."`
+	Sample percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Read only so many in a hundred of the frames and WAL segments, picked at random. Manifest, indexes of parts, and that the WAL is there are always checked."`
+	Seed   uint64     `name:"seed" help:"With --sample: pick what the run picked that printed this seed."`
+	JSON   bool       `name:"json" help:"Print JSON: an array with one object a backup."`
 	jobsFlag
+}
+
+// percentage is a number over 0 and up to 100, with or without the sign.
+type percentage float64
+
+func (p *percentage) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(string(text), "%")), 64)
+	if err != nil || !(v > 0 && v <= 100) {
+		return fmt.Errorf("%q is no percentage: use a number over 0 and up to 100", text)
+	}
+	*p = percentage(v)
+	return nil
 }
 
 // verified is what was found of one backup.
 type verified struct {
 	Backup        string  `json:"backup"`
-	OK            bool    `json:"ok"`
+	OK            bool    `json:"ok"` // nothing that was read is wrong
 	Error         string  `json:"error,omitempty"`
-	Bytes         int64   `json:"bytes"`         // of content that were checked
-	Fetched       int64   `json:"fetched"`       // bytes that were read from the storage for it
-	Amplification float64 `json:"amplification"` // bytes of parts that a restore expands, over bytes of content; see FORMAT.md
+	Sample        float64 `json:"sample"`         // percent that were to be read
+	Seed          uint64  `json:"seed,omitempty"` // that chose them
+	Size          int64   `json:"size"`           // bytes of content in the backup
+	Bytes         int64   `json:"bytes"`          // of these, checked
+	Indexes       int64   `json:"indexes"`        // of parts, all of them
+	WAL           int64   `json:"wal"`            // segments that the backup needs, and that are there
+	WALRead       int64   `json:"wal_read"`       // of these, checked
+	Fetched       int64   `json:"fetched"`        // bytes that were read from the storage for the content
+	Amplification float64 `json:"amplification"`  // bytes of parts that a restore expands, over bytes of content; see FORMAT.md
 	Seconds       float64 `json:"seconds"`
 }
 
@@ -50,27 +73,23 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 		}
 		entries = []*catalog.Entry{e}
 	}
+	if c.Sample < 100 && c.Seed == 0 {
+		c.Seed = 1 + rand.Uint64N(1<<32)
+	}
 	results := []verified{}
 	var bad []error
 	for _, e := range entries {
-		progress := &backup.Progress{}
-		stop := a.show("backup-verify "+e.ID, progress)
-		start := time.Now()
-		err := backup.Verify(ctx, store, cat, e, jobs, progress)
-		stop()
+		r := backup.VerifyRequest{Store: store, Catalog: cat, Entry: e, Workers: jobs, Sample: float64(c.Sample), Seed: c.Seed, Progress: &backup.Progress{}}
+		v, err := c.verify(ctx, a, r)
 		if ctx.Err() != nil {
 			return err
 		}
-		v := verified{Backup: e.ID, OK: err == nil, Bytes: progress.Bytes.Load(), Fetched: progress.Stored.Load(), Seconds: time.Since(start).Seconds()}
-		v.Amplification = float64(progress.Read.Load()) / float64(max(v.Bytes, 1))
 		if err != nil {
-			v.Error = err.Error()
 			bad = append(bad, fmt.Errorf("backup %s: %w", e.ID, err))
+		} else if !c.JSON {
+			v.print(a)
 		}
 		results = append(results, v)
-		if !c.JSON && err == nil {
-			fmt.Fprintf(a.Out, "backup %s is sound: checked %s, fetched %s for it, expanded %.2f times as much, in %s\n", v.Backup, size(v.Bytes), size(v.Fetched), v.Amplification, time.Since(start).Round(10*time.Millisecond))
-		}
 	}
 	if c.JSON {
 		if err := printJSON(a.Out, results); err != nil {
@@ -78,4 +97,36 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 		}
 	}
 	return errors.Join(bad...)
+}
+
+func (c *backupVerify) verify(ctx context.Context, a *app, r backup.VerifyRequest) (verified, error) {
+	stop := a.show("backup-verify "+r.Entry.ID, r.Progress)
+	start := time.Now()
+	found, err := backup.Verify(ctx, r)
+	stop()
+	p := r.Progress
+	v := verified{
+		Backup: r.Entry.ID, OK: err == nil, Sample: r.Sample, Size: found.Size, Bytes: p.Bytes.Load(), Indexes: found.Indexes, WAL: found.WAL, WALRead: found.WALRead,
+		Fetched: p.Stored.Load(), Seconds: time.Since(start).Seconds(),
+	}
+	v.Amplification = float64(p.Read.Load()) / float64(max(v.Bytes, 1))
+	if c.Sample < 100 {
+		v.Seed = c.Seed
+	}
+	if err != nil {
+		v.Error = err.Error()
+	}
+	return v, err
+}
+
+// print says what was looked at; of a sample, also what was not.
+func (v verified) print(a *app) {
+	took := time.Duration(v.Seconds * float64(time.Second)).Round(10 * time.Millisecond)
+	if v.Sample < 100 {
+		fmt.Fprintf(a.Out, "backup %s: nothing wrong in a sample of %v %% (--seed %d): %s of %s checked (%s), and %d of %d WAL segments; the rest was not read\n",
+			v.Backup, v.Sample, v.Seed, size(v.Bytes), size(v.Size), percent(v.Bytes, v.Size), v.WALRead, v.WAL)
+	} else {
+		fmt.Fprintf(a.Out, "backup %s is sound: checked %s, and %d WAL segments\n", v.Backup, size(v.Bytes), v.WALRead)
+	}
+	fmt.Fprintf(a.Out, "manifest and %d indexes are sound; fetched %s, expanded %.2f times the content, in %s\n", v.Indexes, size(v.Fetched), v.Amplification, took)
 }

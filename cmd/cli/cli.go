@@ -34,6 +34,7 @@ type grammar struct {
 
 	WalPush      walPush      `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     walFetch     `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
+	WalReceive   walReceive   `cmd:"" name:"wal-receive" help:"Stream WAL from the server into the archive, so that only seconds can be lost; with --synchronous, nothing that was acknowledged."`
 	WalList      walList      `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, holes. Exit code 11 if there is a hole."`
 	WalVerify    walVerify    `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
 	PitrWindows  pitrWindows  `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
@@ -42,15 +43,22 @@ type grammar struct {
 	BackupFetch  backupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
 	BackupVerify backupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   backupList   `cmd:"" name:"backup-list" help:"List the backups of a server."`
+	ServerList   serverList   `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
+	CatalogLog   catalogLog   `cmd:"" name:"catalog-log" help:"Show who did what when: every record of a server's catalog."`
+	BackupShow   backupShow   `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
+	BackupFiles  backupFiles  `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
 	BackupMark   backupMark   `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
-	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 18: it did not; 19: it goes on."`
+	BackupCat    backupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout; nothing of it that has not been checked."`
+	RestoreCheck restoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 21: it did not; 22: it goes on."`
 	Drill        drillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
+	Rebuild      rebuildCmd   `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
 	Delete       deleteCmd    `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd   `cmd:"" name:"version" help:"Print the version."`
 }
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
+	Config      string        `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
 	Storage     string        `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
 	Server      string        `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
 	S3Endpoint  string        `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
@@ -105,6 +113,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
+	config  config
 	version string
 	args    []string // the command line
 	now     func() time.Time
@@ -130,6 +139,10 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
+	var err error
+	if a.config, err = loadConfig(a.args); err != nil {
+		return report(a.Err, badCommandLine(a.args, err))
+	}
 	command, settings, err := a.parse()
 	if err == nil {
 		err = settings.check()
@@ -139,7 +152,11 @@ func run(ctx context.Context, a *app) (code int) {
 	}
 	settings.fromAWS()
 	a.Settings = *settings
+	a.Config = a.config.path // absolute: others run from elsewhere
 	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)
+	if a.config.leaks {
+		a.log.Warn("everybody on this host can read the secrets in the configuration file: chmod o= it", "file", a.config.path)
+	}
 	limited, cancel := withTimeout(ctx, a.Timeout)
 	defer cancel()
 	command.BindTo(limited, (*context.Context)(nil))
@@ -181,6 +198,7 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 // oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
 // all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
 func oneCommand(args []string) (target any, settings *Settings, ok bool) {
+	args = withoutConfig(args)
 	for f := range reflect.TypeFor[grammar]().Fields() {
 		if len(args) > 0 && f.Tag.Get("name") == args[0] {
 			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))

@@ -28,11 +28,39 @@ type deleteCmd struct {
 
 // deleteFlags are those of every kind of deletion.
 type deleteFlags struct {
-	Confirm      bool          `name:"confirm" help:"Do it. Without this flag the plan is printed and nothing is changed."`
-	Plan         string        `name:"plan" placeholder:"ID" help:"With --confirm: do it only if the plan is still the one that was printed with this ID."`
+	Confirm bool   `name:"confirm" help:"Do it. Without this flag the plan is printed and nothing is changed."`
+	Plan    string `name:"plan" placeholder:"ID" help:"With --confirm: do it only if the plan is still the one that was printed with this ID."`
+	JSON    bool   `name:"json" help:"Print the plan and what was done as JSON."`
+	limitFlags
+}
+
+// limitFlags are within what retention decides.
+type limitFlags struct {
 	Minimum      int           `name:"minimum-redundancy" env:"PGOBJ_MINIMUM_REDUNDANCY" default:"1" help:"How many good backups have to stay, whatever is asked for."`
 	RunningLimit time.Duration `name:"running-limit" env:"PGOBJ_RUNNING_LIMIT" default:"72h" help:"How long a backup that began counts as running: what it stored, reuses and needs of the WAL is left alone."`
-	JSON         bool          `name:"json" help:"Print the plan and what was done as JSON."`
+}
+
+func (l limitFlags) check() error {
+	if l.Minimum < 1 || l.RunningLimit < 0 {
+		return usagef("--minimum-redundancy has to be 1 or more, --running-limit not negative")
+	}
+	return nil
+}
+
+// retentionFlag is the policy.
+type retentionFlag struct {
+	Retention string `name:"retention" env:"PGOBJ_RETENTION" placeholder:"POLICY" help:"REDUNDANCY n; RECOVERY WINDOW OF n DAYS|WEEKS|MONTHS; keep daily n weekly n monthly n yearly n; any of these with pitr n days, which bounds how long WAL is kept between backups."`
+}
+
+// policy is none without the flag.
+func (f retentionFlag) policy() (p retention.Policy, set bool, err error) {
+	if f.Retention == "" {
+		return p, false, nil
+	}
+	if p, err = retention.ParsePolicy(f.Retention); err != nil {
+		err = usagef("--retention (PGOBJ_RETENTION): %v", err)
+	}
+	return p, true, err
 }
 
 // holdFlag has another default for those who delete by hand than for a nightly job.
@@ -108,18 +136,18 @@ func (c *deleteEverything) Run(ctx context.Context, a *app) error {
 }
 
 type deletePolicy struct {
-	Retention string        `name:"retention" env:"PGOBJ_RETENTION" placeholder:"POLICY" help:"REDUNDANCY n; RECOVERY WINDOW OF n DAYS|WEEKS|MONTHS; keep daily n weekly n monthly n yearly n; any of these with pitr n days, which bounds how long WAL is kept between backups."`
-	Hold      time.Duration `name:"hold" env:"PGOBJ_HOLD" default:"24h" help:"Leave WAL alone that was archived less than this ago: standbys may be catching up."`
+	retentionFlag
+	Hold time.Duration `name:"hold" env:"PGOBJ_HOLD" default:"24h" help:"Leave WAL alone that was archived less than this ago: standbys may be catching up."`
 	deleteFlags
 }
 
 func (c *deletePolicy) Run(ctx context.Context, a *app) error {
-	if c.Retention == "" {
-		return usagef("no policy is set: give --retention (or PGOBJ_RETENTION), such as 'RECOVERY WINDOW OF 4 WEEKS'")
-	}
-	p, err := retention.ParsePolicy(c.Retention)
+	p, set, err := c.policy()
 	if err != nil {
-		return usagef("--retention (PGOBJ_RETENTION): %v", err)
+		return err
+	}
+	if !set {
+		return usagef("no policy is set: give --retention (or PGOBJ_RETENTION), such as 'RECOVERY WINDOW OF 4 WEEKS'")
 	}
 	return c.run(ctx, a, retention.Order{Kind: retention.ByPolicy, Policy: p}, c.Hold)
 }
@@ -128,8 +156,11 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 	if c.Plan != "" && !c.Confirm {
 		return usagef("--plan goes with --confirm")
 	}
-	if c.Minimum < 1 || c.RunningLimit < 0 || hold < 0 {
-		return usagef("--minimum-redundancy has to be 1 or more, --running-limit and --hold not negative")
+	if err := c.check(); err != nil {
+		return err
+	}
+	if hold < 0 {
+		return usagef("--hold has to be 0 or more")
 	}
 	store, err := a.open(retry.Policy{})
 	if err != nil {
@@ -297,6 +328,10 @@ func printDeletion(a *app, p *sweep.Plan) {
 		fmt.Fprintf(a.Out, "An earlier deletion (record %d of the catalog) was not finished: it is finished first.\n", u.N)
 	}
 	for _, id := range p.Unknown {
+		if p.Order.Kind == retention.Everything {
+			fmt.Fprintf(a.Out, "Goes, too: %s, a backup that the catalog does not know.\n", id)
+			continue
+		}
 		fmt.Fprintf(a.Out, "Left alone: parts of %s, a backup that the catalog does not know.\n", id)
 	}
 	if p.Empty() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,13 +93,15 @@ func (c *drillCmd) request(a *app) (r drill.Request, err error) {
 	if f.Store, err = a.open(retry.Policy{}); err != nil {
 		return r, err
 	}
-	if f.Recovery.RestoreCommand, err = a.restoreCommand(); err != nil {
+	// The server has our environment, with all that --config says, and may not be allowed to read that file.
+	if f.Recovery.RestoreCommand, err = a.restoreCommand(config{}); err != nil {
 		return r, err
 	}
+	f.Recovery.Received = true
 	f.Catalog, f.Log, f.Progress, f.Backup = a.catalog(f.Store), a.log, &backup.Progress{}, c.Backup
 	r.Scratch, r.User, r.BinDir, r.Role, r.Preload = c.Scratch, c.User, c.BinDir, c.Role, c.Preload
 	r.SQLFile, r.Database, r.Keep, r.NoRecord = c.SQL, c.Database, c.Keep, c.NoRecord
-	r.Env, r.Log = os.Environ(), a.log
+	r.Env, r.Log = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PGOBJ_CONFIG=") }), a.log
 	return r, nil
 }
 

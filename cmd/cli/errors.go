@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/receive"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
@@ -40,10 +41,10 @@ const (
 	exitRefused     = 15
 	exitLocked      = 16
 	exitDrill       = 17
-	exitNotReached  = 18
-	exitRecovering  = 19
 	exitTimeout     = 18
 	exitInterrupted = 20
+	exitNotReached  = 21
+	exitRecovering  = 22
 )
 
 var (
@@ -71,14 +72,17 @@ var meanings = []meaning{
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
+	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
+	{catalog.ErrMoved, exitConflict, "Run the command again when nothing else writes to the catalog."},
 	{retention.ErrRefused, exitRefused, "Nothing has been deleted."},
 	{retention.ErrPolicy, exitUsage, ""},
 	{sweep.ErrChanged, exitConflict, "Nothing has been deleted. Look at the plan that there is now."},
 	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
+	{backup.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
 	{backup.ErrNotReached, exitNotReached, ""},
 	{backup.ErrRecovering, exitRecovering, "Ask again later."},
 	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
@@ -98,7 +102,12 @@ var meanings = []meaning{
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket."},
-	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there."},
+	{catalog.ErrDamaged, exitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there; else see what pgobj catalog-rebuild can mend."},
+	{receive.ErrRemoved, exitWAL, ""},
+	{receive.ErrOtherServer, exitConflict, "Check --dsn (PGOBJ_DSN), or PGHOST and PGPORT. For a new cluster at the old address start wal-receive again."},
+	{receive.ErrStream, exitWAL, "Nothing wrong was stored. Is it PostgreSQL itself that answers at this address? Start wal-receive again, and see the server's log."},
+	{cluster.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) has to be dropped first."},
+	{cluster.ErrWALRemoved, exitWAL, ""},
 	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal, as archive_command's %p."},
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
@@ -109,6 +118,7 @@ var meanings = []meaning{
 	{spool.ErrBusy, exitFailure, ""},
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
+	{storage.ErrTooLarge, exitDamaged, "pgobj did not write it. Bring the object back from a copy or an older version of the bucket."},
 	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
 	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint: the bucket or folder has to exist. Is a disk not mounted?"},
 	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},
@@ -151,14 +161,24 @@ func report(w io.Writer, err error) int {
 		}
 	}
 	first, detail, _ := strings.Cut(err.Error(), "\n")
-	fmt.Fprintf(w, "ERROR:  %s\n", first)
+	fmt.Fprintf(w, "ERROR:  %s\n", shorten(first))
 	for line := range strings.SplitSeq(detail, "\n") {
 		if line != "" {
-			fmt.Fprintf(w, "DETAIL:  %s\n", line)
+			fmt.Fprintf(w, "DETAIL:  %s\n", shorten(line))
 		}
 	}
 	if hint != "" {
 		fmt.Fprintf(w, "HINT:  %s\n", hint)
 	}
 	return code
+}
+
+// shorten cuts the middle out of a line that nobody would read to its end: names in a damaged repository may be as long as
+// somebody likes.
+func shorten(line string) string {
+	const most = 1500
+	if len(line) <= most {
+		return line
+	}
+	return strings.ToValidUTF8(line[:most*2/3]+" […] "+line[len(line)-most/3:], "?")
 }

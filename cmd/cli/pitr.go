@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -111,6 +112,9 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 
 func (r archive) endOf(v *walstore.Survey, end segment.Segment) string {
 	if end.No == v.Runs[len(v.Runs)-1].Last {
+		if seg, reach := v.Received(); reach > 0 {
+			return fmt.Sprintf("end of the archive, %s of %s", size(reach), seg.Name(v.SegmentSize))
+		}
 		return "end of the archive"
 	}
 	return v.Name(end.No+1) + " is missing"
@@ -119,6 +123,15 @@ func (r archive) endOf(v *walstore.Survey, end segment.Segment) string {
 // lastCommit is the last target time that the segments up to one can prove to be reached; zero when no transaction
 // ended for long.
 func (r archive) lastCommit(ctx context.Context, store storage.Store, v *walstore.Survey, end segment.Segment) (time.Time, error) {
+	if end.No == v.Runs[len(v.Runs)-1].Last {
+		at, found, err := v.LastReceivedCommit(ctx, store, r.sysid)
+		if errors.Is(err, storage.ErrNotFound) { // the segment has been completed meanwhile
+			found, err = false, nil
+		}
+		if err != nil || found {
+			return at.Add(-time.Microsecond), err
+		}
+	}
 	run := slices.IndexFunc(v.Runs, func(x walstore.Run) bool { return x.First <= end.No && end.No <= x.Last })
 	for no := end.No; no+lastCommitLook > end.No && no >= v.Runs[run].First; no-- {
 		at, found, err := walstore.LastCommit(ctx, store, r.sysid, v.Name(no))

@@ -30,6 +30,9 @@ func printPlan(a *app, p *backup.Plan) {
 	if p.WAL.Segments > 0 {
 		out.row("WAL", "%s to %s: %d segments, %s as stored", p.WAL.First, p.WAL.Last, p.WAL.Segments, size(p.WAL.Bytes))
 	}
+	if p.LeftOut > 0 {
+		out.row("left out", "%s of other databases than the ones that were named", size(p.LeftOut))
+	}
 	out.row("fetch", "%s %s, besides the WAL", map[bool]string{true: "at most", false: "about"}[p.Delta], size(p.Fetch))
 	for _, place := range p.Places {
 		out.row("write", "%s to %s (%s free): %s", size(place.Write), place.Path, size(place.Free), place.Name)
@@ -54,9 +57,12 @@ func printPlan(a *app, p *backup.Plan) {
 // printDone tells what was done and how to go on.
 func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Duration) {
 	b, out := p.Backup, &columns{w: a.Out}
-	fmt.Fprintf(a.Out, "backup %s is restored to %s: %d files, %s in %s\n", b.ID, p.Target, b.Files, size(b.Size), took.Round(100*time.Millisecond))
+	fmt.Fprintf(a.Out, "backup %s is restored to %s: %d files, %s in %s\n", b.ID, p.Target, b.Files, size(b.Size-p.LeftOut), took.Round(100*time.Millisecond))
 	if p.Delta {
 		fmt.Fprintf(a.Out, "%s of it was there already; fetched %s\n", size(progress.Reused.Load()), size(progress.Stored.Load()))
+	}
+	if p.LeftOut > 0 {
+		out.row("left out", "%s of other databases than the ones that were named", size(p.LeftOut))
 	}
 	for _, name := range p.Saved {
 		out.row("saved", "%s, which was never archived", name)
@@ -98,8 +104,9 @@ func printDangers(out *columns, p *backup.Plan) {
 
 // columns prints rows with a word in front; the word of the row before is not repeated.
 type columns struct {
-	w    io.Writer
-	last string
+	w     io.Writer
+	last  string
+	width int // of the words, at least 10
 }
 
 func (c *columns) row(word, format string, args ...any) {
@@ -109,7 +116,7 @@ func (c *columns) row(word, format string, args ...any) {
 	} else if word != "" {
 		c.last = word
 	}
-	fmt.Fprintf(c.w, "%-10s%s\n", show, fmt.Sprintf(format, args...))
+	fmt.Fprintf(c.w, "%-*s%s\n", max(10, c.width), show, fmt.Sprintf(format, args...))
 }
 
 // timelines is the way of the recovery in words.

@@ -9,11 +9,13 @@ import (
 	"regexp"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // walFetch answers PostgreSQL by its exit code, which decides over data:
@@ -31,6 +33,7 @@ type walFetch struct {
 	Range    string `name:"range" placeholder:"FROM..TO" help:"Fetch all segments from one name to another into a folder, along TO's timeline and its ancestors."`
 	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the folder is in no data folder and the archive has that of several clusters."`
 	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
+	Received string `name:"received" placeholder:"TIMELINE" help:"Where the archive ends, hand over what wal-receive has stored of a segment that is not complete. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
 	spoolFlag
 }
 
@@ -107,6 +110,9 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 		return err
 	}
 	req := walstore.FetchRequest{Name: c.Name, Dest: c.Dest, SystemID: control.SystemID}
+	if req.Received, err = c.received(dir); err != nil {
+		return err
+	}
 	began := time.Now()
 	for try := 1; ; try++ {
 		err = walstore.Fetch(ctx, s, req)
@@ -124,6 +130,24 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 			return err
 		}
 	}
+}
+
+// received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest, and
+// pg_rewind and people (see aheadOf) get whole segments.
+func (c *walFetch) received(dataDir string) (*walstore.Received, error) {
+	if c.Received == "" || isStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
+		return nil, nil
+	}
+	r := &walstore.Received{Own: filepath.Join(dataDir, "pg_wal", c.Name)}
+	if c.Received == "latest" {
+		return r, nil
+	}
+	n, err := strconv.ParseUint(c.Received, 10, 32)
+	if err != nil || n == 0 {
+		return nil, usagef("--received is %q: use the number of a timeline, or latest", c.Received)
+	}
+	r.Target = segment.Timeline(n)
+	return r, nil
 }
 
 // mayMend says whether another try can have another end. Rights and buckets come back when somebody mends

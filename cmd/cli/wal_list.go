@@ -32,6 +32,8 @@ type listedWAL struct {
 	PerDay      int64           `json:"bytes_per_day"`
 	History     bool            `json:"history"`
 	Partial     bool            `json:"partial"`
+	Receiving   string          `json:"receiving,omitempty"` // the segment that is not complete, of which so many bytes are stored
+	Received    int64           `json:"received,omitempty"`
 	Holes       []walstore.Hole `json:"holes"`
 }
 
@@ -122,6 +124,9 @@ func (r archive) listed(v *walstore.Survey) listedWAL {
 	if n := len(v.Runs); n > 0 {
 		l.First, l.Last = v.Name(v.Runs[0].First), v.Name(v.Runs[n-1].Last)
 	}
+	if seg, reach := v.Received(); reach > 0 {
+		l.Receiving, l.Received = seg.Name(v.SegmentSize), reach
+	}
 	if took := v.Newest.Sub(v.Oldest); took > 0 {
 		l.PerDay = int64(float64(l.Size) * float64(24*time.Hour) / float64(took))
 	}
@@ -138,6 +143,9 @@ func walTable(a *app, list []listedWAL) error {
 		}
 		if l.Partial {
 			notes = append(notes, "ends with a .partial")
+		}
+		if l.Received > 0 {
+			notes = append(notes, fmt.Sprintf("and %s of %s", size(l.Received), l.Receiving))
 		}
 		ratio, perDay := "", ""
 		if l.Stored > 0 {

@@ -22,11 +22,11 @@ import (
 
 // walVerify reads archived WAL and says which backups what is wrong hurts.
 type walVerify struct {
-	Range       string `name:"range" placeholder:"FROM..TO" help:"Check only files whose names are in this range."`
-	Sample      int    `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only so many in a hundred, picked at random. Holes are always found."`
-	Acknowledge string `name:"acknowledge" placeholder:"FROM[..TO]" help:"Read nothing: record that these segments are known to be lost, so that their hole is no error any more."`
-	Reason      string `name:"reason" help:"With --acknowledge: why."`
-	JSON        bool   `name:"json" help:"Print JSON: one object."`
+	Range       string     `name:"range" placeholder:"FROM..TO" help:"Check only files whose names are in this range."`
+	Sample      percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only so many in a hundred, picked at random. Holes are always found."`
+	Acknowledge string     `name:"acknowledge" placeholder:"FROM[..TO]" help:"Read nothing: record that these segments are known to be lost, so that their hole is no error any more."`
+	Reason      string     `name:"reason" help:"With --acknowledge: why."`
+	JSON        bool       `name:"json" help:"Print JSON: one object."`
 	jobsFlag
 }
 
@@ -94,9 +94,6 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 }
 
 func (c *walVerify) bounds() (from, to string, err error) {
-	if c.Sample < 1 || c.Sample > 100 {
-		return "", "", usagef("--sample is %d: use 1 to 100 (percent)", c.Sample)
-	}
 	if c.Range == "" {
 		return "", "", nil
 	}
@@ -120,7 +117,7 @@ func (c *walVerify) read(ctx context.Context, store storage.Store, r archive, fr
 		if err != nil {
 			return errors.Join(g.Wait(), err)
 		}
-		if from != "" && (o.Name < from || o.Name > to) || c.Sample < 100 && rand.IntN(100) >= c.Sample {
+		if from != "" && (o.Name < from || o.Name > to) || c.Sample < 100 && 100*rand.Float64() >= float64(c.Sample) {
 			continue
 		}
 		g.Go(func() error {

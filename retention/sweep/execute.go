@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -73,16 +74,26 @@ func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 		case err != nil && !errors.Is(err, errNothing):
 			return result, err
 		default:
-			return result, finish(ctx, r, state, &result)
+			return result, finish(ctx, r, p, state, &result)
 		}
 	}
 }
 
 // finish carries out what the log has, and removes old checkpoints of it, which is no part of what was asked for.
-func finish(ctx context.Context, r Request, state *catalog.State, result *Result) error {
+func finish(ctx context.Context, r Request, p *Plan, state *catalog.State, result *Result) error {
 	state, err := purge(ctx, r, state, result)
 	if err != nil {
 		return err
+	}
+	if p.Order.Kind == retention.Everything && len(p.Unknown) > 0 {
+		// No backup can come to have these ids: its begin record would be in the log that the plan was made from.
+		x := newRemover(ctx, r)
+		for _, id := range p.Unknown {
+			x.backup(id)
+		}
+		if err := x.end(nil, result); err != nil {
+			return err
+		}
 	}
 	if err := r.Catalog.Prune(ctx, state); err != nil {
 		r.Log.Warn("old checkpoints of the catalog stay for now", "error", err)
@@ -116,11 +127,15 @@ func purge(ctx context.Context, r Request, state *catalog.State, result *Result)
 	return state, nil
 }
 
-// remover removes objects, several at the same time.
+// batchSize is how many objects go with one request: what S3 allows.
+const batchSize = 1000
+
+// remover removes objects, many with a request and several requests at the same time.
 type remover struct {
 	Request
 	group   *errgroup.Group
 	ctx     context.Context
+	batch   []string // keys that will go with the next request
 	first   sync.Once
 	locks   bool // the first object has a lock, or had one: so each is asked before it is removed
 	removed atomic.Int64
@@ -131,12 +146,22 @@ type remover struct {
 // remove removes what one record of the log condemned. That an object is in the storage is known from a listing,
 // that it may go from the record.
 func remove(ctx context.Context, r Request, d catalog.Delete, result *Result) error {
+	x := newRemover(ctx, r)
+	return x.end(x.all(d), result)
+}
+
+func newRemover(ctx context.Context, r Request) *remover {
 	x := &remover{Request: r}
 	x.group, x.ctx = errgroup.WithContext(ctx)
 	x.group.SetLimit(requests)
-	err := x.all(d)
+	return x
+}
+
+// end waits for the requests, and counts; err is why not all was asked for.
+func (x *remover) end(err error, result *Result) error {
+	x.flush()
 	if e := x.group.Wait(); e != nil {
-		err = e // all only saw what follows from it
+		err = e // the other only follows from it
 	}
 	result.Removed += x.removed.Load()
 	result.Kept = append(result.Kept, x.kept...)
@@ -149,7 +174,7 @@ func (x *remover) all(d catalog.Delete) error {
 			if err != nil {
 				return err
 			}
-			x.do(o.Key, func() error { return walstore.Remove(x.ctx, x.Store, o) })
+			x.do(o.Key)
 		}
 	}
 	for backup, numbers := range d.Parts {
@@ -158,35 +183,73 @@ func (x *remover) all(d catalog.Delete) error {
 				return err
 			}
 			if numbers.Contains(p.Number) {
-				x.do(part.Key(p.Name), func() error { return part.Remove(x.ctx, x.Store, p.Name) })
+				x.do(part.Key(p.Name))
 			}
 		}
 	}
 	for _, id := range d.Backups {
-		x.do(catalog.ManifestKey(id), func() error { return x.Catalog.Remove(x.ctx, id) })
+		x.backup(id)
 	}
 	return nil
 }
 
-// do removes an object. One that the storage does not let go does not hold up the others.
-func (x *remover) do(key string, remove func() error) {
-	x.first.Do(func() { _, x.locks = x.locked(key) })
+// backup removes what describes a backup.
+func (x *remover) backup(id string) {
+	x.do(catalog.ManifestKey(id))
+	x.do(catalog.BackupKey(id))
+}
+
+// do removes an object, with others in one request.
+func (x *remover) do(key string) {
+	if x.batch = append(x.batch, key); len(x.batch) == batchSize {
+		x.flush()
+	}
+}
+
+// flush removes the objects that have been gathered. Those that the storage does not let go do not hold up the others.
+func (x *remover) flush() {
+	keys := x.batch
+	x.batch = nil
+	if len(keys) == 0 {
+		return
+	}
+	x.first.Do(func() { _, x.locks = x.locked(keys[0]) })
 	x.group.Go(func() error {
 		if x.locks {
-			if until, _ := x.locked(key); until.After(x.Now()) {
-				x.keep(Refused{Key: key, Until: until, Err: errLocked})
-				return nil
-			}
+			keys = slices.DeleteFunc(keys, func(key string) bool {
+				until, _ := x.locked(key)
+				if until.After(x.Now()) {
+					x.keep(Refused{Key: key, Until: until, Err: errLocked})
+					return true
+				}
+				return false
+			})
 		}
-		err := remove()
-		if errors.Is(err, storage.ErrDenied) {
-			x.keep(Refused{Key: key, Err: err})
+		if len(keys) == 0 {
 			return nil
 		}
-		if err == nil {
-			x.removed.Add(1)
+		err := x.Store.Delete(x.ctx, keys...)
+		some, partly := errors.AsType[*storage.NotDeleted](err)
+		switch {
+		case err == nil:
+			x.removed.Add(int64(len(keys)))
+			return nil
+		case !partly && errors.Is(err, storage.ErrDenied): // as a whole
+			some = &storage.NotDeleted{}
+			for _, key := range keys {
+				some.Errors = append(some.Errors, &storage.Error{Op: "delete", Key: key, Store: x.Store.String(), Kind: storage.KindDenied, Err: err})
+			}
+		case !partly:
+			return fmt.Errorf("remove what is condemned: %w", err)
 		}
-		return err
+		for _, e := range some.Errors {
+			if e.Kind != storage.KindDenied {
+				return fmt.Errorf("remove what is condemned: %w", err)
+			}
+			x.keep(Refused{Key: e.Key, Err: e})
+		}
+		x.removed.Add(int64(len(keys) - len(some.Errors)))
+		return nil
 	})
 }
 
@@ -202,7 +265,7 @@ func (x *remover) keep(r Refused) {
 	x.kept = append(x.kept, r)
 }
 
-// condemnedWAL yields the WAL files that a range speaks of and that are there.
+// condemnedWAL yields the WAL files that a range speaks of and that are there, and what was noted of those that are not.
 func condemnedWAL(ctx context.Context, s storage.Store, w catalog.WALRange) iter.Seq2[walstore.Object, error] {
 	return func(yield func(walstore.Object, error) bool) {
 		tli, err := segment.TimelineOf(w.First)
@@ -210,7 +273,7 @@ func condemnedWAL(ctx context.Context, s storage.Store, w catalog.WALRange) iter
 			yield(walstore.Object{}, fmt.Errorf("%w: it condemns WAL from %q on: %w", catalog.ErrDamaged, w.First, err))
 			return
 		}
-		for o, err := range walstore.List(ctx, s, w.SystemID, tli, "") {
+		for o, err := range walstore.ListAll(ctx, s, w.SystemID, tli, "") {
 			if err != nil {
 				yield(o, err)
 				return
@@ -221,6 +284,9 @@ func condemnedWAL(ctx context.Context, s storage.Store, w catalog.WALRange) iter
 					return
 				}
 				in = w.First <= o.Name[:24]
+			}
+			if o.Type == segment.Invalid { // it speaks of a range, too
+				in = in && o.Name[25:] <= w.Last
 			}
 			if in && !yield(o, nil) {
 				return

@@ -28,6 +28,9 @@ type large struct {
 	gets, pages atomic.Int64
 }
 
+// looked is how many of the newest backups a plan always reads.
+const looked = 64
+
 const largeID = 7300000000000000001
 
 func (l *large) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
@@ -153,6 +156,21 @@ func TestRequestsOfLargeRepositories(t *testing.T) {
 		t.Errorf("a list of %d backups takes %d gets and %d listings", backups, gets, pages)
 	}
 	now := state.Entries[backups-1].Commit.Summary.Finished.Add(time.Hour)
+	gets, pages = l.requests(func() {
+		b, err := c.Backup(t.Context(), state.Entries[backups/2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := sweep.Request{Store: l, Catalog: c, Order: retention.Order{Kind: retention.ByPolicy, Policy: retention.Policy{Redundancy: backups}, Minimum: 1, Running: time.Hour}, Now: func() time.Time { return now }, Log: discard}
+		w, err := sweep.Weigh(t.Context(), r, state, b)
+		if err != nil || w.Refers == 0 || w.Policy == nil || !w.Policy.Keep {
+			t.Errorf("%+v, %v", w, err)
+		}
+	})
+	t.Logf("weigh one: %d gets, %d listings", gets, pages)
+	if gets > looked+10 || pages > 20+10 {
+		t.Errorf("to weigh one of %d backups takes %d gets and %d listings", backups, gets, pages)
+	}
 	for _, c2 := range []struct {
 		policy      string
 		drops       int

@@ -36,7 +36,7 @@ func TestKilledAtEveryRequest(t *testing.T) {
 	n := len(counted.Ops())
 	t.Logf("a deletion has %d requests", n)
 	for at := 1; at <= n; at++ {
-		for _, mode := range []storagetest.Mode{storagetest.Before, storagetest.After} {
+		for _, mode := range []storagetest.Mode{storagetest.Before, storagetest.Cut, storagetest.After} {
 			store := clone(t, full)
 			_, err := s.remove(t.Context(), killed(store, at, mode), "me", o)
 			if err == nil {
@@ -62,7 +62,7 @@ func TestKilledAtEveryRequest(t *testing.T) {
 // killed is a store for a process that ends with its request number at.
 func killed(s storage.Store, at int, mode storagetest.Mode) storage.Store {
 	return storagetest.NewFaulty(s,
-		storagetest.Fault{When: storagetest.Nth(at), Mode: mode},
+		storagetest.Fault{When: storagetest.Nth(at), Mode: mode, At: 3},
 		storagetest.Fault{When: func(op storagetest.Op) bool { return op.N > at }})
 }
 

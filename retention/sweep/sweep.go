@@ -103,11 +103,20 @@ func make1(ctx context.Context, r Request) (*Plan, error) {
 	if err := state.Writable(); err != nil {
 		return nil, err
 	}
-	p := &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: slices.Clone(state.Unpurged), state: state}
 	g, err := gather(ctx, r, state)
 	if err != nil {
-		return p, err
+		return newPlan(r, state), err
 	}
+	return makeFrom(ctx, r, g)
+}
+
+func newPlan(r Request, state *catalog.State) *Plan {
+	return &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: slices.Clone(state.Unpurged), state: state}
+}
+
+// makeFrom makes the plan from what has been gathered.
+func makeFrom(ctx context.Context, r Request, g *gathered) (_ *Plan, err error) {
+	p := newPlan(r, g.state)
 	p.Plan, err = g.decide(ctx, r)
 	p.doubt = len(g.history.Unreadable) > 0
 	if err != nil {

@@ -3,13 +3,14 @@ package sweep_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -48,6 +50,7 @@ func newServer(t testing.TB, seed uint64) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	smallSegments(control)
 	for _, dir := range []string{"global", "base/1", "pg_wal"} {
 		if err := os.MkdirAll(filepath.Join(s.data, dir), 0o700); err != nil {
 			t.Fatal(err)
@@ -65,6 +68,21 @@ func newServer(t testing.TB, seed uint64) *server {
 	s.clock.Store(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Unix())
 	s.change(t, rand.New(rand.NewPCG(seed, 1)), 1)
 	return s
+}
+
+// smallSegments makes a pg_control of a cluster with WAL segments of 1 MB: each of them is read by the hundred.
+func smallSegments(control []byte) {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	for off := 4; off < 508; off += 4 {
+		if crc32.Checksum(control[:off], table) == binary.LittleEndian.Uint32(control[off:]) {
+			size := off - 4
+			for ; binary.LittleEndian.Uint32(control[size:]) != 16<<20; size -= 4 {
+			}
+			binary.LittleEndian.PutUint32(control[size:], 1<<20)
+			binary.LittleEndian.PutUint32(control[off:], crc32.Checksum(control[:off], table))
+			return
+		}
+	}
 }
 
 // change writes some of the files anew.
@@ -109,12 +127,22 @@ func (s *server) Start(context.Context, string, bool) (cluster.StartPoint, error
 func (s *server) Stop(ctx context.Context) (cluster.StopPoint, error) {
 	last := s.at.Add(1)
 	for no := s.first; no <= last; no++ {
-		key := walstore.Key(s.control.SystemID, segment.Segment{Timeline: 1, No: no}.Name(s.control.SegmentSize))
-		if err := s.store.Put(ctx, key, strings.NewReader("WAL"), 3); err != nil && !errors.Is(err, storage.ErrExists) {
+		key, body, err := waltest.Object(s.control.SystemID, segment.Segment{Timeline: 1, No: no}, s.control.SegmentSize)
+		if err != nil {
+			return cluster.StopPoint{}, err
+		}
+		if err := s.store.Put(ctx, key, bytes.NewReader(body), int64(len(body))); err != nil && !errors.Is(err, storage.ErrExists) {
 			return cluster.StopPoint{}, err
 		}
 	}
-	return cluster.StopPoint{LSN: segment.LSN(last*uint64(s.control.SegmentSize) + 80), Timeline: 1, Time: s.now(), Label: []byte("label\n")}, nil
+	return cluster.StopPoint{LSN: segment.LSN(last*uint64(s.control.SegmentSize) + 80), Timeline: 1, Time: s.now(), Label: s.label()}, nil
+}
+
+// label is a backup_label as PostgreSQL 15 writes it.
+func (s *server) label() []byte {
+	lsn := segment.LSN(s.first*uint64(s.control.SegmentSize) + 40)
+	return fmt.Appendf(nil, "START WAL LOCATION: %s (file %s)\nCHECKPOINT LOCATION: %s\nBACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-01 00:00:00 UTC\nLABEL: test\nSTART TIMELINE: 1\n",
+		lsn, segment.Segment{Timeline: 1, No: s.first}.Name(s.control.SegmentSize), lsn)
 }
 
 func (s *server) Watch(ctx context.Context) (context.Context, func()) {
@@ -212,7 +240,7 @@ func sound(t testing.TB, store storage.Store) *catalog.State {
 		t.Fatal(err)
 	}
 	for _, e := range state.Complete() {
-		if err := backup.Verify(t.Context(), store, c, e, 1, &backup.Progress{}); err != nil {
+		if _, err := backup.Verify(t.Context(), backup.VerifyRequest{Store: store, Catalog: c, Entry: e, Workers: 1, Progress: &backup.Progress{}}); err != nil {
 			t.Errorf("backup %s is listed, but: %v", e.ID, err)
 		}
 		b, err := c.Backup(t.Context(), e)

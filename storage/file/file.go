@@ -5,8 +5,8 @@
 // that is not mounted) for an empty store. One thing that S3 allows cannot be: an object "a" beside
 // an object "a/b". Folders that have become empty stay.
 //
-// A Put writes a file named .tmp-… in the target's folder. One that is killed leaves this file behind;
-// it is never listed and can be removed at leisure.
+// A Put writes a file named .tmp-… in the target's folder. One that is killed leaves this file behind; it is never
+// listed, and a listing of the folder removes it when nothing was written to it for a day.
 package file
 
 import (
@@ -42,6 +42,9 @@ func New(cfg Config) (storage.Store, error) {
 	}
 	return &store{dir: filepath.Clean(cfg.Dir), create: cfg.Create}, nil
 }
+
+// tempName is how the names of temporary files begin.
+const tempName = ".tmp-"
 
 type store struct {
 	dir    string
@@ -99,12 +102,20 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 		if err := root.MkdirAll(dir, 0o700); err != nil {
 			return s.fault("put", key, err)
 		}
+		for p := dir; p != "."; p = path.Dir(p) {
+			if err := give(root, p); err != nil {
+				return s.fault("put", key, err)
+			}
+		}
 	}
-	tmp := path.Join(dir, ".tmp-"+rand.Text())
+	tmp := path.Join(dir, tempName+rand.Text())
 	if err := s.write(ctx, root, tmp, key, body, size); err != nil {
 		return err
 	}
 	defer root.Remove(tmp) // a leftover is harmless
+	if err := give(root, tmp); err != nil {
+		return s.fault("put", key, err)
+	}
 	err = root.Link(tmp, key)
 	if noLinks(err) {
 		err = renameNew(root, dir, tmp, key)
@@ -260,7 +271,11 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	return storage.Info{Key: key, Size: info.Size(), Created: info.ModTime()}, nil
 }
 
-func (s *store) Delete(ctx context.Context, key string) error {
+func (s *store) Delete(ctx context.Context, keys ...string) error {
+	return storage.DeleteEach(keys, func(key string) error { return s.remove(ctx, key) })
+}
+
+func (s *store) remove(ctx context.Context, key string) error {
 	root, err := s.open(ctx, "delete", key)
 	if err != nil {
 		return err

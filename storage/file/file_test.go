@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/file"
@@ -103,6 +105,30 @@ func TestLeftoversAreNotObjects(t *testing.T) {
 	}
 }
 
+// What a killed Put has left goes with time, and what may still be written does not.
+func TestLeftoversGo(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, file.Config{Dir: dir})
+	storagetest.PutBytes(t, s, "a/b", []byte("x"))
+	for name, age := range map[string]time.Duration{"a/.tmp-OLD": 25 * time.Hour, "a/.tmp-YOUNG": 23 * time.Hour, "a/old notes": 99 * time.Hour} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(filepath.Join(dir, name), time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range s.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "a"))
+	if err != nil || len(entries) != 3 || entries[0].Name() != ".tmp-YOUNG" {
+		t.Errorf("left are %v (%v)", entries, err)
+	}
+}
+
 func TestNothingTemporaryStays(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, file.Config{Dir: dir})
@@ -120,5 +146,33 @@ func TestNothingTemporaryStays(t *testing.T) {
 	info, err := os.Stat(filepath.Join(dir, "a/b"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("backups are open to others: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestRootLeavesNothingOfItsOwn: what root stores, the owner of the folder can read.
+func TestRootLeavesNothingOfItsOwn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: whom root gives its files to cannot be seen")
+		return
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 12345, 12346); err != nil {
+		t.Fatal(err)
+	}
+	s, err := file.New(file.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), "a/b/c", strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "a/b", "a/b/c"} {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != 12345 || st.Gid != 12346 {
+			t.Errorf("%s belongs to %d:%d", name, st.Uid, st.Gid)
+		}
 	}
 }

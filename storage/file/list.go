@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pgobj/pgobj/storage"
 )
@@ -79,6 +80,18 @@ func (w *walk) stop(err error) bool {
 	return false
 }
 
+// tempAge is how long nothing was written to a temporary file before its Put is taken for dead. Should it live after all,
+// it fails without harm.
+const tempAge = 24 * time.Hour
+
+// expire removes a temporary file that a Put left behind. A listing is only told of what it was asked for, so a folder
+// that cannot be written to is no matter here.
+func (w *walk) expire(key string, e fs.DirEntry) {
+	if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempAge {
+		_ = w.root.Remove(key)
+	}
+}
+
 // keys returns the keys in dir that are asked for, and the folders in it that may hold such keys, which
 // end at a slash. They come in byte order of full keys, in which folder "a/" is after file "a.b".
 func (w *walk) keys(dir string) ([]string, error) {
@@ -94,6 +107,9 @@ func (w *walk) keys(dir string) ([]string, error) {
 	var keys []string
 	for _, e := range entries {
 		key := dir + e.Name()
+		if strings.HasPrefix(e.Name(), tempName) {
+			w.expire(key, e)
+		}
 		if storage.CheckKey(key) != nil { // temp files, and what people leave about
 			continue
 		}

@@ -149,7 +149,11 @@ func (s *store) next(from, after string) (storage.Info, bool) {
 	return storage.Info{Key: s.keys[i], Size: int64(len(o.data)), Created: o.created}, true
 }
 
-func (s *store) Delete(ctx context.Context, key string) error {
+func (s *store) Delete(ctx context.Context, keys ...string) error {
+	return storage.DeleteEach(keys, func(key string) error { return s.remove(ctx, key) })
+}
+
+func (s *store) remove(ctx context.Context, key string) error {
 	if err := s.check(ctx, "delete", key); err != nil {
 		return err
 	}

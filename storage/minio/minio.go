@@ -3,6 +3,7 @@
 package minio
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -109,6 +110,19 @@ func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 			}
 		}
 	}
+}
+
+func (c *client) DeleteMany(ctx context.Context, keys []string) error {
+	objects := make(chan minio.ObjectInfo, len(keys))
+	for _, key := range keys {
+		objects <- minio.ObjectInfo{Key: key}
+	}
+	close(objects)
+	var err error
+	for r := range c.api.RemoveObjectsWithResult(ctx, c.bucket, objects, minio.RemoveObjectsOptions{}) {
+		err = cmp.Or(err, r.Err)
+	}
+	return err
 }
 
 func (c *client) Delete(ctx context.Context, key string) error {

@@ -135,8 +135,36 @@ func (s *store) Stat(ctx context.Context, key string) (info storage.Info, err er
 	return info, err
 }
 
-func (s *store) Delete(ctx context.Context, key string) error {
-	return s.simple(ctx, "delete", key, func(ctx context.Context) error { return s.s.Delete(ctx, key) })
+// Delete tries those again for which that may help.
+func (s *store) Delete(ctx context.Context, keys ...string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	final := &storage.NotDeleted{}
+	err := s.simple(ctx, "delete", keys[0], func(ctx context.Context) error {
+		err := s.s.Delete(ctx, keys...)
+		some, ok := errors.AsType[*storage.NotDeleted](err)
+		if !ok {
+			return err
+		}
+		var again []string
+		for _, e := range some.Errors {
+			if err = e; e.Kind == storage.KindTransient {
+				again = append(again, e.Key)
+			} else {
+				final.Errors = append(final.Errors, e)
+			}
+		}
+		if len(again) == 0 {
+			return nil // final has them
+		}
+		keys = again
+		return &storage.Error{Op: "delete", Key: again[0], Store: s.String(), Kind: storage.KindTransient, Err: cause(some)}
+	})
+	if err == nil && len(final.Errors) > 0 {
+		return final
+	}
+	return err
 }
 
 // Put repeats the whole object. When an attempt before this one has ended without a clear answer, it

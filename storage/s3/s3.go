@@ -123,6 +123,15 @@ func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 	}
 }
 
+func (c *client) DeleteMany(ctx context.Context, keys []string) error {
+	var objects []types.ObjectIdentifier
+	for _, key := range keys {
+		objects = append(objects, types.ObjectIdentifier{Key: aws.String(key)})
+	}
+	_, err := c.api.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: c.bucket, Delete: &types.Delete{Objects: objects}})
+	return err
+}
+
 func (c *client) Delete(ctx context.Context, key string) error {
 	_, err := c.api.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: c.bucket, Key: &key})
 	return err

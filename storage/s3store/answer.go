@@ -76,6 +76,8 @@ func judge(req *http.Request, resp *http.Response) (*http.Response, *Failure) {
 		return judgeEmpty(resp, resp.StatusCode == http.StatusOK && resp.Header.Get("ETag") != "")
 	case req.Method == http.MethodDelete:
 		return judgeEmpty(resp, resp.StatusCode == http.StatusNoContent)
+	case req.Method == http.MethodPost && req.URL.Query().Has("delete"):
+		return judgeDelete(req, resp)
 	case req.URL.Query().Get("list-type") == "2":
 		return judgeList(req, resp)
 	case req.Method == http.MethodGet || req.Method == http.MethodHead:

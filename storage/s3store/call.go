@@ -18,6 +18,7 @@ type call struct {
 	end     context.CancelFunc
 	client  Client
 	failure atomic.Pointer[Failure]
+	deleted atomic.Pointer[deleteResult] // what DeleteMany was answered
 }
 
 type callKey struct{}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -27,6 +28,8 @@ type Client interface {
 	Head(ctx context.Context, key string) (storage.Info, error) // without the key
 	List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error]
 	Delete(ctx context.Context, key string) error
+	// DeleteMany sends one DeleteObjects of at most 1,000 keys. What became of each is read from the answer by Wire.Transport.
+	DeleteMany(ctx context.Context, keys []string) error
 }
 
 // Wire is what a Client is made of.
@@ -64,6 +67,8 @@ type store struct {
 
 	mu     sync.Mutex
 	client Client
+
+	oneByOne atomic.Bool // the server does not know DeleteObjects
 }
 
 func (s *store) String() string {
@@ -170,7 +175,7 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	return storage.Info{}, err
 }
 
-func (s *store) Delete(ctx context.Context, key string) error {
+func (s *store) remove(ctx context.Context, key string) error {
 	c, err := s.begin(ctx, "delete", key)
 	if err != nil {
 		return err

@@ -16,10 +16,11 @@ var ErrFault = errors.New("scripted fault")
 
 // Op is one call of a Store's method.
 type Op struct {
-	N    int    // 1 for the first since NewFaulty
-	Name string // "put", "get", "stat", "list", "delete"
-	Key  string // or prefix
-	From string // of list: startAfter
+	N    int      // 1 for the first since NewFaulty
+	Name string   // "put", "get", "stat", "list", "delete"
+	Key  string   // or prefix
+	From string   // of list: startAfter
+	Keys []string // of delete
 	Range
 }
 
@@ -32,7 +33,7 @@ type Mode int
 const (
 	Before Mode = iota // the call fails without effect
 	After              // the call takes effect, then fails as if its answer was lost
-	Cut                // the body of a get, or a listing, fails after At bytes, or keys
+	Cut                // the body of a get, a listing, or a delete fails after At bytes, or keys
 	Hang               // the call (with At > 0: the body after At bytes) waits for the end of its context
 	Pass               // nothing: for the Hook alone
 )
@@ -126,6 +127,13 @@ func (f *Faulty) call(ctx context.Context, op Op, do func() error) error {
 	case Hang:
 		<-ctx.Done()
 		return f.hung(ctx, op)
+	case Cut:
+		if some := op.Keys[:min(int(fault.At), len(op.Keys))]; len(some) > 0 {
+			if real := f.s.Delete(ctx, some...); real != nil {
+				return real
+			}
+		}
+		return err
 	case After:
 		if real := do(); real != nil {
 			return real
@@ -153,8 +161,10 @@ func (f *Faulty) Stat(ctx context.Context, key string) (info storage.Info, err e
 	return info, err
 }
 
-func (f *Faulty) Delete(ctx context.Context, key string) error {
-	return f.call(ctx, Op{Name: "delete", Key: key}, func() error { return f.s.Delete(ctx, key) })
+// Delete is one call, whose Op has the first key. Cut removes the first At objects, and fails.
+func (f *Faulty) Delete(ctx context.Context, keys ...string) error {
+	op := Op{Name: "delete", Key: keys[0], Keys: keys}
+	return f.call(ctx, op, func() error { return f.s.Delete(ctx, keys...) })
 }
 
 func (f *Faulty) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {

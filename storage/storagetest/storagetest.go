@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"list", list},
 		{"list over pages", listPages},
 		{"delete", deletes},
+		{"delete many", deleteMany},
 		{"cancelled", cancelled},
 		{"close early", closeEarly},
 		{"sub", sub},
@@ -415,21 +416,6 @@ func cancelledList(t *testing.T, s storage.Store, all int) {
 	for range s.List(t.Context(), "", "") {
 		break // leaving early is all right
 	}
-}
-
-func deletes(t *testing.T, s storage.Store) {
-	PutBytes(t, s, "d/a", []byte("x"))
-	PutBytes(t, s, "d/b", []byte("y"))
-	for _, key := range []string{"d/a", "d/a", "never/was", "d/a/below"} {
-		if err := s.Delete(t.Context(), key); err != nil {
-			t.Error(err)
-		}
-	}
-	wantKeys(t, s, "", "", "d/b")
-	if err := s.Delete(t.Context(), "d"); err != nil {
-		t.Error(err)
-	}
-	wantKeys(t, s, "", "", "d/b")
 }
 
 func cancelled(t *testing.T, s storage.Store) {

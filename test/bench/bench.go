@@ -36,6 +36,8 @@ type bench struct {
 	wal       walFigures
 	many      manyFiles
 	piles     []*pile
+	restored  restores
+	recovery  recoveryFigures
 
 	night      []*night
 	nightPages int // of the table that changes

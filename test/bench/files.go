@@ -18,12 +18,18 @@ import (
 
 // manyFiles is what a cluster of many small files took; zero when it was left out.
 type manyFiles struct {
-	files           int
-	backup, restore usage
+	files int
+	steps []manyStep
 }
 
-// measureFiles backs up and restores a second cluster, in which files of one page each lie beside those of
-// the database postgres, named as relations are. No table belongs to them: creating 200,000 tables takes
+// manyStep is one command on it.
+type manyStep struct {
+	name string
+	usage
+}
+
+// measureFiles does everything that reads or writes a manifest on a second cluster, in which small files lie beside
+// those of the database postgres, named as relations are. No table belongs to them: creating 200,000 tables takes
 // a quarter of an hour, and a backup sees files.
 func (b *bench) measureFiles(ctx context.Context) (err error) {
 	if b.files == 0 || !b.wanted("pgobj zstd") {
@@ -53,23 +59,34 @@ func (b *bench) measureFiles(ctx context.Context) (err error) {
 	if err := makeFiles(filepath.Join(c.Data, "base", database), b.files); err != nil {
 		return err
 	}
-	jobs := strconv.Itoa(b.jobs)
-	m := manyFiles{files: b.files}
-	if m.backup, err = measure(ctx, slices.Concat(env, c.Env()), 0, b.pgobj, "backup-push", "--jobs", jobs); err != nil {
-		return err
-	}
 	target, err := b.folder("restored")
 	if err != nil {
 		return err
 	}
-	if m.restore, err = measure(ctx, env, 0, b.pgobj, "backup-fetch", "--jobs", jobs, target); err != nil {
-		return err
+	m := manyFiles{files: b.files}
+	for _, x := range []struct {
+		name string
+		args []string
+	}{
+		{"backup-push, the first", []string{"backup-push"}},
+		{"backup-push, nothing changed", []string{"backup-push"}},
+		{"backup-push --reread", []string{"backup-push", "--reread"}},
+		{"backup-verify", []string{"backup-verify"}},
+		{"backup-fetch", []string{"backup-fetch", target}},
+		{"backup-fetch --delta", []string{"backup-fetch", "--delta", target}},
+	} {
+		u, err := measure(ctx, slices.Concat(env, c.Env()), 0, append([]string{b.pgobj, "--log-level=warn"}, append(x.args, "--jobs="+strconv.Itoa(b.jobs))...)...)
+		if err != nil {
+			return err
+		}
+		m.steps = append(m.steps, manyStep{x.name, u})
+		b.log.Printf("%d files, %-28s %6.1f s, %4.0f MiB peak", b.files, x.name, u.wall.Seconds(), mib(u.peak))
 	}
 	b.many = m
 	return errors.Join(sameFiles(filepath.Join(c.Data, "base"), filepath.Join(target, "base")), os.RemoveAll(target), os.RemoveAll(repository))
 }
 
-// makeFiles writes files of one valid page each, with different content.
+// makeFiles writes files of different content: every other one a valid page, and the others up to a page of no relation.
 func makeFiles(dir string, count int) error {
 	r := rand.New(rand.NewPCG(3, 4))
 	page := make([]byte, 8192)
@@ -83,7 +100,11 @@ func makeFiles(dir string, count int) error {
 			binary.LittleEndian.PutUint64(page[off:], r.Uint64N(1<<32))
 		}
 		binary.LittleEndian.PutUint16(page[8:], cluster.PageChecksum(page, 0))
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(1_000_000+i)), page, 0o600); err != nil {
+		name, data := fmt.Sprint(1_000_000+i), page
+		if i%2 == 1 {
+			name, data = fmt.Sprint("extra.", i), page[r.IntN(len(page)):]
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err
 		}
 	}

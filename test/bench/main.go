@@ -27,8 +27,11 @@ type options struct {
 	sizeMB                   int    // of the database
 	rounds                   int    // of backup and restore by every tool
 	walRounds                int    // of wal-push
+	restoreRounds            int    // of delta restores and restores with latency; 0 leaves them out
 	nights                   int    // pairs of backups after the first one; 0 leaves them out
 	pileRounds, pileSegments int    // of archiving and fetching a pile of WAL; 0 rounds leave it out
+	recoveryRounds           int    // of replaying WAL; 0 leaves it out
+	recoveryMB               int    // of WAL
 	tables                   int    // small ones in the database
 	files                    int    // small files in the second cluster; 0 leaves it out
 	only                     string // part of the name of the tools to run; "" is all
@@ -40,7 +43,8 @@ type options struct {
 // short makes a run that shows only that everything works. It leaves out what is the same but for a setting.
 func (o *options) short() {
 	o.sizeMB, o.rounds, o.walRounds, o.tables, o.files = 16, 1, 2, 20, 1000
-	o.pileRounds, o.pileSegments, o.nights = 1, 6, 1
+	o.pileRounds, o.pileSegments, o.nights, o.restoreRounds = 1, 6, 1, 1
+	o.recoveryRounds, o.recoveryMB = 1, 32
 	o.only = cmp.Or(o.only, "pgobj,pgbackrest zst:1,pg_basebackup,barman-cloud (S3)")
 }
 
@@ -48,10 +52,13 @@ func main() {
 	var o options
 	flag.IntVar(&o.sizeMB, "size", 2048, "size of the database in `MB`")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of backup and restore; 0 leaves them out")
+	flag.IntVar(&o.restoreRounds, "restore-rounds", 3, "rounds of delta restores and of restores with latency; 0 leaves them out")
 	flag.IntVar(&o.walRounds, "wal-rounds", 20, "rounds of wal-push; 0 leaves it out")
 	flag.IntVar(&o.nights, "nights", 5, "rounds of a backup after a few pages changed, and one after nothing changed; 0 leaves them out")
 	flag.IntVar(&o.pileRounds, "pile-rounds", 3, "rounds of archiving and fetching a pile of WAL segments; 0 leaves it out")
 	flag.IntVar(&o.pileSegments, "pile-segments", 64, "16 MB segments in the pile")
+	flag.IntVar(&o.recoveryRounds, "recovery-rounds", 3, "rounds of a recovery that replays WAL; 0 leaves it out")
+	flag.IntVar(&o.recoveryMB, "recovery-size", 2048, "`MB` of WAL that a recovery replays")
 	flag.IntVar(&o.tables, "tables", 300, "small tables in the database")
 	flag.IntVar(&o.files, "files", 200_000, "small files in the cluster that shows how memory grows; 0 leaves it out")
 	flag.StringVar(&o.only, "only", "", "run only the tools with one of these (comma-separated) in their `names`")
@@ -84,7 +91,7 @@ func run(ctx context.Context, o options, w io.Writer, progress *log.Logger) (err
 	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
 	b := &bench{options: o, base: base, log: progress, began: time.Now()}
 	defer func() { err = errors.Join(err, b.close()) }()
-	for _, step := range []func(context.Context) error{b.setUp, b.compare, b.measureNights, b.measureWAL, b.measurePiles, b.measureFiles} {
+	for _, step := range []func(context.Context) error{b.setUp, b.compare, b.measureNights, b.measureWAL, b.measurePiles, b.measureRecovery, b.measureRestores, b.measureFiles} {
 		if err := step(ctx); err != nil {
 			return err
 		}

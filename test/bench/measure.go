@@ -26,9 +26,9 @@ type usage struct {
 
 // measure runs a command as the user postgres, with dirty pages written out before, and says what it took:
 //   - cpu is what wait4 gives: the process and all descendants that were waited for.
-//   - peak is the larger of two numbers: the kernel's own maximum for the largest single process, which
-//     is exact, and the sum over all processes of the tool with shared pages counted once (PSS), which is
-//     looked at every 50 ms.
+//   - peak is the larger of two numbers that are looked at every 50 ms: the kernel's own maximum for each single
+//     process (VmHWM), and the sum over all processes of the tool with shared pages counted once (PSS). What
+//     wait4 tells of it is no use: it counts what this program had when it forked.
 //   - server is the difference of the CPU time of the tree of processes at postmaster, 0 for none.
 func measure(ctx context.Context, env []string, postmaster int, args ...string) (usage, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -56,11 +56,11 @@ func measure(ctx context.Context, env []string, postmaster int, args ...string) 
 	u.server = treeCPU(postmaster) - before
 	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	u.others = max(0, busy-u.cpu-u.server)
-	u.peak = max(u.peak, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10)
 	return u, nil
 }
 
-// watchMemory sends the highest sum of PSS over pid and its descendants that it saw until quit was closed.
+// watchMemory sends the highest sum of PSS over pid and its descendants, or the highest VmHWM of one of them, that
+// it saw until quit was closed.
 func watchMemory(pid int, quit <-chan struct{}, peak chan<- int64) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -72,7 +72,10 @@ func watchMemory(pid int, quit <-chan struct{}, peak chan<- int64) {
 			return
 		case <-tick.C:
 			sum := int64(0)
-			walkTree(pid, func(p int) { sum += pss(p) })
+			walkTree(pid, func(p int) {
+				sum += kilobytes(p, "smaps_rollup", "Pss:")
+				highest = max(highest, kilobytes(p, "status", "VmHWM:"))
+			})
 			highest = max(highest, sum)
 		}
 	}
@@ -89,11 +92,11 @@ func walkTree(pid int, f func(pid int)) {
 	}
 }
 
-// pss is the memory of a process in bytes, with pages that it shares counted in part; 0 when it is gone.
-func pss(pid int) int64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+// kilobytes is a number of bytes that a file below /proc/PID has in kB; 0 when the process is gone.
+func kilobytes(pid int, file, label string) int64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "Pss:"); ok {
+		if value, ok := strings.CutPrefix(line, label); ok {
 			kB, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
 			return kB << 10
 		}

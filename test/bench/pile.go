@@ -43,19 +43,16 @@ func (b *bench) measurePiles(ctx context.Context) error {
 	if b.pileRounds == 0 {
 		return nil
 	}
-	server, err := s3server.Start(ctx, s3server.MinIOTLS)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = server.Stop() }() // the process ends with us in any case
 	dir, err := b.folder("piles")
 	if err != nil {
 		return err
 	}
-	tools, err := b.pileS3Tools(server, dir)
+	server, env, err := b.walServer(ctx, dir)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = server.Stop() }() // the process ends with us in any case
+	tools := b.pileS3Tools(server, dir, env)
 	folder := filepath.Join(dir, "folder")
 	small := []*pileTool{
 		{name: "cp", prepare: "rm -rf " + folder + "; mkdir " + folder, push: "test ! -f " + folder + "/%f && cp %p " + folder + "/%f && sync -f " + folder + "/%f", fetch: "cp " + folder + "/%f %p"},
@@ -86,20 +83,29 @@ func (b *bench) measurePiles(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) pileS3Tools(s *s3server.Server, dir string) ([]*pileTool, error) {
-	pem, err := os.ReadFile(s.CAFile) // lies where the user postgres cannot read it
+// walServer starts MinIO with TLS, and returns what pgobj needs to use it; its certificate lies in dir as ca.pem.
+func (b *bench) walServer(ctx context.Context, dir string) (*s3server.Server, []string, error) {
+	s, err := s3server.Start(ctx, s3server.MinIOTLS)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	pem, err := os.ReadFile(s.CAFile) // lies where the user postgres cannot read it
 	ca := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(ca, pem, 0o644); err != nil {
-		return nil, err
+	if err == nil {
+		err = os.WriteFile(ca, pem, 0o644)
 	}
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Stop())
+	}
+	return s, append(s.Env(), "PGOBJ_S3_ENDPOINT="+s.Endpoint, "PGOBJ_S3_CA_FILE="+ca), nil
+}
+
+func (b *bench) pileS3Tools(s *s3server.Server, dir string, env []string) []*pileTool {
 	host := strings.TrimPrefix(s.Endpoint, "https://")
 	_, port, _ := strings.Cut(host, ":") // pgbackrest knows no IP addresses in certificates
 	backrest := func(async bool, spool string) (string, string) {
 		c := "pgbackrest --no-config --stanza=main --pg1-path=$PWD --repo1-type=s3 --repo1-path=/$ROUND --repo1-s3-bucket=" + s.Bucket + " --repo1-s3-endpoint=localhost" +
-			" --repo1-storage-port=" + port + " --repo1-s3-region=" + s.Region + " --repo1-s3-uri-style=path --repo1-storage-ca-file=" + ca +
+			" --repo1-storage-port=" + port + " --repo1-s3-region=" + s.Region + " --repo1-s3-uri-style=path --repo1-storage-ca-file=" + dir + "/ca.pem" +
 			" --lock-path=" + dir + "/lock --log-level-file=off --log-level-console=warn"
 		if async {
 			return c, " --archive-async --process-max=2 --spool-path=" + spool
@@ -115,7 +121,6 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string) ([]*pileTool, error)
 			prepare: "rm -rf " + spool + "; mkdir -p " + spool + " " + dir + "/lock; " + base + " --no-online stanza-create",
 			push:    base + more + " --compress-type=zst --compress-level=1 archive-push %p", fetch: base + more + " archive-get %f %p"})
 	}
-	env := append(s.Env(), "PGOBJ_S3_ENDPOINT="+s.Endpoint, "PGOBJ_S3_CA_FILE="+ca)
 	storage := "PGOBJ_STORAGE=s3://" + s.Bucket + "/$ROUND "
 	for _, ahead := range []bool{true, false} {
 		t := &pileTool{name: "pgobj", env: env, push: storage + b.pgobj + " wal-push %p", fetch: storage + b.pgobj + " wal-fetch %f %p"}
@@ -124,7 +129,7 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string) ([]*pileTool, error)
 		}
 		tools = append(tools, t)
 	}
-	return tools, nil
+	return tools
 }
 
 // makePile has pgbench write WAL that is not archived, and stops the server.

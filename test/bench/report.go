@@ -13,13 +13,17 @@ import (
 // Targets of the project, as ratios of times and in MiB. They are printed with what was measured, and
 // nothing depends on them.
 const (
-	targetBackup  = 0.6
-	targetRestore = 0.7
-	targetPush    = 1.3
-	targetMemory  = 150
+	targetBackup   = 0.6
+	targetRestore  = 0.7
+	targetPush     = 1.3
+	targetRecovery = 1.1
+	targetMemory   = 150
 )
 
 func (b *bench) report() string {
+	if b.rounds == 0 {
+		b.tools = nil
+	}
 	var w strings.Builder
 	fmt.Fprintf(&w, "# Benchmark of pgobj\n\n%s, rounds: %d, %.0f minutes in all. ", time.Now().UTC().Format("2 January 2006"), b.rounds, time.Since(b.began).Minutes())
 	fmt.Fprintf(&w, "%s, %d CPUs, %s of memory, Linux %s; everything in one file system (%s).\n\n", cpuModel(), runtime.NumCPU(), memTotal(), kernel(), os.TempDir())
@@ -34,13 +38,18 @@ func (b *bench) report() string {
 		b.ratioTable(&w)
 	}
 	b.nightText(&w)
+	b.restoreText(&w)
 	b.walText(&w)
 	b.pileText(&w)
+	b.recoveryText(&w)
 	w.WriteString("\n")
 	if b.many.files > 0 {
-		fmt.Fprintf(&w, "## Many small files\n\nA cluster with %d more files of 8 kB beside those of a database (no tables belong to them), pgobj zstd, one run: "+
-			"backup %.1f s, peak %.0f MiB; restore %.1f s, peak %.0f MiB.\n\n",
-			b.many.files, b.many.backup.wall.Seconds(), mib(b.many.backup.peak), b.many.restore.wall.Seconds(), mib(b.many.restore.peak))
+		fmt.Fprintf(&w, "## Many small files\n\nA cluster with %d more files of up to 8 kB beside those of a database (no tables belong to them), pgobj zstd, one run.\n\n"+
+			"| command | s | peak MiB |\n|---|--:|--:|\n", b.many.files)
+		for _, x := range b.many.steps {
+			fmt.Fprintf(&w, "| %s | %.1f | %.0f |\n", x.name, x.wall.Seconds(), mib(x.peak))
+		}
+		w.WriteString("\n")
 	}
 	b.targets(&w)
 	b.method(&w)
@@ -131,8 +140,12 @@ func (b *bench) targets(w *strings.Builder) {
 		}
 	}
 	b.nightTargets(line)
+	b.restoreTargets(line)
 	if len(b.wal.push) > 0 {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
+	}
+	if len(b.recovery.cp) > 0 {
+		line("recovery, pgobj from S3 / cp from a folder", targetRecovery, medianOf(b.recovery.pgobj)/medianOf(b.recovery.cp), " ×")
 	}
 	for _, t := range b.tools {
 		if strings.HasPrefix(t.name, "pgobj") && b.rounds > 0 {
@@ -141,8 +154,9 @@ func (b *bench) targets(w *strings.Builder) {
 		}
 	}
 	if b.many.files > 0 {
-		line(fmt.Sprintf("peak memory of a backup, %d small files", b.many.files), targetMemory, mib(b.many.backup.peak), " MiB")
-		line(fmt.Sprintf("peak memory of a restore, %d small files", b.many.files), targetMemory, mib(b.many.restore.peak), " MiB")
+		for _, x := range b.many.steps {
+			line(fmt.Sprintf("peak memory of %s, %d small files", x.name, b.many.files), targetMemory, mib(x.peak), " MiB")
+		}
 	}
 	w.WriteString("\n")
 }

@@ -97,6 +97,10 @@ const (
 	Partial             // the last segment of a timeline that ended in a promotion: NAME.partial
 	History             // a timeline's history: TTTTTTTT.history
 	Backup              // a note on a finished base backup: NAME.OFFSET.backup
+
+	// Received is what of a segment has been received and stored while it was not complete. PostgreSQL has no such
+	// file, and Classify never returns it.
+	Received
 )
 
 // Classify tells what kind of file a name is, by PostgreSQL's own rules (IsXLogFileName and its

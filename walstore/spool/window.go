@@ -3,11 +3,11 @@ package spool
 import (
 	"bufio"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +19,7 @@ import (
 //	lock          flock of the process that fills the window
 //	asks          FIFO: names of segments that PostgreSQL got, one a line
 //	NAME.part     is being fetched
-//	NAME.SHA256   whole and checked
+//	NAME.XXH64    whole and checked
 type Window struct{ dir string }
 
 const windowPrefix = "fetched-"
@@ -27,20 +27,26 @@ const windowPrefix = "fetched-"
 // NewWindow is that of a scope in the spool dir; it need not exist yet.
 func NewWindow(dir, scope string) *Window { return &Window{filepath.Join(dir, windowPrefix+scope)} }
 
-// Find is the file of a segment and the hash that it was fetched with.
-func (w *Window) Find(name string) (path string, sum [32]byte, ok bool) {
+// Find is the file of a segment and the XXH64 that it was fetched with.
+func (w *Window) Find(name string) (path string, sum uint64, ok bool) {
 	entries, err := os.ReadDir(w.dir)
 	if err != nil {
-		return "", sum, false
+		return "", 0, false
 	}
 	for _, e := range entries {
-		digest, ours := strings.CutPrefix(e.Name(), name+".")
-		b, err := hex.DecodeString(digest)
-		if ours && err == nil && len(b) == len(sum) {
-			return filepath.Join(w.dir, e.Name()), [32]byte(b), true
+		of, sum, ok := whole(e.Name())
+		if ok && of == name {
+			return filepath.Join(w.dir, e.Name()), sum, true
 		}
 	}
-	return "", sum, false
+	return "", 0, false
+}
+
+// whole reads the name of a file that Keep has named.
+func whole(file string) (name string, sum uint64, ok bool) {
+	name, digest, _ := strings.Cut(file, ".")
+	sum, err := strconv.ParseUint(digest, 16, 64)
+	return name, sum, err == nil && len(digest) == 16
 }
 
 // Await waits while a segment is on its way into the window; not longer than it takes steps within patience.
@@ -178,11 +184,11 @@ func (w *Window) Create(name string) (*os.File, error) {
 }
 
 // Keep gives a whole segment its name, once it is on disk.
-func (w *Window) Keep(f *os.File, name string, sum [32]byte) error {
+func (w *Window) Keep(f *os.File, name string, sum uint64) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(w.dir, name+"."+hex.EncodeToString(sum[:])))
+	return os.Rename(f.Name(), filepath.Join(w.dir, fmt.Sprintf("%s.%016x", name, sum)))
 }
 
 // Drop removes a segment that was not finished.
@@ -193,8 +199,7 @@ func (w *Window) Names() []string {
 	entries, _ := os.ReadDir(w.dir) // what cannot be read holds nothing
 	var names []string
 	for _, e := range entries {
-		name, digest, ok := strings.Cut(e.Name(), ".")
-		if ok && len(digest) == 64 {
+		if name, _, ok := whole(e.Name()); ok {
 			names = append(names, name)
 		}
 	}

@@ -1,0 +1,110 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+)
+
+// ErrNoFile says that a backup has no file of that path.
+var ErrNoFile = errors.New("no such file in the backup")
+
+// Cat writes one file of a backup: by its path in the data directory, or by the absolute path of a configuration
+// file from outside of it. Each chunk is written when all of it has been checked.
+func Cat(ctx context.Context, s storage.Store, b *catalog.Backup, name string, to io.Writer) error {
+	if path.IsAbs(name) {
+		for _, f := range b.ConfigFiles {
+			if f.Path == name {
+				_, err := to.Write(f.Content)
+				return err
+			}
+		}
+		if name = strings.TrimPrefix(name, strings.TrimSuffix(b.PGDATA, "/")+"/"); path.IsAbs(name) {
+			return fmt.Errorf("%w: %s is no configuration file that backup %s brought along", ErrNoFile, name, b.ID)
+		}
+	}
+	m, err := fetchManifest(ctx, s, b)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	lines, err := m.read()
+	if err != nil {
+		return err
+	}
+	name = path.Clean(name)
+	found := false
+	for {
+		f, err := lines.Next()
+		if errors.Is(err, io.EOF) && !found {
+			return fmt.Errorf("%w: backup %s has no %q", ErrNoFile, b.ID, name)
+		} else if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if f.RawPath() != name {
+			continue
+		}
+		if f.Type != manifest.TypeFile {
+			return fmt.Errorf("%w: in backup %s %q is a %s", ErrNoFile, b.ID, name, f.Type)
+		}
+		found = true
+		if err := writeContent(ctx, s, f, to); err != nil {
+			return fmt.Errorf("read %q of backup %s: %w", name, b.ID, err)
+		}
+	}
+}
+
+// writeContent fetches what one line of the manifest lists, neighbours with one request, and writes chunk by chunk.
+func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.Writer) error {
+	r, err := newFrameReader(s)
+	if err != nil {
+		return err
+	}
+	var wants []want
+	for _, c := range f.Chunks {
+		chunk := &assembly{sum: c.SHA256}
+		for _, x := range c.Extents {
+			chunk.at, chunk.len = x.At/part.ChunkSize*part.ChunkSize, chunk.len+x.Len
+			wants = append(wants, want{Extent: x, chunk: chunk})
+		}
+	}
+	data := make([]byte, 0, part.ChunkSize)
+	take := func(w want, content []byte) error {
+		if data = append(data, content...); len(data) < w.chunk.len {
+			return nil
+		}
+		w.chunk.data = data
+		if err := w.chunk.check(); err != nil {
+			return err
+		}
+		_, err := to.Write(data)
+		data = data[:0]
+		return err
+	}
+	for len(wants) > 0 {
+		n := joined(wants)
+		if err := r.read(ctx, wants[:n], take); err != nil {
+			return err
+		}
+		wants = wants[n:]
+	}
+	return nil
+}
+
+// readContent fetches a small file.
+func readContent(ctx context.Context, s storage.Store, f *manifest.File) ([]byte, error) {
+	var data bytes.Buffer
+	err := writeContent(ctx, s, f, &data)
+	return data.Bytes(), err
+}

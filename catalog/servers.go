@@ -1,0 +1,99 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// page is how many keys a store returns at once: those behind the first cost nothing.
+const page = 1000
+
+// Servers yields the names of the servers in a storage (not in one server's folder), in the order of their keys. It
+// costs at most one listing of one page for each, however much a server has. A server whose folder lies within
+// another server's may be passed over.
+func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		seen, after := map[string]bool{}, ""
+		for more := true; more; {
+			more = false
+			n, last := 0, ""
+			for info, err := range root.List(ctx, "", after) {
+				if err != nil {
+					yield("", fmt.Errorf("list servers: %w", err))
+					return
+				}
+				last = serverOf(info.Key)
+				if last != "" && !seen[last] {
+					seen[last] = true
+					if !yield(last, nil) {
+						return
+					}
+				}
+				// The rest of a page is looked at; the next one would rather be more of the same server, so its
+				// folder is passed over: '0' is the character after '/'.
+				if n++; n == page {
+					more, after = true, max(info.Key, last+"0")
+					break
+				}
+			}
+		}
+	}
+}
+
+// serverOf is the server that an object belongs to, by the folders that every server has; empty for a foreign one.
+func serverOf(key string) string {
+	segments := strings.Split(key, "/")
+	for i := 1; i < len(segments)-2; i++ {
+		switch next := segments[i+1]; segments[i] {
+		case "backups", "parts":
+		case "catalog":
+			if next != "log" && next != "checkpoints" {
+				continue
+			}
+		case "wal":
+			if strings.Trim(next, "0123456789") != "" {
+				continue
+			}
+		default:
+			continue
+		}
+		return strings.Join(segments[:i], "/")
+	}
+	return ""
+}
+
+// Usage is how many bytes a server occupies in the storage.
+type Usage struct {
+	Parts   int64 `json:"parts"`
+	WAL     int64 `json:"wal"`
+	Catalog int64 `json:"catalog"` // the log, its checkpoints and what describes the backups
+	Total   int64 `json:"total"`
+	Objects int64 `json:"objects"`
+}
+
+// Used lists all that a server has, a request for every thousand objects.
+func Used(ctx context.Context, s storage.Store) (Usage, error) {
+	var u Usage
+	for info, err := range s.List(ctx, "", "") {
+		if err != nil {
+			return u, fmt.Errorf("list what the server has: %w", err)
+		}
+		switch folder, _, _ := strings.Cut(info.Key, "/"); folder {
+		case "parts":
+			u.Parts += info.Size
+		case "wal":
+			u.WAL += info.Size
+		case "catalog", "backups":
+			u.Catalog += info.Size
+		default:
+			continue // not ours
+		}
+		u.Objects++
+		u.Total += info.Size
+	}
+	return u, nil
+}

@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// backupFiles lists keys as they are below --storage, the server's folder in front: what rsync and rclone take
+// with --files-from, and what comes behind the bucket's URL.
+type backupFiles struct {
+	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest or last, oldest or first."`
+	Target string `name:"target" enum:"data,standalone,wal,full" default:"standalone" help:"data: what the backup itself consists of; standalone: with the WAL that makes it consistent; wal: the WAL from its start to that of the next backup, or to the end of the archive; full: data and wal."`
+	URL    bool   `name:"url" help:"Print whole URLs instead of paths below --storage."`
+	Null   bool   `name:"null" short:"0" help:"End each with a zero byte instead of a newline."`
+	JSON   bool   `name:"json" help:"Print JSON: an array of objects with key, kind and size."`
+}
+
+// listedFile is an object as --json prints it.
+type listedFile struct {
+	Key  string `json:"key"`  // below --storage, or with --url the whole URL
+	Kind string `json:"kind"` // backup (its backup.json), manifest, part, wal or history
+	Size int64  `json:"size"` // as stored
+}
+
+func (c *backupFiles) Run(ctx context.Context, a *app) error {
+	store, err := a.open(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	cat := a.catalog(store)
+	state, err := cat.Load(ctx)
+	if err != nil {
+		return err
+	}
+	e, err := state.Resolve(c.Backup)
+	if err != nil {
+		return err
+	}
+	b, err := cat.Backup(ctx, e)
+	if err != nil {
+		return err
+	}
+	files := []listedFile{}
+	if c.Target != "wal" {
+		if files, err = dataFiles(ctx, store, b); err != nil {
+			return err
+		}
+	}
+	var hole error
+	if c.Target != "data" {
+		var wal []listedFile
+		if wal, hole, err = c.wal(ctx, store, state, b); err != nil {
+			return err
+		}
+		files = append(files, wal...)
+	}
+	if err := c.print(a, store, files); err != nil {
+		return err
+	}
+	return hole
+}
+
+// dataFiles are the objects of a backup: what describes it goes last, as when it is made.
+func dataFiles(ctx context.Context, store storage.Store, b *catalog.Backup) ([]listedFile, error) {
+	files := []listedFile{}
+	for _, p := range b.Parts {
+		files = append(files, listedFile{part.Key(p.Name), "part", p.Size})
+	}
+	files = append(files, listedFile{catalog.ManifestKey(b.ID), "manifest", b.Manifest.Size})
+	info, err := store.Stat(ctx, catalog.BackupKey(b.ID))
+	if err != nil {
+		return nil, fmt.Errorf("look at the description of backup %s: %w", b.ID, err)
+	}
+	return append(files, listedFile{catalog.BackupKey(b.ID), "backup", info.Size}), nil
+}
+
+// wal lists the WAL. What is missing of it is an error of its own: what is there is still worth to be listed, unless
+// the backup cannot be restored with it.
+func (c *backupFiles) wal(ctx context.Context, store storage.Store, state *catalog.State, b *catalog.Backup) (files []listedFile, hole, err error) {
+	t, err := backup.FindTrail(ctx, backup.TrailRequest{Store: store, State: state, Backup: b, Alone: c.Target == "standalone", Each: func(o walstore.Object) {
+		kind := "wal"
+		if o.Type == segment.History {
+			kind = "history"
+		}
+		files = append(files, listedFile{o.Key, kind, o.Size})
+	}})
+	switch {
+	case err != nil:
+	case t.Needed:
+		err = fmt.Errorf("%w: %s, which backup %s needs to be consistent, is not in the archive", walstore.ErrHole, t.Missing, b.ID)
+	case t.Missing != "" && !t.Deleted:
+		hole = fmt.Errorf("%w: the list ends with %s, because %s is missing, although %s is there", walstore.ErrHole, t.Last, t.Missing, t.Beyond)
+	}
+	return files, hole, err
+}
+
+func (c *backupFiles) print(a *app, store storage.Store, files []listedFile) error {
+	before := a.Server + "/"
+	if c.URL {
+		before = strings.TrimSuffix(store.String(), "/") + "/"
+	}
+	for i := range files {
+		files[i].Key = before + files[i].Key
+	}
+	if c.JSON {
+		return printJSON(a.Out, files)
+	}
+	end := "\n"
+	if c.Null {
+		end = "\x00"
+	}
+	for _, f := range files {
+		if _, err := fmt.Fprint(a.Out, f.Key, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// config is what a configuration file says: lines NAME=VALUE, with the names of the environment variables, as a
+// systemd EnvironmentFile has them.
+type config struct {
+	path   string // absolute
+	values map[string]string
+	leaks  bool // anybody on this host can read the secrets in it
+}
+
+// foreign are variables that are not pgobj's own: those of libpq, and of Go's HTTP client. AWS has too many.
+var foreign = strings.Fields(`PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE PGSERVICEFILE PGSSLMODE PGSSLCERT PGSSLKEY PGSSLROOTCERT
+	PGCONNECT_TIMEOUT PGOPTIONS PGAPPNAME PGTZ PGDATA HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR`)
+
+// loadConfig finds the file that a command line or the environment names, and puts what it says into the environment
+// of this process, where it is not set already: flags come first, then the environment, then the file. There the
+// clients of the storage find their credentials, and processes that are started do, too.
+func loadConfig(args []string) (config, error) {
+	path := os.Getenv("PGOBJ_CONFIG")
+	for i, arg := range args {
+		value, is := strings.CutPrefix(arg, configFlag+"=")
+		switch {
+		case is:
+			path = value
+		case arg == configFlag && i+1 < len(args):
+			path = args[i+1]
+		}
+	}
+	if path == "" {
+		return config{}, nil
+	}
+	c, err := readConfig(path, environment(reflect.TypeFor[grammar]()))
+	if err != nil {
+		return c, usagef("%s (PGOBJ_CONFIG): %v", configFlag, err)
+	}
+	for name, value := range c.values {
+		if _, set := os.LookupEnv(name); !set {
+			if err := os.Setenv(name, value); err != nil {
+				return c, usagef("%s (PGOBJ_CONFIG): %s: %v", configFlag, name, err)
+			}
+		}
+	}
+	return c, nil
+}
+
+const configFlag = "--config"
+
+// withoutConfig is a command line without the configuration file in front.
+func withoutConfig(args []string) []string {
+	switch {
+	case len(args) > 1 && args[0] == configFlag:
+		return args[2:]
+	case len(args) > 0 && strings.HasPrefix(args[0], configFlag+"="):
+		return args[1:]
+	}
+	return args
+}
+
+// environment lists the variables that the fields of a grammar stand for.
+func environment(t reflect.Type) (names []string) {
+	for f := range t.Fields() {
+		if name, ok := f.Tag.Lookup("env"); ok {
+			names = append(names, name)
+		}
+		if f.Type.Kind() == reflect.Struct {
+			names = append(names, environment(f.Type)...)
+		}
+	}
+	return names
+}
+
+func readConfig(path string, known []string) (c config, err error) {
+	if c.path, err = filepath.Abs(path); err != nil {
+		return c, err
+	}
+	f, err := os.Open(c.path)
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return c, err
+	}
+	data, err := os.ReadFile(c.path)
+	if err != nil {
+		return c, err
+	}
+	if c.values, err = parseConfig(string(data), known); err != nil {
+		return c, fmt.Errorf("%s, %w", c.path, err)
+	}
+	for _, secret := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"} {
+		if _, has := c.values[secret]; has && st.Mode().Perm()&0o004 != 0 {
+			c.leaks = true
+		}
+	}
+	return c, nil
+}
+
+// parseConfig reads the lines. A value may stand in quotes; nothing is expanded.
+func parseConfig(text string, known []string) (map[string]string, error) {
+	values := map[string]string{}
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("line %d: write it as NAME=VALUE, as in PGOBJ_STORAGE=s3://bucket/prefix", n)
+		case !slices.Contains(known, name) && !slices.Contains(foreign, name) && !strings.HasPrefix(name, "AWS_"):
+			return nil, fmt.Errorf("line %d: %q is no setting of pgobj: the names are those of the environment variables in pgobj --help", n, name)
+		case value != "" && (value[0] == '"' || value[0] == '\''):
+			if len(value) < 2 || value[len(value)-1] != value[0] {
+				return nil, fmt.Errorf("line %d: the value of %s has no closing quote", n, name)
+			}
+			value = value[1 : len(value)-1]
+		}
+		values[name] = value
+	}
+	return values, nil
+}

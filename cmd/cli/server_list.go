@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/retry"
+)
+
+// serverList shows every server that has a folder below --storage. A catalog that cannot be read is named in
+// its own line and hides no other, so it is no failure of the command.
+type serverList struct {
+	Servers []string `arg:"" optional:"" name:"server" help:"Only these (default: all that the storage has)."`
+	Sizes   bool     `name:"sizes" help:"Also count what each server occupies: lists all its objects, a request for every thousand."`
+	JSON    bool     `name:"json" help:"Print JSON: an array of objects, one for each server."`
+}
+
+// serverEntry is a server as --json prints it.
+type serverEntry struct {
+	Server    string         `json:"server"`
+	SystemID  uint64         `json:"system_id,string,omitempty"` // of the newest incarnation
+	PGVersion int            `json:"pg_version,omitempty"`
+	Backups   int            `json:"backups"` // complete ones
+	Running   int            `json:"running"` // begun after the last one, neither complete nor failed
+	Failed    int            `json:"failed"`  // since the last one
+	Last      string         `json:"last_backup,omitempty"`
+	Finished  time.Time      `json:"last_finished,omitzero"`
+	Size      int64          `json:"last_size,omitempty"`
+	Stored    int64          `json:"last_stored,omitempty"`
+	Oldest    time.Time      `json:"oldest_restorable,omitzero"` // when the oldest of the backups is consistent
+	Usage     *catalog.Usage `json:"usage,omitempty"`            // with --sizes
+	Problems  []string       `json:"problems,omitempty"`         // what of the catalog is damaged, or could not be read
+	empty     bool
+}
+
+// serversAtOnce is how many catalogs are read at the same time; each reads several records at once.
+const serversAtOnce = 16
+
+func (c *serverList) Run(ctx context.Context, a *app) error {
+	root, err := a.root(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	entries := []*serverEntry{}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(serversAtOnce)
+	for name, err := range c.names(gctx, root) {
+		if err != nil {
+			_ = group.Wait()
+			return err
+		}
+		e := &serverEntry{Server: name}
+		entries = append(entries, e)
+		group.Go(func() error { return c.read(gctx, a, storage.Sub(root, name), e) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	switch {
+	case c.JSON:
+		return printJSON(a.Out, entries)
+	case len(entries) == 0:
+		fmt.Fprintf(a.Err, "there is no server in %s\n", root)
+		return nil
+	}
+	return c.table(a, entries)
+}
+
+func (c *serverList) names(ctx context.Context, root storage.Store) func(func(string, error) bool) {
+	if len(c.Servers) == 0 {
+		return catalog.Servers(ctx, root)
+	}
+	return func(yield func(string, error) bool) {
+		for _, name := range c.Servers {
+			var err error
+			if bad := storage.CheckKey(name); bad != nil {
+				err = usagef("server %q cannot be a folder's name: %v", name, bad)
+			}
+			if !yield(name, err) {
+				return
+			}
+		}
+	}
+}
+
+// read fills in what a server's catalog tells. Only an interruption is an error: other servers are to be shown.
+func (c *serverList) read(ctx context.Context, a *app, store storage.Store, e *serverEntry) error {
+	state, err := a.catalog(store).Load(ctx)
+	if err == nil {
+		e.take(state)
+	}
+	if err == nil && c.Sizes {
+		var u catalog.Usage
+		if u, err = catalog.Used(ctx, store); err == nil {
+			e.Usage = &u
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		e.Problems = append(e.Problems, err.Error())
+	}
+	return nil
+}
+
+func (e *serverEntry) take(s *catalog.State) {
+	e.Problems = s.Problems
+	e.empty = s.N == 0
+	if s.Newer {
+		e.Problems = append(e.Problems, catalog.ErrNewer.Error())
+	}
+	if n := len(s.Servers); n > 0 {
+		e.SystemID, e.PGVersion = s.Servers[n-1].SystemID, s.Servers[n-1].PGVersion
+	}
+	for _, b := range s.Unfinished() {
+		if b.Status == catalog.Running {
+			e.Running++
+		} else {
+			e.Failed++
+		}
+	}
+	for _, b := range s.Complete() {
+		e.Backups++
+		sum := b.Commit.Summary
+		e.Last, e.Finished, e.Size, e.Stored = b.ID, sum.Finished, sum.Size, sum.Stored
+		if e.Oldest.IsZero() || sum.Consistent.Before(e.Oldest) {
+			e.Oldest = sum.Consistent
+		}
+	}
+}
+
+func (c *serverList) table(a *app, entries []*serverEntry) error {
+	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "SERVER\tSYSTEM ID\tPG\tBACKUPS\tLAST BACKUP\tAGE\tSIZE\tRESTORABLE FROM (UTC)\t")
+	if c.Sizes {
+		fmt.Fprint(w, "PARTS\tWAL\tCATALOG\tTOTAL\t")
+	}
+	fmt.Fprintln(w, "NOTE")
+	for _, e := range entries {
+		cells := make([]string, 8, 13)
+		cells[0], cells[3] = e.Server, fmt.Sprint(e.Backups)
+		if e.SystemID != 0 {
+			cells[1], cells[2] = fmt.Sprint(e.SystemID), pgVersion(e.PGVersion)
+		}
+		if e.Last != "" {
+			cells[4], cells[5], cells[6], cells[7] = e.Last, age(a.now().Sub(e.Finished)), size(e.Size), e.Oldest.UTC().Format(time.DateTime)
+		}
+		switch u := e.Usage; {
+		case u != nil:
+			cells = append(cells, size(u.Parts), size(u.WAL), size(u.Catalog), size(u.Total))
+		case c.Sizes:
+			cells = append(cells, "", "", "", "")
+		}
+		fmt.Fprintln(w, strings.Join(append(cells, e.note()), "\t"))
+	}
+	return w.Flush()
+}
+
+func (e *serverEntry) note() string {
+	var notes []string
+	if n := len(e.Problems); n > 0 {
+		first, _, _ := strings.Cut(e.Problems[0], "\n")
+		if n > 1 {
+			first += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		notes = append(notes, "CATALOG: "+first)
+	}
+	if e.empty {
+		notes = append(notes, "it has no catalog")
+	}
+	if e.Failed > 0 {
+		notes = append(notes, fmt.Sprintf("%d FAILED since", e.Failed))
+	}
+	if e.Running > 0 {
+		notes = append(notes, fmt.Sprintf("%d running, or killed", e.Running))
+	}
+	return strings.Join(notes, "; ")
+}
+
+// age is how long something is ago, as people say it: the two largest units.
+func age(d time.Duration) string {
+	switch d = d.Round(time.Second); {
+	case d < 0:
+		return "in the future"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh %02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd %02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}

@@ -1,0 +1,234 @@
+package sweep_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/storagetest"
+)
+
+// rebuild mends the catalog, and looks whether that held: the log can be written to, what it lists is sound, and there
+// is nothing left to mend.
+func (s *server) rebuild(t *testing.T, store storage.Store) *backup.Rebuild {
+	t.Helper()
+	c := catalog.New(store, "rebuild", s.now)
+	plan, err := backup.PlanRebuild(t.Context(), store, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !plan.Empty() {
+		if err := plan.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sound(t, store)
+	if again, err := backup.PlanRebuild(t.Context(), store, c); err != nil || !again.Empty() {
+		t.Errorf("after a rebuild there is still to do: %+v, %v", again.Found, err)
+	}
+	return plan
+}
+
+// goesOn takes one more backup, deletes one and all garbage: nothing may be missing then.
+func (s *server) goesOn(t *testing.T, store storage.Store) {
+	t.Helper()
+	if err := s.push(t.Context(), store, "after", false); err != nil {
+		t.Error(err)
+		return
+	}
+	if _, err := s.remove(t.Context(), store, "after", retention.Order{Kind: retention.Oldest}); err != nil {
+		t.Error(err)
+	}
+	tidy(t, s, store)
+}
+
+func (s *server) lose(t *testing.T, store storage.Store, prefix, suffix string) {
+	t.Helper()
+	for _, key := range objects(t, store, prefix) {
+		if strings.HasSuffix(key, suffix) {
+			if err := store.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func fates(p *backup.Rebuild) map[string]backup.Fate {
+	out := map[string]backup.Fate{}
+	for _, f := range p.Found {
+		out[f.Backup] = f.Fate
+	}
+	return out
+}
+
+func TestRebuildWithoutLog(t *testing.T) {
+	s, full := seeded(t, 4)
+	if _, err := s.remove(t.Context(), full, "me", retention.Order{Kind: retention.Oldest}); err != nil {
+		t.Fatal(err)
+	}
+	before := sound(t, full)
+	ids := listed(before)
+	for name, c := range map[string]struct {
+		lose []string // prefix and suffix
+		fate backup.Fate
+	}{
+		"the log":                       {[]string{"catalog/", ""}, backup.Back},
+		"the log and every backup.json": {[]string{"catalog/", "", "backups/", "/backup.json"}, backup.Described},
+		"every backup.json":             {[]string{"backups/", "/backup.json"}, backup.Described},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := clone(t, full)
+			for i := 0; i < len(c.lose); i += 2 {
+				s.lose(t, store, c.lose[i], c.lose[i+1])
+			}
+			plan := s.rebuild(t, store)
+			after := sound(t, store)
+			if !slices.Equal(listed(after), ids) {
+				t.Fatalf("listed are %q, want %q", listed(after), ids)
+			}
+			for _, id := range ids {
+				if got := fates(plan)[id]; got != c.fate {
+					t.Errorf("%s: %q, want %q", id, got, c.fate)
+				}
+				was, is := before.Entry(id).Commit.Summary, after.Entry(id).Commit.Summary
+				if was.SystemID != is.SystemID || was.StartLSN != is.StartLSN || was.StopLSN != is.StopLSN || was.FirstWAL != is.FirstWAL || was.LastWAL != is.LastWAL ||
+					was.Timeline != is.Timeline || was.Size != is.Size || was.Files != is.Files || is.Consistent.Before(was.Consistent) {
+					t.Errorf("%s was\n%+v, is\n%+v", id, was, is)
+				}
+			}
+			s.goesOn(t, store)
+		})
+	}
+}
+
+// Without anything but the parts a backup that stored all itself is whole; of one that took over the description of
+// what had not changed, that is not known any more.
+func TestRebuildFromParts(t *testing.T) {
+	s, store := seeded(t, 3)
+	if err := s.push(t.Context(), store, "full", true); err != nil {
+		t.Fatal(err)
+	}
+	ids := listed(sound(t, store))
+	s.lose(t, store, "catalog/", "")
+	s.lose(t, store, "backups/", "")
+	plan := s.rebuild(t, store)
+	if f := fates(plan); f[ids[3]] != backup.Described || f[ids[0]] != backup.Described {
+		t.Errorf("full backups %s and %s: %v", ids[0], ids[3], f)
+	}
+	got := listed(sound(t, store))
+	for _, f := range plan.Found {
+		if there := slices.Contains(got, f.Backup); there != (f.Fate == backup.Described) || !there && f.Fate != backup.Unknown {
+			t.Errorf("%+v, listed are %q", f, got)
+		}
+	}
+	s.goesOn(t, store)
+}
+
+// A record that is damaged or lost hides nothing after a rebuild, and brings nothing back that is not whole.
+func TestRebuildWithDamagedRecord(t *testing.T) {
+	s, full := seeded(t, 3)
+	if _, err := s.remove(t.Context(), full, "me", retention.Order{Kind: retention.Oldest}); err != nil {
+		t.Fatal(err)
+	}
+	want := listed(sound(t, full))
+	s.lose(t, full, "catalog/checkpoints/", "")
+	records := objects(t, full, "catalog/log/")
+	for i, key := range records {
+		for _, how := range []string{"damaged", "lost"} {
+			t.Run(fmt.Sprint(how, " ", i+1), func(t *testing.T) {
+				store := clone(t, full)
+				data, err := storage.ReadAll(t.Context(), store, key, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := store.Delete(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+				if how == "damaged" {
+					if err := store.Put(t.Context(), key, bytes.NewReader(data[:len(data)/2]), int64(len(data)/2)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.rebuild(t, store)
+				if got := listed(sound(t, store)); !slices.Equal(got, want) {
+					t.Errorf("listed are %q, want %q", got, want)
+				}
+				s.goesOn(t, store)
+			})
+		}
+	}
+}
+
+// What the log still says of deletions holds: a backup whose objects are all there, because the deletion was stopped,
+// does not come back, and the deletion is finished by the next one.
+func TestRebuildKeepsWhatIsCondemned(t *testing.T) {
+	s, store := seeded(t, 3)
+	ids := listed(sound(t, store))
+	stopped := storagetest.NewFaulty(store, storagetest.Fault{When: storagetest.Named("delete")})
+	if _, err := s.remove(t.Context(), stopped, "me", retention.Order{Kind: retention.Oldest}); err == nil {
+		t.Fatal("the deletion was not stopped")
+	}
+	s.lose(t, store, "catalog/log/0000000003", ".json") // the first commit
+	s.lose(t, store, "catalog/checkpoints/", "")
+	s.rebuild(t, store)
+	state := sound(t, store)
+	if !slices.Equal(listed(state), ids[1:]) || len(state.Unpurged) != 1 {
+		t.Errorf("listed are %q, %d deletions not done; want %q and one", listed(state), len(state.Unpurged), ids[1:])
+	}
+	s.goesOn(t, store)
+	if _, err := store.Stat(t.Context(), "backups/"+ids[0]+"/backup.json"); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("the deletion was not finished: %v", err)
+	}
+}
+
+// A log that has lost its newest records only looks shorter, but what it does not know shows.
+func TestLogThatIsCutOff(t *testing.T) {
+	s, store := seeded(t, 3)
+	ids := listed(sound(t, store))
+	c := catalog.New(store, "reader", s.now)
+	if strange, err := c.Strangers(t.Context(), sound(t, store)); err != nil || len(strange) > 0 {
+		t.Errorf("a whole log: %q, %v", strange, err)
+	}
+	records := objects(t, store, "catalog/log/")
+	for _, key := range records[len(records)-2:] {
+		s.lose(t, store, key, "")
+	}
+	if strange, err := c.Strangers(t.Context(), sound(t, store)); err != nil || !slices.Equal(strange, ids[2:]) {
+		t.Errorf("without the last backup's records: %q, %v, want %q", strange, err, ids[2:])
+	}
+	s.rebuild(t, store)
+	if got := listed(sound(t, store)); !slices.Equal(got, ids) {
+		t.Errorf("listed are %q, want %q", got, ids)
+	}
+	s.goesOn(t, store)
+}
+
+func TestRebuildAgainstAnother(t *testing.T) {
+	s, store := seeded(t, 2)
+	c := catalog.New(store, "rebuild", s.now)
+	if plan, err := backup.PlanRebuild(t.Context(), store, c); err != nil || !plan.Empty() || plan.Same != 2 {
+		t.Errorf("a catalog without faults: %+v, %v", plan, err)
+	}
+	s.lose(t, store, "backups/"+listed(sound(t, store))[0], "/backup.json")
+	plan, err := backup.PlanRebuild(t.Context(), store, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.push(t.Context(), store, "another", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := plan.Run(t.Context()); !errors.Is(err, catalog.ErrMoved) {
+		t.Errorf("somebody has written meanwhile: %v, want %v", err, catalog.ErrMoved)
+	}
+	s.rebuild(t, store)
+	if got := listed(sound(t, store)); len(got) != 3 {
+		t.Errorf("listed are %q, want three", got)
+	}
+}

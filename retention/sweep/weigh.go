@@ -1,0 +1,80 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/retention"
+)
+
+// Weight is what a complete backup costs, and what would become of it.
+type Weight struct {
+	Refers  int64 // bytes of the parts that it refers to
+	Alone   int64 // of those that no other complete backup refers to
+	Frees   int64 // what deleting it would free: parts and WAL. 0 when Refused
+	Refused string
+	// Policy is what the policy says of the backup; nil without one.
+	Policy *retention.Decision
+}
+
+// Weigh weighs a complete backup against all others, by the same means as a deletion: r.Order gives the limits, and
+// when it is ByPolicy the policy. Nothing is changed.
+func Weigh(ctx context.Context, r Request, state *catalog.State, b *catalog.Backup) (Weight, error) {
+	var w Weight
+	g, err := gather(ctx, r, state)
+	if err != nil {
+		return w, err
+	}
+	if r.Order.Kind == retention.ByPolicy {
+		plan, err := g.decide(ctx, r)
+		if err != nil {
+			return w, err
+		}
+		if i := slices.IndexFunc(plan.Backups, func(d retention.Decision) bool { return d.ID == b.ID }); i >= 0 {
+			w.Policy = &plan.Backups[i]
+		}
+	}
+	r.Order.Kind, r.Order.Backup = retention.Target, b.ID
+	plan, err := makeFrom(ctx, r, g)
+	if errors.Is(err, retention.ErrRefused) {
+		w.Refused, err = err.Error(), nil
+	}
+	if err != nil {
+		return w, err
+	}
+	w.Frees = plan.Bytes
+	return w, w.parts(ctx, r, g, plan.Plan, b)
+}
+
+// parts weighs those that the backup refers to. Refused or not, it is taken for the only one that goes: so g looks at
+// whoever may share parts with it.
+func (w *Weight) parts(ctx context.Context, r Request, g *gathered, plan retention.Plan, b *catalog.Backup) error {
+	plan.Backups = slices.Clone(plan.Backups)
+	for i := range plan.Backups {
+		plan.Backups[i].Keep = plan.Backups[i].ID != b.ID
+	}
+	if err := g.look(ctx, r, g.matter(r.Order, plan)); err != nil {
+		return err
+	}
+	var others partSet
+	for id, refs := range g.refs {
+		if id != b.ID {
+			others.add(refs)
+		}
+	}
+	for _, x := range b.Parts {
+		backup, no, err := part.ParseName(x.Name)
+		if err != nil {
+			return fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
+		}
+		w.Refers += x.Size
+		if !others.has(retention.Part{Backup: backup, Number: no}) {
+			w.Alone += x.Size
+		}
+	}
+	return nil
+}

@@ -1,0 +1,390 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/faultproxy"
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/s3server"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// segmentsOf are the complete segments of a timeline in a repository that is a folder, by name; and all pieces.
+func segmentsOf(t testing.TB, repo string, tli int) (full map[string]string, pieces []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(repo, fmt.Sprintf("main/wal/*/%08X/*.zst", tli)))
+	must(t, err)
+	full = map[string]string{}
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".zst")
+		switch {
+		case len(name) == 24:
+			full[name] = f
+		case strings.HasSuffix(name, ".piece"):
+			pieces = append(pieces, name)
+		}
+	}
+	return full, pieces
+}
+
+// sameAs compares stored segments with a folder of the source's own files.
+func sameAs(t testing.TB, repo, source string) {
+	t.Helper()
+	full, pieces := segmentsOf(t, repo, 1)
+	for name, file := range full {
+		got := finish(t, (&walRig{data: repo}).command(testenv.Tool(t, "zstd"), "-dcq", file))
+		if want := readFile(t, filepath.Join(source, name)); got.out != string(want) {
+			t.Errorf("%s is not what the source has", name)
+		}
+	}
+	if len(full) == 0 {
+		t.Error("nothing was stored")
+	}
+	for _, p := range pieces {
+		if full[p[:24]] != "" && p[:24] != lastOf(full) {
+			t.Errorf("%s is left, and its segment is complete", p)
+		}
+	}
+}
+
+func lastOf(full map[string]string) (last string) {
+	for name := range full {
+		last = max(last, name)
+	}
+	return last
+}
+
+// However often and at whatever moment wal-receive is killed, nothing that was acknowledged is missing, and every stored
+// segment is the source's.
+func TestReceiverKilled(t *testing.T) {
+	t.Parallel()
+	kills := 10
+	if torture() {
+		kills = 300
+	}
+	source := testenv.Dir(t)
+	st := folderStore(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"archive_command = 'cp %p " + source + "/%f'"}})
+	s.Exec(t, `CREATE TABLE w (i int, filler text)`)
+	args := []string{"--slot=k", "--create-slot", "--synchronous", "--application-name=k"}
+	r := s.receive(t, args...)
+	s.streaming(t, "async")
+	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'k'`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	w := s.write(t, "w")
+	w.reaches(t, 1)
+	for range kills {
+		<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond) // any moment will do
+		r.stop(t, syscall.SIGKILL)
+		before := w.acked.Load()
+		r = s.receive(t, args...)
+		w.reaches(t, before+3) // it serves again
+	}
+	w.stop()
+	<-w.done
+	acked := w.acked.Load()
+	s.Exec(t, `SET synchronous_commit = off; SELECT pg_switch_wal()`)
+	s.Stop(t, "fast") // waits until all is stored
+	if code := r.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("wal-receive ended with %d", code)
+	}
+	sameAs(t, st.folder, source)
+	s.must(t, "wal-verify")
+	c := s.start(t, s.fetch(t), "-c", "synchronous_standby_names=", "-c", "archive_mode=off")
+	if n := number(t, c.SQL(t, `SELECT count(DISTINCT i) FROM w`)); n < acked {
+		t.Errorf("%d rows were acknowledged, %d are there", acked, n)
+	}
+	t.Logf("%d kills, %d rows", kills, acked)
+}
+
+// wal-push and two receivers at once store the same, and none is disturbed by the others. What is left of a segment's
+// pieces goes when it is complete; what is stored of the last one is shown, checked, and counts for targets.
+func TestReceiveBesideWALPush(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE w (i int, filler text)`)
+	a := s.receive(t, "--slot=a", "--create-slot", "--partial-interval=50ms", "--application-name=a")
+	b := s.receive(t, "--partial-interval=70ms", "--application-name=b")
+	s.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'`, "2")
+	s.must(t, "backup-push", "--wal-timeout=1m")
+	w := s.write(t, "w")
+	w.reaches(t, 100)
+	for range 6 {
+		s.Exec(t, `INSERT INTO w SELECT 0, repeat(md5(i::text), 20) FROM generate_series(1, 2000) i`)
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	w.stop()
+	<-w.done
+	s.Exec(t, `INSERT INTO w VALUES (-1, '')`)
+	at := s.SQL(t, `SELECT clock_timestamp()`)
+	s.Exec(t, `INSERT INTO w VALUES (-2, '')`)
+	s.Eventually(t, `SELECT bool_and(flush_lsn = pg_current_wal_lsn()) FROM pg_stat_replication`, "t")
+	s.Eventually(t, `SELECT count(*) FROM pg_ls_dir('pg_wal/archive_status') f WHERE f LIKE '%.ready'`, "0")
+	for _, r := range []*receiver{a, b} {
+		if code := r.stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(r.said(), "all of it is stored") || strings.Contains(r.said(), "level=WARN msg=rec") {
+			t.Errorf("wal-receive ended with %d", code)
+		}
+	}
+	must(t, s.Crash()) // a stop would archive the rest
+	full, pieces := segmentsOf(t, st.folder, 1)
+	if len(full) < 6 || len(pieces) == 0 {
+		t.Errorf("%d segments, pieces %v", len(full), pieces)
+	}
+	for _, p := range pieces {
+		if p[:24] <= lastOf(full) {
+			t.Errorf("%s is left, and its segment is complete", p)
+		}
+	}
+	var list []struct {
+		Receiving string
+		Received  int64
+	}
+	must(t, json.Unmarshal([]byte(s.must(t, "wal-list", "--json").out), &list))
+	if len(list) != 1 || list[0].Received == 0 || list[0].Receiving <= lastOf(full) {
+		t.Errorf("%+v", list)
+	}
+	s.must(t, "wal-verify")
+	wins := s.windows(t)
+	if len(wins) != 1 || !strings.Contains(wins[0].Why, list[0].Receiving) || wins[0].To.UTC().Format("2006-01-02 15:04:05") < at[:19] {
+		t.Errorf("%+v, and the last transaction but one was at %s", wins, at)
+	}
+	// A time that only the pieces reach.
+	c := s.start(t, s.fetch(t, "--target-time="+at, "--target-action=promote"), noArchiving...)
+	if got := c.SQL(t, `SELECT string_agg(i::text, ',') FROM w WHERE i < 0`); got != "-1" {
+		t.Errorf("the rows are %s", got)
+	}
+	// A damaged piece is found, and never replayed.
+	last, _ := filepath.Glob(filepath.Join(st.folder, "main/wal/*/00000001/*00000000-*.piece.zst"))
+	data := readFile(t, last[len(last)-1])
+	putFile(t, last[len(last)-1], flip(data, len(data)/2))
+	if o := s.run(t, "wal-verify"); o.code != 8 {
+		t.Error(o)
+	}
+	broken, err := pgtest.Attach(s.fetch(t), s.Major, noArchiving...)
+	must(t, err)
+	t.Cleanup(func() { must(t, broken.Close()) })
+	if err := broken.Launch(t.Context()); err == nil {
+		t.Error("recovery passed over a damaged piece")
+	}
+}
+
+// A receiver follows its server to a new timeline, whether that happens while it streams, or it is told to go to another
+// server; and restores go on along it.
+func TestReceiveFollowsTimelines(t *testing.T) {
+	t.Parallel()
+	for what, fromStandby := range map[string]bool{"while it streams": true, "after a failover": false} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			st := folderStore(t)
+			s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"wal_retrieve_retry_interval = '100ms'"}})
+			s.Exec(t, `CREATE TABLE w (i int)`)
+			r := s.receive(t, "--partial-interval=50ms")
+			s.streaming(t, "async")
+			s.must(t, "backup-push", "--wal-timeout=1m")
+			dir := s.fetch(t, "--standby", "--primary-conninfo=host="+s.SocketDir+" port="+fmt.Sprint(s.Port)+" user=postgres")
+			follower := s.start(t, dir)
+			dsn := fmt.Sprintf("host=%s,%s port=%d,%d user=postgres", s.SocketDir, follower.SocketDir, s.Port, follower.Port)
+			if fromStandby {
+				dsn = fmt.Sprintf("host=%s port=%d user=postgres", follower.SocketDir, follower.Port)
+			}
+			r.stop(t, syscall.SIGTERM)
+			r = s.receive(t, "--partial-interval=50ms", "--dsn="+dsn)
+			s.Exec(t, `INSERT INTO w SELECT generate_series(1, 20000)`)
+			follower.Eventually(t, `SELECT count(*) FROM w`, "20000")
+			source := s.Cluster
+			if fromStandby {
+				source = follower
+			}
+			source.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgobj' AND flush_lsn = sent_lsn AND state = 'streaming'`, "1")
+			must(t, s.Crash())
+			follower.Exec(t, `SELECT pg_promote()`)
+			follower.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+			follower.Exec(t, `INSERT INTO w SELECT generate_series(20001, 40000)`)
+			follower.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgobj' AND flush_lsn = pg_current_wal_lsn()`, "1")
+			if code := r.stop(t, syscall.SIGTERM); code != 0 {
+				t.Errorf("wal-receive ended with %d", code)
+			}
+			must(t, follower.Crash())
+			if fromStandby && !strings.Contains(r.said(), "the timeline has ended") {
+				t.Error("the stream did not end with its timeline")
+			}
+			s.must(t, "wal-list")
+			c := s.start(t, s.fetch(t), noArchiving...)
+			if n := c.SQL(t, `SELECT count(*) FROM w`); n != "40000" {
+				t.Errorf("%s of 40000 rows", n)
+			}
+			// The end of the timeline that was left.
+			c = s.start(t, s.fetch(t, "--target-timeline=1"), noArchiving...)
+			if n := c.SQL(t, `SELECT count(*) FROM w`); n != "20000" {
+				t.Errorf("on timeline 1: %s of 20000 rows", n)
+			}
+			s.must(t, "delete", "everything", "main", "--confirm")
+			if left, _ := filepath.Glob(filepath.Join(st.folder, "main/wal/*/*/*")); len(left) > 0 {
+				t.Errorf("not deleted: %v", left)
+			}
+		})
+	}
+}
+
+// When the server has removed what the archive lacks, that is said, and a hole is left only on demand.
+func TestReceiveAfterWALWasRemoved(t *testing.T) {
+	t.Parallel()
+	s := onlyReceived(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	r := s.receive(t)
+	s.streaming(t, "async")
+	s.must(t, "backup-push", "--wal-timeout=1m")
+	if code := r.stop(t, syscall.SIGTERM); code != 0 {
+		t.Fatal(code)
+	}
+	s.Exec(t, `ALTER SYSTEM SET min_wal_size = '2MB'`)
+	s.Exec(t, `ALTER SYSTEM SET max_wal_size = '2MB'`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	for range 8 {
+		s.Exec(t, `CREATE TABLE IF NOT EXISTS x (i int)`)
+		s.Exec(t, `INSERT INTO x VALUES (1)`)
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	s.Exec(t, `CHECKPOINT`)
+	s.Exec(t, `CHECKPOINT`)
+	r = s.receive(t)
+	if code := r.ended(t); code != 11 || !strings.Contains(r.said(), "--accept-hole") {
+		t.Errorf("exit code %d", code)
+	}
+	r = s.receive(t, "--accept-hole")
+	testenv.Eventually(t, generous, "it goes on", func() bool { return strings.Contains(r.said(), "receiving again") })
+	s.streaming(t, "async")
+	s.Exec(t, `SELECT pg_switch_wal()`)
+	s.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE flush_lsn = pg_current_wal_lsn()`, "1")
+	if code := r.stop(t, syscall.SIGTERM); code != 0 {
+		t.Error(code)
+	}
+	if o := s.run(t, "wal-list"); o.code != 11 || !strings.Contains(o.out, "hole") {
+		t.Error(o)
+	}
+}
+
+// The receiver refuses what contradicts the archive, settings that make no sense, and a server that does not let it.
+func TestReceiveRefuses(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1, TCP: true})
+	for _, c := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{2, "--create-slot needs", []string{"--create-slot"}}, {2, "--partial-interval", []string{"--partial-interval=0s"}},
+		{9, "no_such_slot", []string{"--slot=no_such_slot"}}, {1, "connect to PostgreSQL", []string{"--dsn=host=127.0.0.1 port=1"}},
+		{9, "", []string{"--dsn=user=weak host=" + s.SocketDir}},
+	} {
+		if strings.Contains(fmt.Sprint(c.args), "user=weak") {
+			s.Exec(t, `CREATE ROLE weak LOGIN`)
+		}
+		o := s.run(t, append([]string{"wal-receive"}, c.args...)...)
+		if c.code == 9 && o.code == 1 { // refused while it connects
+			c.code = 1
+		}
+		if o.code != c.code || !strings.Contains(o.err, c.says) || strings.Count(o.err, "ERROR:  ") != 1 {
+			t.Errorf("%v: %v", c.args, o)
+		}
+	}
+	// A password from ~/.pgpass, under the database "replication".
+	s.Exec(t, `CREATE ROLE streamer LOGIN REPLICATION PASSWORD 'pa:ss\word'`)
+	hba := filepath.Join(s.Data, "pg_hba.conf")
+	writeFile(t, hba, "host replication streamer 127.0.0.1/32 scram-sha-256\nlocal all all trust\nlocal replication postgres trust\n", 0o600)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	pass := filepath.Join(testenv.Dir(t), "pgpass")
+	writeFile(t, pass, fmt.Sprintf("127.0.0.1:%d:replication:streamer:pa\\:ss\\\\word\n", s.Port), 0o600)
+	s.settings = append(s.settings, "PGPASSFILE="+pass)
+	r := s.receive(t, "--partial-interval=50ms", "--dsn=host=127.0.0.1 user=streamer")
+	s.streaming(t, "async")
+	s.Exec(t, `SELECT pg_switch_wal()`)
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE flush_lsn = pg_current_wal_lsn()`, "1")
+	if code := r.stop(t, syscall.SIGTERM); code != 0 {
+		t.Error(code)
+	}
+	// Another content under the name of what comes next.
+	pieces, err := filepath.Glob(filepath.Join(st.folder, "main/wal/*/00000001/*.piece.zst"))
+	must(t, err)
+	next := filepath.Base(pieces[len(pieces)-1])[:24]
+	sysid := filepath.Base(filepath.Dir(filepath.Dir(pieces[0])))
+	rig := &walRig{data: s.Data, sysid: uint64(number(t, sysid)), pgobj: s.pgobj, env: s.settings}
+	other := filepath.Join(testenv.Dir(t), next)
+	writeFile(t, other, string(walSegment(next, rig.sysid, mib, 7)), 0o600)
+	s.must(t, "wal-push", other)
+	for _, p := range pieces {
+		must(t, os.Remove(p))
+	}
+	must(t, os.Rename(filepath.Join(filepath.Dir(pieces[0]), next+".zst"), filepath.Join(st.folder, "aside"))) // it begins before that
+	r = s.receive(t, "--partial-interval=50ms")
+	s.streaming(t, "async")
+	must(t, os.Rename(filepath.Join(st.folder, "aside"), filepath.Join(filepath.Dir(pieces[0]), next+".zst")))
+	s.Exec(t, `SELECT pg_switch_wal()`)
+	if code := r.ended(t); code != 7 || !strings.Contains(r.said(), "different content") {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// A server that stops hands over all it has, and when it comes back the receiver goes on; so it does while three in ten
+// requests to the storage fail.
+func TestReceiveUnderFaults(t *testing.T) {
+	t.Parallel()
+	server := s3server.ForTest(t, s3server.MinIO)
+	st := s3Store(t, server, "auto")
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE w (i int, filler text)`)
+	direct := s.settings
+	s.settings = append(s.settings[:len(s.settings):len(s.settings)], "PGOBJ_S3_ENDPOINT="+proxy.URL)
+	r := s.receive(t, "--slot=f", "--create-slot", "--synchronous", "--application-name=f")
+	s.streaming(t, "async")
+	s.settings = direct
+	s.must(t, "backup-push", "--wal-timeout=1m")
+	for _, f := range []faultproxy.Fault{faultproxy.Fail(503, "SlowDown"), faultproxy.Fail(500, "InternalError"), faultproxy.Reset(0), faultproxy.Reset(900),
+		faultproxy.DropResponse(), faultproxy.CutBody(700, faultproxy.CutClose)} {
+		proxy.On(func(faultproxy.Request) bool { return rand.IntN(1000) < 58 }, f)
+	}
+	s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'f'`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	rows, acked := int64(25), int64(0)
+	if torture() {
+		rows = 1000
+	}
+	for i := range 3 {
+		w := s.write(t, "w")
+		w.reaches(t, rows)
+		w.stop()
+		<-w.done
+		acked += w.acked.Load()
+		if i == 0 {
+			s.Stop(t, "fast")
+			s.Start(t)
+		}
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	must(t, s.Crash())
+	testenv.Eventually(t, generous, "the loss is noticed", func() bool { return strings.Contains(lastLines(r.said(), 3), "connecting again") })
+	if code := r.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("wal-receive ended with %d", code)
+	}
+	c := s.start(t, s.fetch(t), "-c", "synchronous_standby_names=", "-c", "archive_mode=off")
+	n := number(t, c.SQL(t, `SELECT count(*) FROM w`))
+	t.Logf("%d rows were acknowledged, %d are there; %d requests", acked, n, len(proxy.Requests()))
+	if n < acked {
+		t.Errorf("%d rows were acknowledged, %d are there", acked, n)
+	}
+	if o := s.must(t, "wal-list"); strings.Contains(o.out, "hole") {
+		t.Error(o)
+	}
+}

@@ -1,0 +1,327 @@
+// Package receive streams WAL from a server into the archive: it follows the server's timelines, goes on where the
+// archive ends, stores the segment that is being written piece by piece, and reports what is stored, so that a
+// commit can wait for it. It refuses to keep anything of its own: after any end it knows where it was from the
+// archive alone, and what it spools on this host has no name that could be left behind.
+//
+// # Promise
+//
+// What is reported to the server as flushed is in the archive: whole segments as Push stores them, the last one as
+// pieces (see walstore.Piece), all without a gap from the first byte of this stream on. Segments are stored in order,
+// and nothing of one before all of those before it.
+package receive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+var (
+	// ErrRemoved: the archive lacks WAL that the server does not have any more.
+	ErrRemoved = errors.New("the WAL that comes next is gone")
+	// ErrOtherServer: the server is not of the cluster that was streamed from before.
+	ErrOtherServer = errors.New("another cluster answers at this address")
+	// ErrStream: what the server sends is not the WAL that was asked for.
+	ErrStream = errors.New("the stream is not what was asked for")
+)
+
+// Config says what to receive. All fields but Slot have to be set.
+type Config struct {
+	Store   storage.Store // rooted at the server's folder
+	Connect func(context.Context) (*cluster.Replication, error)
+
+	Slot       string
+	CreateSlot bool          // unless it is there
+	Interval   time.Duration // how long received WAL may wait before it is stored; 0: not at all
+	Status     time.Duration // how often the server hears from us
+	AcceptHole bool          // go on from where the server is when what comes next is gone
+	Level      int           // of the compression, as PushRequest
+	Spool      string        // folder for files without a name
+	Log        *slog.Logger
+}
+
+// Position is where the receiver was when it ended.
+type Position struct {
+	Timeline segment.Timeline
+	Received segment.LSN
+	Stored   segment.LSN // reported as flushed; 0: nothing was
+}
+
+const (
+	waitMin = time.Second // before another try
+	waitMax = 30 * time.Second
+	// graceful is how long the receiver goes on storing what it has when it is told to end.
+	graceful = 30 * time.Second
+	// lookBack is in how many segments before the archive's end a hole is looked for that the server may still fill:
+	// pushes that run ahead leave such when they are interrupted.
+	lookBack = 64
+)
+
+// Run receives until ctx is done; then it stores what it has, and that is no error. It goes on by itself after the
+// loss of the connection, while another holds the slot, and while the storage is in trouble, but not when its first
+// connection or its first look at the storage fails, and not when going on would leave a hole or contradict the archive.
+func Run(ctx context.Context, c Config) (Position, error) {
+	r := &receiver{Config: c, next: map[segment.Timeline]uint64{}, later: map[segment.Timeline][]uint64{}, histories: map[segment.Timeline]bool{}}
+	for wait := waitMin; ; wait = min(2*wait, waitMax) {
+		before := r.pos
+		err := r.session(ctx)
+		switch {
+		case ctx.Err() != nil && (err == nil || !r.final(err)):
+			return r.pos, nil
+		case r.final(err) || !r.prepared:
+			return r.pos, err
+		case r.pos != before:
+			wait = waitMin
+		}
+		wait := wait/2 + rand.N(wait/2)
+		c.Log.Warn("the stream has ended; connecting again", "in", wait.Round(time.Millisecond), "at", r.pos.Received.String(), "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return r.pos, nil
+		}
+	}
+}
+
+// final says that trying again would have the same end.
+func (r *receiver) final(err error) bool {
+	for _, f := range []error{cluster.ErrReplication, cluster.ErrVersion, ErrRemoved, ErrOtherServer, ErrStream,
+		walstore.ErrConflict, walstore.ErrDamaged, walstore.ErrSource, errSpool} {
+		if errors.Is(err, f) {
+			return true
+		}
+	}
+	return false
+}
+
+type receiver struct {
+	Config
+	sysid     uint64
+	size      segment.Size
+	prepared  bool // server and archive have answered
+	started   bool // it has streamed
+	pos       Position
+	next      map[segment.Timeline]uint64   // the first segment that the archive lacks
+	later     map[segment.Timeline][]uint64 // where else to go on when that is gone
+	histories map[segment.Timeline]bool     // that are in the archive
+	slotMade  bool
+}
+
+// session is one connection.
+func (r *receiver) session(ctx context.Context) error {
+	conn, err := r.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for {
+		at, line, err := r.prepare(ctx, conn)
+		if err != nil {
+			return err
+		}
+		r.prepared = true
+		err = r.stream(ctx, conn, at)
+		switch {
+		case errors.Is(err, cluster.ErrWALRemoved):
+			return r.removed(at, line.at, err)
+		case err != nil || ctx.Err() != nil:
+			return err
+		}
+	}
+}
+
+// line is the server's line of descent.
+type line struct {
+	at        cluster.Identity
+	ancestors segment.Lineage
+}
+
+// start is a segment to begin with. The archive has what comes before it, as far as it goes, if follows.
+type start struct {
+	segment.Segment
+	follows bool
+}
+
+// prepare finds out where to go on.
+func (r *receiver) prepare(ctx context.Context, conn *cluster.Replication) (start, line, error) {
+	l := line{}
+	var err error
+	if l.at, err = conn.Identify(ctx); err != nil {
+		return start{}, l, err
+	}
+	size, err := conn.SegmentSize(ctx)
+	if err != nil {
+		return start{}, l, err
+	}
+	if r.sysid != 0 && (l.at.SystemID != r.sysid || size != r.size) {
+		return start{}, l, fmt.Errorf("%w: its system identifier is %d, it was %d", ErrOtherServer, l.at.SystemID, r.sysid)
+	}
+	if r.sysid == 0 {
+		r.size = size
+		if err := r.survey(ctx, l.at.SystemID); err != nil {
+			return start{}, l, err
+		}
+		r.sysid = l.at.SystemID
+	}
+	if l.ancestors, err = r.descent(ctx, conn, l.at.Timeline); err != nil {
+		return start{}, l, err
+	}
+	if r.CreateSlot && !r.slotMade {
+		made, err := conn.CreateSlot(ctx, r.Slot)
+		if err != nil {
+			return start{}, l, err
+		}
+		r.slotMade = true
+		if made {
+			r.Log.Info("made a replication slot", "slot", r.Slot)
+		}
+	}
+	if at, ok := r.position(l); ok {
+		return start{at, true}, l, nil
+	}
+	from := l.at.Position
+	if r.Slot != "" {
+		kept, err := conn.SlotStart(ctx, r.Slot)
+		if err != nil {
+			return start{}, l, err
+		}
+		if kept != 0 {
+			from = min(from, kept)
+		}
+	}
+	return start{segment.At(l.at.Timeline, from, r.size), false}, l, nil
+}
+
+// survey looks at what the archive has.
+func (r *receiver) survey(ctx context.Context, sysid uint64) error {
+	all, err := walstore.Examine(ctx, r.Store, sysid)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		for _, p := range v.Obsolete {
+			if err := walstore.DropPiece(ctx, r.Store, sysid, p); err != nil {
+				r.Log.Warn("what was received of a segment that is complete now stays behind", "object", p.String(), "error", err)
+				break
+			}
+		}
+		v.SegmentSize = r.size
+		var starts []uint64
+		if n := len(v.Runs); n > 0 {
+			end := v.Runs[n-1].Last + 1
+			for _, run := range v.Runs[:n-1] {
+				if run.Last+1+lookBack >= end {
+					starts = append(starts, run.Last+1)
+				}
+			}
+			starts = append(starts, end)
+		}
+		if n := len(v.Pieces); n > 0 {
+			seg, err := segment.ParseName(v.Pieces[n-1].Segment, r.size)
+			if err == nil && (len(starts) == 0 || seg.No > starts[len(starts)-1]) {
+				starts = append(starts, seg.No)
+			}
+		}
+		if len(starts) > 0 {
+			r.next[v.Timeline], r.later[v.Timeline] = starts[0], starts[1:]
+		}
+	}
+	return nil
+}
+
+// position is the first segment on the server's line that the archive lacks; false when it has none of the line.
+func (r *receiver) position(l line) (segment.Segment, bool) {
+	tli, begin := l.at.Timeline, uint64(0) // the successor of the timeline that is looked at, and its first segment
+	if next, ok := r.next[tli]; ok {
+		return segment.Segment{Timeline: tli, No: next}, true
+	}
+	for i := len(l.ancestors) - 1; i >= 0; i-- {
+		a := l.ancestors[i]
+		begin = segment.At(a.Timeline, a.Switch, r.size).No
+		if next, ok := r.next[a.Timeline]; ok {
+			if next < begin {
+				return segment.Segment{Timeline: a.Timeline, No: next}, true
+			}
+			// The successor's first segment begins with a copy of this timeline's last bytes.
+			return segment.Segment{Timeline: tli, No: begin}, true
+		}
+		tli = a.Timeline
+	}
+	return segment.Segment{}, false
+}
+
+// descent stores the history files of the server's timeline and its ancestors, and returns what the first says.
+func (r *receiver) descent(ctx context.Context, conn *cluster.Replication, tli segment.Timeline) (segment.Lineage, error) {
+	if tli == 1 {
+		return nil, nil
+	}
+	data, err := conn.History(ctx, tli)
+	if err != nil {
+		return nil, err
+	}
+	lineage, err := segment.ParseHistory(tli, data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStream, err)
+	}
+	for _, a := range lineage {
+		if a.Timeline == 1 || r.histories[a.Timeline] {
+			continue
+		}
+		older, err := conn.History(ctx, a.Timeline)
+		if err != nil { // the server does not need it
+			r.Log.Debug("an older history file is not stored", "timeline", a.Timeline, "error", err)
+			continue
+		}
+		if err := r.storeHistory(ctx, a.Timeline, older); err != nil {
+			return nil, err
+		}
+	}
+	return lineage, r.storeHistory(ctx, tli, data)
+}
+
+func (r *receiver) storeHistory(ctx context.Context, tli segment.Timeline, data []byte) error {
+	if r.histories[tli] {
+		return nil
+	}
+	f, err := nameless(r.Spool)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return fmt.Errorf("%w: %w", errSpool, err)
+	}
+	_, err = walstore.Push(ctx, r.Store, walstore.PushRequest{Path: segment.HistoryName(tli), File: f, Level: r.Level,
+		SystemID: func() (uint64, error) { return r.sysid, nil }})
+	if err == nil {
+		r.histories[tli] = true
+	}
+	return err
+}
+
+// removed decides how to go on when the server does not have the segment any more.
+func (r *receiver) removed(at start, id cluster.Identity, err error) error {
+	t := at.Timeline
+	name := at.Name(r.size)
+	if later := r.later[t]; len(later) > 0 {
+		r.Log.Warn("there is a hole in the archive that the server cannot fill any more", "segment", name, "error", err)
+		r.next[t], r.later[t] = later[0], later[1:]
+		return err
+	}
+	now := segment.At(id.Timeline, id.Position, r.size)
+	if r.AcceptHole && (now.Timeline != t || now.No > at.No) {
+		r.Log.Warn("a hole is left in the archive: recovery cannot get past it; take a base backup now", "first", name, "until", now.Name(r.size))
+		r.next[now.Timeline] = now.No
+		return err
+	}
+	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-hole goes on from there and leaves a hole: recovery cannot get past it, so take a base backup then. If %s is in some pg_wal, or archive_command works, archive it instead: pgobj wal-push",
+		ErrRemoved, name, err, id.Position, now.Name(r.size), name)
+}

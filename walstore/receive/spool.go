@@ -1,0 +1,197 @@
+package receive
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// errSpool: the folder for what was received cannot be written.
+var errSpool = walstore.ErrDest
+
+// nameless is a temporary file that the system removes when this process is gone, however it ends.
+func nameless(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "pgobj-wal-receive-*")
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errSpool, err)
+	}
+	return f, nil
+}
+
+// spooled is a segment, or the beginning of it, on this host.
+type spooled struct {
+	segment.Segment
+	name     string
+	f        *os.File
+	received int64 // from the segment's first byte on
+
+	durable int64            // of it; in pieces
+	pieces  []walstore.Piece // that make it up
+	strays  []walstore.Piece // others, from receivers that were killed
+	before  *os.File         // what earlier receivers have stored of it, until it has been compared; else nil
+	reach   int64            // of before
+}
+
+// newSpooled begins a segment. With resumed, an earlier receiver may have stored some of it.
+func (r *receiver) newSpooled(ctx context.Context, at segment.Segment, resumed bool) (*spooled, error) {
+	f, err := nameless(r.Spool)
+	if err != nil {
+		return nil, err
+	}
+	s := &spooled{Segment: at, name: at.Name(r.size), f: f}
+	if resumed {
+		if err = r.adopt(ctx, s); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *spooled) close() {
+	s.f.Close()
+	if s.before != nil {
+		s.before.Close()
+	}
+}
+
+// adopt fetches the pieces that there are. They count as durable when the same has been received again: the server may
+// be another one by now, or may have lost what it wrote last.
+func (r *receiver) adopt(ctx context.Context, s *spooled) error {
+	for range 3 {
+		all, err := walstore.Pieces(ctx, r.Store, r.sysid, s.name)
+		if err != nil {
+			return err
+		}
+		chain, reach := walstore.Chain(all)
+		s.strays = without(all, chain)
+		if reach == 0 {
+			return nil
+		}
+		if s.before, err = nameless(r.Spool); err != nil {
+			return err
+		}
+		s.pieces, s.reach = chain, reach
+		err = walstore.ReadChain(ctx, r.Store, r.sysid, chain, s.before)
+		if !errors.Is(err, storage.ErrNotFound) { // another receiver may be at work on it
+			return err
+		}
+		s.before.Close()
+		s.before = nil
+	}
+	s.pieces, s.strays, s.reach = nil, nil, 0
+	return nil
+}
+
+func without(all, some []walstore.Piece) (rest []walstore.Piece) {
+	in := map[walstore.Piece]bool{}
+	for _, p := range some {
+		in[p] = true
+	}
+	for _, p := range all {
+		if !in[p] {
+			rest = append(rest, p)
+		}
+	}
+	return rest
+}
+
+// settle compares what earlier receivers have stored with the same bytes, of which n have been received again.
+func (r *receiver) settle(s *spooled, n int64) error {
+	if s.before == nil {
+		return nil
+	}
+	n = min(n, s.reach)
+	if same, err := equal(s.f, s.before, n); err != nil {
+		return fmt.Errorf("%w: %w", errSpool, err)
+	} else if !same {
+		e := &walstore.ConflictError{Name: s.name, Key: s.pieces[0].String()}
+		for f, sum := range map[*os.File]*[32]byte{s.f: &e.Source, s.before: &e.Stored} {
+			h := sha256.New()
+			_, _ = io.Copy(h, io.NewSectionReader(f, 0, n)) // it has just been read
+			*sum = [32]byte(h.Sum(nil))
+		}
+		return e
+	}
+	if n < s.reach {
+		return nil
+	}
+	s.durable = s.reach
+	s.before.Close()
+	s.before = nil
+	return nil
+}
+
+func equal(a, b io.ReaderAt, n int64) (bool, error) {
+	x, y := make([]byte, min(n, 1<<20)), make([]byte, min(n, 1<<20))
+	for at := int64(0); at < n; at += int64(len(x)) {
+		x, y = x[:min(int64(len(x)), n-at)], y[:min(int64(len(x)), n-at)]
+		if m, err := a.ReadAt(x, at); m < len(x) {
+			return false, err
+		}
+		if m, err := b.ReadAt(y, at); m < len(y) {
+			return false, err
+		}
+		if !bytes.Equal(x, y) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// plan is what to store so that the first to bytes are durable, and which pieces that replaces. A piece takes in those
+// before it that are no larger, so that a segment is never in more than a few dozen, and every byte is
+// stored only a few times, however slowly the segment grows.
+func (s *spooled) plan(to int64) (store, replaced []walstore.Piece) {
+	from, kept := s.durable, len(s.pieces)
+	for kept > 0 {
+		last := s.pieces[kept-1]
+		if last.To-last.From > to-from || to-last.From > walstore.MaxPiece {
+			break
+		}
+		from, kept = last.From, kept-1
+	}
+	for at := from; at < to; at += walstore.MaxPiece {
+		store = append(store, walstore.Piece{Segment: s.name, From: at, To: min(to, at+walstore.MaxPiece)})
+	}
+	return store, s.pieces[kept:]
+}
+
+// stored notes that a plan has been carried out.
+func (s *spooled) stored(to int64, store, replaced []walstore.Piece) {
+	s.pieces = append(s.pieces[:len(s.pieces)-len(replaced):len(s.pieces)-len(replaced)], store...)
+	s.durable = to
+}
+
+// check looks at the first page as soon as it is there, before anything of the segment is stored.
+func (s *spooled) check(sysid uint64, size segment.Size) error {
+	head := make([]byte, segment.HeaderSize)
+	if _, err := s.f.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("%w: %w", errSpool, err)
+	}
+	h, err := segment.ParseHeader(head)
+	if err == nil && h.SystemID != sysid {
+		err = fmt.Errorf("it is WAL of system identifier %d, not %d", h.SystemID, sysid)
+	}
+	if err == nil && h.Size != size {
+		err = fmt.Errorf("its header tells of segments of %d bytes, the server of %d", h.Size, size)
+	}
+	if err == nil {
+		err = h.Verify(s.name, int64(size))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrStream, s.name, err)
+	}
+	return nil
+}

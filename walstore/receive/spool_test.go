@@ -1,0 +1,45 @@
+package receive
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/pgobj/pgobj/walstore"
+)
+
+// However a segment grows, its pieces make up all that was received, they are few, and each byte is stored only a few times.
+func TestPlan(t *testing.T) {
+	for what, c := range map[string]struct {
+		size, most int64 // bytes of a step
+		pieces     int
+		amount     float64 // of what is stored, in sizes
+	}{
+		"trickle": {16 << 20, 8 << 10, 40, 13}, "steps": {16 << 20, 1 << 20, 12, 6}, "at once": {16 << 20, 16 << 20, 3, 3},
+		"1 GB": {1 << 30, 1 << 20, 110, 8}, "1 GB at once": {1 << 30, 1 << 30, 110, 4},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := &spooled{name: "000000010000000000000001"}
+			stored := int64(0)
+			for s.durable < c.size {
+				to := min(c.size, s.durable+1+rand.Int64N(c.most))
+				store, replaced := s.plan(to)
+				for _, p := range store {
+					if p.To-p.From > walstore.MaxPiece || p.From >= p.To {
+						t.Fatalf("%+v", p)
+					}
+					stored += p.To - p.From
+				}
+				s.stored(to, store, replaced)
+				chain, reach := walstore.Chain(s.pieces)
+				if reach != to || len(chain) != len(s.pieces) || len(chain) > c.pieces {
+					t.Fatalf("%d pieces reach %d of %d: %v", len(chain), reach, to, s.pieces)
+				}
+			}
+			if amount := float64(stored) / float64(c.size); amount > c.amount {
+				t.Errorf("stored %.1f times", amount)
+			} else {
+				t.Logf("stored %.1f times", amount)
+			}
+		})
+	}
+}
