@@ -101,7 +101,7 @@ func newLarge(t testing.TB, n int, segments uint64) (*large, *catalog.Catalog) {
 	var ids []string
 	for i := range n {
 		now = now.Add(time.Hour)
-		b := catalog.Backup{ID: catalog.NewID(now, [2]byte{byte(i >> 8), byte(i)})}
+		b := catalog.Backup{ID: catalog.NewID(now, [2]byte{byte(i >> 8), byte(i)}), SegmentSize: 16 << 20}
 		ids = append(ids, b.ID)
 		begin := &catalog.Begin{Backup: b.ID, SystemID: largeID, Timeline: 1, LSN: segment.LSN(uint64(i+1) * segments / uint64(n) << 24)}
 		if i > 0 {
