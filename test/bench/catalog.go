@@ -124,7 +124,7 @@ func (l *largeRun) show(ctx context.Context, which, policy string) error {
 		if err == nil && (w.Refers == 0 || w.Policy == nil || trail.Segments == 0 || trail.Missing != "") {
 			err = fmt.Errorf("backup %s has %+v and %+v", e.ID, w, trail)
 		}
-		return fmt.Sprintf("%d WAL segments until the next backup", trail.Segments), err
+		return fmt.Sprintf("%d WAL segments from it on, up to the next backup if there is one", trail.Segments), err
 	})
 }
 
