@@ -323,6 +323,10 @@ func refusedDeletion(t testing.TB, s *site, args ...string) outcome {
 	if o.code != 16 || !strings.Contains(o.out, "done: 0 objects removed") {
 		t.Fatalf("pgobj %s without the right to delete: %v", strings.Join(args, " "), o)
 	}
+	told := slices.Sorted(strings.Lines(o.out))
+	if len(slices.Compact(slices.Clone(told))) != len(told) {
+		t.Errorf("the same object is told twice: %v", o)
+	}
 	for _, want := range []string{`the first is \S+/(parts|wal|backups)/\S+: `, "access denied", "HINT: .*credentials that may delete"} {
 		if !regexp.MustCompile(want).MatchString(o.err) {
 			t.Errorf("the error does not say %q: %v", want, o)

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,11 @@ func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 		case err != nil && !errors.Is(err, errNothing):
 			return result, err
 		default:
-			return result, finish(ctx, r, p, state, &result)
+			err := finish(ctx, r, p, state, &result)
+			// Several deletions that were not finished may speak of the same WAL.
+			slices.SortFunc(result.Kept, func(a, b Refused) int { return cmp.Compare(a.Key, b.Key) })
+			result.Kept = slices.CompactFunc(result.Kept, func(a, b Refused) bool { return a.Key == b.Key })
+			return result, err
 		}
 	}
 }
