@@ -109,11 +109,18 @@ func TestAForgedIndexIsNotBelieved(t *testing.T) {
 	data := random(1, part.ChunkSize)
 	x.write("base/5/16384", data)
 	first := x.mustPush(nil)
-	x.forgeIndex(first.Parts[0].Name, func(m *part.Member) {
-		for i := range m.Pages {
-			m.Pages[i]++
-		}
-	})
+	lies := 0
+	for _, p := range first.Parts { // each worker writes one
+		x.forgeIndex(p.Name, func(m *part.Member) {
+			for i := range m.Pages {
+				m.Pages[i]++
+				lies++
+			}
+		})
+	}
+	if lies == 0 {
+		t.Fatal("no index has page hashes")
+	}
 	if _, err := x.verify(first.ID); !errors.Is(err, part.ErrDamaged) {
 		t.Errorf("verify: %v", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/storage/retry"
 )
 
 type backupCat struct {
@@ -13,22 +12,17 @@ type backupCat struct {
 }
 
 func (c *backupCat) Run(ctx context.Context, a *app) error {
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
+	e, err := r.state.Resolve(c.Backup)
 	if err != nil {
 		return err
 	}
-	e, err := state.Resolve(c.Backup)
+	b, err := r.cat.Backup(ctx, e)
 	if err != nil {
 		return err
 	}
-	b, err := cat.Backup(ctx, e)
-	if err != nil {
-		return err
-	}
-	return backup.Cat(ctx, store, b, c.Path, a.Out)
+	return backup.Cat(ctx, r.store, b, c.Path, a.Out)
 }

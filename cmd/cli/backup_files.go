@@ -9,7 +9,6 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -32,38 +31,33 @@ type listedFile struct {
 }
 
 func (c *backupFiles) Run(ctx context.Context, a *app) error {
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
+	e, err := r.state.Resolve(c.Backup)
 	if err != nil {
 		return err
 	}
-	e, err := state.Resolve(c.Backup)
-	if err != nil {
-		return err
-	}
-	b, err := cat.Backup(ctx, e)
+	b, err := r.cat.Backup(ctx, e)
 	if err != nil {
 		return err
 	}
 	files := []listedFile{}
 	if c.Target != "wal" {
-		if files, err = dataFiles(ctx, store, b); err != nil {
+		if files, err = dataFiles(ctx, r.store, b); err != nil {
 			return err
 		}
 	}
 	var hole error
 	if c.Target != "data" {
 		var wal []listedFile
-		if wal, hole, err = c.wal(ctx, store, state, b); err != nil {
+		if wal, hole, err = c.wal(ctx, r.store, r.state, b); err != nil {
 			return err
 		}
 		files = append(files, wal...)
 	}
-	if err := c.print(a, store, files); err != nil {
+	if err := c.print(a, r.store, files); err != nil {
 		return err
 	}
 	return hole

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage/retry"
 )
 
 type backupList struct {
@@ -66,30 +65,25 @@ func (p *pin) String() string {
 }
 
 func (c *backupList) Run(ctx context.Context, a *app) error {
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
-	if err != nil {
-		return err
-	}
-	strangers, err := cat.Strangers(ctx, state)
+	strangers, err := r.cat.Strangers(ctx, r.state)
 	if err != nil {
 		return err
 	}
 	for _, id := range strangers {
 		a.log.Warn("there is a newer backup that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backup", id)
 	}
-	for _, p := range state.Problems {
+	for _, p := range r.state.Problems {
 		a.log.Warn("the catalog is damaged; backups may be missing from this list: see pgobj catalog-rebuild", "problem", p)
 	}
 	list := []listed{}
-	for _, e := range state.Complete() {
+	for _, e := range r.state.Complete() {
 		list = append(list, a.listed(e))
 	}
-	for _, e := range state.Entries {
+	for _, e := range r.state.Entries {
 		if !c.All || e.Status != catalog.Running && e.Status != catalog.Aborted {
 			continue
 		}
@@ -99,7 +93,7 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 		return printJSON(a.Out, list)
 	}
 	if len(list) == 0 {
-		fmt.Fprintf(a.Err, "server %s has no backup in %s\n", a.Server, store)
+		fmt.Fprintf(a.Err, "server %s has no backup in %s\n", a.Server, r.store)
 		return nil
 	}
 	return table(a, list)

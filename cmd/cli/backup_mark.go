@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage/retry"
 )
 
 type backupMark struct {
@@ -30,21 +29,16 @@ func (c *backupMark) Run(ctx context.Context, a *app) error {
 			return usagef("--until %s is past", c.Until)
 		}
 	}
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := state.Resolve(c.Backup)
+	e, err := r.state.Resolve(c.Backup)
 	if err != nil {
 		return err
 	}
 	id := e.ID
-	_, err = cat.Append(ctx, state, func(s *catalog.State) (catalog.Record, error) {
+	_, err = r.cat.Append(ctx, r.state, func(s *catalog.State) (catalog.Record, error) {
 		if e := s.Entry(id); e.Status != catalog.Complete { // it was deleted meanwhile
 			return catalog.Record{}, fmt.Errorf("%w: %s", catalog.ErrNoBackup, id)
 		}

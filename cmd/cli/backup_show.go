@@ -13,7 +13,6 @@ import (
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -90,30 +89,25 @@ func (c *backupShow) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
+	e, err := r.state.Resolve(c.Backup)
 	if err != nil {
 		return err
 	}
-	e, err := state.Resolve(c.Backup)
-	if err != nil {
-		return err
-	}
-	s := &shown{Server: a.Server, listed: a.listed(e), Problems: state.Problems}
-	b, broken := cat.Backup(ctx, e)
+	s := &shown{Server: a.Server, listed: a.listed(e), Problems: r.state.Problems}
+	b, broken := r.cat.Backup(ctx, e)
 	if broken != nil && !errors.Is(broken, catalog.ErrDamaged) && !errors.Is(broken, catalog.ErrNewer) {
 		return broken
 	}
 	if broken != nil { // the log still tells the most of it
-		b = &catalog.Backup{ID: e.ID, Summary: e.Commit.Summary, SegmentSize: segmentSize(state, e)}
+		b = &catalog.Backup{ID: e.ID, Summary: e.Commit.Summary, SegmentSize: segmentSize(r.state, e)}
 		s.Problems = append(s.Problems, broken.Error())
 	}
-	s.describe(state, b)
-	if err := s.trail(ctx, store, state, b); err != nil {
+	s.describe(r.state, b)
+	if err := s.trail(ctx, r.store, r.state, b); err != nil {
 		return err
 	}
 	if broken == nil {
@@ -121,7 +115,7 @@ func (c *backupShow) Run(ctx context.Context, a *app) error {
 		if set {
 			o.Kind, o.Policy = retention.ByPolicy, policy
 		}
-		if err := s.weigh(ctx, sweep.Request{Store: store, Catalog: cat, Order: o, Now: a.now, Log: a.log}, state, b); err != nil {
+		if err := s.weigh(ctx, sweep.Request{Store: r.store, Catalog: r.cat, Order: o, Now: a.now, Log: a.log}, r.state, b); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage/retry"
 )
 
 type backupVerify struct {
@@ -56,18 +55,13 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
-	if err != nil {
-		return err
-	}
-	entries := state.Complete()
+	entries := r.state.Complete()
 	if c.Backup != "all" {
-		e, err := state.Resolve(c.Backup)
+		e, err := r.state.Resolve(c.Backup)
 		if err != nil {
 			return err
 		}
@@ -79,10 +73,10 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 	results := []verified{}
 	var bad []error
 	for _, e := range entries {
-		r := backup.VerifyRequest{Store: store, Catalog: cat, Entry: e, Workers: jobs, Sample: float64(c.Sample), Seed: c.Seed, Progress: &backup.Progress{}}
-		v, err := c.verify(ctx, a, r)
+		req := backup.VerifyRequest{Store: r.store, Catalog: r.cat, Entry: e, Workers: jobs, Sample: float64(c.Sample), Seed: c.Seed, Progress: &backup.Progress{}}
+		v, err := c.verify(ctx, a, req)
 		if ctx.Err() != nil {
-			return err
+			return context.Cause(ctx) // also when this one was finished: the others were not
 		}
 		if err != nil {
 			bad = append(bad, fmt.Errorf("backup %s: %w", e.ID, err))

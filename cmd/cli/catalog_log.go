@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage/retry"
 )
 
 // catalogLog shows the log of a server. Times are those of the writers' clocks; the order is that of the numbers.
@@ -36,16 +35,11 @@ func (c *catalogLog) Run(ctx context.Context, a *app) error {
 	if c.Limit < 0 {
 		return usagef("--limit %d: give the number of records to show", c.Limit)
 	}
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
-	cat := a.catalog(store)
-	state, err := cat.Load(ctx)
-	if err != nil {
-		return err
-	}
-	records, err := c.read(ctx, cat, state.N, since)
+	records, err := c.read(ctx, r.cat, r.state.N, since)
 	if err != nil {
 		return err
 	}
@@ -53,7 +47,7 @@ func (c *catalogLog) Run(ctx context.Context, a *app) error {
 		return logJSON(a, records)
 	}
 	if len(records) == 0 {
-		fmt.Fprintf(a.Err, "the catalog of server %s in %s has no such record\n", a.Server, store)
+		fmt.Fprintf(a.Err, "the catalog of server %s in %s has no such record\n", a.Server, r.store)
 		return nil
 	}
 	return logTable(a, records)

@@ -280,3 +280,20 @@ func (a *app) catalog(s storage.Store) *catalog.Catalog {
 	}
 	return catalog.New(s, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]), a.now)
 }
+
+// repository is a server's folder in the storage, with the catalog as it is now.
+type repository struct {
+	store storage.Store
+	cat   *catalog.Catalog
+	state *catalog.State
+}
+
+// load opens the server's folder and reads its catalog.
+func (a *app) load(ctx context.Context) (r repository, err error) {
+	if r.store, err = a.open(retry.Policy{}); err != nil {
+		return r, err
+	}
+	r.cat = a.catalog(r.store)
+	r.state, err = r.cat.Load(ctx)
+	return r, err
+}

@@ -39,6 +39,8 @@ type bench struct {
 	restored  restores
 	recovery  recoveryFigures
 
+	catalogSteps []catalogStep
+
 	night      []*night
 	nightPages int // of the table that changes
 }

@@ -26,7 +26,8 @@ func TestShort(t *testing.T) {
 		t.Error("the report in the file is not the one that was printed")
 	}
 	for _, row := range []string{"| pgobj zstd |", "| pgobj lz4 |", "| pgobj zstd (S3) |", "| pg_basebackup plain |",
-		"| pgobj zstd / pg_basebackup tar zstd |", "| pgobj wal-push |", "| stored after nothing changed |", "1000 more files", "| wal-push / zstd", "| recovery, pgobj", "of latency / none"} {
+		"| pgobj zstd / pg_basebackup tar zstd |", "| pgobj wal-push |", "| stored after nothing changed |", "1000 more files", "| wal-push / zstd", "| recovery, pgobj", "of latency / none",
+		"| backup-list | 300 backups |", "| backup-show latest |", "| delete policy, REDUNDANCY 276 | a plan: 24 backups,", "| … and --confirm |"} {
 		if !strings.Contains(printed.String(), row) {
 			t.Errorf("the report has no row %q", row)
 		}

@@ -34,6 +34,7 @@ type options struct {
 	recoveryMB               int    // of WAL
 	tables                   int    // small ones in the database
 	files                    int    // small files in the second cluster; 0 leaves it out
+	catalogBackups           int    // in the large repository; 0 leaves it out
 	only                     string // part of the name of the tools to run; "" is all
 	checksums                bool   // data checksums in the cluster
 	jobs                     int    // workers of every tool that has any
@@ -45,6 +46,7 @@ func (o *options) short() {
 	o.sizeMB, o.rounds, o.walRounds, o.tables, o.files = 16, 1, 2, 20, 1000
 	o.pileRounds, o.pileSegments, o.nights, o.restoreRounds = 1, 6, 1, 1
 	o.recoveryRounds, o.recoveryMB = 1, 32
+	o.catalogBackups = 300
 	o.only = cmp.Or(o.only, "pgobj,pgbackrest zst:1,pg_basebackup,barman-cloud (S3)")
 }
 
@@ -61,6 +63,7 @@ func main() {
 	flag.IntVar(&o.recoveryMB, "recovery-size", 2048, "`MB` of WAL that a recovery replays")
 	flag.IntVar(&o.tables, "tables", 300, "small tables in the database")
 	flag.IntVar(&o.files, "files", 200_000, "small files in the cluster that shows how memory grows; 0 leaves it out")
+	flag.IntVar(&o.catalogBackups, "catalog-backups", 10_000, "backups in the repository that shows how requests grow, with 200 times as many WAL objects; 0 leaves it out")
 	flag.StringVar(&o.only, "only", "", "run only the tools with one of these (comma-separated) in their `names`")
 	flag.BoolVar(&o.checksums, "checksums", true, "data checksums in the cluster (pgobj, pgBackRest and pg_basebackup verify them)")
 	flag.IntVar(&o.jobs, "jobs", 2, "workers of every tool that has any")
@@ -91,7 +94,7 @@ func run(ctx context.Context, o options, w io.Writer, progress *log.Logger) (err
 	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
 	b := &bench{options: o, base: base, log: progress, began: time.Now()}
 	defer func() { err = errors.Join(err, b.close()) }()
-	for _, step := range []func(context.Context) error{b.setUp, b.compare, b.measureNights, b.measureWAL, b.measurePiles, b.measureRecovery, b.measureRestores, b.measureFiles} {
+	for _, step := range []func(context.Context) error{b.setUp, b.compare, b.measureNights, b.measureWAL, b.measurePiles, b.measureRecovery, b.measureRestores, b.measureFiles, b.measureCatalog} {
 		if err := step(ctx); err != nil {
 			return err
 		}
