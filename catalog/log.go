@@ -178,14 +178,15 @@ func (c *Catalog) read(ctx context.Context, from, to int64) ([][]byte, error) {
 // a newer state whenever another writer was faster. It refuses to write where the log is damaged or newer
 // than this pgobj. The state returned includes the record.
 func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Record, error)) (*State, error) {
-	for refused := int64(0); ; {
+	for refused, try := int64(0), 0; ; {
 		if err := c.advance(ctx, s); err != nil {
 			return s, err
 		}
-		if s.N+1 == refused {
-			// Another try would end the same way, and so on for ever.
+		if s.N+1 != refused {
+			try = 0
+		} else if try++; !await(ctx, try) {
 			return s, fmt.Errorf("write to the catalog: %w", &storage.Error{Op: "put", Key: recordKey(refused), Store: c.store.String(), Kind: storage.KindTransient,
-				Err: errors.New("the storage says that this record exists, and that it does not")})
+				Err: errors.Join(errors.New("the storage says that this record exists, and that it does not"), context.Cause(ctx))})
 		}
 		if err := s.Writable(); err != nil {
 			return s, err
@@ -213,6 +214,20 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 			_ = c.checkpoint(ctx, s, s.wholeDue())
 		}
 		return s, nil
+	}
+}
+
+// await waits until a record that exists for writers may exist for readers, too: versitygw refuses a name a moment before
+// it has the object. It is false when there was time enough for that (5 s in all), or ctx is over.
+func await(ctx context.Context, try int) bool {
+	if try > 9 {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(10 * time.Millisecond << (try - 1)):
+		return true
 	}
 }
 

@@ -7,17 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/file"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/storage/storagetest"
+	"github.com/pgobj/pgobj/test/s3server"
 )
 
 // clock is a clock that nothing may depend on: it runs backwards.
@@ -122,22 +127,59 @@ func encode(t *testing.T, s *State) string {
 	return string(data)
 }
 
+// TestManyWritersMakeOneOrder: 16 writers race for every record. With PGOBJ_TORTURE=1 each writes 100 everywhere.
 func TestManyWritersMakeOneOrder(t *testing.T) {
-	const writers, each = 16, 25
+	const writers, full = 16, 100
+	onDisk, onS3 := 25, 10
+	if os.Getenv("PGOBJ_TORTURE") != "" {
+		onDisk, onS3 = full, full
+	}
 	fileStore, err := file.New(file.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, store := range map[string]storage.Store{"mem": mem.New(), "file": fileStore} {
-		t.Run(name, func(t *testing.T) {
-			g, ctx := errgroup.WithContext(t.Context())
-			for w := range writers {
-				g.Go(func() error { return write(ctx, store, w, each) })
+	race(t, mem.New(), "mem", writers, full)
+	race(t, fileStore, "file", writers, onDisk)
+	race(t, bucket(t, s3server.MinIO, "minio"), "MinIO", writers, onS3)
+	race(t, bucket(t, s3server.Versity, "aws"), "versitygw", writers, onS3)
+}
+
+func race(t *testing.T, store storage.Store, name string, writers, each int) {
+	t.Run(name, func(t *testing.T) {
+		g, ctx := errgroup.WithContext(t.Context())
+		for w := range writers {
+			g.Go(func() error { return write(ctx, store, w, each) })
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		checkLog(t, store, writers, each)
+	})
+}
+
+// bucket is an empty store on a real server.
+func bucket(t *testing.T, kind s3server.Kind, driver string) storage.Store {
+	t.Helper()
+	server := s3server.ForTest(t, kind)
+	store, err := connect.Open(connect.Config{URL: server.URL("main"), Endpoint: server.Endpoint, Region: server.Region, Driver: driver,
+		Credentials: credentials.NewStaticCredentialsProvider(server.AccessKey, server.SecretKey, "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// A store that has a record for writers and not for readers is waited for, but not for ever.
+func TestRecordThatNobodyCanRead(t *testing.T) {
+	for times, want := range map[int]error{3: nil, 0: storage.ErrTransient} {
+		synctest.Test(t, func(t *testing.T) {
+			store := storagetest.NewFaulty(mem.New(), storagetest.Fault{Mode: storagetest.Before, Times: times, Kind: storage.KindExists,
+				When: func(op storagetest.Op) bool { return op.Name == "put" }})
+			s := load(t, store)
+			_, err := New(store, "host/6/test", clock()).Append(t.Context(), s, func(*State) (Record, error) { return begin("a"), nil })
+			if !errors.Is(err, want) {
+				t.Errorf("refused %d times (0: always): %v, want %v", times, err, want)
 			}
-			if err := g.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			checkLog(t, store, writers, each)
 		})
 	}
 }

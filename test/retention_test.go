@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/s3server"
+	"github.com/pgobj/pgobj/test/testenv"
 )
 
 // moment is a time that can be restored, and what the database held then.
@@ -212,4 +213,120 @@ func TestObjectLock(t *testing.T) {
 		}
 		s.must(t, "backup-verify", "all")
 	}
+}
+
+// withoutDelete are temporary credentials that may put, get and list below a server's folder, and nothing else.
+func withoutDelete(t testing.TB, s *s3server.Server, folder string) (env []string, secret string) {
+	t.Helper()
+	policy := fmt.Sprintf(`{"Version": "2012-10-17", "Statement": [
+		{"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject"], "Resource": ["arn:aws:s3:::%[1]s/%[2]s/*"]},
+		{"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::%[1]s"], "Condition": {"StringLike": {"s3:prefix": ["%[2]s/*"]}}}]}`, s.Bucket, folder)
+	role, err := credentials.NewSTSAssumeRole(s.Endpoint, credentials.STSAssumeRoleOptions{AccessKey: s.AccessKey, SecretKey: s.SecretKey, Location: s.Region, Policy: policy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := role.GetWithContext(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"AWS_ACCESS_KEY_ID=" + v.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + v.SecretAccessKey, "AWS_SESSION_TOKEN=" + v.SessionToken,
+		"AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"}, v.SecretAccessKey
+}
+
+// stored are the keys below a folder of the server's bucket.
+func stored(t testing.TB, s *s3server.Server, folder string) (keys []string) {
+	t.Helper()
+	api, err := minio.New(strings.TrimPrefix(s.Endpoint, "http://"), &minio.Options{Region: s.Region, Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := range api.ListObjectsIter(t.Context(), s.Bucket, minio.ListObjectsOptions{Prefix: folder + "/", Recursive: true}) {
+		if o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		keys = append(keys, o.Key)
+	}
+	return keys
+}
+
+// TestNoRightToDelete: a host that may not delete backs up and restores; its deletions say what stays, lose nothing,
+// and are finished by one that may.
+func TestNoRightToDelete(t *testing.T) {
+	server := s3server.ForTest(t, s3server.MinIO)
+	for _, driver := range []string{"minio", "aws"} {
+		t.Run(driver, func(t *testing.T) {
+			folder := "team/pg/" + driver
+			st := s3Store(t, server, driver)
+			st.settings = append(st.settings, "PGOBJ_SERVER="+driver)
+			admin := &site{store: st, pgobj: testenv.Pgobj(t)}
+			st.credentials, st.secret = withoutDelete(t, server, folder)
+			s := newSite(t, st, pgtest.Options{Major: 15})
+			if o := s.run(t, "--server=another", "backup-list"); o.code != 4 {
+				t.Errorf("the credentials reach another server's folder: %v", o)
+			}
+			s.SQL(t, `CREATE TABLE marks (n int)`)
+			first := s.backup(t)
+			s.Exec(t, `INSERT INTO marks SELECT generate_series(1, 1000)`)
+			second := s.backup(t)
+			before := stored(t, server, folder)
+			refusedDeletion(t, s, "delete", "retain", "1", "--confirm")
+			after := stored(t, server, folder)
+			for _, key := range before {
+				if !slices.Contains(after, key) {
+					t.Errorf("%s is gone", key)
+				}
+			}
+
+			// What was condemned holds up neither WAL nor backups, and nothing that is listed needs it.
+			s.Exec(t, `INSERT INTO marks SELECT generate_series(1001, 2000)`)
+			s.backup(t)
+			s.archived(t)
+			if o := refusedDeletion(t, s, "delete", "garbage", "--confirm"); !strings.Contains(o.out, "An earlier deletion") {
+				t.Errorf("the next run: %v", o)
+			}
+			s.must(t, "backup-verify", "all")
+
+			if o := admin.must(t, "delete", "garbage", "--confirm"); strings.Contains(o.out, "done: 0 objects") {
+				t.Errorf("with the right to delete: %v", o)
+			}
+			// Parts of it that later backups reuse stay.
+			for _, key := range stored(t, server, folder+"/backups") {
+				if strings.Contains(key, first.Backup) {
+					t.Errorf("%s is left of the backup that was deleted", key)
+				}
+			}
+			if o := admin.must(t, "delete", "garbage", "--confirm"); !strings.Contains(o.out, "nothing to delete") || strings.Contains(o.out, "An earlier deletion") {
+				t.Errorf("after the deletion is finished: %v", o)
+			}
+			if backups := s.list(t); len(backups) != 2 || backups[0].Backup != second.Backup {
+				t.Errorf("listed are %+v", backups)
+			}
+			s.must(t, "backup-verify", "all")
+			for _, id := range []string{second.Backup, "latest"} {
+				c := s.start(t, s.fetch(t, id), noArchiving...)
+				c.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+				if got := c.SQL(t, `SELECT count(*) FROM marks`); got != "2000" {
+					t.Errorf("restored from %s there are %s rows, want 2000", id, got)
+				}
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// refusedDeletion checks that a deletion removes nothing and tells of an object, why it stays, and what to do.
+func refusedDeletion(t testing.TB, s *site, args ...string) outcome {
+	t.Helper()
+	o := s.run(t, args...)
+	if o.code != 16 || !strings.Contains(o.out, "done: 0 objects removed") {
+		t.Fatalf("pgobj %s without the right to delete: %v", strings.Join(args, " "), o)
+	}
+	for _, want := range []string{`the first is \S+/(parts|wal|backups)/\S+: `, "access denied", "HINT: .*credentials that may delete"} {
+		if !regexp.MustCompile(want).MatchString(o.err) {
+			t.Errorf("the error does not say %q: %v", want, o)
+		}
+	}
+	return o
 }

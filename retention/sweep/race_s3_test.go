@@ -18,8 +18,6 @@ import (
 )
 
 // TestRacesOnS3 is TestRaces on a real server behind a proxy that refuses, loses answers and breaks connections.
-// versitygw is no such server: it looks whether a key is taken, and replaces it in a second step, so that two
-// writers that race can both win.
 func TestRacesOnS3(t *testing.T) {
 	schedules := uint64(6)
 	if os.Getenv("PGOBJ_TORTURE") != "" {
