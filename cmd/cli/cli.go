@@ -175,7 +175,7 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 	with := func(target any, more ...kong.Option) (*kong.Context, error) {
 		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(a.Out, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
 			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
-			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())...)
+			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError(), kong.KindMapper(reflect.String, kong.MapperFunc(verbatim)))...)
 		if err != nil {
 			return nil, fmt.Errorf("set up the command line: %w", err)
 		}
@@ -193,6 +193,16 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 	var g grammar
 	command, err := with(&g)
 	return command, &g.Settings, err
+}
+
+// verbatim takes a string as it was given. kong's own way for strings leads through JSON, which puts U+FFFD in place
+// of bytes that are no UTF-8: the path of another file, or of none.
+func verbatim(c *kong.DecodeContext, to reflect.Value) error {
+	token, err := c.Scan.PopValue("string")
+	if err == nil {
+		to.SetString(fmt.Sprint(token.Value))
+	}
+	return err
 }
 
 // oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
