@@ -291,10 +291,14 @@ func (r *faultRig) damageRecords(t *testing.T, first, second string) {
 		for _, c := range changes {
 			t.Run(fmt.Sprintf("%d %s %s", i+1, kind, c.name), func(t *testing.T) {
 				repo := copyRepo(t, r.repo)
+				// A checkpoint that covers the record would stand in for it, and nothing be amiss.
+				if err := os.RemoveAll(filepath.Join(repo, "main/catalog/checkpoints")); err != nil {
+					t.Fatal(err)
+				}
 				damage(t, repo, key, "main/catalog/log/"+filepath.Base(names[(i+1)%len(names)]), c)
 				r.refused(t, fromFolder(repo), "LATEST", key)
 				for _, id := range []string{first, second} {
-					if bytes.Contains(data, []byte(id)) && (kind == "begin" || kind == "commit") {
+					if bytes.Contains(data, []byte(id)) && kind == "commit" { // without its begin a backup is as good
 						r.refused(t, fromFolder(repo), id, key)
 						continue
 					}
@@ -426,9 +430,10 @@ func (r *faultRig) damageCheckpoint(t *testing.T, log *catalog.Catalog, second s
 		t.Fatal(err)
 	}
 	paths, err := filepath.Glob(filepath.Join(r.repo, "main/catalog/checkpoints/*"))
-	if err != nil || len(paths) != 1 {
+	if err != nil || len(paths) < 2 {
 		t.Fatalf("checkpoints: %v %v", paths, err)
 	}
+	slices.Sort(paths) // names count down: the newest is the first
 	key, _ := strings.CutPrefix(paths[0], r.repo+"/")
 	ids := r.list(t)
 	for _, c := range slices.Concat(flips(), losses()) {
