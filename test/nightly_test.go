@@ -344,7 +344,7 @@ func summariesSpareReading(t *testing.T, major int) {
 	vm := s.SQL(t, `SELECT pg_relation_filepath('big')`) + "_vm"
 	visibility := readFile(t, filepath.Join(s.Data, vm))
 	// FSM, VM and other files that summaries do not tell about, the catalogs that VACUUM and backups touch, and what is made anew.
-	const besides = 3 << 20
+	const besides = 4 << 20
 	if limit := int64(2*pages*8192 + besides); f.Read > limit {
 		t.Errorf("%d bytes were read for %d changed pages; the limit is %d of %d", f.Read, pages, limit, f.Size)
 	}
