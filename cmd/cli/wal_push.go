@@ -60,9 +60,10 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if a.Timeout == 0 {
+	if a.Timeout == nil {
+		limit := walPushTimeout
 		var cancel context.CancelFunc
-		ctx, cancel = withTimeout(ctx, walPushTimeout)
+		ctx, cancel = withTimeout(ctx, &limit)
 		defer cancel()
 	}
 	res, err := c.push(ctx, a, s, markers)
