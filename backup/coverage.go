@@ -95,7 +95,7 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
 		if err != nil || seg.No < c.next.No {
-			if err == nil && c.each != nil {
+			if err == nil && o.Type == segment.Full && c.each != nil {
 				c.each(o) // its predecessor's again: this one is what PostgreSQL asks for first
 			}
 			continue // or a name that the cluster cannot have

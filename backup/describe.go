@@ -182,8 +182,6 @@ func (d *describer) readFiles(ctx context.Context, commit *catalog.Commit) error
 	return d.times(ctx, control.SegmentSize, label)
 }
 
-var walEnd = regexp.MustCompile(`"End-LSN": "([0-9A-F]+/[0-9A-F]+)"`)
-
 // times finds out where and when the backup ended.
 func (d *describer) times(ctx context.Context, size segment.Size, label cluster.Label) (err error) {
 	b := d.b
@@ -194,6 +192,7 @@ func (d *describer) times(ctx context.Context, size segment.Size, label cluster.
 		if err != nil {
 			return fmt.Errorf("read backup_manifest: %w", err)
 		}
+		walEnd := regexp.MustCompile(`"End-LSN": "([0-9A-F]+/[0-9A-F]+)"`)
 		if found := walEnd.FindAllSubmatch(data, -1); len(found) > 0 {
 			if b.StopLSN, err = segment.ParseLSN(string(found[0][1])); err != nil { // the newest timeline comes first
 				return err

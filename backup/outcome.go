@@ -23,9 +23,11 @@ var (
 	ErrRecovering = errors.New("recovery goes on")
 )
 
-// metNone: reasons that PostgreSQL gives in a history file when recovery met no target. Where there was one (up to 12,
-// and after a promotion by hand) they are the empty values of what it would have met: the time is 0.
-var metNone = regexp.MustCompile(`^(no recovery target specified|.* transaction 0|.* LSN 0/0|at restore point ""|before (1999-12-31|2000-01-01) .*)$`)
+// metNone says that the reason which PostgreSQL gives in a history file means that recovery met no target. Where there
+// was one (up to 12, and after a promotion by hand) it has the empty values of what would have been met: the time is 0.
+func metNone(reason string) bool {
+	return regexp.MustCompile(`^(no recovery target specified|.* transaction 0|.* LSN 0/0|at restore point ""|before (1999-12-31|2000-01-01) .*)$`).MatchString(reason)
+}
 
 // Outcome is what has become of a recovery.
 type Outcome struct {
@@ -197,7 +199,7 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 	switch {
 	case o.At == 0:
 		return o.not("the server is on timeline %d, which does not come from the backup's", t)
-	case !x.ToTheEnd && !metNone.MatchString(o.Reason):
+	case !x.ToTheEnd && !metNone(o.Reason):
 		o.Text = fmt.Sprintf("recovery has reached %s: it ended at %s on timeline %d (%s)%s", x.Goal, o.At, o.Timeline, o.Reason, o.lastCommit())
 		return nil
 	case !x.ToTheEnd:

@@ -111,41 +111,30 @@ func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified)
 	if isCold(b) {
 		return nil
 	}
-	size := segment.Size(b.SegmentSize)
-	next, err := segment.ParseName(b.FirstWAL, size)
-	if err != nil {
-		return fmt.Errorf("the backup's first WAL segment: %w", err)
+	if size := segment.Size(b.SegmentSize); !size.Valid() {
+		return fmt.Errorf("%w: the backup's WAL segments of %d bytes", catalog.ErrDamaged, size)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.Workers)
 	var read atomic.Int64
 	defer func() { v.WALRead = read.Load() }()
-	before := segment.Segment{Timeline: next.Timeline, No: max(next.No, 1) - 1} // a listing begins after a name
-	for o, err := range walstore.List(ctx, r.Store, b.SystemID, next.Timeline, before.Name(size)) {
-		if err != nil {
-			return errors.Join(g.Wait(), err)
-		}
-		name := next.Name(size)
-		if o.Type != segment.Full || o.Name < name {
-			continue
-		}
-		if o.Name > name || name > b.LastWAL {
-			break
-		}
+	c := coverage{size: segment.Size(b.SegmentSize), each: func(o walstore.Object) {
 		v.WAL++
-		next = next.Next()
 		if r.picks(o.Name, 0) {
 			g.Go(func() error {
 				read.Add(1)
 				return walstore.Verify(ctx, r.Store, o)
 			})
 		}
+	}}
+	if _, err := c.cover(ctx, r.Store, b.SystemID, []Leg{{Timeline: b.Timeline, Begin: b.StartLSN}}, b.StopLSN); err != nil {
+		return errors.Join(g.Wait(), err)
 	}
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("check the WAL that the backup needs: %w", err)
 	}
-	if next.Name(size) <= b.LastWAL {
-		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, next.Name(size))
+	if next := c.next.Name(c.size); next <= b.LastWAL {
+		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, next)
 	}
 	return nil
 }

@@ -60,6 +60,11 @@ type Session struct {
 	inRecovery bool
 }
 
+// Quote writes a value as libpq's keyword/value strings take it.
+func Quote(value string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}
+
 // Connect opens the session. dsn is a URL or a keyword/value string as libpq takes it; what it leaves out
 // (or all of it, when empty) comes from libpq's environment variables, service file and ~/.pgpass.
 //

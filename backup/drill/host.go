@@ -95,8 +95,6 @@ func (h *host) has(name string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-var majorVersion = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
-
 // findPrograms looks for the programs of a major version, in the folder that was named or in the usual ones.
 func (h *host) findPrograms(ctx context.Context, named string, major int) error {
 	m := strconv.Itoa(major)
@@ -114,6 +112,7 @@ func (h *host) findPrograms(ctx context.Context, named string, major int) error 
 		}
 		places = []string{abs}
 	}
+	majorVersion := regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 	var other []string
 	for _, dir := range places {
 		out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()

@@ -12,11 +12,7 @@ type backupCat struct {
 }
 
 func (c *backupCat) Run(ctx context.Context, a *app) error {
-	r, err := a.load(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := r.state.Resolve(c.Backup)
+	r, e, err := a.find(ctx, c.Backup)
 	if err != nil {
 		return err
 	}

@@ -31,11 +31,7 @@ type listedFile struct {
 }
 
 func (c *backupFiles) Run(ctx context.Context, a *app) error {
-	r, err := a.load(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := r.state.Resolve(c.Backup)
+	r, e, err := a.find(ctx, c.Backup)
 	if err != nil {
 		return err
 	}

@@ -25,15 +25,11 @@ func (c *backupMark) Run(ctx context.Context, a *app) error {
 		if until, err = parseTime(c.Until); err != nil {
 			return usagef("--until %q is not a time such as '2027-01-31 00:00:00+01'", c.Until)
 		}
-		if !until.After(time.Now()) {
+		if !until.After(a.now()) {
 			return usagef("--until %s is past", c.Until)
 		}
 	}
-	r, err := a.load(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := r.state.Resolve(c.Backup)
+	r, e, err := a.find(ctx, c.Backup)
 	if err != nil {
 		return err
 	}
@@ -51,13 +47,10 @@ func (c *backupMark) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case c.Unpin:
+	if c.Unpin {
 		fmt.Fprintf(a.Out, "backup %s is not pinned any more\n", id)
-	case until.IsZero():
-		fmt.Fprintf(a.Out, "backup %s is pinned\n", id)
-	default:
-		fmt.Fprintf(a.Out, "backup %s is pinned until %s\n", id, until.UTC().Format("2006-01-02 15:04:05 MST"))
+	} else {
+		fmt.Fprintf(a.Out, "backup %s is %s\n", id, &pin{until})
 	}
 	return nil
 }

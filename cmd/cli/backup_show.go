@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,11 +90,7 @@ func (c *backupShow) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.load(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := r.state.Resolve(c.Backup)
+	r, e, err := a.find(ctx, c.Backup)
 	if err != nil {
 		return err
 	}
@@ -252,15 +249,15 @@ func printShown(a *app, s *shown) {
 	}
 	out.row("server", "PostgreSQL %s, system identifier %d, timeline %d", pgVersion(s.PGVersion), s.SystemID, s.Timeline)
 	for _, t := range s.Tablespaces {
-		out.row("tablespace", "%s (%d) %s", t.Name, t.OID, or(t.Location, "in place"))
+		out.row("tablespace", "%s (%d) %s", t.Name, t.OID, cmp.Or(t.Location, "in place"))
 	}
 	for _, f := range s.ConfigFiles {
 		out.row("config file", "%s", f)
 	}
 	s.printSize(out, took)
 	s.printKept(out)
-	out.row("previous", "%s", or(s.Previous, "none"))
-	out.row("next", "%s", or(s.Next, "none"))
+	out.row("previous", "%s", cmp.Or(s.Previous, "none"))
+	out.row("next", "%s", cmp.Or(s.Next, "none"))
 }
 
 // drillText tells of a drill in one line.
@@ -274,14 +271,6 @@ func drillText(d *catalog.Drill) string {
 		return text + ": FAILED: " + reason
 	}
 	return text + ": recovered in " + words(time.Duration(d.Recovery*float64(time.Second)))
-}
-
-// or is a text, or another one when it is empty.
-func or(text, empty string) string {
-	if text == "" {
-		return empty
-	}
-	return text
 }
 
 // span is a range of WAL segments in words.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,10 +17,6 @@ type config struct {
 	values map[string]string
 	leaks  bool // anybody on this host can read the secrets in it
 }
-
-// foreign are variables that are not pgobj's own: those of libpq, and of Go's HTTP client. AWS has too many.
-var foreign = strings.Fields(`PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE PGSERVICEFILE PGSSLMODE PGSSLCERT PGSSLKEY PGSSLROOTCERT
-	PGCONNECT_TIMEOUT PGOPTIONS PGAPPNAME PGTZ PGDATA HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR`)
 
 // loadConfig finds the file that a command line or the environment names, and puts what it says into the environment
 // of this process, where it is not set already: flags come first, then the environment, then the file. There the
@@ -91,7 +88,7 @@ func readConfig(path string, known []string) (c config, err error) {
 	if err != nil {
 		return c, err
 	}
-	data, err := os.ReadFile(c.path)
+	data, err := io.ReadAll(f)
 	if err != nil {
 		return c, err
 	}
@@ -108,6 +105,9 @@ func readConfig(path string, known []string) (c config, err error) {
 
 // parseConfig reads the lines. A value may stand in quotes; nothing is expanded.
 func parseConfig(text string, known []string) (map[string]string, error) {
+	// Not pgobj's own: those of libpq, and of Go's HTTP client. AWS has too many.
+	foreign := strings.Fields(`PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE PGSERVICEFILE PGSSLMODE PGSSLCERT PGSSLKEY PGSSLROOTCERT
+		PGCONNECT_TIMEOUT PGOPTIONS PGAPPNAME PGTZ PGDATA HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR`)
 	values := map[string]string{}
 	n := 0
 	for line := range strings.Lines(text) {

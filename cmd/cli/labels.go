@@ -8,13 +8,11 @@ import (
 	"unicode"
 )
 
-// labelName is what a label may be called, so that it fits into a table and a filter of any tool.
-var labelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
-
 const maxLabelValue = 1024
 
 // parseLabels reads NAME=VALUE, each name once.
 func parseLabels(args []string) (map[string]string, error) {
+	labelName := regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`) // fits into a table and a filter of any tool
 	var labels map[string]string
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -39,11 +38,7 @@ type pitrWindow struct {
 const lastCommitLook = 16
 
 func (c *pitrWindows) Run(ctx context.Context, a *app) error {
-	store, err := a.open(retry.Policy{})
-	if err != nil {
-		return err
-	}
-	all, err := a.archives(ctx, store)
+	store, all, err := a.archives(ctx)
 	if err != nil {
 		return err
 	}

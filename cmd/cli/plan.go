@@ -148,13 +148,10 @@ func startCommand(p *backup.Plan) string {
 	return command
 }
 
-var (
-	passwordSetting = regexp.MustCompile(`(?i)(password\s*=).*`)
-	passwordInURL   = regexp.MustCompile(`(://[^/\s:@]*:)\S*@`)
-)
-
 // hidePassword keeps a connection string's password off the screen, and rather too much with it than too
 // little: quotes within quotes make its end hard to tell.
 func hidePassword(s string) string {
+	passwordSetting := regexp.MustCompile(`(?i)(password\s*=).*`)
+	passwordInURL := regexp.MustCompile(`(://[^/\s:@]*:)\S*@`)
 	return passwordInURL.ReplaceAllString(passwordSetting.ReplaceAllString(s, "$1…"), "$1…@")
 }

@@ -123,8 +123,7 @@ func ownDSN(dir string) string {
 	if len(lines) < 5 || lines[4] == "" {
 		return ""
 	}
-	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace
-	dsn := fmt.Sprintf("host='%s' port=%s", quote(lines[4]), strings.TrimSpace(lines[3]))
+	dsn := fmt.Sprintf("host=%s port=%s", cluster.Quote(lines[4]), strings.TrimSpace(lines[3]))
 	if os.Getenv("PGDATABASE") == "" {
 		dsn += " dbname=template1"
 	}

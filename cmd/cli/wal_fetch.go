@@ -203,8 +203,6 @@ func systemIDOf(path string) (uint64, error) {
 	return c.SystemID, nil
 }
 
-var standbyMode = regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`)
-
 // isStandby says whether the server on a data folder follows another for ever: by standby.signal, before 12
 // by recovery.conf.
 func isStandby(dir string) bool {
@@ -215,5 +213,5 @@ func isStandby(dir string) bool {
 		return true
 	}
 	conf, err := os.ReadFile(filepath.Join(dir, "recovery.conf"))
-	return err == nil && standbyMode.Match(conf)
+	return err == nil && regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`).Match(conf)
 }

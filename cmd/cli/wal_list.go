@@ -9,7 +9,6 @@ import (
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 )
 
@@ -44,28 +43,27 @@ type archive struct {
 	state   *catalog.State
 }
 
-// archives reads the catalog and lists all WAL.
-func (a *app) archives(ctx context.Context, store storage.Store) ([]archive, error) {
-	state, err := a.catalog(store).Load(ctx)
+// archives opens the store, reads the catalog and lists all WAL.
+func (a *app) archives(ctx context.Context) (store storage.Store, all []archive, err error) {
+	r, err := a.load(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, p := range state.Problems {
+	for _, p := range r.state.Problems {
 		a.log.Warn("the catalog is damaged; backups may be missing", "problem", p)
 	}
-	ids, err := walstore.Incarnations(ctx, store)
+	ids, err := walstore.Incarnations(ctx, r.store)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []archive
 	for _, id := range ids {
-		surveys, err := walstore.Examine(ctx, store, id)
+		surveys, err := walstore.Examine(ctx, r.store, id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		all = append(all, archive{id, surveys, state})
+		all = append(all, archive{id, surveys, r.state})
 	}
-	return all, nil
+	return r.store, all, nil
 }
 
 // holes of a timeline, without those that a deletion made on purpose.
@@ -84,11 +82,7 @@ func (r archive) holes(v *walstore.Survey) []walstore.Hole {
 }
 
 func (c *walList) Run(ctx context.Context, a *app) error {
-	store, err := a.open(retry.Policy{})
-	if err != nil {
-		return err
-	}
-	all, err := a.archives(ctx, store)
+	store, all, err := a.archives(ctx)
 	if err != nil {
 		return err
 	}

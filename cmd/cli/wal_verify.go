@@ -15,7 +15,6 @@ import (
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -58,11 +57,7 @@ type hurtBackup struct {
 }
 
 func (c *walVerify) Run(ctx context.Context, a *app) error {
-	store, err := a.open(retry.Policy{})
-	if err != nil {
-		return err
-	}
-	all, err := a.archives(ctx, store)
+	store, all, err := a.archives(ctx)
 	if err != nil {
 		return err
 	}

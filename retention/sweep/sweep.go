@@ -272,7 +272,19 @@ func (p *Plan) count(found []candidate) {
 // wal looks at what there is in the ranges that go. A listing finds what can be removed; what may be removed was
 // decided before.
 func (p *Plan) wal(ctx context.Context, r Request, g *gathered) error {
-	for _, w := range p.Plan.WAL {
+	ranges := slices.Clone(p.Plan.WAL)
+	if p.Order.Kind == retention.Everything {
+		for _, sysid := range g.unknown {
+			all, err := walstore.Timelines(ctx, r.Store, sysid)
+			if err != nil {
+				return err
+			}
+			for _, tli := range all {
+				ranges = append(ranges, retention.WAL{SystemID: sysid, Timeline: tli, To: retention.End, Reason: "everything goes"})
+			}
+		}
+	}
+	for _, w := range ranges {
 		out, condemn, err := p.rangeOf(ctx, r, w)
 		if err != nil {
 			return err
@@ -280,24 +292,6 @@ func (p *Plan) wal(ctx context.Context, r Request, g *gathered) error {
 		p.WAL = append(p.WAL, out)
 		p.Bytes += out.Bytes
 		p.Delete.WAL = append(p.Delete.WAL, condemn...)
-	}
-	if p.Order.Kind != retention.Everything {
-		return nil
-	}
-	for _, sysid := range g.unknown {
-		all, err := walstore.Timelines(ctx, r.Store, sysid)
-		if err != nil {
-			return err
-		}
-		for _, tli := range all {
-			out, condemn, err := p.rangeOf(ctx, r, retention.WAL{SystemID: sysid, Timeline: tli, To: retention.End, Reason: "everything goes"})
-			if err != nil {
-				return err
-			}
-			p.WAL = append(p.WAL, out)
-			p.Bytes += out.Bytes
-			p.Delete.WAL = append(p.Delete.WAL, condemn...)
-		}
 	}
 	return nil
 }

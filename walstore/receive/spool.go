@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
@@ -94,17 +95,8 @@ func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 	return nil
 }
 
-func without(all, some []walstore.Piece) (rest []walstore.Piece) {
-	in := map[walstore.Piece]bool{}
-	for _, p := range some {
-		in[p] = true
-	}
-	for _, p := range all {
-		if !in[p] {
-			rest = append(rest, p)
-		}
-	}
-	return rest
+func without(all, some []walstore.Piece) []walstore.Piece {
+	return slices.DeleteFunc(slices.Clone(all), func(p walstore.Piece) bool { return slices.Contains(some, p) })
 }
 
 // settle compares what earlier receivers have stored with the same bytes, of which n have been received again.
