@@ -311,10 +311,12 @@ func TestStoreFailsForGood(t *testing.T) {
 			}
 			// How often a run looks for WAL depends on the machine's load, so the calls above may miss the commit.
 			base.rollback(t)
-			before, written := rig.list(t), false
+			before, described, failing := rig.list(t), false, false
 			faulty := storagetest.NewFaulty(disk, storagetest.Fault{Mode: mode.mode, When: func(op storagetest.Op) bool {
-				written = written || op.Name == "put" && path.Base(op.Key) == "backup.json"
-				return written && path.Base(op.Key) != "backup.json"
+				put := op.Name == "put"
+				failing = failing || described && put
+				described = described || put && path.Base(op.Key) == "backup.json"
+				return failing
 			}})
 			if err := rig.pushInProcess(t, faulty); err == nil {
 				t.Error("the commit failed, and the push did not")
