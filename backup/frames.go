@@ -17,8 +17,9 @@ const (
 	// joinGap is how many unneeded bytes are rather read than asked around: less than the latency of
 	// one more request costs.
 	joinGap = 256 << 10
-	// maxRange bounds one request, so that workers get about the same amount of work.
-	maxRange = 8 << 20
+	// maxRange bounds one request, so that workers get about the same amount of work. A part of the usual size,
+	// which is a little over part.TargetSize, is one.
+	maxRange = 12 << 20
 )
 
 // joined is how many of the wants, from the first, one request should fetch: those that come in one part,

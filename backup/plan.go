@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -84,10 +85,7 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 			p.Close()
 		}
 	}()
-	if err := p.choose(ctx); err != nil {
-		return nil, err
-	}
-	if p.manifest, err = fetchManifest(ctx, r.Store, p.Backup); err != nil {
+	if err := p.look(ctx); err != nil {
 		return nil, err
 	}
 	if p.only, err = onlyDatabases(p.Backup, r.Databases); err != nil {
@@ -127,8 +125,9 @@ func (p *Plan) warn(format string, args ...any) {
 	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
 }
 
-// choose finds the backup and the way to the target, and sees whether the archive has the WAL for it.
-func (p *Plan) choose(ctx context.Context) error {
+// look finds the backup and the way to the target, sees whether the archive has the WAL for it, and meanwhile fetches
+// the manifest.
+func (p *Plan) look(ctx context.Context) error {
 	r := p.request
 	state, err := r.Catalog.Load(ctx)
 	if err != nil {
@@ -149,12 +148,25 @@ func (p *Plan) choose(ctx context.Context) error {
 	if p.Backup, err = r.Catalog.Backup(ctx, found.entry); err != nil {
 		return err
 	}
+	fetching, stop := context.WithCancel(ctx)
+	defer stop()
+	fetched := make(chan error, 1)
+	go func() {
+		var err error
+		p.manifest, err = fetchManifest(fetching, r.Store, p.Backup)
+		fetched <- err
+	}()
 	if isCold(p.Backup) && !p.Recovery.rollsForward() {
 		p.Recovery.NoSettings, p.Recovery.TargetImmediate = true, false // which is where it is
-		return p.leaveCold(ctx, found)
+		err = p.leaveCold(ctx, found)
+	} else {
+		p.Forks = found.history.forks(found.timeline)
+		err = p.follow(ctx, c, found, state)
 	}
-	p.Forks = found.history.forks(found.timeline)
-	return p.follow(ctx, c, found, state)
+	if err != nil {
+		stop()
+	}
+	return cmp.Or(err, <-fetched)
 }
 
 // follow works out the way of the recovery.

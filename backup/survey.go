@@ -13,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"golang.org/x/sync/errgroup"
 )
 
 // survey is what a first reading of the manifest tells. That it can be read to its end at all also shows, before
@@ -23,7 +24,7 @@ type survey struct {
 	links   map[string]linked // what was behind a link in the original
 	entries map[string]bool   // at the top of the data directory
 	files   map[string]bool   // of these, the files
-	confs   []*manifest.File  // configuration files
+	confs   []*manifest.File  // files with settings
 	mode    manifest.Mode     // of the data directory
 }
 
@@ -83,7 +84,7 @@ func (s *survey) add(f *manifest.File) {
 			break
 		}
 	}
-	if strings.HasSuffix(p, ".conf") && strings.Count(p, "/") <= 2 && f.Size <= maxConfSize && len(s.confs) < maxConfFiles {
+	if strings.HasSuffix(p, ".conf") && !isAccess(p) && strings.Count(p, "/") <= 2 && f.Size <= maxConfSize && len(s.confs) < maxConfFiles {
 		s.confs = append(s.confs, f)
 	}
 }
@@ -107,24 +108,38 @@ type confScan struct {
 // scanConf reads the configuration files that the backup has.
 func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*manifest.File) (confScan, error) {
 	var c confScan
-	for _, f := range files {
-		data, err := readContent(ctx, s, f)
-		if err != nil {
-			return c, fmt.Errorf("read %s of the backup: %w", f.RawPath(), err)
-		}
-		c.scan(f.RawPath(), string(data), b)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	content := make([][]byte, len(files))
+	for i, f := range files {
+		g.Go(func() (err error) {
+			if content[i], err = readContent(ctx, s, f); err != nil {
+				return fmt.Errorf("read %s of the backup: %w", f.RawPath(), err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return c, err
+	}
+	for i, f := range files {
+		c.scan(f.RawPath(), string(content[i]), b)
 	}
 	for _, f := range b.ConfigFiles {
-		c.scan(f.Path, string(f.Content), b)
+		if !isAccess(f.Path) {
+			c.scan(f.Path, string(f.Content), b)
+		}
 	}
 	return c, nil
 }
 
-// scan looks at the settings of one file. Access rules (pg_hba.conf and pg_ident.conf) are no settings.
+// isAccess knows the files with access rules, which are no settings.
+func isAccess(file string) bool {
+	return path.Base(file) == "pg_hba.conf" || path.Base(file) == "pg_ident.conf"
+}
+
+// scan looks at the settings of one file.
 func (c *confScan) scan(file, text string, b *catalog.Backup) {
-	if base := path.Base(file); base == "pg_hba.conf" || base == "pg_ident.conf" {
-		return
-	}
 	n := 0
 	for line := range strings.Lines(text) {
 		n++

@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
@@ -32,9 +29,6 @@ const (
 	// finishers is how many files are fsynced at a time. Waiting for the disk takes no CPU, so workers must not
 	// do it; and a file system commits many small files together for hardly more than one.
 	finishers = 16
-	// flushEvery is how much of a large file is written before the disk begins with it, lest it has
-	// a gigabyte to write when the fsync comes.
-	flushEvery = 8 << 20
 )
 
 // unpacker reads what a manifest lists, and writes it into a target, if there is one.
@@ -50,7 +44,10 @@ type unpacker struct {
 	ctx      context.Context
 	working  sync.WaitGroup // the workers, who send to written
 	jobs     chan job
-	written  chan *output // files with all their content, to be completed
+	writing  sync.WaitGroup // the writers, who do, too
+	buffers  chan []byte    // of part.ChunkSize, free
+	blocks   chan diskBlock // to be written past the page cache
+	written  chan *output   // files with all their content, to be completed
 	pending  []want
 }
 
@@ -79,22 +76,8 @@ type assembly struct {
 	data []byte // what has come, when it is not written to a file
 }
 
-// output is a file that several workers write: opened by the first, completed by the last.
-type output struct {
-	path  string
-	mode  fs.FileMode
-	mtime time.Time
-	size  int64
-	empty bool // it gets its size and no content
-	once  sync.Once
-	file  *os.File
-	err   error
-	left  atomic.Int64 // extents still to be written, and one for the plan that is not complete
-	dirty atomic.Int64 // bytes written since the disk was last told to begin
-}
-
 func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
-	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), written: make(chan *output), window: restoreWindow}
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), blocks: make(chan diskBlock), written: make(chan *output), window: restoreWindow}
 	if t == nil {
 		u.assemble = assembleMost
 	} else if t.delta {
@@ -107,6 +90,9 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 			defer u.working.Done()
 			return u.work()
 		})
+	}
+	if t != nil && !t.delta {
+		u.startWriters(2 * workers)
 	}
 	if t != nil {
 		for range finishers {
@@ -122,6 +108,8 @@ func (u *unpacker) unpack(m *manifest.Reader, size int64) error {
 	err := u.plan(m, size)
 	close(u.jobs)
 	u.working.Wait()
+	close(u.blocks)
+	u.writing.Wait()
 	close(u.written)
 	if e := u.group.Wait(); e != nil {
 		return e // plan only saw what follows from it
@@ -305,16 +293,17 @@ func (u *unpacker) put(w want, data []byte) error {
 		}
 		return u.done(o)
 	}
-	if err := u.open(o); err != nil {
+	if err := o.open(u.target); err != nil {
 		return err
 	}
-	if _, err := o.file.WriteAt(data, w.At); err != nil {
-		return err
+	if o.direct != nil && w.chunk.one && aligned(w.At, len(data)) {
+		if err := w.chunk.checkOne(data); err != nil {
+			return err
+		}
+		return u.writeLater(o, data, w.At)
 	}
-	if o.dirty.Add(int64(len(data))) >= flushEvery {
-		o.dirty.Store(0)
-		// Only advice: the fsync at the end tells of errors.
-		_ = unix.SyncFileRange(int(o.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	if err := o.write(data, w.At); err != nil {
+		return err
 	}
 	if err := w.chunk.written(o, data); err != nil {
 		return err
@@ -327,10 +316,7 @@ func (u *unpacker) put(w want, data []byte) error {
 // about the content of a member, which the CRC tells at next to no cost.
 func (c *assembly) written(o *output, data []byte) error {
 	if c.one {
-		if c.sum != (part.Hash{}) && checksum(data) != uint32(c.crc) {
-			return fmt.Errorf("%w: the chunk at %d has another CRC than the manifest says", part.ErrDamaged, c.at)
-		}
-		return nil
+		return c.checkOne(data)
 	}
 	if c.left.Add(-1) > 0 {
 		return nil
@@ -340,6 +326,13 @@ func (c *assembly) written(o *output, data []byte) error {
 		return err
 	}
 	return c.check()
+}
+
+func (c *assembly) checkOne(data []byte) error {
+	if c.sum != (part.Hash{}) && checksum(data) != uint32(c.crc) {
+		return fmt.Errorf("%w: the chunk at %d has another CRC than the manifest says", part.ErrDamaged, c.at)
+	}
+	return nil
 }
 
 // add takes the content of one extent, and checks the chunk when that was the last.
@@ -368,18 +361,6 @@ func (c *assembly) check() error {
 	return nil
 }
 
-func (u *unpacker) open(o *output) error {
-	o.once.Do(func() {
-		root, name := u.target.place(o.path)
-		flags := os.O_CREATE | os.O_EXCL | os.O_RDWR
-		if u.target.delta {
-			flags &^= os.O_EXCL
-		}
-		o.file, o.err = root.OpenFile(name, flags, 0o600)
-	})
-	return o.err
-}
-
 // done is called for each extent written and once by the plan; the last call hands the file on.
 func (u *unpacker) done(o *output) error {
 	if o.left.Add(-1) > 0 {
@@ -389,7 +370,7 @@ func (u *unpacker) done(o *output) error {
 		u.progress.Files.Add(1)
 		return nil
 	}
-	if err := u.open(o); err != nil { // it may have no content
+	if err := o.open(u.target); err != nil { // it may have no content
 		return fmt.Errorf("restore %q: %w", o.path, err)
 	}
 	select {
@@ -403,40 +384,10 @@ func (u *unpacker) done(o *output) error {
 // finish completes files that have all their content.
 func (u *unpacker) finish() error {
 	for o := range u.written {
-		err := u.complete(o)
-		if e := o.file.Close(); err == nil {
-			err = e
-		}
-		if err != nil {
+		if err := o.complete(u.target); err != nil {
 			return fmt.Errorf("restore %q: %w", o.path, err)
 		}
 		u.progress.Files.Add(1)
 	}
 	return nil
-}
-
-func (u *unpacker) complete(o *output) error {
-	if o.empty {
-		if err := o.file.Truncate(0); err != nil {
-			return err
-		}
-	}
-	if u.target.delta || o.empty {
-		if err := o.file.Truncate(o.size); err != nil {
-			return err
-		}
-	}
-	if err := o.file.Chmod(o.mode); err != nil {
-		return err
-	}
-	if u.target.uid >= 0 {
-		if err := o.file.Chown(u.target.uid, u.target.gid); err != nil {
-			return err
-		}
-	}
-	root, name := u.target.place(o.path)
-	if err := root.Chtimes(name, o.mtime, o.mtime); err != nil {
-		return err
-	}
-	return o.file.Sync()
 }

@@ -107,6 +107,26 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 			last = max(last, n)
 		}
 	}
+	// A listing may lag behind; only "there is no such record" proves that this is the head.
+	g, probing := errgroup.WithContext(ctx)
+	var next []byte
+	g.Go(func() (err error) {
+		next, err = c.record(probing, last+1)
+		return err
+	})
+	err := c.catchUp(ctx, s, last, holes)
+	if e := g.Wait(); err == nil {
+		err = e
+	}
+	for err == nil && next != nil {
+		s.apply(s.N+1, next)
+		next, err = c.record(ctx, s.N+1)
+	}
+	return err
+}
+
+// catchUp applies the records up to the last one that a listing shows.
+func (c *Catalog) catchUp(ctx context.Context, s *State, last int64, holes []hole) error {
 	for s.N < last {
 		to := min(last, s.N+64)
 		if len(holes) > 0 {
@@ -120,14 +140,7 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 			return err
 		}
 	}
-	// A listing may lag behind; only "there is no such record" proves that this is the head.
-	for {
-		data, err := c.record(ctx, s.N+1)
-		if err != nil || data == nil {
-			return err
-		}
-		s.apply(s.N+1, data)
-	}
+	return nil
 }
 
 // record reads record n; nil when there is none. One that cannot be a record for its size is as an empty one.
