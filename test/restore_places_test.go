@@ -2,8 +2,11 @@ package test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -304,4 +307,62 @@ func ownerOf(t testing.TB, path string) (uid, gid int) {
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	return int(st.Uid), int(st.Gid)
+}
+
+// Large files are written past the page cache where the file system has that: what comes out is the same on one that
+// has, on one in memory, and over what is there already; whatever the size of a file.
+func TestRestoredFilesAreTheSameAnywhere(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
+	s.Exec(t, `CREATE TABLE large AS SELECT g AS id, repeat(md5(g::text), 4) AS t FROM generate_series(1, 60000) g`)
+	s.Exec(t, `CHECKPOINT`)
+	random := rand.New(rand.NewPCG(4, 7))
+	for _, size := range []int{1<<20 - 1, 1 << 20, 1<<20 + 1, 3<<20 + 4096, 5<<20 + 777} {
+		data := make([]byte, size)
+		for i := 0; i < size; i += 1 + random.IntN(9) {
+			data[i] = byte(random.Uint32())
+		}
+		name := filepath.Join(s.Data, "base", fmt.Sprintf("odd-%d", size))
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := testenv.ChownPostgres(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.backup(t)
+	want := survey(t, filepath.Join(s.Data, "base"))
+	memory, err := os.MkdirTemp("/dev/shm", "pgobj-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(memory) })
+	if err := testenv.ChownPostgres(memory); err != nil {
+		t.Fatal(err)
+	}
+	disk := s.fetch(t)
+	s.must(t, "backup-fetch", memory)
+	for what, dir := range map[string]string{"on disk": disk, "in memory": memory} {
+		sameThings(t, what, want, survey(t, filepath.Join(dir, "base")))
+	}
+	for name := range want {
+		if strings.Contains(name, "odd-") {
+			overwrite(t, filepath.Join(disk, "base", name), slices.Repeat([]byte("other "), random.IntN(1<<20)))
+		}
+	}
+	s.must(t, "backup-fetch", disk, "--delta", "--discard-wal")
+	sameThings(t, "over what was there", want, survey(t, filepath.Join(disk, "base")))
+}
+
+// sameThings compares files by all that can be told of them.
+func sameThings(t testing.TB, what string, want, got map[string]thing) {
+	t.Helper()
+	for p, x := range want {
+		if path.Base(p) == "pg_internal.init" {
+			continue
+		}
+		if y, ok := got[p]; !ok || x.String() != y.String() {
+			t.Errorf("%s: %s was %v and is %v", what, p, x, y)
+		}
+	}
 }
