@@ -31,17 +31,24 @@ func (p *prover) append(dst, raw []byte, members []Member) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compress: %w", err)
 	}
-	if p.buf, err = p.dec.Decode(p.codec, p.buf[:0], out[len(dst):], len(raw)); err != nil {
+	// Always the same limit, to which Decode cuts the buffer.
+	if p.buf, err = p.dec.Decode(p.codec, p.buf[:0], out[len(dst):], max(len(raw), MaxFrame)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMispacked, err)
 	}
+	if len(p.buf) != len(raw) {
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrMispacked, len(p.buf), len(raw))
+	}
 	table := crc32.MakeTable(crc32.Castagnoli) // made once by the library
+	at := 0
 	for _, m := range members {
-		if len(p.buf) < m.Skip+m.Len || crc32.Checksum(p.buf[m.Skip:m.Skip+m.Len], table) != m.crc {
+		end := m.Skip + m.Len
+		if !bytes.Equal(p.buf[at:m.Skip], raw[at:m.Skip]) || crc32.Checksum(p.buf[m.Skip:end], table) != m.crc {
 			return nil, fmt.Errorf("%w: those of %q differ", ErrMispacked, m.path())
 		}
+		at = end
 	}
-	if !bytes.Equal(p.buf, raw) {
-		return nil, fmt.Errorf("%w: what is between the files differs", ErrMispacked)
+	if !bytes.Equal(p.buf[at:], raw[at:]) {
+		return nil, fmt.Errorf("%w: the end differs", ErrMispacked)
 	}
 	return out, nil
 }
