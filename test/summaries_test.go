@@ -270,7 +270,7 @@ func (s *summarized) relogged(t *testing.T, _ int64) {
 	size := s.bytes(t, "postgres", "u")
 	s.reads(t, "it is logged", size, size+few)
 	s.Exec(t, `CREATE TABLE fork AS SELECT * FROM u`) // has no map of its pages before VACUUM
-	s.reads(t, "a new table", size, 2*size+few) // and the one that was read for it, for its hint bits
+	s.reads(t, "a new table", size, 2*size+few)       // and the one that was read for it, for its hint bits
 	s.Exec(t, `VACUUM fork`)
 	s.reads(t, "new forks", 8192, size+few)
 	s.Exec(t, `DROP TABLE u, fork`)
