@@ -295,6 +295,43 @@ func TestPartsOfAFailedRunAreAdopted(t *testing.T) {
 	}
 }
 
+// The table of known contents is bounded. What a large database has in it leaves room for what a failed run has stored, and
+// of that no more is read than it can take.
+func TestAdoptionIsBounded(t *testing.T) {
+	x := newMemSite(t)
+	x.write("base/5/16384", random(1, 20*part.ChunkSize))
+	b := x.mustPush(nil)
+	p, err := openPrevious(t.Context(), x.store, b, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if len(p.known) < 7 || len(p.known) > 7+20 { // it goes by lines
+		t.Errorf("of the last backup %d contents are known instead of 7", len(p.known))
+	}
+	const room = 5
+	for i := 0; len(p.known) < knownMost-room; i++ {
+		p.known[part.Sum(fmt.Append(nil, i))] = piece{}
+	}
+	// The backup's own parts stand for those of another run: they are its only ones.
+	clear(p.parts)
+	for hash, k := range p.known {
+		if k.frame != nil {
+			delete(p.known, hash)
+			p.known[part.Sum(hash[:])] = piece{}
+		}
+	}
+	var reads atomic.Int64
+	p.store = storagetest.NewFaulty(x.store, storagetest.Fault{Mode: storagetest.Pass, When: storagetest.Named("get"), Hook: func(storagetest.Op) { reads.Add(1) }})
+	bytes, err := p.adopt(t.Context(), b.ID)
+	if err != nil || bytes == 0 || bytes > room*part.ChunkSize {
+		t.Errorf("%d bytes were adopted where there was room for %d contents: %v", bytes, room, err)
+	}
+	if again, err := p.adopt(t.Context(), b.ID); err != nil || again != 0 || reads.Load() == 0 || reads.Load() > 2*int64(len(b.Parts)) {
+		t.Errorf("without room %d bytes were adopted, and %d reads made in all: %v", again, reads.Load(), err)
+	}
+}
+
 // A page hash that lies makes a chunk that is wrong when it is put together: a restore notices.
 func TestALyingPageHashIsNoticed(t *testing.T) {
 	x := newMemSite(t)
