@@ -132,11 +132,7 @@ func (k *receiving) intact(t *testing.T) {
 		most[p[:24]]++
 		k.pieces = max(k.pieces, most[p[:24]])
 	}
-	first := lastOf(full)
-	for name := range full {
-		first = min(first, name)
-	}
-	for s := last; s.Name(mib) > first; {
+	for s := last; s.Name(mib) > firstOf(full); {
 		s.No--
 		if full[s.Name(mib)] == "" {
 			t.Errorf("the server was told that all before %s is stored; %s is not", told, s.Name(mib))
@@ -321,4 +317,3 @@ func TestReceiverDiskIsBounded(t *testing.T) {
 	}
 	t.Logf("%d bytes were spooled at most", most)
 }
-

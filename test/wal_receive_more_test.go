@@ -3,9 +3,11 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +35,8 @@ func segmentsOf(t testing.TB, repo string, tli int) (full map[string]string, pie
 	}
 	return full, pieces
 }
+
+func firstOf(full map[string]string) string { return slices.Min(slices.Collect(maps.Keys(full))) }
 
 func lastOf(full map[string]string) (last string) {
 	for name := range full {
