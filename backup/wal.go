@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/pgobj/pgobj/walstore"
@@ -30,8 +31,11 @@ func (p *push) waitForWAL(ctx context.Context) error {
 	begun, said, pause := time.Now(), time.Now(), walPoll
 	for {
 		missing, any, err := walstore.FirstMissing(ctx, p.Store, p.info.SystemID, first, last, size)
-		if err != nil || !any {
+		if err != nil {
 			return err
+		}
+		if !any {
+			return p.checkWAL(ctx)
 		}
 		first = missing // those before it are there
 		why := p.archiving(ctx)
@@ -49,6 +53,20 @@ func (p *push) waitForWAL(ctx context.Context) error {
 		}
 		pause = min(pause*5/4, walPollMax)
 	}
+}
+
+// checkWAL holds the last segment against the server's own. A server that was copied, or set back to a snapshot, runs on
+// with the same identity, and the archive has segments of the names that it needs, of another history. Two that went
+// apart never come together again, so the last segment speaks for all before it. A standby's may not be complete.
+func (p *push) checkWAL(ctx context.Context) error {
+	if p.start.InRecovery {
+		return nil
+	}
+	_, last := p.walRange()
+	if err := walstore.SameSegment(ctx, p.Store, filepath.Join(p.PGDATA, "pg_wal", last.Name(p.info.SegmentSize)), p.info.SystemID); err != nil {
+		return fmt.Errorf("compare the archive's WAL with the server's: %w", err)
+	}
+	return nil
 }
 
 // archiving says in words how PostgreSQL's archiver is doing.

@@ -1,0 +1,69 @@
+package walstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/pgobj/pgobj/storage"
+)
+
+// SameSegment holds a complete WAL segment of the server, which the archive has, against the archive's: other content is
+// a *ConflictError. It reads the file and the hash that is kept with the object. A file that is not there, or goes away
+// (PostgreSQL recycles segments that are archived), says nothing.
+func SameSegment(ctx context.Context, s storage.Store, path string, sysid uint64) error {
+	sum, ok, err := sumFile(path)
+	if err != nil || !ok {
+		return err
+	}
+	name := filepath.Base(path)
+	key := Key(sysid, name)
+	info, err := s.Stat(ctx, key)
+	if err != nil {
+		return err
+	}
+	body, err := s.Get(ctx, key, storage.Range{Offset: max(0, info.Size-trailerSize), Length: trailerSize})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	end, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	stored, err := parseTrailer(end)
+	if err != nil {
+		return &DamagedError{Key: key, Store: s.String(), Err: err}
+	}
+	if stored.sum != sum {
+		return &ConflictError{Name: name, Key: key, Source: sum, Stored: stored.sum}
+	}
+	return nil
+}
+
+// sumFile is the SHA-256 of a file; false when it is not there, or no longer when it has been read: what was read
+// may then be what it was recycled for.
+func sumFile(path string) (sum [32]byte, ok bool, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sum, false, nil
+	}
+	if err != nil {
+		return sum, false, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return sum, false, err
+	}
+	read, err := f.Stat()
+	if err != nil {
+		return sum, false, err
+	}
+	now, err := os.Stat(path)
+	return [32]byte(h.Sum(nil)), err == nil && os.SameFile(read, now), nil
+}
