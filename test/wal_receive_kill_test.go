@@ -39,7 +39,7 @@ func newReceiving(t *testing.T) *receiving {
 	t.Helper()
 	st, server := versityStore(t)
 	k := &receiving{proxy: faultproxy.ForTest(t, server.Endpoint), source: testenv.Dir(t), spool: testenv.Dir(t), same: map[string]bool{}}
-	k.site = newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"archive_command = 'cp %p " + k.source + "/copy && mv " + k.source + "/copy " + k.source + "/%f'"}})
+	k.site = newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"wal_sender_timeout = 2s", "archive_command = 'cp %p " + k.source + "/copy && mv " + k.source + "/copy " + k.source + "/%f'"}})
 	k.through = append(slices.Clone(st.settings), "PGOBJ_S3_ENDPOINT="+k.proxy.URL)
 	k.Exec(t, `CREATE TABLE w (i int, filler text)`)
 	return k
@@ -286,7 +286,7 @@ func TestReceiverDiskIsBounded(t *testing.T) {
 	r := k.start(t)
 	k.streaming(t, "async")
 	k.must(t, "backup-push", "--wal-timeout=1m")
-	release := make(chan struct{})
+	release, sender := make(chan struct{}), k.SQL(t, `SELECT pid FROM pg_stat_replication`)
 	k.proxy.On(faultproxy.Method("PUT"), faultproxy.Hold(release))
 	for range 20 {
 		k.Exec(t, `INSERT INTO w SELECT 1, string_agg(md5(random()::text), '') FROM generate_series(1, 33000)`)
@@ -306,7 +306,7 @@ func TestReceiverDiskIsBounded(t *testing.T) {
 		t.Errorf("the server is only %d MB ahead", behind)
 	}
 	close(release)
-	k.Eventually(t, `SELECT flush_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
+	k.Eventually(t, `SELECT pid, flush_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, sender+"|t") // it was patient
 	if code := r.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("wal-receive ended with %d", code)
 	}
@@ -316,4 +316,56 @@ func TestReceiverDiskIsBounded(t *testing.T) {
 		t.Errorf("%s of 20 rows", n)
 	}
 	t.Logf("%d bytes were spooled at most", most)
+}
+
+// What was received of a segment rots in the storage: the next receiver says so, has the server send it again, and what was
+// acknowledged is there.
+func TestReceiveOverDamagedPieces(t *testing.T) {
+	t.Parallel()
+	for what, which := range map[string]func(pieces []string) []string{
+		"the first": func(p []string) []string { return p[:1] }, "the last": func(p []string) []string { return p[len(p)-1:] },
+		"all": func(p []string) []string { return p },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			st := folderStore(t)
+			s := onlyReceived(t, st, pgtest.Options{})
+			s.Exec(t, `CREATE TABLE w (i int, filler text)`)
+			args := []string{"--slot=d", "--create-slot", "--synchronous", "--application-name=d"}
+			r := s.receive(t, args...)
+			s.streaming(t, "async")
+			s.must(t, "backup-push", "--wal-timeout=1m")
+			s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'd'`)
+			s.Exec(t, `SELECT pg_reload_conf()`)
+			s.streaming(t, "sync")
+			for i := range 40 {
+				s.Exec(t, fmt.Sprintf(`INSERT INTO w SELECT %d, string_agg(md5(random()::text), '') FROM generate_series(1, %d)`, i, 1+4000/(i+1)))
+			}
+			r.stop(t, syscall.SIGKILL)
+			_, pieces := segmentsOf(t, st.folder, 1)
+			slices.Sort(pieces)
+			if len(pieces) < 2 {
+				t.Fatalf("there are only the pieces %v", pieces)
+			}
+			dir, _ := filepath.Glob(filepath.Join(st.folder, "main/wal/*/00000001"))
+			for _, p := range which(pieces) {
+				file := filepath.Join(dir[0], p+".zst")
+				data := readFile(t, file)
+				putFile(t, file, flip(data, len(data)/2))
+			}
+			r = s.receive(t, args...)
+			s.streaming(t, "sync")
+			s.Exec(t, `INSERT INTO w VALUES (40, '')`)
+			if !strings.Contains(r.said(), "damaged") {
+				t.Error("it says nothing of the damage")
+			}
+			must(t, s.Crash())
+			r.stop(t, syscall.SIGTERM)
+			s.must(t, "wal-verify")
+			c := s.start(t, s.fetch(t), "-c", "synchronous_standby_names=", "-c", "archive_mode=off")
+			if n := c.SQL(t, `SELECT count(*) FROM w`); n != "41" {
+				t.Errorf("%s of 41 rows", n)
+			}
+		})
+	}
 }
