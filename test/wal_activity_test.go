@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgobj/pgobj/test/faultproxy"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/testenv"
 )
@@ -93,4 +94,31 @@ func TestHistoryArrivesLate(t *testing.T) {
 	if got := c.SQL(t, `SELECT pg_is_in_recovery(), count(*) FROM x`); got != "f|200" {
 		t.Errorf("the recovery: %s", got)
 	}
+}
+
+// A standby that is told to promote while the storage is out of reach does so, with what it has: it is not for wal-fetch to
+// keep people from a failover, and it cannot tell one from waiting.
+func TestPromotedDuringOutage(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.backup(t)
+	dir := s.fetch(t, "--standby")
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	c, err := pgtest.Attach(dir, s.Major, append(noArchiving, "-c", "wal_retrieve_retry_interval=100ms", "-c", "restore_command="+s.pgobj+" --retry-for 1s wal-fetch %f %p")...)
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	c.AddEnv(append(append(st.settings, st.credentials...), "PGOBJ_S3_ENDPOINT="+proxy.URL)...)
+	s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
+	s.archived(t)
+	c.Start(t)
+	c.Eventually(t, `SELECT count(*) FROM x`, "100")
+	proxy.On(faultproxy.Always, faultproxy.Fail(503, "SlowDown"))
+	s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
+	s.archived(t)
+	before := strings.Count(c.Log(), "ERROR:  ")
+	testenv.Eventually(t, patience, "the standby has asked in vain", func() bool { return strings.Count(c.Log(), "ERROR:  ") > before+1 })
+	c.Exec(t, `SELECT pg_promote()`)
+	c.Eventually(t, `SELECT pg_is_in_recovery(), count(*) FROM x`, "f|100")
 }
