@@ -97,28 +97,54 @@ func TestHistoryArrivesLate(t *testing.T) {
 }
 
 // A standby that is told to promote while the storage is out of reach does so, with what it has: it is not for wal-fetch to
-// keep people from a failover, and it cannot tell one from waiting.
+// keep people from a failover, and it cannot tell one from waiting. It gets to its new timeline, which it would not if it were
+// refused the history of the one that it leaves, at a moment when it is no standby any more.
 func TestPromotedDuringOutage(t *testing.T) {
 	t.Parallel()
-	st, server := versityStore(t)
-	s := newSite(t, st, pgtest.Options{WALSegMB: 1})
-	s.Exec(t, `CREATE TABLE x (i int)`)
-	s.backup(t)
-	dir := s.fetch(t, "--standby")
-	proxy := faultproxy.ForTest(t, server.Endpoint)
-	c, err := pgtest.Attach(dir, s.Major, append(noArchiving, "-c", "wal_retrieve_retry_interval=100ms", "-c", "restore_command="+s.pgobj+" --retry-for 1s wal-fetch %f %p")...)
-	must(t, err)
-	t.Cleanup(func() { must(t, c.Close()) })
-	c.AddEnv(append(append(st.settings, st.credentials...), "PGOBJ_S3_ENDPOINT="+proxy.URL)...)
-	s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
-	s.archived(t)
-	c.Start(t)
-	c.Eventually(t, `SELECT count(*) FROM x`, "100")
-	proxy.On(faultproxy.Always, faultproxy.Fail(503, "SlowDown"))
-	s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
-	s.archived(t)
-	before := strings.Count(c.Log(), "ERROR:  ")
-	testenv.Eventually(t, patience, "the standby has asked in vain", func() bool { return strings.Count(c.Log(), "ERROR:  ") > before+1 })
-	c.Exec(t, `SELECT pg_promote()`)
-	c.Eventually(t, `SELECT pg_is_in_recovery(), count(*) FROM x`, "f|100")
+	for timeline := 1; timeline <= 2; timeline++ {
+		t.Run(fmt.Sprint(timeline), func(t *testing.T) {
+			t.Parallel()
+			st, server := versityStore(t)
+			s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+			s.Exec(t, `CREATE TABLE x (i int)`)
+			if timeline == 2 {
+				s.Stop(t, "fast")
+				must(t, os.WriteFile(filepath.Join(s.Data, "recovery.signal"), nil, 0o644))
+				must(t, s.AppendConf("restore_command = '"+s.pgobj+" wal-fetch %f %p'"))
+				s.Start(t)
+			}
+			s.backup(t)
+			dir := s.fetch(t, "--standby")
+			proxy := faultproxy.ForTest(t, server.Endpoint)
+			c, err := pgtest.Attach(dir, s.Major, append(noArchiving, "-c", "wal_retrieve_retry_interval=100ms", "-c", "restore_command="+s.pgobj+" --retry-for 1s wal-fetch %f %p")...)
+			must(t, err)
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("log of the standby:\n%s", lastLines(c.Log(), 40))
+				}
+				must(t, c.Close())
+			})
+			c.AddEnv(append(append(st.settings, st.credentials...), "PGOBJ_S3_ENDPOINT="+proxy.URL)...)
+			s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
+			s.archived(t)
+			c.Start(t)
+			c.Eventually(t, `SELECT count(*) FROM x`, "100")
+			proxy.On(faultproxy.Always, faultproxy.Fail(503, "SlowDown"))
+			s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
+			s.archived(t)
+			before := strings.Count(c.Log(), "ERROR:  ")
+			testenv.Eventually(t, patience, "the standby has asked in vain", func() bool { return strings.Count(c.Log(), "ERROR:  ") > before+1 })
+			c.Exec(t, `SELECT pg_promote()`)
+			c.Eventually(t, `SELECT pg_is_in_recovery(), count(*) FROM x`, "f|100")
+			if got := c.SQL(t, `SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)`); got != fmt.Sprintf("%08X", timeline+1) {
+				t.Errorf("it is on timeline %s", got)
+			}
+			history := string(readFile(t, filepath.Join(dir, "pg_wal", fmt.Sprintf("%08X.history", timeline+1))))
+			for i := 1; i <= timeline; i++ {
+				if !strings.Contains(history, fmt.Sprintf("%d\t0/", i)) {
+					t.Errorf("the history lacks timeline %d: %q", i, history)
+				}
+			}
+		})
+	}
 }

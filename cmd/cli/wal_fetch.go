@@ -60,6 +60,9 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 	if c.Dest == "" {
 		return fetchError(".", usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
 	}
+	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
+		return &coded{exitAbsent, nil}
+	}
 	dir, dirErr := dataDirFor(c.Dest)
 	err := dirErr
 	if err == nil {
@@ -69,7 +72,21 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 		a.log.Debug("not in the archive", "file", c.Name)
 		return &coded{exitAbsent, nil}
 	}
+	if err != nil && hasHistory(dir, c.Name) {
+		return &coded{exitAbsent, err}
+	}
 	return fetchError(dir, err)
+}
+
+// hasHistory says whether PostgreSQL has a copy of its own of a history file, which it takes when it gets none
+// (RestoreArchivedFile). It asks for its own timeline's when it begins the next one. By then standby.signal is gone: 255 would
+// end the server in the middle of a promotion, after which it comes up on the timeline that it had left.
+func hasHistory(dir, name string) bool {
+	if dir == "" || segment.Classify(name) != segment.History {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(dir, "pg_wal", name))
+	return err == nil && info.Mode().IsRegular() && info.Size() > 0
 }
 
 // fetchError gives a failure its exit code. dir is the data folder, empty when it is not known.
@@ -105,7 +122,7 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 		return nil
 	}
 	budget, standby := a.RetryFor, isStandby(dir)
-	if standby {
+	if standby || hasHistory(dir, c.Name) {
 		budget = min(budget, standbyRetryFor)
 	}
 	s, err := a.open(retry.Policy{Budget: budget, Stall: min(patienceForStall, budget)})
