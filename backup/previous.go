@@ -3,10 +3,14 @@ package backup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
@@ -30,6 +34,8 @@ const (
 	// indexesMost is how many parts' indexes are kept to compare pages: changed chunks come in the order
 	// in which they were stored, so a few do.
 	indexesMost = 8
+	// adopters read the indexes of parts that a failed run has left: each needs some 10 MB while it does.
+	adopters = 4
 )
 
 // previous is what earlier backups offer to this one: the manifest of the last backup, as a stream that is
@@ -51,8 +57,8 @@ type previous struct {
 	indexes []*pageIndex // newest last
 }
 
-// openPrevious reads what backup b offers.
-func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup) (*previous, error) {
+// openPrevious reads what backup b offers; of contents that are known by their hash, so many.
+func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup, known int) (*previous, error) {
 	p := &previous{store: s, parts: map[string]catalog.Part{}, spares: map[string]catalog.Part{}, known: map[part.Hash]piece{}, unwell: map[string]bool{}, sections: map[part.Hash]piece{}}
 	if b == nil {
 		return p, nil
@@ -74,7 +80,7 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup) (*pre
 			p.sections[x.SHA256] = stored(x.Extent)
 		}
 	}
-	if err := p.learn(); err != nil {
+	if err := p.learn(known); err != nil {
 		return nil, err
 	}
 	p.lines, err = p.files.read()
@@ -87,13 +93,13 @@ func (p *previous) close() {
 	}
 }
 
-// learn reads the manifest once for the contents that it knows.
-func (p *previous) learn() error {
+// learn reads the manifest once for the contents that it knows, up to a number of them.
+func (p *previous) learn(most int) error {
 	lines, err := p.files.read()
 	if err != nil {
 		return err
 	}
-	for len(p.known) < knownMost {
+	for len(p.known) < most {
 		f, err := lines.Next()
 		if err == io.EOF {
 			return nil
@@ -158,43 +164,68 @@ func (p *previous) lookup(sum part.Hash, n int) (piece, bool) {
 	return k, ok && k.len == n
 }
 
-// remember makes content that is being stored known to those that come after it.
-func (p *previous) remember(sum part.Hash, k piece) {
+// remember makes content known to those that come after it; false when there is no room for it.
+func (p *previous) remember(sum part.Hash, k piece) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.known) < knownMost {
+	room := len(p.known) < knownMost
+	if room {
 		p.known[sum] = k
 	}
+	return room
 }
 
-// adopt makes known what the parts hold that a run without a commit has left behind, and returns how many
-// bytes that is. A part whose index cannot be read is passed over: its run may have been killed or the
+// room says whether there is any in the table of known contents.
+func (p *previous) room() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.known) < knownMost
+}
+
+// adopt makes known what the parts hold that a run without a commit has left behind, as far as there is room for it, and
+// returns how many bytes that is. A part whose index cannot be read is passed over: its run may have been killed or the
 // part be gone.
-func (p *previous) adopt(ctx context.Context, backup string) (bytes int64, err error) {
+func (p *previous) adopt(ctx context.Context, backup string) (int64, error) {
+	var bytes atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(adopters)
 	for info, err := range p.store.List(ctx, part.Key(backup)+"/", "") {
 		if err != nil {
-			return bytes, fmt.Errorf("look for parts of backup %s: %w", backup, err)
+			return 0, errors.Join(g.Wait(), fmt.Errorf("look for parts of backup %s: %w", backup, err))
 		}
 		name := info.Key[len(part.Key("")):]
 		if _, _, err := part.ParseName(name); err != nil {
 			continue
 		}
-		lines, sum, err := part.ReadIndex(ctx, p.store, name, info.Size, part.Hash{})
-		if err != nil {
-			continue
+		if !p.room() {
+			break
 		}
-		spare := catalog.Part{Name: name, Size: info.Size, Index: sum.String()}
-		for _, l := range lines {
-			frame := &part.Frame{Part: name, Off: l.Off, Size: l.Size, SHA256: l.SHA256}
-			for _, m := range l.Members {
-				spare.Raw += int64(m.Len)
-				p.remember(m.SHA256, piece{frame, m.Skip, m.Len})
+		g.Go(func() error {
+			if lines, sum, err := part.ReadIndex(ctx, p.store, name, info.Size, part.Hash{}); err == nil {
+				bytes.Add(p.adoptPart(catalog.Part{Name: name, Size: info.Size, Index: sum.String()}, lines))
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return bytes.Load(), err
+}
+
+// adoptPart makes known what one part holds.
+func (p *previous) adoptPart(spare catalog.Part, lines []part.IndexLine) (bytes int64) {
+	for _, l := range lines {
+		frame := &part.Frame{Part: spare.Name, Off: l.Off, Size: l.Size, SHA256: l.SHA256}
+		for _, m := range l.Members {
+			spare.Raw += int64(m.Len)
+			if p.remember(m.SHA256, piece{frame, m.Skip, m.Len}) {
+				bytes += int64(m.Len)
 			}
 		}
-		p.spares[name] = spare
-		bytes += spare.Raw
 	}
-	return bytes, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spares[spare.Name] = spare
+	return bytes
 }
 
 // pageIndex has the page hashes of one part.

@@ -186,10 +186,14 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 			return nil, err
 		}
 	}
-	p.prev, err = openPrevious(ctx, p.Store, base)
+	known, unfinished := knownMost, p.state.Unfinished()
+	if len(unfinished) > 0 {
+		known /= 2 // so that there is room for what those have stored
+	}
+	p.prev, err = openPrevious(ctx, p.Store, base, known)
 	if errors.Is(err, manifest.ErrDamaged) {
 		p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
-		p.prev, err = openPrevious(ctx, p.Store, nil)
+		p.prev, err = openPrevious(ctx, p.Store, nil, known)
 		base = nil
 	}
 	if err != nil {
@@ -201,7 +205,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 	if p.Full {
 		return reuses, nil
 	}
-	for _, e := range p.state.Unfinished() {
+	for _, e := range unfinished {
 		bytes, err := p.prev.adopt(ctx, e.ID)
 		if err != nil {
 			return nil, err

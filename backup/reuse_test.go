@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/storagetest"
 )
@@ -36,6 +38,7 @@ type model struct {
 	rnd   *rand.Rand
 	files map[string][]byte
 	next  int
+	parts map[string][]string // that each backup refers to
 }
 
 func (m *model) pick() string {
@@ -57,7 +60,7 @@ func (m *model) step() {
 	}
 	f := m.pick()
 	old := m.files[f]
-	switch m.rnd.IntN(10) {
+	switch m.rnd.IntN(12) {
 	case 0, 1, 2, 3: // some pages are written
 		data := bytes.Clone(old)
 		for range 1 + m.rnd.IntN(1+len(data)/page/[]int{3, 30, 300}[m.rnd.IntN(3)]) {
@@ -84,7 +87,16 @@ func (m *model) step() {
 		delete(m.files, f)
 	case 8: // a copy (CREATE DATABASE), or a file that is no relation
 		m.set([]string{name(), fmt.Sprintf("base/5/other.%d", m.next)}[m.rnd.IntN(2)], bytes.Clone(old))
-	case 9: // rewritten with the same size, and the old mtime put back
+	case 9: // it is made, small or large
+		m.set(name(), random(m.rnd.Uint64(), m.rnd.IntN([]int{3, 5000, 400 * page}[m.rnd.IntN(3)])))
+	case 10: // it takes the place of another
+		to := m.pick()
+		if err := os.Rename(filepath.Join(m.pgdata, f), filepath.Join(m.pgdata, to)); err != nil {
+			m.t.Fatal(err)
+		}
+		delete(m.files, f)
+		m.files[to] = old
+	case 11: // rewritten with the same size, and the old mtime put back
 		path := filepath.Join(m.pgdata, f)
 		st, err := os.Stat(path)
 		if err != nil {
@@ -115,17 +127,62 @@ func (m *model) same(dir string, files map[string][]byte, what string) {
 	}
 }
 
-// Whatever happens to the files between backups, each backup gives back exactly what there was; and what
-// is kept and read for it stays within the bounds.
+// cutShort takes a backup whose n-th write to the store fails; the process is killed then, or lives to say so.
+func (m *model) cutShort(n int, killed bool) (*catalog.Backup, error) {
+	var puts atomic.Int64
+	broken := storagetest.NewFaulty(m.store, storagetest.Fault{Mode: storagetest.Before, Kind: storage.KindOther, When: func(op storagetest.Op) bool {
+		if op.Name == "put" {
+			puts.Add(1)
+		}
+		return puts.Load() == int64(n) && op.Name == "put" || killed && puts.Load() >= int64(n)
+	}})
+	return m.push(func(r *PushRequest) { r.Store, r.Catalog = broken, catalog.New(broken, "test", m.now) })
+}
+
+// hangsTogether holds the rule by which deletions find out who needs a part: a backup refers to its own parts, and to those
+// that the backups in its begin record have stored or refer to.
+func (m *model) hangsTogether(b *catalog.Backup) {
+	m.t.Helper()
+	state, err := m.catalog().Load(m.t.Context())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, p := range b.Parts {
+		m.parts[b.ID] = append(m.parts[b.ID], p.Name)
+		if p.Live == 0 && !strings.HasPrefix(p.Name, b.ID) {
+			m.t.Errorf("backup %s refers to part %s without using it", b.ID, p.Name)
+		}
+		known := strings.HasPrefix(p.Name, b.ID+"/")
+		for _, id := range state.Entry(b.ID).Begin.Reuses {
+			known = known || strings.HasPrefix(p.Name, id+"/") || slices.Contains(m.parts[id], p.Name)
+		}
+		if !known {
+			m.t.Errorf("backup %s refers to part %s, which is none of those that its begin record lets others know of", b.ID, p.Name)
+		}
+	}
+}
+
+// Whatever happens to the files between backups, and to backups on the way, each that is complete gives back exactly what
+// there was; what is kept and read for it stays within the bounds, and what a run that was cut short has stored is used.
 func TestEveryBackupOfARandomHistoryIsExact(t *testing.T) {
 	rounds := 25
 	if os.Getenv("PGOBJ_TORTURE") != "" {
 		rounds = 400
 	}
-	m := &model{site: newMemSite(t), rnd: rand.New(rand.NewPCG(1, uint64(rounds))), files: map[string][]byte{}}
+	m := &model{site: newMemSite(t), rnd: rand.New(rand.NewPCG(1, uint64(rounds))), files: map[string][]byte{}, parts: map[string][]string{}}
 	history := map[string]map[string][]byte{}
+	adopted, failed := 0, 0
 	for i := range rounds {
 		for range 1 + m.rnd.IntN(8) {
+			m.step()
+		}
+		for m.rnd.IntN(3) == 0 {
+			if b, err := m.cutShort(2+m.rnd.IntN(6), m.rnd.IntN(2) == 0); err == nil {
+				history[b.ID] = maps.Clone(m.files)
+				m.hangsTogether(b)
+			} else {
+				failed++
+			}
 			m.step()
 		}
 		b := m.mustPush(func(r *PushRequest) {
@@ -137,11 +194,13 @@ func TestEveryBackupOfARandomHistoryIsExact(t *testing.T) {
 		})
 		history[b.ID] = maps.Clone(m.files)
 		m.same(m.fetch(b.ID), m.files, fmt.Sprintf("backup %d", i))
-		for _, p := range b.Parts {
-			if own := strings.HasPrefix(p.Name, b.ID); p.Live == 0 && !own {
-				t.Errorf("backup %d refers to part %s without using it", i, p.Name)
-			}
+		m.hangsTogether(b)
+		if b.Adopted > 0 {
+			adopted++
 		}
+	}
+	if t.Logf("%d backups, %d of them adopted what %d runs that failed had stored", len(history), adopted, failed); adopted < rounds/10 {
+		t.Error("that shows too little")
 	}
 	for _, id := range slices.Sorted(maps.Keys(history)) {
 		p, err := m.verify(id)
@@ -233,6 +292,43 @@ func TestPartsOfAFailedRunAreAdopted(t *testing.T) {
 	}
 	if b.Parts[0].Size == 0 || b.Parts[0].Index == "" {
 		t.Errorf("part %+v is not described", b.Parts[0])
+	}
+}
+
+// The table of known contents is bounded. What a large database has in it leaves room for what a failed run has stored, and
+// of that no more is read than it can take.
+func TestAdoptionIsBounded(t *testing.T) {
+	x := newMemSite(t)
+	x.write("base/5/16384", random(1, 20*part.ChunkSize))
+	b := x.mustPush(nil)
+	p, err := openPrevious(t.Context(), x.store, b, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if len(p.known) < 7 || len(p.known) > 7+20 { // it goes by lines
+		t.Errorf("of the last backup %d contents are known instead of 7", len(p.known))
+	}
+	const room = 5
+	for i := 0; len(p.known) < knownMost-room; i++ {
+		p.known[part.Sum(fmt.Append(nil, i))] = piece{}
+	}
+	// The backup's own parts stand for those of another run: they are its only ones.
+	clear(p.parts)
+	for hash, k := range p.known {
+		if k.frame != nil {
+			delete(p.known, hash)
+			p.known[part.Sum(hash[:])] = piece{}
+		}
+	}
+	var reads atomic.Int64
+	p.store = storagetest.NewFaulty(x.store, storagetest.Fault{Mode: storagetest.Pass, When: storagetest.Named("get"), Hook: func(storagetest.Op) { reads.Add(1) }})
+	bytes, err := p.adopt(t.Context(), b.ID)
+	if err != nil || bytes == 0 || bytes > room*part.ChunkSize {
+		t.Errorf("%d bytes were adopted where there was room for %d contents: %v", bytes, room, err)
+	}
+	if again, err := p.adopt(t.Context(), b.ID); err != nil || again != 0 || reads.Load() == 0 || reads.Load() > 2*int64(len(b.Parts)) {
+		t.Errorf("without room %d bytes were adopted, and %d reads made in all: %v", again, reads.Load(), err)
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/pgobj/pgobj/test/faultproxy"
 	"github.com/pgobj/pgobj/test/pgtest"
@@ -408,16 +407,7 @@ func largeSegment(t *testing.T, size int, random int64) {
 	}
 	dest := filepath.Join(testenv.Dir(t), "fetched")
 	for _, args := range [][]string{{"wal-push", path}, {"wal-fetch", name, dest}} {
-		peak := 0 // the largest seen; rusage would count what the test itself had at the fork
-		var watch sync.WaitGroup
-		o := execute(t, r.command(r.pgobj, args...), func(p *os.Process) {
-			watch.Go(func() {
-				for mib := 0; mib >= 0; mib = memoryPeak(p.Pid) {
-					peak = max(peak, mib)
-				}
-			})
-		})
-		watch.Wait()
+		o, peak := withPeak(t, r.command(r.pgobj, args...))
 		if o.code != 0 {
 			t.Fatalf("%v: %v", args, o)
 		}
@@ -428,18 +418,6 @@ func largeSegment(t *testing.T, size int, random int64) {
 	if out, err := exec.Command("cmp", path, dest).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
-}
-
-// memoryPeak is what a process has had at most so far, in MiB; -1 when it has ended.
-func memoryPeak(pid int) int {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, line, found := strings.Cut(string(status), "VmHWM:")
-	var kib int
-	if _, serr := fmt.Sscan(line, &kib); err != nil || !found || serr != nil {
-		return -1
-	}
-	time.Sleep(10 * time.Millisecond) // paces the caller's poll
-	return kib >> 10
 }
 
 // pg_rewind runs restore_command from anywhere, with an absolute path and no PGDATA.

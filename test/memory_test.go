@@ -1,0 +1,105 @@
+package test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// withPeak runs a command and says how many MiB of memory it has had at most. Its rusage would count what the test
+// itself had at the fork.
+func withPeak(t testing.TB, cmd *exec.Cmd) (o outcome, peak int) {
+	t.Helper()
+	var watch sync.WaitGroup
+	o = executeWithin(t, generous, cmd, func(p *os.Process) {
+		watch.Go(func() {
+			for mib := 0; mib >= 0; mib = memoryPeak(p.Pid) {
+				peak = max(peak, mib)
+			}
+		})
+	})
+	watch.Wait()
+	return o, peak
+}
+
+// memoryPeak is what a process has had at most so far, in MiB; -1 when it has ended.
+func memoryPeak(pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, line, found := strings.Cut(string(status), "VmHWM:")
+	var kib int
+	if _, serr := fmt.Sscan(line, &kib); err != nil || !found || serr != nil {
+		return -1
+	}
+	time.Sleep(10 * time.Millisecond) // paces the caller's poll
+	return kib >> 10
+}
+
+// TestMemoryDoesNotGrowWithFiles: more files take about the same memory, in everything that reads or writes
+// a manifest. make bench has 200,000 files, and make torture the 1,000,000 of the promise.
+func TestMemoryDoesNotGrowWithFiles(t *testing.T) {
+	t.Parallel()
+	const promised, growth = 200, 60 // MiB
+	few, many := 10_000, 30_000 // what waits to be written is bounded, too: by less than the few
+	if torture() {
+		many = 1_000_000
+	}
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
+	s.Stop(t, "fast")
+	dir := filepath.Join(s.Data, "base/5")
+	peaks := map[string]int{}
+	for made := 0; made < many; {
+		count := few
+		if made > 0 {
+			count = many - made
+		}
+		smallFiles(t, dir, made, count)
+		made += count
+		target := filepath.Join(testenv.Dir(t), "data")
+		commands := [][]string{
+			{"backup-push", "--offline"}, {"backup-push", "--offline", "--reread"}, {"backup-push", "--offline", "--full"},
+			{"backup-verify"}, {"backup-fetch", target},
+		}
+		if torture() {
+			commands = append(commands, []string{"backup-fetch", target, "--delta"})
+		}
+		for _, x := range commands {
+			o, peak := withPeak(t, s.command(append(x, "--jobs=2")...))
+			what := strings.ReplaceAll(strings.Join(x, " "), target, "DIR")
+			if o.code != 0 || peak == 0 {
+				t.Fatalf("%s of %d files (peak %d MiB): %v", what, made, peak, o)
+			}
+			t.Logf("%7d files, %-32s %3d MiB", made, what, peak)
+			if peak >= promised {
+				t.Errorf("%s of %d files takes %d MiB", what, made, peak)
+			}
+			if before, ok := peaks[what]; ok && made == many && peak > before+growth {
+				t.Errorf("%s takes %d MiB for %d files, and %d for %d", what, before, few, peak, made)
+			}
+			peaks[what] = max(peaks[what], peak)
+		}
+		must(t, os.RemoveAll(target))
+	}
+}
+
+// smallFiles makes files of different content: every tenth a page of a relation, the others of no relation.
+func smallFiles(t testing.TB, dir string, first, count int) {
+	t.Helper()
+	random := rand.NewChaCha8([32]byte{byte(first)})
+	for i := first; i < first+count; i++ {
+		name, size := fmt.Sprintf("extra.%d", i), 100+i%900
+		if i%10 == 0 {
+			name, size = fmt.Sprint(1_000_000+i), 8192
+		}
+		must(t, os.WriteFile(filepath.Join(dir, name), randomBytes(random, size), 0o600))
+	}
+	must(t, testenv.ChownPostgres(dir))
+}
