@@ -158,6 +158,9 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	for _, d := range p.info.Databases {
 		b.Databases = append(b.Databases, catalog.Database{OID: d.OID, Name: d.Name, Template: d.Template})
 	}
+	for _, s := range p.info.Subscriptions {
+		b.Subscriptions = append(b.Subscriptions, catalog.Subscription(s))
+	}
 	for _, t := range p.info.Tablespaces {
 		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
 	}
