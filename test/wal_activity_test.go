@@ -101,22 +101,24 @@ func TestHistoryArrivesLate(t *testing.T) {
 // refused the history of the one that it leaves, at a moment when it is no standby any more.
 func TestPromotedDuringOutage(t *testing.T) {
 	t.Parallel()
-	for timeline := 1; timeline <= 2; timeline++ {
-		t.Run(fmt.Sprint(timeline), func(t *testing.T) {
+	for _, v := range []struct{ major, timeline int }{{10, 1}, {15, 1}, {15, 2}, {18, 1}} {
+		t.Run(fmt.Sprintf("%d/%d", v.major, v.timeline), func(t *testing.T) {
 			t.Parallel()
 			st, server := versityStore(t)
-			s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+			s := newSite(t, st, pgtest.Options{Major: v.major})
 			s.Exec(t, `CREATE TABLE x (i int)`)
-			if timeline == 2 {
+			if v.timeline == 2 {
 				s.Stop(t, "fast")
 				must(t, os.WriteFile(filepath.Join(s.Data, "recovery.signal"), nil, 0o644))
 				must(t, s.AppendConf("restore_command = '"+s.pgobj+" wal-fetch %f %p'"))
 				s.Start(t)
 			}
 			s.backup(t)
-			dir := s.fetch(t, "--standby")
 			proxy := faultproxy.ForTest(t, server.Endpoint)
-			c, err := pgtest.Attach(dir, s.Major, append(noArchiving, "-c", "wal_retrieve_retry_interval=100ms", "-c", "restore_command="+s.pgobj+" --retry-for 1s wal-fetch %f %p")...)
+			via := *s
+			via.settings = append(via.settings[:len(via.settings):len(via.settings)], "PGOBJ_S3_ENDPOINT="+proxy.URL)
+			dir := via.fetch(t, "--standby")
+			c, err := pgtest.Attach(dir, s.Major, append(noArchiving, "-c", "wal_retrieve_retry_interval=100ms")...)
 			must(t, err)
 			t.Cleanup(func() {
 				if t.Failed() {
@@ -124,7 +126,7 @@ func TestPromotedDuringOutage(t *testing.T) {
 				}
 				must(t, c.Close())
 			})
-			c.AddEnv(append(append(st.settings, st.credentials...), "PGOBJ_S3_ENDPOINT="+proxy.URL)...)
+			c.AddEnv(append(st.credentials, "PGOBJ_RETRY_FOR=1s")...)
 			s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
 			s.archived(t)
 			c.Start(t)
@@ -134,13 +136,15 @@ func TestPromotedDuringOutage(t *testing.T) {
 			s.archived(t)
 			before := strings.Count(c.Log(), "ERROR:  ")
 			testenv.Eventually(t, patience, "the standby has asked in vain", func() bool { return strings.Count(c.Log(), "ERROR:  ") > before+1 })
-			c.Exec(t, `SELECT pg_promote()`)
+			if o := finish(t, s.program(c.Bin("pg_ctl"), "promote", "-D", dir)); o.code != 0 {
+				t.Fatal(o)
+			}
 			c.Eventually(t, `SELECT pg_is_in_recovery(), count(*) FROM x`, "f|100")
-			if got := c.SQL(t, `SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)`); got != fmt.Sprintf("%08X", timeline+1) {
+			if got := c.SQL(t, `SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)`); got != fmt.Sprintf("%08X", v.timeline+1) {
 				t.Errorf("it is on timeline %s", got)
 			}
-			history := string(readFile(t, filepath.Join(dir, "pg_wal", fmt.Sprintf("%08X.history", timeline+1))))
-			for i := 1; i <= timeline; i++ {
+			history := string(readFile(t, filepath.Join(dir, "pg_wal", fmt.Sprintf("%08X.history", v.timeline+1))))
+			for i := 1; i <= v.timeline; i++ {
 				if !strings.Contains(history, fmt.Sprintf("%d\t0/", i)) {
 					t.Errorf("the history lacks timeline %d: %q", i, history)
 				}

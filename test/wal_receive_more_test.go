@@ -212,6 +212,66 @@ func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	}
 }
 
+// The server has given up the slot (max_slot_wal_keep_size). When archive_command has filled what was missed, the receiver
+// goes on; else it says so.
+func TestReceiveAfterSlotWasLost(t *testing.T) {
+	t.Parallel()
+	majors := []int{15, 18}
+	if torture() {
+		majors = []int{13, 14, 15, 16, 17, 18}
+	}
+	for _, major := range majors {
+		for _, archived := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%d/%v", major, archived), func(t *testing.T) {
+				t.Parallel()
+				conf := []string{"max_slot_wal_keep_size = '2MB'", "min_wal_size = '2MB'", "max_wal_size = '2MB'"}
+				if !archived {
+					conf = append(conf, "archive_mode = off")
+				}
+				s := newSite(t, folderStore(t), pgtest.Options{Major: major, WALSegMB: 1, Conf: conf})
+				args := []string{"--slot=lost", "--create-slot", "--partial-interval=50ms"}
+				r := s.receive(t, args...)
+				s.streaming(t, "async")
+				s.must(t, "backup-push", "--wal-timeout=1m")
+				if code := r.stop(t, syscall.SIGTERM); code != 0 {
+					t.Fatal(code)
+				}
+				s.Exec(t, `CREATE TABLE x (i int)`)
+				for range 10 {
+					s.Exec(t, `INSERT INTO x VALUES (1)`)
+					s.SwitchWAL(t)
+				}
+				if archived {
+					s.archived(t)
+				}
+				s.Exec(t, `CHECKPOINT`)
+				s.Exec(t, `CHECKPOINT`)
+				s.Eventually(t, `SELECT wal_status FROM pg_replication_slots`, "lost")
+				r = s.receive(t, args...)
+				if !archived {
+					if code := r.ended(t); code != 11 || !strings.Contains(r.said(), "--accept-hole") {
+						t.Errorf("exit code %d", code)
+					}
+					r = s.receive(t, append(args, "--accept-hole")...)
+				}
+				s.streaming(t, "async")
+				s.Exec(t, `INSERT INTO x VALUES (2)`)
+				s.Eventually(t, `SELECT flush_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
+				s.Eventually(t, `SELECT wal_status <> 'lost' FROM pg_replication_slots`, "t")
+				if code := r.stop(t, syscall.SIGTERM); code != 0 {
+					t.Errorf("wal-receive ended with %d", code)
+				}
+				if archived {
+					must(t, s.Crash())
+					if got := s.start(t, s.fetch(t), noArchiving...).SQL(t, `SELECT sum(i) FROM x`); got != "12" {
+						t.Errorf("the sum is %s", got)
+					}
+				}
+			})
+		}
+	}
+}
+
 // The receiver refuses what contradicts the archive, settings that make no sense, and a server that does not let it.
 func TestReceiveRefuses(t *testing.T) {
 	t.Parallel()

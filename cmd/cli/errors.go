@@ -107,7 +107,7 @@ var meanings = []meaning{
 	{receive.ErrRemoved, exitWAL, ""},
 	{receive.ErrOtherServer, exitConflict, "Check --dsn (PGOBJ_DSN), or PGHOST and PGPORT. For a new cluster at the old address start wal-receive again."},
 	{receive.ErrStream, exitWAL, "Nothing wrong was stored. Is it PostgreSQL itself that answers at this address? Start wal-receive again, and see the server's log."},
-	{cluster.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) has to be dropped first."},
+	{cluster.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) is made anew by --create-slot, or has to be dropped first."},
 	{cluster.ErrWALRemoved, exitWAL, ""},
 	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal, as archive_command's %p."},
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
