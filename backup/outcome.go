@@ -63,7 +63,7 @@ func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 	if c.SystemID != x.SystemID {
 		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
 	}
-	o := &Outcome{Restored: *x, Status: r.Server, WAL: WALRange{End: x.End, Last: x.Last}}
+	o := &Outcome{Restored: *x, Status: r.Server, WAL: WALRange{End: x.End, Last: x.Last, Received: x.Received}}
 	if len(x.Path) == 0 {
 		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"
 		return o, nil
@@ -144,7 +144,7 @@ func (o *Outcome) inRecovery() error {
 	}
 	o.State = "in recovery"
 	switch {
-	case x.Standby && o.atEnd(o.WAL):
+	case x.Standby && o.atEnd(WALRange{Last: o.WAL.Last}): // it gets complete segments only
 		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all that the archive has, up to %s", o.At)
 		return nil
 	case s.Paused && x.ToTheEnd, s.Paused && x.LSN > o.At && !x.Exclusive:
@@ -206,7 +206,7 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 		return o.not("target not reached: recovery was to go to %s, and ended at %s on timeline %d without meeting it%s", x.Goal, o.At, o.Timeline, o.why())
 	case o.Timeline != last:
 		return o.not("recovery ended at %s on timeline %d, and never came to timeline %d%s", o.At, o.Timeline, last, o.why())
-	case !o.atEnd(WALRange{Last: x.Last}):
+	case !o.atEnd(WALRange{Last: x.Last, End: x.End, Received: x.Received}):
 		return o.not("recovery ended at %s, and the archive had WAL up to %s%s", o.At, x.End, o.why())
 	}
 	o.Text = fmt.Sprintf("recovery has reached the end of the WAL: it ended at %s on timeline %d%s", o.At, o.Timeline, o.lastCommit())
@@ -217,10 +217,19 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 }
 
 // atEnd: the last record that the archive has in full ends in its last segment. (A record that is longer than a
-// segment and torn at the end could make that untrue.)
+// segment and torn at the end could make that untrue.) What was received of one that is not complete
+// ends with a record, as far as the server had flushed, or with a page (XLogBackgroundFlush, XLogSendPhysical), in any record.
 func (o *Outcome) atEnd(w WALRange) bool {
-	last, err := segment.ParseName(w.Last, o.Restored.SegmentSize)
-	return err != nil || o.At >= last.Start(o.Restored.SegmentSize)
+	size := o.Restored.SegmentSize
+	if w.Received {
+		const page = 8192
+		if w.End%page != 0 {
+			return o.At >= w.End
+		}
+		return o.At >= segment.At(o.Restored.Path[0].Timeline, w.End-1, size).Start(size)
+	}
+	last, err := segment.ParseName(w.Last, size)
+	return err != nil || o.At >= last.Start(size)
 }
 
 // why looks for what kept recovery from going on.

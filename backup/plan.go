@@ -305,8 +305,10 @@ func (p *Plan) received(r *Recovery, archiving []ConfLine) {
 	if r.timelineSetting(12) == "latest" {
 		timeline = "latest"
 	}
-	r.RestoreCommand += " --received=" + timeline
+	r.RestoreCommand += receivedFlag + timeline
 }
+
+const receivedFlag = " --received="
 
 func fileSettings(file string, settings []Setting) FileSettings {
 	f := FileSettings{File: file}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -34,9 +36,10 @@ type Restored struct {
 	LSN         segment.LSN  `json:"target_lsn,omitzero"` // of a target that is one, or the backup's end
 	Exclusive   bool         `json:"exclusive,omitempty"`
 	Action      string       `json:"target_action,omitempty"`
-	Path        []Leg        `json:"path"`              // empty: no recovery was set up
-	End         segment.LSN  `json:"wal_end,omitzero"`  // of the WAL that the archive had
-	Last        string       `json:"wal_last,omitzero"` // its last segment
+	Path        []Leg        `json:"path"`               // empty: no recovery was set up
+	End         segment.LSN  `json:"wal_end,omitzero"`   // of the WAL that the archive had
+	Last        string       `json:"wal_last,omitzero"`  // its last segment
+	Received    bool         `json:"received,omitempty"` // End is that of what was received of the next one, which recovery gets
 }
 
 // restored describes what the plan does.
@@ -44,6 +47,9 @@ func (p *Plan) restored(now time.Time) Restored {
 	b, r := p.Backup, p.Recovery
 	x := Restored{Version: restoredVersion, Backup: b.ID, SystemID: b.SystemID, SegmentSize: segment.Size(b.SegmentSize), Time: now.UTC(), Goal: r.Goal(),
 		ToTheEnd: r.toTheEnd(), Standby: r.Standby, LSN: r.TargetLSN, Exclusive: r.Exclusive, Path: p.Path, End: p.WAL.End, Last: p.WAL.Last}
+	x.Received = p.WAL.Received && slices.ContainsFunc(p.written.Recovery, func(s Setting) bool {
+		return s.Name == "restore_command" && strings.Contains(s.Value, receivedFlag)
+	})
 	if !x.ToTheEnd {
 		x.Action = r.TargetAction
 	}

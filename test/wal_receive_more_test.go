@@ -102,12 +102,29 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	if got := c.SQL(t, `SELECT string_agg(i::text, ',') FROM w WHERE i < 0`); got != "-1" {
 		t.Errorf("the rows are %s", got)
 	}
+	// A recovery that is kept from the pieces ends too early, which nothing but restore-check tells.
+	dir := s.fetch(t)
+	auto := filepath.Join(dir, "postgresql.auto.conf")
+	whole := string(readFile(t, auto))
+	cut := strings.Replace(whole, " --received=latest", "", 1)
+	if cut == whole {
+		t.Fatalf("restore_command does not ask for what was received:\n%s", whole)
+	}
+	putFile(t, auto, []byte(cut))
+	short := s.start(t, dir, noArchiving...)
+	short.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	s.restoreCheck(t, exitNotReached, "what wal-receive has stored of the next segment", dir)
+	dir = s.fetch(t)
+	all := s.start(t, dir, noArchiving...)
+	all.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	s.restoreCheck(t, 0, "reached the end of the WAL", dir)
 	// A damaged piece is found, and never replayed.
 	last, _ := filepath.Glob(filepath.Join(st.folder, "main/wal/*/00000001/*00000000-*.piece.zst"))
 	data := readFile(t, last[len(last)-1])
 	putFile(t, last[len(last)-1], flip(data, len(data)/2))
-	if o := s.run(t, "wal-verify"); o.code != 8 {
-		t.Error(o)
+	piece := strings.TrimSuffix(filepath.Base(last[len(last)-1]), ".zst")
+	if o := s.run(t, "wal-verify", "--json"); o.code != 8 || !strings.Contains(o.out, `"name": "`+piece+`"`) || !strings.Contains(o.out, `"segment": "`+piece[:24]+`"`) {
+		t.Errorf("it does not name %s, and the backup that it hurts: %v", piece, o)
 	}
 	broken, err := pgtest.Attach(s.fetch(t), s.Major, noArchiving...)
 	must(t, err)

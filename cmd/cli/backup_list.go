@@ -174,6 +174,14 @@ func pgVersion(n int) string {
 // percent is how much n is of all.
 func percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(all, 1))) }
 
+// number is a number of things, whose plural ends in s.
+func number[T int | int64](n T, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).
 func size(n int64) string {
 	f, unit := float64(n), "B"

@@ -311,12 +311,12 @@ func (s *shown) printWAL(out *columns) {
 	case w.Needed:
 		out.row("WAL", "MISSING: %s, WITHOUT WHICH THIS BACKUP CANNOT BE RESTORED", w.Missing)
 	case w.Missing != "" && w.Deleted:
-		out.row("WAL", "%d segments, %s, to %s (%s); what follows was deleted", w.Segments, size(w.Stored), w.Last, w.End)
+		out.row("WAL", "%s, %s, to %s (%s); what follows was deleted", number(w.Segments, "segment"), size(w.Stored), w.Last, w.End)
 	case w.Missing != "":
-		out.row("WAL", "%d segments, %s, to %s (%s)", w.Segments, size(w.Stored), w.Last, w.End)
+		out.row("WAL", "%s, %s, to %s (%s)", number(w.Segments, "segment"), size(w.Stored), w.Last, w.End)
 		out.row("", "HOLE: %s IS MISSING; recovery from this backup cannot get past it", w.Missing)
 	default:
-		out.row("WAL", "%d segments, %s, to %s (%s): up to %s", w.Segments, size(w.Stored), w.Last, w.End, until)
+		out.row("WAL", "%s, %s, to %s (%s): up to %s", number(w.Segments, "segment"), size(w.Stored), w.Last, w.End, until)
 	}
 	if span := w.Archived.Sub(s.Consistent); !w.Archived.IsZero() {
 		rate := ""
@@ -358,7 +358,7 @@ func (s *shown) printSize(out *columns, took time.Duration) {
 	if took > 0 {
 		speed = fmt.Sprintf(", %s/s", size(int64(float64(s.Size)/took.Seconds())))
 	}
-	out.row("size", "%s in %d files%s", size(s.Size), s.Files, speed)
+	out.row("size", "%s in %s%s", size(s.Size), number(s.Files, "file"), speed)
 	out.row("", "read %s, reused %s (%s), stored %s", size(s.Read), size(s.Reused), percent(s.Reused, s.Size), size(s.Stored))
 	w := s.Space
 	if w == nil {

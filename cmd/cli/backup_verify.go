@@ -123,10 +123,10 @@ func (c *backupVerify) verify(ctx context.Context, a *app, r backup.VerifyReques
 func (v verified) print(a *app) {
 	took := time.Duration(v.Seconds * float64(time.Second)).Round(10 * time.Millisecond)
 	if v.Sample < 100 {
-		fmt.Fprintf(a.Out, "backup %s: nothing wrong in a sample of %v %% (--seed %d): %s of %s checked (%s), and %d of %d WAL segments; the rest was not read\n",
-			v.Backup, v.Sample, v.Seed, size(v.Bytes), size(v.Size), percent(v.Bytes, v.Size), v.WALRead, v.WAL)
+		fmt.Fprintf(a.Out, "backup %s: nothing wrong in a sample of %v %% (--seed %d): %s of %s checked (%s), and %d of %s; the rest was not read\n",
+			v.Backup, v.Sample, v.Seed, size(v.Bytes), size(v.Size), percent(v.Bytes, v.Size), v.WALRead, number(v.WAL, "WAL segment"))
 	} else {
-		fmt.Fprintf(a.Out, "backup %s is sound: checked %s, and %d WAL segments\n", v.Backup, size(v.Bytes), v.WALRead)
+		fmt.Fprintf(a.Out, "backup %s is sound: checked %s, and %s\n", v.Backup, size(v.Bytes), number(v.WALRead, "WAL segment"))
 	}
-	fmt.Fprintf(a.Out, "manifest and %d indexes are sound; fetched %s, expanded %.2f times the content, in %s\n", v.Indexes, size(v.Fetched), v.Amplification, took)
+	fmt.Fprintf(a.Out, "manifest and the indexes of %s are sound; fetched %s, expanded %.2f times the content, in %s\n", number(v.Indexes, "part"), size(v.Fetched), v.Amplification, took)
 }

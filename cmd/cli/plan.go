@@ -28,7 +28,7 @@ func printPlan(a *app, p *backup.Plan) {
 		out.row("", "not along %s", f)
 	}
 	if p.WAL.Segments > 0 {
-		out.row("WAL", "%s to %s: %d segments, %s as stored", p.WAL.First, p.WAL.Last, p.WAL.Segments, size(p.WAL.Bytes))
+		out.row("WAL", "%s to %s: %s, %s as stored", p.WAL.First, p.WAL.Last, number(p.WAL.Segments, "segment"), size(p.WAL.Bytes))
 	}
 	if p.LeftOut > 0 {
 		out.row("left out", "%s of other databases than the ones that were named", size(p.LeftOut))

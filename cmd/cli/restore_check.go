@@ -67,7 +67,11 @@ func printOutcome(a *app, o *backup.Outcome, remembered bool) {
 	out.row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.Format(time.DateTime+" MST"))
 	out.row("goal", "%s", o.Restored.Goal)
 	if o.WAL.Last != "" {
-		out.row("archive", "has WAL up to %s (%s)%s", o.WAL.End, o.WAL.Last, map[bool]string{true: ", or had it then: no --storage is set"}[remembered])
+		last := o.WAL.Last
+		if o.WAL.Received {
+			last += ", and what wal-receive has stored of the next segment"
+		}
+		out.row("archive", "has WAL up to %s (%s)%s", o.WAL.End, last, map[bool]string{true: ", or had it then: no --storage is set"}[remembered])
 	}
 	out.row("server", "%s", o.State)
 	out.row("recovery", "%s", o.Text)

@@ -46,7 +46,7 @@ func (c *walFetch) fetchRange(ctx context.Context, a *app) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "fetched %d files to %s\n", n.Load(), c.Name)
+	fmt.Fprintf(a.Out, "fetched %s to %s\n", number(n.Load(), "file"), c.Name)
 	return nil
 }
 

@@ -42,6 +42,7 @@ type damagedWAL struct {
 	SystemID uint64 `json:"system_id,string"`
 	Name     string `json:"name"`
 	Error    string `json:"error"`
+	segment  string // that it is, or is a piece of
 }
 
 type heldHole struct {
@@ -125,7 +126,11 @@ func (c *walVerify) read(ctx context.Context, store storage.Store, r archive, fr
 			v.Checked++
 			v.Stored += o.Size
 			if err != nil {
-				v.Damaged = append(v.Damaged, damagedWAL{r.sysid, o.Name, err.Error()})
+				d := damagedWAL{r.sysid, o.Name, err.Error(), o.Name}
+				if o.Type == segment.Received {
+					d.Name = o.Piece.String()
+				}
+				v.Damaged = append(v.Damaged, d)
 			}
 			return nil
 		})
@@ -142,8 +147,8 @@ func (v *walVerified) hurt(r archive) {
 	type bad struct{ first, last string }
 	var all []bad
 	for _, d := range v.Damaged {
-		if d.SystemID == r.sysid && segment.Classify(d.Name) == segment.Full {
-			all = append(all, bad{d.Name, d.Name})
+		if d.SystemID == r.sysid && segment.Classify(d.segment) == segment.Full {
+			all = append(all, bad{d.segment, d.segment})
 		}
 	}
 	for _, h := range v.Holes {
@@ -215,7 +220,7 @@ func (r archive) linesOf(tli segment.Timeline) []string {
 }
 
 func (v *walVerified) print(a *app) {
-	fmt.Fprintf(a.Out, "checked %d files, %s as stored: %d damaged\n", v.Checked, size(v.Stored), len(v.Damaged))
+	fmt.Fprintf(a.Out, "checked %s, %s as stored: %d damaged\n", number(v.Checked, "file"), size(v.Stored), len(v.Damaged))
 	for _, d := range v.Damaged {
 		fmt.Fprintln(a.Out, d.Error)
 	}
