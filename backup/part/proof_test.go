@@ -121,6 +121,40 @@ func TestMispackedFrameIsRefused(t *testing.T) {
 	}
 }
 
+// A compressor that has a fault, from whichever frame on, does not get a full part past the proof.
+func TestFaultyCompressorIsFoundOut(t *testing.T) {
+	for from := 0; from < 3*proveEvery; from += 4 {
+		buf := make([]byte, 0, TargetSize+2*MaxFrame+1<<20)
+		var w *Writer
+		w, err := NewWriter(Default, buf, func() string { return Name("b", 1, Default) }, func(Full) ([]byte, error) {
+			if _, spoils := w.pack.enc.(always); spoils {
+				t.Errorf("spoiled from frame %d on: a part is handed over", from)
+			}
+			return buf, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		honest := w.pack.enc
+		for i := 0; err == nil && i < from+proveEvery; i++ {
+			if i == from {
+				w.pack.enc = always{honest}
+			}
+			_, _, err = w.Add(content("base/5/16384", ChunkSize))
+		}
+		if !errors.Is(err, ErrMispacked) {
+			t.Errorf("spoiled from frame %d on: %v", from, err)
+		}
+	}
+}
+
+// always is an encoder that spoils every frame.
+type always struct{ honest encoder }
+
+func (a always) Append(dst, raw []byte) ([]byte, error) {
+	return a.honest.Append(dst, flipAt(0.5)(bytes.Clone(raw)))
+}
+
 // BenchmarkWriter tells what packing costs for each byte; the proof is in it.
 func BenchmarkWriter(b *testing.B) {
 	for _, c := range []Codec{Default, {Name: "lz4"}} {

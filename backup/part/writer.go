@@ -113,7 +113,7 @@ func (w *Writer) Seal() error {
 		w.name = w.next()
 	}
 	off := len(w.buf)
-	buf, err := w.pack.append(w.buf, w.raw, w.line.Members)
+	buf, err := w.pack.append(w.buf, w.raw, w.line.Members, w.frames%proveEvery == 0)
 	if err != nil {
 		return fmt.Errorf("pack %s into part %s: %w", names(w.line.Members), w.name, err)
 	}
@@ -156,7 +156,7 @@ func (w *Writer) finish() error {
 	raw.Write(zeros[:padding(w.index.Len())])
 	raw.Write(make([]byte, 1024)) // tar's end of archive
 	off := len(w.buf)
-	buf, err := w.pack.append(w.buf, raw.Bytes(), nil)
+	buf, err := w.pack.append(w.buf, raw.Bytes(), nil, true)
 	if err != nil {
 		return fmt.Errorf("pack %s into part %s: %w", names(nil), w.name, err)
 	}
