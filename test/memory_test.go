@@ -48,7 +48,7 @@ func memoryPeak(pid int) int {
 func TestMemoryDoesNotGrowWithFiles(t *testing.T) {
 	t.Parallel()
 	const promised, growth = 200, 60 // MiB
-	few, many := 10_000, 30_000 // what waits to be written is bounded, too: by less than the few
+	few, many := 10_000, 30_000      // what waits to be written is bounded, too: by less than the few
 	if torture() {
 		many = 1_000_000
 	}

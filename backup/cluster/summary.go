@@ -52,12 +52,19 @@ type forkChanges struct {
 
 // Changes reads the summaries of the given WAL, oldest stretch first, and waits for the summarizer to come
 // that far. Any hole in them is ErrNoSummaries.
+//
+// The first stretch begins at a checkpoint's redo point. There the summarizer ends one summary and begins the next
+// (SummarizeWAL in walsummarizer.c). So when none begins there, this server has not been through that checkpoint: it was
+// copied, or set back to a snapshot, before, and has another history on the same timeline.
 func (s *Session) Changes(ctx context.Context, wal []Stretch) (*Changes, error) {
 	c := &Changes{forks: map[forkID]*forkChanges{}, databases: map[[2]uint32]bool{}}
-	for _, w := range wal {
+	for i, w := range wal {
 		summaries, err := s.cover(ctx, w)
 		if err != nil {
 			return nil, err
+		}
+		if i == 0 && len(summaries) > 0 && summaries[0].From != w.From {
+			return nil, fmt.Errorf("%w: of timeline %d none begins at %s, so the last backup may be of another history", ErrNoSummaries, w.Timeline, w.From)
 		}
 		for _, x := range summaries {
 			if err := s.readSummary(ctx, c, x); err != nil {
