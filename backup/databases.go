@@ -88,6 +88,22 @@ func (p *Plan) warnDatabases() {
 	}
 }
 
+// warnSubscriptions says what becomes of the original's subscriptions, which it would lose changes to.
+func (p *Plan) warnSubscriptions() {
+	var names []string
+	for _, s := range p.Backup.Subscriptions {
+		names = append(names, fmt.Sprintf("%q in database %q", s.Name, s.Database))
+	}
+	what, r := strings.Join(names, ", "), p.Recovery
+	switch {
+	case len(names) == 0 || r.Standby:
+	case r.KeepArchiving:
+		p.warn("subscriptions run in the copy as soon as it is open (--keep-archiving), and take the changes from the original's replication slots: %s. Make sure that the original never runs again, or set max_logical_replication_workers = 0 before the start", what)
+	default:
+		p.warn("subscriptions do not run in the copy (max_logical_replication_workers = 0), because they would take changes away from the original: %s. Before any is to run there: ALTER SUBSCRIPTION … DISABLE, then SET (slot_name = NONE), then DROP SUBSCRIPTION, for each of these", what)
+	}
+}
+
 func quoteIdents(names []string) string {
 	var quoted []string
 	for _, n := range names {

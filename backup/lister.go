@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func (l *lister) keep(section []byte) error {
 	sum := part.Sum(section)
 	x, ok := l.prev.sections[sum]
 	if !ok {
-		frame, skip, err := l.parts.Add(part.Content{Path: manifest.SectionPath, At: l.size, Data: section, SHA256: sum, Mode: 0o600})
+		frame, skip, err := l.parts.Add(part.Content{Path: manifest.SectionPath, At: l.size, Data: section, SHA256: sum, CRC32C: checksum(section), Mode: 0o600})
 		if err != nil {
 			return err
 		}
@@ -141,6 +142,9 @@ func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
 	data, err := manifest.WriteList(p.backup.ID, sections, l.entries)
 	if err != nil {
 		return catalog.Object{}, fmt.Errorf("write the manifest: %w", err)
+	}
+	if back, n, err := manifest.ReadList(data, p.backup.ID); err != nil || n != l.entries || !slices.Equal(back, sections) {
+		return catalog.Object{}, fmt.Errorf("write the manifest: %w: those of its list (%v)", part.ErrMispacked, err)
 	}
 	if err := p.Store.Put(ctx, catalog.ManifestKey(p.backup.ID), bytes.NewReader(data), int64(len(data))); err != nil {
 		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)

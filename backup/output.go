@@ -33,7 +33,6 @@ type output struct {
 	mtime  time.Time
 	size   int64
 	empty  bool // it gets its size and no content
-	delta  bool // there may be content already
 	once   sync.Once
 	file   *os.File
 	direct *os.File // the same, past the page cache; nil: not this file, or the file system cannot
@@ -46,10 +45,10 @@ func (o *output) open(t *target) error {
 	o.once.Do(func() {
 		root, name := t.place(o.path)
 		flags := os.O_CREATE | os.O_EXCL | os.O_RDWR
-		if o.delta = t.delta; o.delta {
+		if t.delta {
 			flags &^= os.O_EXCL
 		}
-		if o.file, o.err = root.OpenFile(name, flags, 0o600); o.err != nil || o.delta || o.empty || o.size < directLeast {
+		if o.file, o.err = root.OpenFile(name, flags, 0o600); o.err != nil || t.delta || o.empty || o.size < directLeast {
 			return
 		}
 		if f, err := root.OpenFile(name, os.O_WRONLY|unix.O_DIRECT, 0); err == nil && goodPast(f) {
@@ -71,14 +70,9 @@ func goodPast(f *os.File) bool {
 }
 
 // write puts data at its place.
-func (o *output) write(data []byte, at int64) (err error) {
-	n := len(data)
-	if o.delta {
-		n, err = o.overwrite(data, at)
-	} else {
-		_, err = o.file.WriteAt(data, at)
-	}
-	if err == nil && o.dirty.Add(int64(n)) >= flushEvery {
+func (o *output) write(data []byte, at int64) error {
+	_, err := o.file.WriteAt(data, at)
+	if err == nil && o.dirty.Add(int64(len(data))) >= flushEvery {
 		o.dirty.Store(0)
 		// Only advice: the fsync at the end tells of errors.
 		_ = unix.SyncFileRange(int(o.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
@@ -98,10 +92,6 @@ func aligned(at int64, n int) bool { return at%directBlock == 0 && n%directBlock
 
 // startWriters starts those who write past the page cache, n at a time: each waits for the disk.
 func (u *unpacker) startWriters(n int) {
-	u.buffers = make(chan []byte, 2*n)
-	for range cap(u.buffers) {
-		u.buffers <- nil
-	}
 	for range n {
 		u.writing.Add(1)
 		u.group.Go(func() error {
@@ -119,20 +109,29 @@ func (u *unpacker) startWriters(n int) {
 // writeLater copies data for a writer. A worker that waited for the disk itself would leave its CPU idle, and the
 // memory that a disk has just read is slow to be written to again.
 func (u *unpacker) writeLater(o *output, data []byte, at int64) error {
+	buf, err := u.buffer()
+	if err != nil {
+		return err
+	}
+	select {
+	case u.blocks <- diskBlock{o, buf[:copy(buf, data)], at}:
+		return nil
+	case <-u.ctx.Done():
+		return context.Cause(u.ctx)
+	}
+}
+
+// buffer waits for one of part.ChunkSize, which has to be given back.
+func (u *unpacker) buffer() ([]byte, error) {
 	select {
 	case buf := <-u.buffers:
 		if buf == nil {
 			buf = make([]byte, part.ChunkSize) // which Go aligns to its pages
 		}
-		b := diskBlock{o, buf[:copy(buf, data)], at}
-		select {
-		case u.blocks <- b:
-			return nil
-		case <-u.ctx.Done():
-		}
+		return buf, nil
 	case <-u.ctx.Done():
+		return nil, context.Cause(u.ctx)
 	}
-	return context.Cause(u.ctx)
 }
 
 func (u *unpacker) writeBlock(b diskBlock) error {
@@ -147,12 +146,16 @@ func (u *unpacker) writeBlock(b diskBlock) error {
 	return u.done(b.file)
 }
 
-// overwrite puts data into the file, page by page where that has something else, and says how much that was. To read
-// costs less than to write: the disk is spared, and the fsync need not wait for it.
-func (o *output) overwrite(data []byte, at int64) (written int, err error) {
+// overwrite puts data into a file, page by page where that has something else. To read costs less than to write: the
+// disk is spared, and the fsync need not wait for it.
+func (u *unpacker) overwrite(o *output, data []byte, at int64) error {
 	const page = 8 << 10
-	now := make([]byte, len(data))
-	there, _ := o.file.ReadAt(now, at) // what cannot be read is written
+	now, err := u.buffer()
+	if err != nil {
+		return err
+	}
+	defer func() { u.buffers <- now }()
+	there, _ := o.file.ReadAt(now[:len(data)], at) // what cannot be read is written
 	for i := 0; i < len(data); {
 		end := i
 		for end < len(data) {
@@ -162,13 +165,14 @@ func (o *output) overwrite(data []byte, at int64) (written int, err error) {
 			}
 			end = next
 		}
-		n, err := o.file.WriteAt(data[i:end], at+int64(i))
-		if written += n; err != nil {
-			return written, err
+		if end > i {
+			if err := o.write(data[i:end], at+int64(i)); err != nil {
+				return err
+			}
 		}
 		i = end + page
 	}
-	return written, nil
+	return nil
 }
 
 // complete gives the file its size, mode, owner and time, makes it durable and closes it.
@@ -186,7 +190,7 @@ func (o *output) settle(t *target) error {
 			return err
 		}
 	}
-	if o.delta || o.empty {
+	if t.delta || o.empty {
 		if err := o.file.Truncate(o.size); err != nil {
 			return err
 		}

@@ -284,6 +284,7 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	}
 	p.warnConfig(s)
 	p.warnDatabases()
+	p.warnSubscriptions()
 	return p.checkConfigDir()
 }
 

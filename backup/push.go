@@ -40,6 +40,7 @@ type Cluster interface {
 type PushRequest struct {
 	Store          storage.Store // rooted at the server's folder
 	Catalog        *catalog.Catalog
+	State          *catalog.State // as it was a moment ago; nil: it is read
 	Session        Cluster
 	PGDATA         string // empty: where the server says that it is
 	Codec          part.Codec
@@ -95,8 +96,10 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 
 // begin enters the backup in the catalog.
 func (p *push) begin(ctx context.Context) (err error) {
-	if p.state, err = p.Catalog.Load(ctx); err != nil {
-		return err
+	if p.state = p.State; p.state == nil {
+		if p.state, err = p.Catalog.Load(ctx); err != nil {
+			return err
+		}
 	}
 	if err := p.incarnation(ctx); err != nil {
 		return err
@@ -154,6 +157,9 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	b.Host, err = os.Hostname()
 	for _, d := range p.info.Databases {
 		b.Databases = append(b.Databases, catalog.Database{OID: d.OID, Name: d.Name, Template: d.Template})
+	}
+	for _, s := range p.info.Subscriptions {
+		b.Subscriptions = append(b.Subscriptions, catalog.Subscription(s))
 	}
 	for _, t := range p.info.Tablespaces {
 		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})

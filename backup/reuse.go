@@ -99,7 +99,7 @@ func (p *packer) store(w *part.Writer, runs []run, c part.Content, read func(dat
 		if err := read(content.Data, r.At); err != nil {
 			return nil, err
 		}
-		content.At, content.Whole, content.SHA256 = r.At, false, part.Sum(content.Data)
+		content.At, content.Whole, content.SHA256, content.CRC32C = r.At, false, part.Sum(content.Data), checksum(content.Data)
 		frame, skip, err := w.Add(content)
 		if err != nil {
 			return nil, err

@@ -52,15 +52,18 @@ func settingsFor(r Recovery, major int, archiving []ConfLine) written {
 	if r.KeepArchiving || r.Standby { // before its promotion a standby archives nothing, and then it is the server
 		return w
 	}
-	w.Comments = []string{"Archiving is off, so that this copy cannot write to the original's archive. To archive again, as the",
-		"original's successor: ALTER SYSTEM RESET archive_mode, and restart the server. What was set before:"}
+	// Subscriptions may be newer than the backup: the WAL brings them, so what it knows of them does not matter.
+	w.Comments = []string{"Archiving is off, so that this copy cannot write to the original's archive, and subscriptions do not run, so that",
+		"it cannot take changes away from the original's replication slots. To have both again, as the original's successor:",
+		"ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart the server.",
+		"What was set for archiving before:"}
 	for _, l := range archiving {
 		w.Comments = append(w.Comments, fmt.Sprintf("  %s (%s, line %d)", l.Text, l.File, l.Line))
 	}
 	if len(archiving) == 0 {
-		w.Comments[1] = strings.TrimSuffix(w.Comments[1], " What was set before:")
+		w.Comments = w.Comments[:3]
 	}
-	w.Auto = []Setting{{"archive_mode", "off"}}
+	w.Auto = []Setting{{"archive_mode", "off"}, {"max_logical_replication_workers", "0"}}
 	return w
 }
 

@@ -82,7 +82,7 @@ func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
 	if err := p.read(src, data, at); err != nil || src.gone.Load() {
 		return err // one that has gone replay does not need either
 	}
-	content.SHA256 = part.Sum(data)
+	content.SHA256, content.CRC32C = part.Sum(data), checksum(data)
 	var err error
 	*c, err = p.put(w, prev, content)
 	return err
@@ -114,7 +114,7 @@ func (l *line) previous(i int) *manifest.Chunk {
 
 // put decides what of a chunk has to be stored, and stores that.
 func (p *packer) put(w *part.Writer, prev *manifest.Chunk, content part.Content) (chunk, error) {
-	c := chunk{sha: content.SHA256, crc: checksum(content.Data)}
+	c := chunk{sha: content.SHA256, crc: content.CRC32C}
 	n := len(content.Data)
 	var ok bool
 	if c.pieces, ok = p.reuse(prev, c.sha, n); ok {

@@ -45,7 +45,7 @@ type unpacker struct {
 	working  sync.WaitGroup // the workers, who send to written
 	jobs     chan job
 	writing  sync.WaitGroup // the writers, who do, too
-	buffers  chan []byte    // of part.ChunkSize, free
+	buffers  chan []byte    // free ones
 	blocks   chan diskBlock // to be written past the page cache
 	written  chan *output   // files with all their content, to be completed
 	pending  []want
@@ -91,10 +91,12 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 			return u.work()
 		})
 	}
-	if t != nil && !t.delta {
-		u.startWriters(2 * workers)
-	}
 	if t != nil {
+		u.buffers = make(chan []byte, 4*workers)
+		for range cap(u.buffers) {
+			u.buffers <- nil
+		}
+		u.startWriters(2 * workers)
 		for range finishers {
 			u.group.Go(u.finish)
 		}
@@ -302,10 +304,16 @@ func (u *unpacker) put(w want, data []byte) error {
 		}
 		return u.writeLater(o, data, w.At)
 	}
-	if err := o.write(data, w.At); err != nil {
-		return err
+	var err error
+	if u.target.delta {
+		err = u.overwrite(o, data, w.At)
+	} else {
+		err = o.write(data, w.At)
 	}
-	if err := w.chunk.written(o, data); err != nil {
+	if err == nil {
+		err = w.chunk.written(o, data)
+	}
+	if err != nil {
 		return err
 	}
 	return u.done(o)

@@ -19,22 +19,23 @@ type Backup struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"`
 	Summary
-	PGVersionText  string       `json:"pg_version_text"`
-	CatalogVersion uint32       `json:"catalog_version"` // of pg_control; tablespace folders carry it
-	SegmentSize    int64        `json:"wal_segment_size"`
-	Checksums      bool         `json:"data_checksums"`
-	PGDATA         string       `json:"pgdata"`
-	Host           string       `json:"host"`
-	Owner          string       `json:"owner"` // of PGDATA, as USER:GROUP
-	Tablespaces    []Tablespace `json:"tablespaces,omitempty"`
-	Databases      []Database   `json:"databases,omitempty"`
-	ConfigFiles    []ConfigFile `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
-	Damaged        []Damaged    `json:"damaged,omitempty"`
-	Warnings       []string     `json:"warnings,omitempty"`
-	Compression    string       `json:"compression"`
-	Manifest       Object       `json:"manifest"`
-	Parts          []Part       `json:"parts"`
-	Tool           string       `json:"tool"` // version of pgobj
+	PGVersionText  string         `json:"pg_version_text"`
+	CatalogVersion uint32         `json:"catalog_version"` // of pg_control; tablespace folders carry it
+	SegmentSize    int64          `json:"wal_segment_size"`
+	Checksums      bool           `json:"data_checksums"`
+	PGDATA         string         `json:"pgdata"`
+	Host           string         `json:"host"`
+	Owner          string         `json:"owner"` // of PGDATA, as USER:GROUP
+	Tablespaces    []Tablespace   `json:"tablespaces,omitempty"`
+	Databases      []Database     `json:"databases,omitempty"`
+	Subscriptions  []Subscription `json:"subscriptions,omitempty"`
+	ConfigFiles    []ConfigFile   `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
+	Damaged        []Damaged      `json:"damaged,omitempty"`
+	Warnings       []string       `json:"warnings,omitempty"`
+	Compression    string         `json:"compression"`
+	Manifest       Object         `json:"manifest"`
+	Parts          []Part         `json:"parts"`
+	Tool           string         `json:"tool"` // version of pgobj
 }
 
 // Tablespace is one that lies outside of PGDATA's folder tree or was linked into it.
@@ -49,6 +50,12 @@ type Database struct {
 	OID      uint32 `json:"oid"`
 	Name     string `json:"name"`
 	Template bool   `json:"template,omitempty"`
+}
+
+// Subscription is one, to logical replication, that the server had when the backup began.
+type Subscription struct {
+	Database string `json:"database"`
+	Name     string `json:"name"`
 }
 
 // ConfigFile is a configuration file from outside PGDATA (content in base64).

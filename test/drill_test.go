@@ -277,10 +277,13 @@ func TestDrillFindsDamage(t *testing.T) {
 	if d := s.drill(t, exitDrill); !strings.Contains(d.Error, "steps") || !strings.HasSuffix(d.steps(), "pg_amcheck failed") {
 		t.Errorf("a damaged page: %+v", d)
 	}
-	for _, args := range [][]string{{"--bindir", "/nonexistent"}, {"--scratch", "/nonexistent/" + strings.Repeat("x", 90)}} {
+	for _, args := range [][]string{{"--bindir", "/nonexistent"}, {"--scratch", "/nonexistent/" + strings.Repeat("x", 90)}, {"--bindir", s.BinDir, "--scratch", "/nonexistent"}} {
 		if o := s.run(t, append([]string{"drill"}, args...)...); o.code != exitUsage || !strings.Contains(o.err, "The backup has not been tried") {
 			t.Errorf("drill %v: %v", args, o)
 		}
+	}
+	if o := s.must(t, "catalog-log"); strings.Contains(o.out, "no drill can be held") {
+		t.Errorf("a drill that could not be held counts as one: %s", o.out)
 	}
 	parts, err := filepath.Glob(filepath.Join(s.folder, "main", "parts", "*", "*"))
 	if err != nil || len(parts) == 0 {

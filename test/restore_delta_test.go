@@ -209,7 +209,7 @@ func TestRescue(t *testing.T) {
 	s.Exec(t, `SELECT pg_reload_conf()`)
 	s.Eventually(t, `SHOW archive_command`, "false")
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
-	waiting := s.SQL(t, `SELECT pg_walfile_name(pg_switch_wal())`)
+	waiting := s.SwitchWAL(t)
 	s.Exec(t, `INSERT INTO steps VALUES (3)`)
 	current := s.SQL(t, `SELECT pg_walfile_name(pg_current_wal_insert_lsn())`)
 	s.Kill(t)

@@ -119,7 +119,17 @@ func TestRestoreBesideTheOriginal(t *testing.T) {
 			t.Errorf("a tablespace of the copy is in %s", l)
 		}
 	}
-	c.Exec(t, `INSERT INTO "in plain" SELECT i, 'copy' FROM generate_series(1, 5000) i; CHECKPOINT`)
+	// Row 6: the copy's WAL, and its new timeline, stay out of the archive.
+	archive := tree(t, s.folder)
+	c.Exec(t, `INSERT INTO "in plain" SELECT i, 'copy' FROM generate_series(1, 5000) i`)
+	c.Exec(t, `SELECT pg_switch_wal()`)
+	c.Exec(t, `CHECKPOINT`)
+	if got := c.SQL(t, `SELECT timeline_id, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'archiver') FROM pg_control_checkpoint()`); got != "2|0" {
+		t.Errorf("timeline and archiver of the copy: %s", got)
+	}
+	if diff := differences(archive, tree(t, s.folder)); len(diff) > 0 {
+		t.Errorf("the copy changed the archive: %v", diff)
+	}
 	sameContents(t, s.Cluster, "postgres", want)
 	after := survey(t, outside)
 	for path, x := range before {

@@ -184,11 +184,7 @@ func (s *site) backup(t testing.TB, args ...string) backupEntry {
 // archived ends the WAL segment and returns when all of the WAL so far is in the archive.
 func (s *site) archived(t testing.TB) {
 	t.Helper()
-	end := `pg_switch_wal()`
-	if s.Major >= 17 {
-		end += ` - 1` // where nothing has been written since the last switch, 17 names the segment that comes next
-	}
-	last := s.SQL(t, `SELECT pg_walfile_name(`+end+`)`)
+	last := s.SwitchWAL(t)
 	s.Eventually(t, fmt.Sprintf(`SELECT left(last_archived_wal, 24) >= '%s' FROM pg_stat_archiver`, last), "t")
 }
 

@@ -73,7 +73,7 @@ func newTruth(t *testing.T, major int, server *s3server.Server) *truth {
 	c.Start(t)
 	for batch := range 6 {
 		c.Exec(t, `INSERT INTO proof SELECT generate_series(1, 100)`)
-		name := c.SQL(t, `SELECT pg_walfile_name(pg_switch_wal())`)
+		name := c.SwitchWAL(t)
 		switch batch {
 		case 1:
 			tr.segment = name

@@ -1,10 +1,13 @@
 package test
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -121,5 +124,45 @@ func TestSignals(t *testing.T) {
 	write.Close()
 	if code := cmd.ProcessState.ExitCode(); code < 1 || code > 125 {
 		t.Errorf("with a closed stderr: %v", cmd.ProcessState)
+	}
+}
+
+// A server that catches up archives several segments at once, so that a later one can be there before an earlier one. A recovery
+// from its archive waits a while for what is missing, before it takes that for a hole; a standby, which asks again, does not.
+func TestHoleThatIsFilled(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	r := newWALRig(t, st)
+	for _, name := range []string{wal1, wal3} {
+		r.mustPush(t, name, walSegment(name, r.sysid, mib, 1))
+	}
+	late := walSegment(wal2, r.sysid, mib, 2)
+	r.put(t, wal2, late)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	direct, asked := r.env, 0
+	get := func(q faultproxy.Request) bool {
+		if q.Method == "GET" && strings.Contains(q.Path, wal2) {
+			asked++
+			return asked == 3 // a look that finds nothing is two requests, then it is asked again
+		}
+		return false
+	}
+	proxy.On(get, faultproxy.Hook(func(faultproxy.Request) {
+		pusher := *r
+		pusher.env = direct
+		if o := pusher.run(t, "wal-push", "pg_wal/"+wal2); o.code != 0 {
+			t.Error(o)
+		}
+	}))
+	through := slices.Concat(direct, []string{"PGOBJ_S3_ENDPOINT=" + proxy.URL})
+	r.env = through
+	r.put(t, "../standby.signal", nil)
+	if o, _ := r.fetch(t, wal2, "--retry-for=20s"); o.code != 1 || asked > 2 || !strings.Contains(o.err, "hole") {
+		t.Errorf("on a standby, asked %d times: %v", asked, o)
+	}
+	must(t, os.Remove(filepath.Join(r.data, "standby.signal")))
+	asked = 0
+	if o, got := r.fetch(t, wal2, "--retry-for=20s"); o.code != 0 || !bytes.Equal(got, late) {
+		t.Errorf("asked %d times: %v", asked, o)
 	}
 }

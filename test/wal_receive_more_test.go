@@ -3,13 +3,14 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pgobj/pgobj/test/faultproxy"
 	"github.com/pgobj/pgobj/test/pgtest"
@@ -35,75 +36,13 @@ func segmentsOf(t testing.TB, repo string, tli int) (full map[string]string, pie
 	return full, pieces
 }
 
-// sameAs compares stored segments with a folder of the source's own files.
-func sameAs(t testing.TB, repo, source string) {
-	t.Helper()
-	full, pieces := segmentsOf(t, repo, 1)
-	for name, file := range full {
-		got := finish(t, (&walRig{data: repo}).command(testenv.Tool(t, "zstd"), "-dcq", file))
-		if want := readFile(t, filepath.Join(source, name)); got.out != string(want) {
-			t.Errorf("%s is not what the source has", name)
-		}
-	}
-	if len(full) == 0 {
-		t.Error("nothing was stored")
-	}
-	for _, p := range pieces {
-		if full[p[:24]] != "" && p[:24] != lastOf(full) {
-			t.Errorf("%s is left, and its segment is complete", p)
-		}
-	}
-}
+func firstOf(full map[string]string) string { return slices.Min(slices.Collect(maps.Keys(full))) }
 
 func lastOf(full map[string]string) (last string) {
 	for name := range full {
 		last = max(last, name)
 	}
 	return last
-}
-
-// However often and at whatever moment wal-receive is killed, nothing that was acknowledged is missing, and every stored
-// segment is the source's.
-func TestReceiverKilled(t *testing.T) {
-	t.Parallel()
-	kills := 10
-	if torture() {
-		kills = 300
-	}
-	source := testenv.Dir(t)
-	st := folderStore(t)
-	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"archive_command = 'cp %p " + source + "/%f'"}})
-	s.Exec(t, `CREATE TABLE w (i int, filler text)`)
-	args := []string{"--slot=k", "--create-slot", "--synchronous", "--application-name=k"}
-	r := s.receive(t, args...)
-	s.streaming(t, "async")
-	s.must(t, "backup-push", "--wal-timeout=1m")
-	s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'k'`)
-	s.Exec(t, `SELECT pg_reload_conf()`)
-	w := s.write(t, "w")
-	w.reaches(t, 1)
-	for range kills {
-		<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond) // any moment will do
-		r.stop(t, syscall.SIGKILL)
-		before := w.acked.Load()
-		r = s.receive(t, args...)
-		w.reaches(t, before+3) // it serves again
-	}
-	w.stop()
-	<-w.done
-	acked := w.acked.Load()
-	s.Exec(t, `SET synchronous_commit = off; SELECT pg_switch_wal()`)
-	s.Stop(t, "fast") // waits until all is stored
-	if code := r.stop(t, syscall.SIGTERM); code != 0 {
-		t.Errorf("wal-receive ended with %d", code)
-	}
-	sameAs(t, st.folder, source)
-	s.must(t, "wal-verify")
-	c := s.start(t, s.fetch(t), "-c", "synchronous_standby_names=", "-c", "archive_mode=off")
-	if n := number(t, c.SQL(t, `SELECT count(DISTINCT i) FROM w`)); n < acked {
-		t.Errorf("%d rows were acknowledged, %d are there", acked, n)
-	}
-	t.Logf("%d kills, %d rows", kills, acked)
 }
 
 // wal-push and two receivers at once store the same, and none is disturbed by the others. What is left of a segment's
@@ -270,6 +209,66 @@ func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	}
 	if o := s.run(t, "wal-list"); o.code != 11 || !strings.Contains(o.out, "hole") {
 		t.Error(o)
+	}
+}
+
+// The server has given up the slot (max_slot_wal_keep_size). When archive_command has filled what was missed, the receiver
+// goes on; else it says so.
+func TestReceiveAfterSlotWasLost(t *testing.T) {
+	t.Parallel()
+	majors := []int{15, 18}
+	if torture() {
+		majors = []int{13, 14, 15, 16, 17, 18}
+	}
+	for _, major := range majors {
+		for _, archived := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%d/%v", major, archived), func(t *testing.T) {
+				t.Parallel()
+				conf := []string{"max_slot_wal_keep_size = '2MB'", "min_wal_size = '2MB'", "max_wal_size = '2MB'"}
+				if !archived {
+					conf = append(conf, "archive_mode = off")
+				}
+				s := newSite(t, folderStore(t), pgtest.Options{Major: major, WALSegMB: 1, Conf: conf})
+				args := []string{"--slot=lost", "--create-slot", "--partial-interval=50ms"}
+				r := s.receive(t, args...)
+				s.streaming(t, "async")
+				s.must(t, "backup-push", "--wal-timeout=1m")
+				if code := r.stop(t, syscall.SIGTERM); code != 0 {
+					t.Fatal(code)
+				}
+				s.Exec(t, `CREATE TABLE x (i int)`)
+				for range 10 {
+					s.Exec(t, `INSERT INTO x VALUES (1)`)
+					s.SwitchWAL(t)
+				}
+				if archived {
+					s.archived(t)
+				}
+				s.Exec(t, `CHECKPOINT`)
+				s.Exec(t, `CHECKPOINT`)
+				s.Eventually(t, `SELECT wal_status FROM pg_replication_slots`, "lost")
+				r = s.receive(t, args...)
+				if !archived {
+					if code := r.ended(t); code != 11 || !strings.Contains(r.said(), "--accept-hole") {
+						t.Errorf("exit code %d", code)
+					}
+					r = s.receive(t, append(args, "--accept-hole")...)
+				}
+				s.streaming(t, "async")
+				s.Exec(t, `INSERT INTO x VALUES (2)`)
+				s.Eventually(t, `SELECT flush_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
+				s.Eventually(t, `SELECT wal_status <> 'lost' FROM pg_replication_slots`, "t")
+				if code := r.stop(t, syscall.SIGTERM); code != 0 {
+					t.Errorf("wal-receive ended with %d", code)
+				}
+				if archived {
+					must(t, s.Crash())
+					if got := s.start(t, s.fetch(t), noArchiving...).SQL(t, `SELECT sum(i) FROM x`); got != "12" {
+						t.Errorf("the sum is %s", got)
+					}
+				}
+			})
+		}
 	}
 }
 

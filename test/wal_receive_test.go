@@ -98,13 +98,18 @@ type writer struct {
 }
 
 func (s *site) write(t testing.TB, table string) *writer {
+	return s.writeRows(t, table, `repeat(md5($1::text), 20)`)
+}
+
+// writeRows writes rows of a number and what filler makes of it.
+func (s *site) writeRows(t testing.TB, table, filler string) *writer {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &writer{stop: cancel, done: make(chan struct{})}
 	go func() { // ends with the server, or with the test
 		defer close(w.done)
 		for i := int64(1); ctx.Err() == nil; i++ {
 			q, done := context.WithTimeout(ctx, generous)
-			_, err := s.Query(q, "postgres", fmt.Sprintf(`INSERT INTO %s VALUES (%d, repeat(md5('%d'), 20))`, table, i, i))
+			_, err := s.Query(q, "postgres", strings.ReplaceAll(`INSERT INTO `+table+` VALUES ($1, `+filler+`)`, "$1", strconv.FormatInt(i, 10)))
 			done()
 			if err != nil {
 				return

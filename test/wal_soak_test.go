@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,41 +13,68 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// While three in ten requests break, in many ways, WAL is archived; and while they break, it is restored: every
+// breaking lets so many of a thousand requests fail, in nine ways, and slows down as many more.
+func breaking(proxy *faultproxy.Proxy, perMille int) {
+	faults := []faultproxy.Fault{faultproxy.Fail(503, "SlowDown"), faultproxy.Fail(500, "InternalError"), faultproxy.Reset(0), faultproxy.Reset(900),
+		faultproxy.DropResponse(), faultproxy.CutUpload(500), faultproxy.CutBody(700, faultproxy.CutClose), faultproxy.CutBody(100, faultproxy.CutReset),
+		faultproxy.CutBody(300, faultproxy.CutChunked)}
+	for i, f := range append(faults, faultproxy.Delay(400*time.Millisecond)) {
+		only := perMille / len(faults)
+		if i == len(faults) {
+			only = perMille
+		}
+		// Each is tried on what the ones before have let through, so it has to take more of it.
+		only = only * 1000 / (1000 - i*perMille/len(faults))
+		proxy.On(func(faultproxy.Request) bool { return rand.IntN(1000) < only }, f)
+	}
+}
+
+// While three in ten requests break, in many ways, WAL is archived, the server crashes, and all is restored: every
 // committed row is there.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	seconds := 8
+	seconds, crashes := 24, 2
 	if torture() {
-		seconds = 180
+		seconds, crashes = 300, 10
 	}
 	st, server := versityStore(t)
 	proxy := faultproxy.ForTest(t, server.Endpoint)
-	for _, f := range []faultproxy.Fault{faultproxy.Fail(503, "SlowDown"), faultproxy.Fail(500, "InternalError"), faultproxy.Reset(0), faultproxy.Reset(900),
-		faultproxy.DropResponse(), faultproxy.CutBody(700, faultproxy.CutClose)} {
-		// Each is tried on what the ones before have let through: 5.8 % six times is 30 %.
-		proxy.On(func(faultproxy.Request) bool { return rand.IntN(1000) < 58 }, f)
-	}
+	breaking(proxy, 300)
 	st.settings = append(st.settings, "PGOBJ_S3_ENDPOINT="+proxy.URL, "PGOBJ_LOG_LEVEL=error")
 	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"autovacuum = off"}})
-	s.Exec(t, `CREATE TABLE soaked (i serial, at timestamptz DEFAULT clock_timestamp())`)
-	o := finish(t, s.program(s.Bin("pgbench"), "--initialize", "--scale=1", "--quiet"))
-	if o.code != 0 {
+	s.Exec(t, `CREATE TABLE soaked (i serial, at timestamptz DEFAULT clock_timestamp(), filler text); ALTER TABLE soaked ALTER filler SET STORAGE external`)
+	if o := finish(t, s.program(s.Bin("pgbench"), "--initialize", "--scale=1", "--quiet")); o.code != 0 {
 		t.Fatal(o)
 	}
 	s.must(t, "backup-push", "--wal-timeout=2m")
 	script := filepath.Join(testenv.Dir(t), "script")
-	writeFile(t, script, "INSERT INTO soaked DEFAULT VALUES;\nUPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = random() * 100000;\n", 0o644)
-	if o := finish(t, s.program(s.Bin("pgbench"), "--no-vacuum", "--client=2", fmt.Sprintf("--time=%d", seconds), "--rate=400", "--file="+script)); o.code != 0 {
-		t.Fatal(o)
+	writeFile(t, script, "INSERT INTO soaked (filler) SELECT string_agg(md5(random()::text || i), '') FROM generate_series(1, 250) i;\n"+
+		"\\set aid random(1, 100000)\nUPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;\n", 0o644)
+	for i := range crashes + 1 {
+		o := finish(t, s.program(s.Bin("pgbench"), "--no-vacuum", "--client=2", fmt.Sprintf("--time=%d", seconds/(crashes+1)), "--rate=400", "--file="+script))
+		if o.code != 0 {
+			t.Fatal(o)
+		}
+		if i < crashes {
+			s.Kill(t)
+			s.Start(t)
+		}
 	}
-	want := s.SQL(t, `SELECT count(*), sum(i) FROM soaked`)
-	testenv.Eventually(t, generous, "all is archived", func() bool {
-		last := s.SQL(t, `SELECT pg_walfile_name(pg_switch_wal())`)
-		return s.SQL(t, fmt.Sprintf(`SELECT coalesce(left(last_archived_wal, 24) >= '%s', false) FROM pg_stat_archiver`, last)) == "t"
-	})
-	dir := s.fetch(t)
-	c := s.start(t, dir, "-c", "archive_mode=off")
-	c.Eventually(t, `SELECT count(*), sum(i) FROM soaked`, want)
-	t.Logf("%s rows, %d requests in %v", want, len(proxy.Requests()), time.Duration(seconds)*time.Second)
+	want := contents(t, s.Cluster, "postgres")
+	s.archived(t)
+	archived := len(proxy.Requests())
+	s.Stop(t, "fast")
+	c := s.start(t, s.fetch(t), noArchiving...)
+	sameContents(t, c, "postgres", want)
+	if o := s.must(t, "wal-list"); strings.Contains(o.out, "hole") {
+		t.Error(o)
+	}
+	s.must(t, "wal-verify")
+	full, _ := segmentsOf(t, st.folder, 1)
+	rows := number(t, c.SQL(t, `SELECT count(*) FROM soaked`))
+	all, broken := len(proxy.Requests()), proxy.Count(func(r faultproxy.Request) bool { return r.Fault != "" && r.Fault != "delay " })
+	t.Logf("%d rows, %d segments, %d requests to archive and %d to restore and verify, %d broken, in %d s of pgbench with %d crashes", rows, len(full), archived, all-archived, broken, seconds, crashes)
+	if s := int64(seconds); rows < 200*s || int64(len(full)) < 2*s || int64(all) < 10*s || broken < all/4 {
+		t.Error("that is too little")
+	}
 }

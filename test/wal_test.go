@@ -551,6 +551,9 @@ func TestArchiverSurvivesFailures(t *testing.T) {
 			s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
 			s.Exec(t, `SELECT pg_switch_wal()`) // wakes the archiver, which waits for a minute after three failures
 			s.Eventually(t, `SELECT failed_count >= 4 FROM pg_stat_archiver`, "t")
+			if n := s.SQL(t, `SELECT archived_count FROM pg_stat_archiver`); n != "0" { // row 14: nothing is ever given up
+				t.Errorf("%s files are archived, the server believes", n)
+			}
 			if now := s.SQL(t, archiver); pid == "" || now != pid {
 				t.Errorf("the archiver was %q and is %q", pid, now)
 			}

@@ -39,6 +39,8 @@ type Info struct {
 
 	Tablespaces []Tablespace
 	Databases   []Database // of a running server
+	// Subscriptions are those of all databases, as far as the role may know them.
+	Subscriptions []Subscription
 	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
@@ -68,6 +70,9 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 	}
 	if info.Databases, err = s.databases(ctx); err != nil {
 		return Info{}, fmt.Errorf("list databases: %w", err)
+	}
+	if info.Subscriptions, err = s.subscriptions(ctx); err != nil {
+		return Info{}, fmt.Errorf("list subscriptions: %w", err)
 	}
 	if info.ConfigFiles, err = s.configFiles(ctx); err != nil {
 		return Info{}, fmt.Errorf("list configuration files: %w", err)
@@ -167,6 +172,21 @@ func (s *Session) databases(ctx context.Context) ([]Database, error) {
 		all = append(all, Database{uint32(oid), r[1], r[2] == "t"})
 	}
 	return all, nil
+}
+
+// Subscription is a subscription to logical replication.
+type Subscription struct{ Database, Name string }
+
+func (s *Session) subscriptions(ctx context.Context) ([]Subscription, error) {
+	rows, err := s.query(ctx, `SELECT datname, subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid ORDER BY 1, 2`)
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused && !errors.Is(err, ErrSessionLost) {
+		return nil, nil // no right to know
+	}
+	var all []Subscription
+	for _, r := range rows {
+		all = append(all, Subscription{r[0], r[1]})
+	}
+	return all, err
 }
 
 // configFiles gathers from every view that tells of files; which of them exist depends on the version,

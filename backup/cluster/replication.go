@@ -186,12 +186,18 @@ func (r *Replication) History(ctx context.Context, tli segment.Timeline) ([]byte
 	return append([]byte(nil), row[1]...), nil
 }
 
-// CreateSlot makes a physical slot that keeps WAL from now on. One that is there already is as good.
+// CreateSlot makes a physical slot that keeps WAL from now on. One that is there already is as good, unless it keeps nothing:
+// such a slot has lost its WAL (max_slot_wal_keep_size; PostgreSQL 18 refuses to use it), or was never used. It is made anew.
 func (r *Replication) CreateSlot(ctx context.Context, name string) (made bool, err error) {
 	if r.Major() >= 15 { // spares the server's log an error each time
 		row, err := r.row(ctx, "READ_REPLICATION_SLOT "+quoteName(name), 3)
-		if err != nil || len(row[0]) > 0 {
+		if err != nil || len(row[1]) > 0 {
 			return false, err
+		}
+		if string(row[0]) == "physical" {
+			if _, err := r.conn.Exec(ctx, "DROP_REPLICATION_SLOT "+quoteName(name)).ReadAll(); err != nil {
+				return false, fmt.Errorf("drop slot %s, which keeps no WAL: %w", name, refusal(err))
+			}
 		}
 	}
 	_, err = r.row(ctx, "CREATE_REPLICATION_SLOT "+quoteName(name)+" PHYSICAL RESERVE_WAL", 1)

@@ -103,7 +103,7 @@ func Run(ctx context.Context, r Request) (_ *Report, err error) {
 		err = e
 	}
 	d.Took = time.Since(d.began)
-	if ctx.Err() == nil && !r.NoRecord {
+	if ctx.Err() == nil && !r.NoRecord && !errors.Is(err, ErrHost) { // which says nothing about the backup
 		if e := d.record(ctx, err); e != nil && err == nil {
 			err = fmt.Errorf("the drill went well, but its result could not be entered in the catalog (--no-record leaves that out): %w", e)
 		} else if e != nil {

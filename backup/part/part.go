@@ -128,6 +128,17 @@ type Member struct {
 	Skip   int        `json:"skip"`               // where in the expanded frame the content begins
 	SHA256 Hash       `json:"sha256"`             // of the content
 	Pages  PageHashes `json:"pages,omitempty"`    // of relation files only
+
+	crc uint32 // of the content, while it is being packed
+}
+
+// path is the path, whichever way it is kept.
+func (m *Member) path() string {
+	if m.Hex == "" {
+		return m.Path
+	}
+	raw, _ := hex.DecodeString(m.Hex) // Add has made it
+	return string(raw)
 }
 
 // IndexLine describes one frame in a part's index.

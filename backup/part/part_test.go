@@ -3,6 +3,7 @@ package part
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -30,7 +31,7 @@ func write(t *testing.T, c Codec, sizes []int) (parts []Full, frames []*Frame, s
 		for j := range data {
 			data[j] = byte(rnd.Uint32() >> (20 + i%8))
 		}
-		c := Content{Path: fmt.Sprintf("base/5/%d", i), Data: data, SHA256: Sum(data), Whole: i%2 == 0, At: int64(i%2) * 8192, Mode: 0o600, Relation: i%3 == 0}
+		c := Content{Path: fmt.Sprintf("base/5/%d", i), Data: data, SHA256: Sum(data), CRC32C: crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)), Whole: i%2 == 0, At: int64(i%2) * 8192, Mode: 0o600, Relation: i%3 == 0}
 		if i == 3 {
 			c.Path = "odd\n\\name \xff" + strings.Repeat("x", 200)
 		}

@@ -20,7 +20,7 @@ const PageSize = 8192
 // Writer packs members into frames and frames into parts. Each worker has its own; it is not safe for
 // concurrent use.
 type Writer struct {
-	enc  *Encoder
+	pack prover
 	next func() string              // names the next part
 	emit func(Full) ([]byte, error) // takes a full part, gives an empty buffer to go on with
 
@@ -42,7 +42,11 @@ func NewWriter(c Codec, buf []byte, next func() string, emit func(Full) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("set up compression %s: %w", c, err)
 	}
-	return &Writer{enc: enc, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, nil
+	dec, err := NewDecoder()
+	if err != nil {
+		return nil, fmt.Errorf("set up compression %s: %w", c, err)
+	}
+	return &Writer{pack: prover{enc: enc, dec: dec, codec: c}, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, nil
 }
 
 // Content is what Add stores: Data of the file Path from offset At; Whole when it is all of the file.
@@ -51,6 +55,7 @@ type Content struct {
 	At       int64
 	Data     []byte
 	SHA256   Hash
+	CRC32C   uint32 // taken when SHA256 was: what is stored has to have it
 	Whole    bool
 	Relation bool // keep page hashes
 	Mode     fs.FileMode
@@ -83,7 +88,7 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	skip := len(w.raw)
 	w.raw = append(w.raw, c.Data...)
 	w.raw = append(w.raw, zeros[:padding(len(c.Data))]...)
-	m := Member{Path: c.Path, At: c.At, Len: len(c.Data), Skip: skip, SHA256: c.SHA256}
+	m := Member{Path: c.Path, At: c.At, Len: len(c.Data), Skip: skip, SHA256: c.SHA256, crc: c.CRC32C}
 	if !utf8.ValidString(c.Path) {
 		m.Path, m.Hex = "", hex.EncodeToString([]byte(c.Path))
 	}
@@ -98,7 +103,8 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	return frame, skip, nil
 }
 
-// Seal compresses the open frame, if there is one, and so settles the place of all that it holds.
+// Seal compresses the open frame, if there is one, and so settles the place of all that it holds. It is
+// ErrMispacked when what that made does not hold what was added.
 func (w *Writer) Seal() error {
 	if w.open == nil {
 		return nil
@@ -107,9 +113,9 @@ func (w *Writer) Seal() error {
 		w.name = w.next()
 	}
 	off := len(w.buf)
-	buf, err := w.enc.Append(w.buf, w.raw)
+	buf, err := w.pack.append(w.buf, w.raw, w.line.Members)
 	if err != nil {
-		return fmt.Errorf("compress a frame: %w", err)
+		return fmt.Errorf("pack %s into part %s: %w", names(w.line.Members), w.name, err)
 	}
 	w.buf = buf
 	f := w.open
@@ -150,9 +156,9 @@ func (w *Writer) finish() error {
 	raw.Write(zeros[:padding(w.index.Len())])
 	raw.Write(make([]byte, 1024)) // tar's end of archive
 	off := len(w.buf)
-	buf, err := w.enc.Append(w.buf, raw.Bytes())
+	buf, err := w.pack.append(w.buf, raw.Bytes(), nil)
 	if err != nil {
-		return fmt.Errorf("compress index of part %s: %w", w.name, err)
+		return fmt.Errorf("pack %s into part %s: %w", names(nil), w.name, err)
 	}
 	index := Sum(buf[off:])
 	buf = appendTrailer(buf, int64(off), len(buf)-off, index)

@@ -48,7 +48,7 @@ type settingsFlags struct {
 	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Passwords belong into ~/.pgpass."`
 	PrimarySlotName    string `name:"primary-slot-name" placeholder:"NAME" help:"primary_slot_name to write, with --standby."`
 	NoRecoverySettings bool   `name:"no-recovery-settings" help:"Write no recovery settings and no signal file; you will."`
-	KeepArchiving      bool   `name:"keep-archiving" help:"Leave archiving as it was: for the server that takes the original's place. By default it is off, so that a copy cannot write to the original's archive (a --standby keeps it, and archives nothing before its promotion)."`
+	KeepArchiving      bool   `name:"keep-archiving" help:"Leave archiving and subscriptions as they were: for the server that takes the original's place. By default both are off, so that a copy can neither write to the original's archive nor take changes from its replication slots (a --standby keeps it, and archives nothing before its promotion)."`
 }
 
 // placeFlags say where things go.

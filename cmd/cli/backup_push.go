@@ -13,7 +13,6 @@ import (
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/storage/retry"
 )
 
 type backupPush struct {
@@ -48,12 +47,8 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	store, err := a.open(retry.Policy{})
+	r, err := a.load(ctx) // before PostgreSQL is bothered: does the storage answer?
 	if err != nil {
-		return err
-	}
-	cat := a.catalog(store)
-	if _, err := cat.Load(ctx); err != nil { // before PostgreSQL is bothered: does the storage answer?
 		return err
 	}
 	session, end, err := c.server(ctx)
@@ -70,7 +65,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	progress := &backup.Progress{}
 	stop := a.show("backup-push", progress)
 	b, err := backup.Push(ctx, backup.PushRequest{
-		Store: store, Catalog: cat, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
+		Store: r.store, Catalog: r.cat, State: r.state, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
 		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, SwitchWAL: switchWAL,
 		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
 	})

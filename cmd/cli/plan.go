@@ -92,7 +92,7 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 		out.row("", "there it opens for work")
 	}
 	if !r.KeepArchiving && !r.Standby {
-		out.row("note", "archiving is off on it. If it takes the original's place: ALTER SYSTEM RESET archive_mode, restart, and take a backup")
+		out.row("note", "archiving is off on it, and so are subscriptions. If it takes the original's place: ALTER SYSTEM RESET archive_mode, and max_logical_replication_workers; restart, and take a backup")
 	}
 }
 

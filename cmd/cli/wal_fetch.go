@@ -38,12 +38,15 @@ type walFetch struct {
 }
 
 const (
-	exitAbsent       = 1
-	exitNobodyKnows  = 255
-	standbyRetryFor  = 10 * time.Second
-	fetchPause       = time.Second // before another try, where the retry decorator does not try again
-	fetchPauseMax    = 15 * time.Second
-	damagedTries     = 3
+	exitAbsent      = 1
+	exitNobodyKnows = 255
+	standbyRetryFor = 10 * time.Second
+	fetchPause      = time.Second // before another try, where the retry decorator does not try again
+	fetchPauseMax   = 15 * time.Second
+	damagedTries    = 3
+	// holePatience is how long a hole may be one that is being filled: a server that catches up archives several segments
+	// at once, and they arrive in any order.
+	holePatience     = 20 * time.Second
 	patienceForStall = 30 * time.Second
 )
 
@@ -57,6 +60,9 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 	if c.Dest == "" {
 		return fetchError(".", usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
 	}
+	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
+		return &coded{exitAbsent, nil}
+	}
 	dir, dirErr := dataDirFor(c.Dest)
 	err := dirErr
 	if err == nil {
@@ -66,7 +72,21 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 		a.log.Debug("not in the archive", "file", c.Name)
 		return &coded{exitAbsent, nil}
 	}
+	if err != nil && hasHistory(dir, c.Name) {
+		return &coded{exitAbsent, err}
+	}
 	return fetchError(dir, err)
+}
+
+// hasHistory says whether PostgreSQL has a copy of its own of a history file, which it takes when it gets none
+// (RestoreArchivedFile). It asks for its own timeline's when it begins the next one. By then standby.signal is gone: 255 would
+// end the server in the middle of a promotion, after which it comes up on the timeline that it had left.
+func hasHistory(dir, name string) bool {
+	if dir == "" || segment.Classify(name) != segment.History {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(dir, "pg_wal", name))
+	return err == nil && info.Mode().IsRegular() && info.Size() > 0
 }
 
 // fetchError gives a failure its exit code. dir is the data folder, empty when it is not known.
@@ -101,8 +121,8 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if ahead.handOver(ctx, c.Name, c.Dest) {
 		return nil
 	}
-	budget := a.RetryFor
-	if isStandby(dir) {
+	budget, standby := a.RetryFor, isStandby(dir)
+	if standby || hasHistory(dir, c.Name) {
 		budget = min(budget, standbyRetryFor)
 	}
 	s, err := a.open(retry.Policy{Budget: budget, Stall: min(patienceForStall, budget)})
@@ -120,7 +140,15 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 		if err == nil {
 			ahead.got(c.Name)
 		}
-		if !mayMend(err, try) || time.Since(began)+wait > budget {
+		limit := budget
+		switch {
+		case !errors.Is(err, walstore.ErrHole):
+		case standby: // asks again by itself, and its primary may have the file
+			limit = 0
+		default:
+			limit = min(budget, holePatience)
+		}
+		if !mayMend(err, try) || time.Since(began)+wait > limit {
 			return err
 		}
 		a.log.Warn("trying again", "file", c.Name, "in", wait, "error", err)
@@ -153,7 +181,7 @@ func (c *walFetch) received(dataDir string) (*walstore.Received, error) {
 // mayMend says whether another try can have another end. Rights and buckets come back when somebody mends
 // them. Wrong bytes can be the doing of something on the way, but a damaged object stays so.
 func mayMend(err error, try int) bool {
-	for _, final := range []error{nil, walstore.ErrAbsent, walstore.ErrHole, walstore.ErrUnknownArchive, walstore.ErrName, walstore.ErrDest} {
+	for _, final := range []error{nil, walstore.ErrAbsent, walstore.ErrUnknownArchive, walstore.ErrName, walstore.ErrDest} {
 		if errors.Is(err, final) {
 			return false
 		}

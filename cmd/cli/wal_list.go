@@ -121,7 +121,7 @@ func (r archive) listed(v *walstore.Survey) listedWAL {
 	if seg, reach := v.Received(); reach > 0 {
 		l.Receiving, l.Received = seg.Name(v.SegmentSize), reach
 	}
-	if took := v.Newest.Sub(v.Oldest); took > 0 {
+	if took := v.Newest.Sub(v.Oldest); took >= time.Minute {
 		l.PerDay = int64(float64(l.Size) * float64(24*time.Hour) / float64(took))
 	}
 	return l

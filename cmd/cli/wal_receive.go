@@ -16,7 +16,7 @@ import (
 type walReceive struct {
 	DSN             string        `name:"dsn" env:"PGOBJ_DSN" placeholder:"DSN" help:"How to connect to PostgreSQL; default: libpq's environment, service file and ~/.pgpass. The role needs REPLICATION, and pg_hba.conf a line for replication."`
 	Slot            string        `name:"slot" env:"PGOBJ_WAL_RECEIVE_SLOT" placeholder:"NAME" help:"Replication slot: the server keeps WAL until it is stored. Without one it may remove WAL before."`
-	CreateSlot      bool          `name:"create-slot" help:"Make the slot, unless it is there."`
+	CreateSlot      bool          `name:"create-slot" help:"Make the slot, unless it is there; anew when it keeps nothing any more (max_slot_wal_keep_size)."`
 	ApplicationName string        `name:"application-name" placeholder:"NAME" help:"Name for pg_stat_replication and synchronous_standby_names (default: as the connection's settings say, or pgobj)."`
 	PartialInterval time.Duration `name:"partial-interval" env:"PGOBJ_WAL_PARTIAL_INTERVAL" default:"5s" help:"How often what has been received of the current segment is stored: that much time can be lost."`
 	Synchronous     bool          `name:"synchronous" env:"PGOBJ_WAL_SYNCHRONOUS" help:"Store at once all that comes, for a server that names us in synchronous_standby_names: a commit then returns when it is in the storage."`

@@ -93,7 +93,7 @@ func TestOpenWaitsForRecovery(t *testing.T) {
 			source.Exec(t, "CREATE TABLE t (i int)")
 			source.Exec(t, "SELECT pg_create_restore_point('here')")
 			source.Exec(t, "INSERT INTO t VALUES (1)")
-			segment := source.SQL(t, "SELECT pg_walfile_name(pg_switch_wal())")
+			segment := source.SwitchWAL(t)
 			source.Eventually(t, "SELECT last_archived_wal >= '"+segment+"' FROM pg_stat_archiver", "t")
 
 			restore := "restore_command = 'cp " + archive + "/%f %p'\n"

@@ -82,6 +82,16 @@ func (c *Cluster) Exec(t testing.TB, sql string, args ...any) {
 	c.SQL(t, sql, args...)
 }
 
+// SwitchWAL ends the WAL segment that is being written and returns the name of the newest that is complete.
+func (c *Cluster) SwitchWAL(t testing.TB) string {
+	t.Helper()
+	end := `pg_switch_wal()` // the byte behind the switch, or the beginning of the current segment when nothing is in it
+	if c.Major >= 17 {
+		end += ` - 1` // the older ones count a boundary to the segment that ends there, these to the one that begins
+	}
+	return c.SQL(t, `SELECT pg_walfile_name(`+end+`)`)
+}
+
 // Eventually polls a query until it returns want, and fails the test when that takes too long. An error
 // of the query counts as "not yet": a server may be about to accept connections.
 func (c *Cluster) Eventually(t testing.TB, sql, want string) {

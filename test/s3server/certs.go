@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// makeCerts writes public.crt and private.key (a server certificate for 127.0.0.1 and localhost) and
+// MakeCerts writes public.crt and private.key (a server certificate for 127.0.0.1 and localhost) and
 // CAs/ca.crt (the CA that signed it, whose key nobody keeps) into dir, named as MinIO wants them.
-func makeCerts(dir string) error {
+func MakeCerts(dir string) error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err

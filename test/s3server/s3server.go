@@ -117,7 +117,7 @@ func (s *Server) launch(addr string) error {
 	}
 	secure := s.Kind == MinIOTLS || s.Kind == VersityTLS
 	if secure {
-		if err := makeCerts(certs); err != nil {
+		if err := MakeCerts(certs); err != nil {
 			return err
 		}
 		s.Endpoint, s.CAFile = "https://"+addr, filepath.Join(certs, "CAs", "ca.crt")

@@ -133,12 +133,18 @@ func (s *stream) partial(ctx context.Context, c *spooled, to int64) error {
 	}
 	store, replaced := c.plan(to)
 	for _, p := range store {
+		if p == c.damaged { // nothing is replaced
+			if err := walstore.DropPiece(ctx, s.Store, s.sysid, p); err != nil {
+				return err
+			}
+		}
 		if err := walstore.PutPiece(ctx, s.Store, s.sysid, p, c.f); err != nil {
 			return err
 		}
 	}
 	s.Log.Debug("stored a part of", "segment", c.name, "bytes", to)
-	gone := append([]walstore.Piece(nil), replaced...)
+	gone := append(c.covered(store), replaced...)
+	c.damaged = walstore.Piece{}
 	c.stored(to, store, replaced)
 	s.secured(c.Start(s.size)+segment.LSN(to), gone)
 	return nil

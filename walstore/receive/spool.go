@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
@@ -42,6 +43,7 @@ type spooled struct {
 	strays  []walstore.Piece // others, from receivers that were killed
 	before  *os.File         // what earlier receivers have stored of it, until it has been compared; else nil
 	reach   int64            // of before
+	damaged walstore.Piece   // of the strays: is stored, and cannot be read
 }
 
 // newSpooled begins a segment. With resumed, an earlier receiver may have stored some of it.
@@ -85,6 +87,11 @@ func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 		}
 		s.pieces, s.reach = chain, reach
 		err = walstore.ReadChain(ctx, r.Store, r.sysid, chain, s.before)
+		if damage, ok := errors.AsType[*walstore.DamagedError](err); ok {
+			s.distrust(all, damage)
+			r.Log.Warn("what was received of a segment is damaged; the server is asked for it again", "segment", s.name, "error", err)
+			return nil
+		}
 		if !errors.Is(err, storage.ErrNotFound) { // another receiver may be at work on it
 			return err
 		}
@@ -93,6 +100,17 @@ func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 	}
 	s.pieces, s.strays, s.reach = nil, nil, 0
 	return nil
+}
+
+// distrust makes nothing of what earlier receivers have stored: the server sends the segment from its first byte on.
+func (s *spooled) distrust(all []walstore.Piece, damage *walstore.DamagedError) {
+	for _, p := range all {
+		if strings.Contains(damage.Key, p.String()) {
+			s.damaged = p
+		}
+	}
+	s.before.Close()
+	s.before, s.pieces, s.strays, s.reach = nil, nil, all, 0
 }
 
 func without(all, some []walstore.Piece) []walstore.Piece {
@@ -164,6 +182,19 @@ func (s *spooled) plan(to int64) (store, replaced []walstore.Piece) {
 func (s *spooled) stored(to int64, store, replaced []walstore.Piece) {
 	s.pieces = append(s.pieces[:len(s.pieces)-len(replaced):len(s.pieces)-len(replaced)], store...)
 	s.durable = to
+}
+
+// covered takes from the strays those that one of the pieces just stored stands in for, all of it: what several cover
+// together might rely on one that another receiver removes.
+func (s *spooled) covered(store []walstore.Piece) (gone []walstore.Piece) {
+	s.strays = slices.DeleteFunc(s.strays, func(old walstore.Piece) bool {
+		in := slices.ContainsFunc(store, func(p walstore.Piece) bool { return p.From <= old.From && old.To <= p.To })
+		if in && !slices.Contains(store, old) {
+			gone = append(gone, old)
+		}
+		return in
+	})
+	return gone
 }
 
 // check looks at the first page as soon as it is there, before anything of the segment is stored.

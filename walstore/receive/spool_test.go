@@ -2,6 +2,7 @@ package receive
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/pgobj/pgobj/walstore"
@@ -41,5 +42,19 @@ func TestPlan(t *testing.T) {
 				t.Logf("stored %.1f times", amount)
 			}
 		})
+	}
+}
+
+// Pieces of receivers that were killed go as soon as one piece stands in for them; never for several that do so together.
+func TestCovered(t *testing.T) {
+	p := func(from, to int64) walstore.Piece {
+		return walstore.Piece{Segment: "000000010000000000000001", From: from, To: to}
+	}
+	s := &spooled{strays: []walstore.Piece{p(0, 50), p(10, 100), p(90, 110), p(100, 200), p(150, 300)}}
+	if gone := s.covered([]walstore.Piece{p(0, 100), p(100, 200)}); !slices.Equal(gone, []walstore.Piece{p(0, 50), p(10, 100)}) {
+		t.Errorf("gone are %v", gone)
+	}
+	if !slices.Equal(s.strays, []walstore.Piece{p(90, 110), p(150, 300)}) { // 100-200 is our own now
+		t.Errorf("left are %v", s.strays)
 	}
 }
