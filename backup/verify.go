@@ -40,7 +40,7 @@ type Verified struct {
 }
 
 // Verify reads from the repository what a backup needs, and checks every hash: of backup.json and manifest, of
-// each part's index, of the WAL from the backup's start to its end, of each frame as stored, and of each chunk
+// each part's index, of the WAL from the backup's start to its end and the history files, of each frame as stored, and of each chunk
 // as a restore would put it together. Of frames and WAL segments a sample may do.
 // Progress.Stored over Progress.Bytes tells how much a restore has to fetch for the data.
 func Verify(ctx context.Context, r VerifyRequest) (v Verified, err error) {
@@ -113,6 +113,10 @@ func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified)
 	}
 	if size := segment.Size(b.SegmentSize); !size.Valid() {
 		return fmt.Errorf("%w: the backup's WAL segments of %d bytes", catalog.ErrDamaged, size)
+	}
+	// Every restore reads the history of each timeline, to find its way.
+	if _, err := readHistory(ctx, r.Store, b.SystemID); err != nil {
+		return fmt.Errorf("check the history of the timelines: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.Workers)

@@ -249,6 +249,7 @@ func TestDamage(t *testing.T) {
 		}
 	})
 	t.Run("part", func(t *testing.T) { rig.damageParts(t, first, second, goodTree) })
+	t.Run("verify", func(t *testing.T) { rig.damageVerified(t, second) })
 	t.Run("WAL", func(t *testing.T) { rig.damageWAL(t, good) })
 	t.Run("others restore", func(t *testing.T) {
 		repo := copyRepo(t, rig.repo)

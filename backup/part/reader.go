@@ -40,6 +40,8 @@ func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, wa
 	switch {
 	case le.Uint32(t) != trailerMagic || le.Uint32(t[4:]) != trailerSize-8 || string(t[8:16]) != trailerMark:
 		return nil, sum, damaged("it does not end as a part does")
+	case le.Uint64(t[16:]) != 1 && want != Hash{}: // backup.json would have another version, too
+		return nil, sum, damaged("its trailer has format version %d", le.Uint64(t[16:]))
 	case le.Uint64(t[16:]) != 1:
 		return nil, sum, fmt.Errorf("part %s has format version %d, this pgobj reads 1: use a newer one", Key(name), le.Uint64(t[16:]))
 	case off > uint64(size) || n > maxIndex || off+n != uint64(size-trailerSize):

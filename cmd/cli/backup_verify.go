@@ -59,9 +59,16 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	var bad []error
+	if problems := r.state.Problems; len(problems) > 0 { // which may hide backups, also the one that was named
+		bad = append(bad, fmt.Errorf("%w: %s", catalog.ErrDamaged, strings.Join(problems, "; ")))
+	}
 	entries := r.state.Complete()
 	if c.Backup != "all" {
 		e, err := r.state.Resolve(c.Backup)
+		if err != nil && bad != nil {
+			return fmt.Errorf("%w\n%v", bad[0], err)
+		}
 		if err != nil {
 			return err
 		}
@@ -71,7 +78,6 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 		c.Seed = 1 + rand.Uint64N(1<<32)
 	}
 	results := []verified{}
-	var bad []error
 	for _, e := range entries {
 		req := backup.VerifyRequest{Store: r.store, Catalog: r.cat, Entry: e, Workers: jobs, Sample: float64(c.Sample), Seed: c.Seed, Progress: &backup.Progress{}}
 		v, err := c.verify(ctx, a, req)
