@@ -14,30 +14,52 @@ import (
 // the other server's: with them the backup would be worth nothing.
 func TestTwinsAreToldApart(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, folderStore(t), pgtest.Options{Major: 18, Template: true, Conf: []string{"summarize_wal = on", "wal_keep_size = '1GB'"}})
-	s.Exec(t, `CREATE TABLE t AS SELECT generate_series(1, 10000)`)
-	s.archived(t)
-	s.Stop(t, "fast")
-	snapshot := filepath.Join(testenv.Dir(t), "data")
-	if o := finish(t, s.program("cp", "-a", s.Data, snapshot)); o.code != 0 {
-		t.Fatal(o)
-	}
-	s.Start(t)
-	s.Exec(t, `INSERT INTO t SELECT generate_series(1, 10000)`)
-	b := s.backup(t)
+	s, b, snapshot := lostHistory(t)
 	for range 6 {
-		s.Exec(t, `INSERT INTO t VALUES (1)`)
+		touchOne(t, s.Cluster, "big")
 		s.archived(t)
 	}
 	s.Stop(t, "fast")
-
 	twin := &site{store: s.store, pgobj: s.pgobj, Cluster: s.startArchiving(t, snapshot)}
 	for twin.SQL(t, `SELECT pg_current_wal_insert_lsn() > '`+b.StopLSN+`'`) == "f" {
-		twin.Exec(t, `INSERT INTO t VALUES (2)`)
+		touchOne(t, twin.Cluster, "big")
 		twin.Exec(t, `SELECT pg_switch_wal()`)
 	}
 	o := twin.run(t, "backup-push")
 	if o.code != exitConflict || !strings.Contains(o.err, "Two servers that were one") || len(twin.list(t)) != 1 {
 		t.Errorf("a backup whose WAL is another server's: %v", o)
 	}
+}
+
+// lostHistory makes a server, a copy of it as it is stopped, and then a backup of it with changes that are not in the copy.
+func lostHistory(t testing.TB) (s *summarized, b backupEntry, snapshot string) {
+	s = newSummarized(t, pgtest.Options{Checksums: true, Conf: []string{"wal_keep_size = '1GB'"}})
+	s.archived(t)
+	s.Stop(t, "fast")
+	snapshot = filepath.Join(testenv.Dir(t), "data")
+	if o := finish(t, s.program("cp", "-a", s.Data, snapshot)); o.code != 0 {
+		t.Fatal(o)
+	}
+	s.Start(t)
+	s.Exec(t, `UPDATE big SET t = reverse(t) WHERE id % 50 = 7`)
+	return s, s.backup(t), snapshot
+}
+
+// TestALostHistoryIsNotReused: a server was set back to a snapshot, and whoever watched it got its archiving going again
+// by archiving nothing until the names were free. Its WAL summaries go back to before the last backup, but that is of
+// the history that is lost.
+func TestALostHistoryIsNotReused(t *testing.T) {
+	t.Parallel()
+	s, b, snapshot := lostHistory(t)
+	s.Stop(t, "fast")
+	c := s.startArchiving(t, snapshot, "-c", "archive_command=/bin/true")
+	touchOne(t, c, "big")
+	for c.SQL(t, `SELECT pg_current_wal_insert_lsn() > '`+b.StopLSN+`'::pg_lsn + 32 * 1024 * 1024`) == "f" {
+		touchOne(t, c, "big")
+		c.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	c.Stop(t, "fast")
+	twin := &summarized{&site{store: s.store, pgobj: s.pgobj, Cluster: s.startArchiving(t, snapshot)}}
+	big := twin.bytes(t, "postgres", "big")
+	twin.reads(t, "the last backup is of another history", big, anything)
 }

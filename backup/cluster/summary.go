@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -50,12 +52,19 @@ type forkChanges struct {
 
 // Changes reads the summaries of the given WAL, oldest stretch first, and waits for the summarizer to come
 // that far. Any hole in them is ErrNoSummaries.
+//
+// The first stretch begins at a checkpoint's redo point. There the summarizer ends one summary and begins the next
+// (SummarizeWAL in walsummarizer.c). So when none begins there, this server has not been through that checkpoint: it was
+// copied, or set back to a snapshot, before, and has another history on the same timeline.
 func (s *Session) Changes(ctx context.Context, wal []Stretch) (*Changes, error) {
 	c := &Changes{forks: map[forkID]*forkChanges{}, databases: map[[2]uint32]bool{}}
-	for _, w := range wal {
+	for i, w := range wal {
 		summaries, err := s.cover(ctx, w)
 		if err != nil {
 			return nil, err
+		}
+		if i == 0 && len(summaries) > 0 && summaries[0].From != w.From {
+			return nil, fmt.Errorf("%w: of timeline %d none begins at %s, so the last backup may be of another history", ErrNoSummaries, w.Timeline, w.From)
 		}
 		for _, x := range summaries {
 			if err := s.readSummary(ctx, c, x); err != nil {
@@ -80,7 +89,7 @@ func (s *Session) cover(ctx context.Context, w Stretch) ([]Stretch, error) {
 		rows, err := s.query(ctx, `SELECT start_lsn, end_lsn FROM pg_available_wal_summaries() WHERE tli = $1::bigint AND end_lsn > $2::pg_lsn AND start_lsn < $3::pg_lsn ORDER BY start_lsn, end_lsn`,
 			strconv.FormatUint(uint64(w.Timeline), 10), w.From.String(), w.To.String())
 		if err != nil {
-			return nil, fmt.Errorf("list WAL summaries: %w", err)
+			return nil, fmt.Errorf("list WAL summaries: %w", inDoubt(err))
 		}
 		at, found := w.From, []Stretch(nil)
 		for _, r := range rows {
@@ -101,7 +110,7 @@ func (s *Session) cover(ctx context.Context, w Stretch) ([]Stretch, error) {
 		}
 		rows, err = s.query(ctx, `SELECT summarized_tli::text || '/' || summarized_lsn || '/' || pending_lsn FROM pg_get_wal_summarizer_state()`)
 		if err != nil {
-			return nil, fmt.Errorf("ask for the WAL summarizer: %w", err)
+			return nil, fmt.Errorf("ask for the WAL summarizer: %w", inDoubt(err))
 		}
 		if rows[0][0] != state {
 			state, moved = rows[0][0], time.Now()
@@ -125,7 +134,7 @@ func (s *Session) readSummary(ctx context.Context, c *Changes, x Stretch) error 
 		FROM pg_wal_summary_contents($1::bigint, $2::pg_lsn, $3::pg_lsn) GROUP BY 1, 2, 3, 4, 5`,
 		strconv.FormatUint(uint64(x.Timeline), 10), x.From.String(), x.To.String())
 	if err != nil {
-		return fmt.Errorf("read the WAL summary from %s to %s: %w", x.From, x.To, err)
+		return fmt.Errorf("read the WAL summary from %s to %s: %w", x.From, x.To, inDoubt(err))
 	}
 	for _, r := range rows {
 		var n [4]uint32
@@ -144,6 +153,15 @@ func (s *Session) readSummary(ctx context.Context, c *Changes, x Stretch) error 
 		return fmt.Errorf("%w: more than %d blocks, which are as well read", ErrNoSummaries, maxSummaryBlocks)
 	}
 	return nil
+}
+
+// inDoubt makes of what the server says of its summaries, that one is damaged for instance or was removed just now, that
+// they do not tell. That must not cost a backup; that the session is lost does.
+func inDoubt(err error) error {
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused && !errors.Is(err, ErrSessionLost) {
+		return fmt.Errorf("%w: %w", ErrNoSummaries, err)
+	}
+	return err
 }
 
 func (c *Changes) add(n [4]uint32, limit bool, numbers string) error {
