@@ -96,7 +96,9 @@ func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, p
 		for range cap(u.buffers) {
 			u.buffers <- nil
 		}
-		u.startWriters(2 * workers)
+		if !t.delta { // which writes single pages
+			u.startWriters(2 * workers)
+		}
 		for range finishers {
 			u.group.Go(u.finish)
 		}

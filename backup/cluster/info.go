@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -179,7 +177,7 @@ type Subscription struct{ Database, Name string }
 
 func (s *Session) subscriptions(ctx context.Context) ([]Subscription, error) {
 	rows, err := s.query(ctx, `SELECT datname, subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid ORDER BY 1, 2`)
-	if _, refused := errors.AsType[*pgconn.PgError](err); refused && !errors.Is(err, ErrSessionLost) {
+	if declined(err) {
 		return nil, nil // no right to know
 	}
 	var all []Subscription
@@ -204,7 +202,7 @@ func (s *Session) configFiles(ctx context.Context) ([]string, error) {
 	var files []string
 	for _, q := range queries {
 		rows, err := s.query(ctx, q)
-		if _, refused := errors.AsType[*pgconn.PgError](err); refused && !errors.Is(err, ErrSessionLost) {
+		if declined(err) {
 			continue // no right to know, or a file that the server cannot read at the moment
 		}
 		if err != nil {

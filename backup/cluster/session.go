@@ -60,6 +60,12 @@ type Session struct {
 	inRecovery bool
 }
 
+// declined says of an error that it is the server's answer to one query, and the session goes on.
+func declined(err error) bool {
+	_, answer := errors.AsType[*pgconn.PgError](err)
+	return answer && !errors.Is(err, ErrSessionLost)
+}
+
 // Quote writes a value as libpq's keyword/value strings take it.
 func Quote(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"

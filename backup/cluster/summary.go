@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -158,7 +156,7 @@ func (s *Session) readSummary(ctx context.Context, c *Changes, x Stretch) error 
 // inDoubt makes of what the server says of its summaries, that one is damaged for instance or was removed just now, that
 // they do not tell. That must not cost a backup; that the session is lost does.
 func inDoubt(err error) error {
-	if _, refused := errors.AsType[*pgconn.PgError](err); refused && !errors.Is(err, ErrSessionLost) {
+	if declined(err) {
 		return fmt.Errorf("%w: %w", ErrNoSummaries, err)
 	}
 	return err
