@@ -2,8 +2,10 @@ package backup
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -160,10 +162,26 @@ func (u *unpacker) matches(w want, buf []byte) (bool, error) {
 		return false, fmt.Errorf("compare %q: %w", w.file.path, err)
 	}
 	defer f.Close()
-	buf = buf[:w.chunk.len]
-	if n, _ := f.ReadAt(buf, w.chunk.at); n < len(buf) {
-		return false, nil // it is shorter, or cannot be read: it is written anew
-	}
 	// The CRC tells most differences at a tenth of the cost; that there is none, only the hash can tell.
-	return checksum(buf) == uint32(w.chunk.crc) && part.Sum(buf) == w.chunk.sum, nil
+	crc := uint32(0)
+	whole := w.chunk.read(f, buf, func(b []byte) { crc = crc32.Update(crc, castagnoli, b) })
+	if !whole || crc != uint32(w.chunk.crc) {
+		return false, nil
+	}
+	sum := sha256.New()
+	whole = w.chunk.read(f, buf, func(b []byte) { sum.Write(b) })
+	return whole && part.Hash(sum.Sum(nil)) == w.chunk.sum, nil
+}
+
+// read hands on what is in a chunk's place, as much as buf holds at a time, and says whether that is all of it. What is
+// shorter, or cannot be read, is to be written anew.
+func (c *assembly) read(f *os.File, buf []byte, do func([]byte)) bool {
+	for done := 0; done < c.len; done += len(buf) {
+		buf = buf[:min(len(buf), c.len-done)]
+		if n, _ := f.ReadAt(buf, c.at+int64(done)); n < len(buf) {
+			return false
+		}
+		do(buf)
+	}
+	return true
 }

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/part"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +23,9 @@ const (
 	// flushEvery is how much else of a file is written before the disk begins with it, lest it has a gigabyte to
 	// write when the fsync comes.
 	flushEvery = 8 << 20
+	// compareSize is how much of what is there is read at a time to be compared: what stays in the CPU's own cache is
+	// read at four times the speed.
+	compareSize = 256 << 10
 )
 
 // output is a file of a restore that several workers write: opened by the first, completed by the last.
@@ -121,12 +123,12 @@ func (u *unpacker) writeLater(o *output, data []byte, at int64) error {
 	}
 }
 
-// buffer waits for one of part.ChunkSize, which has to be given back.
+// buffer waits for one of bufferSize, which has to be given back.
 func (u *unpacker) buffer() ([]byte, error) {
 	select {
 	case buf := <-u.buffers:
 		if buf == nil {
-			buf = make([]byte, part.ChunkSize) // which Go aligns to its pages
+			buf = make([]byte, u.bufferSize) // which Go aligns to its pages
 		}
 		return buf, nil
 	case <-u.ctx.Done():
@@ -149,12 +151,20 @@ func (u *unpacker) writeBlock(b diskBlock) error {
 // overwrite puts data into a file, page by page where that has something else. To read costs less than to write: the
 // disk is spared, and the fsync need not wait for it.
 func (u *unpacker) overwrite(o *output, data []byte, at int64) error {
-	const page = 8 << 10
 	now, err := u.buffer()
 	if err != nil {
 		return err
 	}
 	defer func() { u.buffers <- now }()
+	for done := 0; done < len(data) && err == nil; done += len(now) {
+		err = o.overwrite(data[done:min(done+len(now), len(data))], at+int64(done), now)
+	}
+	return err
+}
+
+// overwrite does that with as much as now, where what is there is read to, has room for.
+func (o *output) overwrite(data []byte, at int64, now []byte) error {
+	const page = 8 << 10
 	there, _ := o.file.ReadAt(now[:len(data)], at) // what cannot be read is written
 	for i := 0; i < len(data); {
 		end := i

@@ -33,22 +33,23 @@ const (
 
 // unpacker reads what a manifest lists, and writes it into a target, if there is one.
 type unpacker struct {
-	store    storage.Store
-	target   *target                   // nil: everything is read and checked, and nothing written
-	skip     func(manifest.Chunk) bool // what is not even read; nil: nothing
-	progress *Progress
-	window   int
-	assemble int // how many chunks in several extents a window may have; 0: any number
-	apart    int // how many the open window has
-	group    *errgroup.Group
-	ctx      context.Context
-	working  sync.WaitGroup // the workers, who send to written
-	jobs     chan job
-	writing  sync.WaitGroup // the writers, who do, too
-	buffers  chan []byte    // free ones
-	blocks   chan diskBlock // to be written past the page cache
-	written  chan *output   // files with all their content, to be completed
-	pending  []want
+	store      storage.Store
+	target     *target                   // nil: everything is read and checked, and nothing written
+	skip       func(manifest.Chunk) bool // what is not even read; nil: nothing
+	progress   *Progress
+	window     int
+	assemble   int // how many chunks in several extents a window may have; 0: any number
+	apart      int // how many the open window has
+	group      *errgroup.Group
+	ctx        context.Context
+	working    sync.WaitGroup // the workers, who send to written
+	jobs       chan job
+	writing    sync.WaitGroup // the writers, who do, too
+	buffers    chan []byte    // free ones, of bufferSize
+	bufferSize int
+	blocks     chan diskBlock // to be written past the page cache
+	written    chan *output   // files with all their content, to be completed
+	pending    []want
 }
 
 // job is one range of a part, or a file without content.
@@ -77,11 +78,11 @@ type assembly struct {
 }
 
 func newUnpacker(ctx context.Context, s storage.Store, t *target, workers int, progress *Progress) *unpacker {
-	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), blocks: make(chan diskBlock), written: make(chan *output), window: restoreWindow}
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), blocks: make(chan diskBlock), written: make(chan *output), window: restoreWindow, bufferSize: part.ChunkSize}
 	if t == nil {
 		u.assemble = assembleMost
 	} else if t.delta {
-		u.window = deltaWindow
+		u.window, u.bufferSize = deltaWindow, compareSize
 	}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	for range workers {
