@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -194,28 +195,39 @@ func (o *output) complete(t *target) error {
 	return errors.Join(err, o.file.Close())
 }
 
+// settle changes only what is not as it should be: most files have their owner and mode already, and after a delta
+// restore of a file that was the same all the rest, so that the fsync has nothing to write.
 func (o *output) settle(t *target) error {
 	if o.empty {
 		if err := o.file.Truncate(0); err != nil {
 			return err
 		}
 	}
-	if t.delta || o.empty {
+	st, err := o.file.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() != o.size {
 		if err := o.file.Truncate(o.size); err != nil {
 			return err
 		}
 	}
-	if err := o.file.Chmod(o.mode); err != nil {
-		return err
+	if st.Mode() != o.mode {
+		if err := o.file.Chmod(o.mode); err != nil {
+			return err
+		}
 	}
-	if t.uid >= 0 {
+	owner, known := st.Sys().(*syscall.Stat_t)
+	if t.uid >= 0 && !(known && int(owner.Uid) == t.uid && int(owner.Gid) == t.gid) {
 		if err := o.file.Chown(t.uid, t.gid); err != nil {
 			return err
 		}
 	}
-	root, name := t.place(o.path)
-	if err := root.Chtimes(name, o.mtime, o.mtime); err != nil {
-		return err
+	if !st.ModTime().Equal(o.mtime) {
+		root, name := t.place(o.path)
+		if err := root.Chtimes(name, o.mtime, o.mtime); err != nil {
+			return err
+		}
 	}
 	return o.file.Sync()
 }
