@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -74,6 +75,35 @@ func mainJob(t *testing.T, s *site) {
 		sameContents(t, c, "postgres", early)
 	})
 	t.Run("to the end", func(t *testing.T) { toTheEnd(t, s, first, late) })
+}
+
+// PostgreSQL pauses before the commit of the DROP, with its lock replayed: what backup-fetch says of that has to be so.
+func TestDroppedTableIsReadAfterThePause(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Major: 15, Template: true})
+	s.Exec(t, `CREATE TABLE lost AS SELECT i FROM generate_series(1, 1000) i`)
+	s.backup(t)
+	at := s.SQL(t, `SELECT clock_timestamp()`)
+	s.Exec(t, `DROP TABLE lost`)
+	s.archived(t)
+
+	target := filepath.Join(testenv.Dir(t), "data")
+	o := s.must(t, "backup-fetch", target, "--target-time", at)
+	for _, says := range []string{"it pauses there, open for reading", "a table that a DROP, TRUNCATE or ALTER behind it is about to change is locked until then", "SELECT pg_wal_replay_resume();"} {
+		if !strings.Contains(o.out, says) {
+			t.Errorf("backup-fetch does not say %q:\n%s", says, o.out)
+		}
+	}
+	c := s.start(t, target, noArchiving...)
+	ctx, cancel := context.WithTimeout(t.Context(), generous)
+	defer cancel()
+	if got, err := c.Query(ctx, "postgres", `SET lock_timeout = '200ms'; SELECT count(*) FROM lost`); err == nil || !strings.Contains(err.Error(), "lock timeout") {
+		t.Errorf("the table can be read while the recovery pauses: %s, %v", got, err)
+	}
+	c.Exec(t, `SELECT pg_wal_replay_resume()`)
+	c.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	if rows := c.SQL(t, `SELECT count(*) FROM lost`); rows != "1000" {
+		t.Errorf("the table has %s rows", rows)
+	}
 }
 
 // toTheEnd restores as after a disaster: the new server takes the place of the old one and goes on.

@@ -42,7 +42,7 @@ type pointFlags struct {
 
 // settingsFlags are what else the restored server is told.
 type settingsFlags struct {
-	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause, promote or shutdown."`
+	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause (open for reading until SELECT pg_wal_replay_resume(); what a DROP behind the target locks, only after it), promote or shutdown."`
 	RestoreCommand     string `name:"restore-command" placeholder:"COMMAND" help:"restore_command to write (default: this pgobj with its settings)."`
 	Standby            bool   `name:"standby" help:"Make a standby: it follows the archive, and its primary where --primary-conninfo names it."`
 	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Passwords belong into ~/.pgpass."`

@@ -88,6 +88,7 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 	switch at := r.Goal() != (backup.Recovery{}).Goal(); {
 	case at && r.TargetAction == "pause":
 		out.row("", "it pauses there, open for reading: look around, then end the recovery with: SELECT pg_wal_replay_resume();")
+		out.row("", "a table that a DROP, TRUNCATE or ALTER behind it is about to change is locked until then")
 	case at && r.TargetAction == "promote":
 		out.row("", "there it opens for work")
 	}
