@@ -126,6 +126,13 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	if o := s.run(t, "wal-verify", "--json"); o.code != 8 || !strings.Contains(o.out, `"name": "`+piece+`"`) || !strings.Contains(o.out, `"segment": "`+piece[:24]+`"`) {
 		t.Errorf("it does not name %s, and the backup that it hurts: %v", piece, o)
 	}
+	// One of a segment that has been archived since is of no use, and so no harm.
+	left := strings.Replace(last[len(last)-1], piece[:24], lastOf(full), 1)
+	putFile(t, left, flip(data, len(data)/2))
+	putFile(t, last[len(last)-1], data)
+	s.must(t, "wal-verify")
+	must(t, os.Remove(left))
+	putFile(t, last[len(last)-1], flip(data, len(data)/2))
 	broken, err := pgtest.Attach(s.fetch(t), s.Major, noArchiving...)
 	must(t, err)
 	t.Cleanup(func() { must(t, broken.Close()) })

@@ -116,6 +116,9 @@ func (c *walVerify) read(ctx context.Context, store storage.Store, r archive, fr
 		if from != "" && (o.Name < from || o.Name > to) || c.Sample < 100 && 100*rand.Float64() >= float64(c.Sample) {
 			continue
 		}
+		if o.Type == segment.Received && r.obsolete(o.Piece) {
+			continue
+		}
 		g.Go(func() error {
 			err := walstore.Verify(ctx, store, o)
 			if err != nil && !errors.Is(err, walstore.ErrDamaged) {
@@ -140,6 +143,11 @@ func (c *walVerify) read(ctx context.Context, store storage.Store, r archive, fr
 	}
 	slices.SortFunc(v.Damaged, func(a, b damagedWAL) int { return strings.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// obsolete: the piece's segment is archived, so that nobody reads the piece any more.
+func (r archive) obsolete(p walstore.Piece) bool {
+	return slices.ContainsFunc(r.surveys, func(s *walstore.Survey) bool { return slices.Contains(s.Obsolete, p) })
 }
 
 // hurt finds the first bad segment in the way of each backup of an incarnation.
