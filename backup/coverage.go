@@ -18,9 +18,13 @@ type WALRange struct {
 	Received    bool        // the last bytes of it were received, of a segment that is not complete
 	Archived    time.Time   // when the last one was stored, by the storage's clock
 
-	Missing string // the segment that would come next, if later ones show that there is a hole
-	Beyond  string // the first one after the hole
+	Missing string    // the segment that would come next, if later ones show that there is a hole
+	Beyond  string    // the first one after the hole
+	beyond  time.Time // when that was stored, by the storage's clock
 }
+
+// holePatience is how long what lies behind a hole has to be there before that counts as one.
+const holePatience = 10 * time.Second
 
 // coverage puts a WALRange together from listings, segment by segment in the order in which recovery wants
 // them.
@@ -39,6 +43,22 @@ type coverage struct {
 // cover lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
 func cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
 	return (&coverage{size: size}).cover(ctx, s, systemID, legs, until)
+}
+
+// coverLive is cover for an archive that a server may be working on. One that catches up archives several segments at
+// once, and they arrive in any order: a hole with new WAL behind it may be one that is being filled.
+func coverLive(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
+	for began := time.Now(); ; {
+		w, err := cover(ctx, s, systemID, legs, size, until)
+		if err != nil || w.Missing == "" || time.Since(w.beyond) > holePatience || time.Since(began) > holePatience {
+			return w, err
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return w, context.Cause(ctx)
+		}
+	}
 }
 
 func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, until segment.LSN) (WALRange, error) {
@@ -107,7 +127,7 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 			if c.next.No < c.begin {
 				c.next.Timeline = c.parent
 			}
-			c.Missing, c.Beyond = c.next.Name(c.size), o.Name
+			c.Missing, c.Beyond, c.beyond = c.next.Name(c.size), o.Name, o.Created
 			return nil
 		}
 		if c.Archived = o.Created; o.Type == segment.Received {

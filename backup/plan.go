@@ -180,7 +180,7 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	if r.TargetImmediate {
 		until = b.StopLSN + 1
 	}
-	if p.WAL, err = cover(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
+	if p.WAL, err = coverLive(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
 	}
 	warnings, err := c.checkWAL(b, p.WAL, state, time.Now())

@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,8 +11,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgobj/pgobj/test/faultproxy"
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
 )
 
 // Rows 12, 15, 16: whatever happens, wal-push ends by itself with a code that the archiver survives, and 0 only
@@ -164,5 +168,37 @@ func TestHoleThatIsFilled(t *testing.T) {
 	asked = 0
 	if o, got := r.fetch(t, wal2, "--retry-for=20s"); o.code != 0 || !bytes.Equal(got, late) {
 		t.Errorf("asked %d times: %v", asked, o)
+	}
+}
+
+// A restore that is planned meanwhile looks again, too, before it is refused.
+func TestPlanWaitsForHoleThatIsFilled(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	s := newSite(t, st, pgtest.Options{Major: 15, Template: true})
+	b := s.backup(t)
+	for i := range 3 {
+		s.Exec(t, fmt.Sprintf(`CREATE TABLE t%d ()`, i))
+		s.archived(t)
+	}
+	all, _ := segmentsOf(t, st.folder, 1)
+	full := slices.Sorted(maps.Keys(all))
+	file := filepath.Join(st.folder, "main/wal", b.SystemID, "00000001", full[len(full)-2]+".zst")
+	must(t, os.Rename(file, server.Dir+"/late"))
+	// New as its neighbours are on a server that is catching up, however slow this machine is.
+	now := time.Now()
+	must(t, os.Chtimes(filepath.Join(filepath.Dir(file), full[len(full)-1]+".zst"), now, now))
+	proxy, lists := faultproxy.ForTest(t, server.Endpoint), 0
+	proxy.On(func(q faultproxy.Request) bool {
+		if strings.Contains(q.Query, "00000001%2F") && strings.Contains(q.Query, "list-type=2") {
+			lists++
+			return lists == 2
+		}
+		return false
+	}, faultproxy.Hook(func(faultproxy.Request) { must(t, os.Rename(server.Dir+"/late", file)) }))
+	s.settings = append(s.settings, "PGOBJ_S3_ENDPOINT="+proxy.URL)
+	o := s.must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), "--plan")
+	if !strings.Contains(o.out, lastOf(all)) || lists != 2 {
+		t.Errorf("after %d listings: %v", lists, o)
 	}
 }
