@@ -47,6 +47,7 @@ type Plan struct {
 	Places   []Place
 	Settings []FileSettings
 	Saved    []string // WAL of the old data directory that Run saves
+	SavedIn  string   // the folder to which
 	Dangers  []ConfLine
 	Warnings []string
 	LeftOut  int64 // bytes of databases that are not restored

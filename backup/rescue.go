@@ -36,10 +36,11 @@ func (p *Plan) rescue() error {
 			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive it first, in %s: pgobj wal-push pg_wal/%s",
 			ErrTarget, t.dir, len(names), firstFew(names), t.dir, names[0])
 	}
-	if to, err := filepath.Abs(r.SaveWAL); err != nil || within(to, t.dir) {
+	to, err := filepath.Abs(r.SaveWAL)
+	if err != nil || within(to, t.dir) {
 		return fmt.Errorf("%w: --save-wal %s: give a folder outside of the data directory", ErrTarget, r.SaveWAL)
 	}
-	p.Saved = names
+	p.Saved, p.SavedIn = names, to
 	return nil
 }
 
@@ -94,10 +95,7 @@ func (p *Plan) saveWAL() error {
 	if len(p.Saved) == 0 {
 		return nil
 	}
-	to, err := filepath.Abs(p.request.SaveWAL)
-	if err != nil {
-		return err
-	}
+	to := p.SavedIn
 	root, err := p.target.openRoot(to)
 	if err != nil {
 		return err

@@ -220,7 +220,9 @@ func TestRescue(t *testing.T) {
 		}
 	}
 	saved := filepath.Join(testenv.Dir(t), "saved")
-	s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved)
+	if o := s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved); !strings.Contains(o.out, "for f in "+saved+`/*; do pgobj wal-push "$f"; done`) {
+		t.Errorf("it does not say what to do with what was saved: %v", o)
+	}
 	for _, name := range []string{waiting, current} {
 		if o := execute(t, s.command("wal-push", filepath.Join(saved, name)), nil); o.code != 0 {
 			t.Errorf("push of the saved %s: %v", name, o)
