@@ -256,7 +256,8 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	if err != nil {
 		return err
 	}
-	p.Dangers = conf.dangerous
+	// What recovered the original, when that was a restore itself, is turned into comments: see commentOut.
+	p.Dangers = slices.DeleteFunc(conf.dangerous, func(d ConfLine) bool { return d.File == autoConf && isOneOf(d.Text, nil) })
 	for i, d := range p.Dangers {
 		if strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby {
 			p.Dangers[i].Why = "archiving is off in the copy"

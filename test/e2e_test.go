@@ -132,6 +132,10 @@ func toTheEnd(t *testing.T, s *site, first backupEntry, want string) {
 	if second.Timeline != 2 || second.SystemID != first.SystemID || first.Timeline != 1 || first.Labels["why"] != "before the end" {
 		t.Errorf("backups before and after the restore: %+v and %+v", first, second)
 	}
+	// What the first restore wrote into the configuration is no danger to the next: that takes it out.
+	if o := after.must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), second.Backup, "--plan"); strings.Contains(o.out, "it runs a command during recovery") {
+		t.Errorf("the plan warns of what it replaces: %v", o)
+	}
 	if failed := c.SQL(t, `SELECT failed_count, last_failed_wal FROM pg_stat_archiver`); failed != "0|" {
 		t.Errorf("archiving after the restore: %s failures", failed)
 	}
