@@ -205,10 +205,17 @@ func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	return err
 }
 
-// oneCommand is the grammar of the first argument's command alone, if that is one: building all of it takes longer than
-// all else that wal-push does with a file that was archived ahead. What it cannot parse, and help, needs the whole.
+// oneCommand is the grammar of the command line's command alone, behind settings, which all take a value: building all
+// of it takes longer than all else that wal-push does with a file that was archived ahead. What it cannot parse, and
+// help, needs the whole.
 func oneCommand(args []string) (target any, settings *Settings, ok bool) {
-	args = withoutConfig(args)
+	for len(args) > 0 && strings.HasPrefix(args[0], "--") {
+		n := 2
+		if strings.Contains(args[0], "=") {
+			n = 1
+		}
+		args = args[min(n, len(args)):]
+	}
 	for f := range reflect.TypeFor[grammar]().Fields() {
 		if len(args) > 0 && f.Tag.Get("name") == args[0] {
 			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))

@@ -51,17 +51,6 @@ func loadConfig(args []string) (config, error) {
 
 const configFlag = "--config"
 
-// withoutConfig is a command line without the configuration file in front.
-func withoutConfig(args []string) []string {
-	switch {
-	case len(args) > 1 && args[0] == configFlag:
-		return args[2:]
-	case len(args) > 0 && strings.HasPrefix(args[0], configFlag+"="):
-		return args[1:]
-	}
-	return args
-}
-
 // environment lists the variables that the fields of a grammar stand for.
 func environment(t reflect.Type) (names []string) {
 	for f := range t.Fields() {
