@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -79,7 +78,7 @@ func (b *bench) measureNights(ctx context.Context) (err error) {
 		if err := sameFiles(filepath.Join(b.cluster.Data, "base"), filepath.Join(n.run.target, "base")); err != nil {
 			return fmt.Errorf("%s: %w", n.tool.name, err)
 		}
-		if err := errors.Join(os.RemoveAll(n.run.target), os.RemoveAll(n.run.repository)); err != nil {
+		if err := b.discard(n.run.target, n.run.repository); err != nil {
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func (b *bench) measureDeltas(ctx context.Context) error {
 		}
 	}
 	for _, t := range tools {
-		if err := errors.Join(os.RemoveAll(t.run.target), os.RemoveAll(t.run.repository)); err != nil {
+		if err := b.discard(t.run.target, t.run.repository); err != nil {
 			return err
 		}
 	}
@@ -192,7 +192,7 @@ func (b *bench) restoreFrom(ctx context.Context, t *tool, r run1, delay time.Dur
 	if r.target, err = b.folder("restored"); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.target)) }()
+	defer func() { err = errors.Join(err, b.discard(r.target)) }()
 	u, err := measure(ctx, append(slices.Clone(t.env), "PGOBJ_S3_ENDPOINT="+proxy.URL), 0, t.restore(r)...)
 	if err != nil {
 		return 0, err
