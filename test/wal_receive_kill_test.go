@@ -258,7 +258,7 @@ func TestReceiverKilled(t *testing.T) {
 		hit += n
 	}
 	t.Logf("%d kills, %d of them at requests (%v); %d rows, %d segments, %d objects compared, at most %d pieces of one segment", kills, hit, hits, acked, len(full), len(k.same), k.pieces)
-	if hit < kills/3 || len(full) < 3 {
+	if hit < kills/4 || len(full) < 3 {
 		t.Errorf("only %d of %d kills were at a request, and there are %d segments", hit, kills, len(full))
 	}
 	if torture() && len(hits) < len(points) {
