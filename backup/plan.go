@@ -256,10 +256,12 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	if err != nil {
 		return err
 	}
-	// What recovered the original, when that was a restore itself, is turned into comments: see commentOut.
-	p.Dangers = slices.DeleteFunc(conf.dangerous, func(d ConfLine) bool { return d.File == autoConf && isOneOf(d.Text, nil) })
+	p.Dangers = conf.dangerous
 	for i, d := range p.Dangers {
-		if strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby {
+		switch {
+		case d.File == autoConf && isOneOf(d.Text, nil):
+			p.Dangers[i].Why = "taken out in the copy"
+		case strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby:
 			p.Dangers[i].Why = "archiving is off in the copy"
 		}
 	}
