@@ -71,12 +71,13 @@ func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
 	if patched, err := p.packBlocks(w, l, t.i, contents[0]); patched || err != nil {
 		return err
 	}
-	for _, c := range contents {
+	for k, c := range contents {
 		if err := p.read(l.src, c.Data, c.At); err != nil || l.src.gone.Load() {
 			return err // one that has gone replay does not need either
 		}
+		contents[k].CRC32C = checksum(c.Data)
 	}
-	hash(contents)
+	both[0].SHA256, both[1].SHA256 = part.Sum2(both[0].Data, both[1].Data)
 	for k, c := range contents {
 		var err error
 		if l.chunks[t.i+k], err = p.put(w, l.previous(t.i+k), c); err != nil {
@@ -94,18 +95,6 @@ func (l *line) content(i int, buf []byte) part.Content {
 	return part.Content{
 		Path: l.src.entry.Path, At: at, Data: data, Whole: int64(len(data)) == f.Size, Relation: l.src.entry.Relation,
 		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
-	}
-}
-
-// hash fills in the hashes of one or two contents.
-func hash(contents []part.Content) {
-	if len(contents) == mostChunks {
-		contents[0].SHA256, contents[1].SHA256 = part.Sum2(contents[0].Data, contents[1].Data)
-	} else {
-		contents[0].SHA256 = part.Sum(contents[0].Data)
-	}
-	for k := range contents {
-		contents[k].CRC32C = checksum(contents[k].Data)
 	}
 }
 
