@@ -236,17 +236,25 @@ func (u *unpacker) work() error {
 		return err
 	}
 	r.fetched, r.expanded = &u.progress.Stored, &u.progress.Read
+	v := verifier{unpacker: u}
+	use := u.write
+	if u.target == nil {
+		use = v.take
+	}
 	for o := range u.ahead(r) {
 		if o.err == nil && o.empty != nil {
 			o.err = u.done(o.empty)
 		} else if o.err == nil {
-			o.err = r.take(o.body, o.wants, u.write)
+			o.err = r.take(o.body, o.wants, use)
 		}
 		if o.err != nil {
 			return o.err
 		}
 	}
-	return context.Cause(u.ctx) // nil, but when others have failed
+	if err := context.Cause(u.ctx); err != nil {
+		return err // others have failed
+	}
+	return v.rest()
 }
 
 // opened is a job whose request has been answered.
@@ -292,12 +300,6 @@ func (u *unpacker) write(w want, data []byte) error {
 func (u *unpacker) put(w want, data []byte) error {
 	u.progress.Bytes.Add(int64(len(data)))
 	o := w.file
-	if u.target == nil {
-		if err := w.chunk.add(w, data); err != nil {
-			return err
-		}
-		return u.done(o)
-	}
 	if err := o.open(u.target); err != nil {
 		return err
 	}
@@ -346,27 +348,13 @@ func (c *assembly) checkOne(data []byte) error {
 	return nil
 }
 
-// add takes the content of one extent, and checks the chunk when that was the last.
-func (c *assembly) add(w want, data []byte) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.data == nil && len(data) == c.len {
-		c.data = data // not kept: it is the last at once
-	} else {
-		if c.data == nil {
-			c.data = make([]byte, c.len)
-		}
-		copy(c.data[w.At-c.at:], data)
-	}
-	if c.left.Add(-1) > 0 {
-		return nil
-	}
-	return c.check()
-}
-
 func (c *assembly) check() error {
 	defer func() { c.data = nil }()
-	if c.sum != (part.Hash{}) && part.Sum(c.data) != c.sum {
+	return c.checkSum(part.Sum(c.data))
+}
+
+func (c *assembly) checkSum(sum part.Hash) error {
+	if c.sum != (part.Hash{}) && sum != c.sum {
 		return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, c.at)
 	}
 	return nil
