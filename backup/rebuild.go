@@ -223,7 +223,7 @@ func (r *Rebuild) whole(ctx context.Context, f *Found, listed bool) (err error) 
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%w: %d of its %d parts are missing, the first is %s", errGone, len(missing), len(f.b.Parts), part.Key(missing[0]))
+		return fmt.Errorf("%w: parts are missing, %d of %d, the first is %s", errGone, len(missing), len(f.b.Parts), part.Key(missing[0]))
 	}
 	if listed {
 		return nil

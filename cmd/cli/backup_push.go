@@ -82,14 +82,14 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		if c.Offline {
 			needs = "needs no WAL from the archive"
 		}
-		fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, in %s; %s\n", b.ID, b.Files, size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
+		fmt.Fprintf(a.Out, "backup %s is complete: %s, %s, in %s; %s\n", b.ID, number(b.Files, "file"), size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
 		fmt.Fprintf(a.Out, "read %s of it, found %s stored already (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
 		if b.Adopted > 0 {
 			fmt.Fprintf(a.Out, "of what was stored already, %s came from earlier runs that did not finish\n", size(b.Adopted))
 		}
 	}
 	if b.DamagedPages > 0 {
-		return fmt.Errorf("%w: %d in %d files: the first are block(s) %v of %s", errDamagedPages, b.DamagedPages, len(b.Damaged), b.Damaged[0].Blocks, b.Damaged[0].Path)
+		return fmt.Errorf("%w: %d in %s, first block(s) %v of %s", errDamagedPages, b.DamagedPages, number(len(b.Damaged), "file"), b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	return nil
 }

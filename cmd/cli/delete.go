@@ -179,7 +179,7 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 		}
 		o.Backup = e.ID
 	}
-	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: time.Now, Log: a.log}
+	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: a.now, Log: a.log}
 	plan, err := sweep.Make(ctx, r)
 	if err != nil {
 		return err
@@ -212,7 +212,7 @@ func (c *deleteFlags) execute(ctx context.Context, a *app, r sweep.Request, plan
 		report.Locked = append(report.Locked, lockedObject{k.Key, k.Until, k.Err.Error()})
 	}
 	if !c.JSON {
-		fmt.Fprintf(a.Out, "\ndone: %d objects removed\n", result.Removed)
+		fmt.Fprintf(a.Out, "\ndone: %s removed\n", number(result.Removed, "object"))
 		for i, k := range result.Kept {
 			if i == 10 {
 				fmt.Fprintf(a.Out, "  … and %d more\n", len(result.Kept)-i)
@@ -222,7 +222,7 @@ func (c *deleteFlags) execute(ctx context.Context, a *app, r sweep.Request, plan
 		}
 	}
 	if len(result.Kept) > 0 {
-		return fmt.Errorf("%w: %d objects; the first is %s", errLocked, len(result.Kept), lockedText(result.Kept[0]))
+		return fmt.Errorf("%w: %s; the first is %s", errLocked, number(len(result.Kept), "object"), lockedText(result.Kept[0]))
 	}
 	return nil
 }
@@ -315,7 +315,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 			frees = size(x.Bytes)
 		}
 		if x.Held > 0 {
-			why += fmt.Sprintf(" (%d newer files stay for now: --hold)", x.Held)
+			why += fmt.Sprintf(" (--hold leaves %s for now)", number(x.Held, "newer file"))
 		}
 		last := "…"
 		if x.Last != "" {
@@ -338,7 +338,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 		fmt.Fprintln(a.Out, "There is nothing to delete.")
 		return
 	}
-	fmt.Fprintf(a.Out, "%d backups and %d parts go; with WAL that frees %s\n", complete(p), p.Parts, size(p.Bytes))
+	fmt.Fprintf(a.Out, "%s and %s go; with WAL that frees %s\n", number(complete(p), "backup"), number(p.Parts, "part"), size(p.Bytes))
 }
 
 // complete counts the backups that go; failed runs are none.

@@ -150,7 +150,7 @@ func words(d time.Duration) string {
 		name string
 	}{{time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
 		if n := d / u.unit; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s%s", n, u.name, map[bool]string{true: "s"}[n > 1]))
+			parts = append(parts, number(int64(n), u.name))
 			d -= n * u.unit
 		}
 	}

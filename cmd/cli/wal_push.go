@@ -203,6 +203,6 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 		})
 	}
 	_ = g.Wait() // every error is in failed
-	fmt.Fprintf(a.Out, "archived %d of %d waiting files (%s), %d of them had been archived before\n", len(ready)-len(failed), len(ready), size(bytes), there)
+	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), number(len(ready), "waiting file"), size(bytes), there)
 	return errors.Join(failed...)
 }
