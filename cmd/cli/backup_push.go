@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -51,6 +53,9 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := c.noBackup(r.state); err != nil {
+		return err
+	}
 	session, end, err := c.server(ctx)
 	if err != nil {
 		return err
@@ -90,6 +95,17 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	}
 	if b.DamagedPages > 0 {
 		return fmt.Errorf("%w: %d in %s, first block(s) %v of %s", errDamagedPages, b.DamagedPages, number(len(b.Damaged), "file"), b.Damaged[0].Blocks, b.Damaged[0].Path)
+	}
+	return nil
+}
+
+// noBackup refuses a backup's name in the place of the data directory.
+func (c *backupPush) noBackup(s *catalog.State) error {
+	if _, err := os.Stat(c.PGDATA); c.PGDATA == "" || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if e, err := s.Resolve(c.PGDATA); err == nil {
+		return usagef("backup-push %s: that is no folder on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", shellQuote(c.PGDATA), e.ID)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -79,11 +80,27 @@ func (c *deleteBefore) Run(ctx context.Context, a *app) error {
 	if t, err := parseTime(c.Point); err == nil {
 		o.Backup, o.Time = "", t
 	}
-	return c.run(ctx, a, o, c.Hold)
+	err := c.run(ctx, a, o, c.Hold)
+	if o.Backup != "" && errors.Is(err, catalog.ErrNoBackup) {
+		err = fmt.Errorf("%w\nNor is it a time, which is written as '2026-11-21 14:05:00+01'", err)
+	}
+	return err
+}
+
+// howMany is a number of backups.
+type howMany int
+
+func (n *howMany) UnmarshalText(text []byte) error {
+	v, err := strconv.Atoi(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a number: retain is told how many backups stay, a backup is named to target or before", text)
+	}
+	*n = howMany(v)
+	return nil
 }
 
 type deleteRetain struct {
-	N int `arg:"" name:"n" help:"How many stay."`
+	N howMany `arg:"" name:"n" help:"How many stay."`
 	deleteFlags
 	holdFlag
 }
@@ -92,7 +109,7 @@ func (c *deleteRetain) Run(ctx context.Context, a *app) error {
 	if c.N < 1 {
 		return usagef("delete retain %d: at least 1 has to stay (delete everything is a command of its own)", c.N)
 	}
-	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: c.N}, c.Hold)
+	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: int(c.N)}, c.Hold)
 }
 
 type deleteTarget struct {
