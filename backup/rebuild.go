@@ -164,7 +164,7 @@ func (r *Rebuild) examine(ctx context.Context, id string, e *catalog.Entry) (Fou
 	}
 	list, listErr := r.list(ctx, id, b)
 	if listErr != nil {
-		if !fault(listErr) {
+		if errors.Is(listErr, manifest.ErrNewer) || !fault(listErr) {
 			return f, listErr
 		}
 		if list, err = rebuildList(ctx, r.store, id, r.sizes); err != nil {
