@@ -37,10 +37,10 @@ func TestCatalogRebuild(t *testing.T) {
 	}
 	data[len(data)-72+16] = 2 // the version in its trailer
 	stray := filepath.Join(server, "parts", "20260101T000000Z-ffff")
-	if err := os.MkdirAll(stray, 0o700); err != nil {
+	if err := os.MkdirAll(stray, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(stray, "00001.tar.zst"), data, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(stray, "00001.tar.zst"), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if list := s.list(t); len(list) != 0 {
