@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -11,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -101,9 +101,6 @@ func (t *target) prepare(p string) error {
 // differing reads the chunks of a window that are in the target already, several at a time, and returns the
 // extents of those that differ from the backup's.
 func (u *unpacker) differing(w []want) ([]want, error) {
-	g, ctx := errgroup.WithContext(u.ctx)
-	workers := cap(u.jobs) / 4
-	g.SetLimit(workers)
 	var chunks [][]want
 	for len(w) > 0 {
 		n := 1
@@ -113,27 +110,21 @@ func (u *unpacker) differing(w []want) ([]want, error) {
 		chunks, w = append(chunks, w[:n]), w[n:]
 	}
 	same := make([]bool, len(chunks))
-	for i, c := range chunks {
-		g.Go(func() (err error) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			buf, err := u.buffer()
-			if err != nil {
-				return err
-			}
-			defer func() { u.buffers <- buf }()
-			if same[i], err = u.matches(c[0], buf); err != nil || !same[i] {
-				return err
-			}
-			u.progress.Bytes.Add(int64(c[0].chunk.len))
-			u.progress.Reused.Add(int64(c[0].chunk.len))
-			for range c {
-				if err := u.done(c[0].file); err != nil {
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(u.ctx)
+	for range cap(u.jobs) / 4 { // the workers
+		g.Go(func() error {
+			buf := make([]byte, 2*part.ChunkSize)
+			for ctx.Err() == nil {
+				i := int(next.Add(2)) - 2
+				if i >= len(chunks) {
+					return nil
+				}
+				if err := u.compare(chunks[i:min(i+2, len(chunks))], same[i:], buf); err != nil {
 					return err
 				}
 			}
-			return nil
+			return context.Cause(ctx)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -148,40 +139,60 @@ func (u *unpacker) differing(w []want) ([]want, error) {
 	return left, nil
 }
 
-// matches says whether a chunk is in the target as it is in the backup.
-func (u *unpacker) matches(w want, buf []byte) (bool, error) {
-	if w.chunk.sum == (part.Hash{}) { // WAL summaries told what had changed, and nobody has read the rest
-		return false, nil
+// compare tells which of one or two chunks are in the target as they are in the backup, and is done with those.
+func (u *unpacker) compare(chunks [][]want, same []bool, buf []byte) error {
+	var there [2][]byte
+	var err error
+	for k, c := range chunks {
+		if there[k], err = u.alike(c[0], buf[k*part.ChunkSize:]); err != nil {
+			return err
+		}
+	}
+	var sums [2]part.Hash
+	sums[0], sums[1] = part.Sum2(there[0], there[1])
+	for k, c := range chunks {
+		if same[k] = there[k] != nil && sums[k] == c[0].chunk.sum; !same[k] {
+			continue
+		}
+		u.progress.Bytes.Add(int64(c[0].chunk.len))
+		u.progress.Reused.Add(int64(c[0].chunk.len))
+		for range c {
+			if err := u.done(c[0].file); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// alike reads what is in the target in a chunk's place, into buf; nil when that is something else. The CRC tells most
+// differences at a tenth of the cost; that there is none, only the hash can tell.
+func (u *unpacker) alike(w want, buf []byte) ([]byte, error) {
+	c := w.chunk
+	if c.sum == (part.Hash{}) { // WAL summaries told what had changed, and nobody has read the rest
+		return nil, nil
 	}
 	root, name := u.target.place(w.file.path)
 	f, err := root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("compare %q: %w", w.file.path, err)
+		return nil, fmt.Errorf("compare %q: %w", w.file.path, err)
 	}
 	defer f.Close()
-	// The CRC tells most differences at a tenth of the cost; that there is none, only the hash can tell.
+	buf = buf[:c.len]
 	crc := uint32(0)
-	whole := w.chunk.read(f, buf, func(b []byte) { crc = crc32.Update(crc, castagnoli, b) })
-	if !whole || crc != uint32(w.chunk.crc) {
-		return false, nil
-	}
-	sum := sha256.New()
-	whole = w.chunk.read(f, buf, func(b []byte) { sum.Write(b) })
-	return whole && part.Hash(sum.Sum(nil)) == w.chunk.sum, nil
-}
-
-// read hands on what is in a chunk's place, as much as buf holds at a time, and says whether that is all of it. What is
-// shorter, or cannot be read, is to be written anew.
-func (c *assembly) read(f *os.File, buf []byte, do func([]byte)) bool {
-	for done := 0; done < c.len; done += len(buf) {
-		buf = buf[:min(len(buf), c.len-done)]
-		if n, _ := f.ReadAt(buf, c.at+int64(done)); n < len(buf) {
-			return false
+	for done := 0; done < c.len; {
+		b := buf[done:min(done+compareSize, c.len)]
+		if n, _ := f.ReadAt(b, c.at+int64(done)); n < len(b) {
+			return nil, nil // what is shorter, or cannot be read, is to be written anew
 		}
-		do(buf)
+		crc = crc32.Update(crc, castagnoli, b)
+		done += len(b)
 	}
-	return true
+	if crc != uint32(c.crc) {
+		return nil, nil
+	}
+	return buf, nil
 }

@@ -57,7 +57,7 @@ type line struct {
 	chunks []chunk
 	prev   *manifest.File // the same piece of the same file in the previous backup, or nil
 	src    *source
-	left   atomic.Int64  // chunks that are not packed yet
+	left   atomic.Int64  // tasks that are not done yet
 	packed chan struct{} // closed when left is 0
 }
 
@@ -71,10 +71,22 @@ type chunk struct {
 	blocks []uint32 // those that have changed, within the chunk, when they are known and all others are as before
 }
 
-// task is one chunk to pack.
+// task is a chunk to pack, or two neighbours: those are read whole and hashed side by side, in nearly half the
+// time.
 type task struct {
 	line *line
-	i    int
+	i, n int // the first, and how many: at most mostChunks
+}
+
+const mostChunks = 2
+
+// takes makes chunk i part of the task, if that can be.
+func (t *task) takes(i int) bool {
+	if t.n == mostChunks || i != t.i+t.n || len(t.line.chunks[t.i].blocks) > 0 || len(t.line.chunks[i].blocks) > 0 {
+		return false
+	}
+	t.n++
+	return true
 }
 
 func newPacker(ctx context.Context, writers []*part.Writer, c packerConfig) *packer {
@@ -111,7 +123,7 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 				return err
 			}
 		}
-		var todo []int
+		var todo []task
 		if p.unread(l) {
 			l.file.Chunks, l.chunks, l.src = l.prev.Chunks, nil, nil
 			src.left.Add(-int64(len(l.file.Chunks)))
@@ -119,16 +131,16 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 		for i := range l.chunks {
 			if known && p.summarized(l, i, changed) {
 				src.left.Add(-1)
-			} else {
-				todo = append(todo, i)
+			} else if len(todo) == 0 || !todo[len(todo)-1].takes(i) {
+				todo = append(todo, task{l, i, 1})
 			}
 		}
 		if err := p.submit(l, len(todo)); err != nil {
 			return err
 		}
-		for _, i := range todo {
+		for _, t := range todo {
 			select {
-			case p.tasks <- task{l, i}:
+			case p.tasks <- t:
 			case <-p.ctx.Done():
 				return context.Cause(p.ctx)
 			}
@@ -153,7 +165,7 @@ func (p *packer) unread(l *line) bool {
 	return true
 }
 
-// submit puts a line, of which some chunks are still to be packed, into the queue of those that collect
+// submit puts a line, with which there are so many tasks still to do, into the queue of those that collect
 // writes.
 func (p *packer) submit(l *line, todo int) error {
 	l.packed = make(chan struct{})
@@ -205,7 +217,7 @@ func (p *packer) close() error {
 
 // work is one worker: it packs chunks until there are no more, then hands over its last part.
 func (p *packer) work(w *part.Writer, wake <-chan struct{}) error {
-	buf := make([]byte, part.ChunkSize)
+	buf := make([]byte, mostChunks*part.ChunkSize)
 	for {
 		var t task
 		var more bool

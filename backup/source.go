@@ -51,41 +51,67 @@ func (s *source) read(data []byte, at int64) error {
 	return err
 }
 
-// done is called once for each chunk.
-func (s *source) done() {
-	if s.left.Add(-1) == 0 && s.file != nil {
+// done is called when n more chunks have been dealt with.
+func (s *source) done(n int) {
+	if s.left.Add(-int64(n)) == 0 && s.file != nil {
 		s.file.Close() // it was only read
 	}
 }
 
-// pack reads one chunk, into buf, and puts it into the worker's part.
+// pack reads the chunks of a task, into buf, and puts them into the worker's part.
 func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
-	src, f := t.line.src, &t.line.file
-	defer src.done()
-	at := f.At + int64(t.i)*part.ChunkSize
-	data := buf[:min(part.ChunkSize, f.Size-at)]
-	content := part.Content{
-		Path: src.entry.Path, At: at, Data: data, Whole: int64(len(data)) == f.Size, Relation: src.entry.Relation,
-		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
+	l := t.line
+	defer l.src.done(t.n)
+	var both [mostChunks]part.Content
+	contents := both[:t.n]
+	for k := range contents {
+		contents[k] = l.content(t.i+k, buf[k*part.ChunkSize:])
+		p.progress.Bytes.Add(int64(len(contents[k].Data)))
 	}
-	c := &t.line.chunks[t.i]
-	prev := t.line.previous(t.i)
-	p.progress.Bytes.Add(int64(len(data)))
-	if len(c.blocks) > 0 {
-		runs := split(prev.Extents, marks(c.blocks, len(data)/part.PageSize), at)
-		if worthPatching(runs, len(data)/part.PageSize) {
-			var err error
-			c.pieces, err = p.store(w, runs, content, func(page []byte, at int64) error { return p.read(src, page, at) })
+	if patched, err := p.packBlocks(w, l, t.i, contents[0]); patched || err != nil {
+		return err
+	}
+	for k, c := range contents {
+		if err := p.read(l.src, c.Data, c.At); err != nil || l.src.gone.Load() {
+			return err // one that has gone replay does not need either
+		}
+		contents[k].CRC32C = checksum(c.Data)
+	}
+	both[0].SHA256, both[1].SHA256 = part.Sum2(both[0].Data, both[1].Data)
+	for k, c := range contents {
+		var err error
+		if l.chunks[t.i+k], err = p.put(w, l.previous(t.i+k), c); err != nil {
 			return err
 		}
 	}
-	if err := p.read(src, data, at); err != nil || src.gone.Load() {
-		return err // one that has gone replay does not need either
+	return nil
+}
+
+// content describes chunk i of the line, which is to be read into buf.
+func (l *line) content(i int, buf []byte) part.Content {
+	f := &l.file
+	at := f.At + int64(i)*part.ChunkSize
+	data := buf[:min(part.ChunkSize, f.Size-at)]
+	return part.Content{
+		Path: l.src.entry.Path, At: at, Data: data, Whole: int64(len(data)) == f.Size, Relation: l.src.entry.Relation,
+		Mode: fs.FileMode(f.Mode), UID: f.UID, GID: f.GID, Mtime: f.Mtime,
 	}
-	content.SHA256, content.CRC32C = part.Sum(data), checksum(data)
+}
+
+// packBlocks packs chunk i of the line, when it is known which of its blocks have changed, by reading only
+// those. It declines (false) when that would not be worth it.
+func (p *packer) packBlocks(w *part.Writer, l *line, i int, content part.Content) (bool, error) {
+	c, prev, pages := &l.chunks[i], l.previous(i), len(content.Data)/part.PageSize
+	if len(c.blocks) == 0 {
+		return false, nil
+	}
+	runs := split(prev.Extents, marks(c.blocks, pages), content.At)
+	if !worthPatching(runs, pages) {
+		return false, nil
+	}
 	var err error
-	*c, err = p.put(w, prev, content)
-	return err
+	c.pieces, err = p.store(w, runs, content, func(page []byte, at int64) error { return p.read(l.src, page, at) })
+	return true, err
 }
 
 // read reads data from offset at, and verifies its pages when it has any.

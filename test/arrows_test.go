@@ -36,8 +36,10 @@ var arrows = map[string][]string{
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
-	"backup/part":     {},
+	"backup/part":     {"backup/part/sha256x2"},
 	"catalog":         {},
+
+	"backup/part/sha256x2": {},
 
 	"walstore":         {"walstore/spool"},
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
@@ -77,6 +79,8 @@ var speechless = map[string][]string{
 	"storage/limit":       {"walstore/segment"},
 	"storage/connect":     {"walstore/segment"},
 	"storage/storagetest": {"walstore/segment"},
+
+	"backup/part/sha256x2": {"storage", "walstore/segment"},
 }
 
 // libraries: the one room (or few) that each large library is let into, so that it can be replaced there.

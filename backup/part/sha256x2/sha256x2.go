@@ -1,0 +1,20 @@
+// Package sha256x2 owns one function, the ordinary SHA-256 of two buffers at a time. It refuses to be a hash of
+// its own: rests and padding, and all of it on CPUs without Intel's SHA extensions or with the build tag purego, are
+// crypto/sha256's.
+//
+// It is the only assembler here, where a library would be preferred, but none hashes two with these extensions. Of
+// one hash each two rounds wait for the two before (SHA256RNDS2 has a latency of 4 cycles, and one can start every 2),
+// so two side by side take the time of one: 3.6 GB/s instead of 1.8 on an AMD EPYC. Hashing was a sixth of what a full
+// backup computes; it now takes 8 % less CPU time in all. go test -bench . measures both ways.
+package sha256x2
+
+import "crypto/sha256"
+
+// Sum2 returns the SHA-256 of a and of b, each as sha256.Sum256 does. It is fastest where both are of the same
+// length, as blocks that only one of them has are hashed alone.
+func Sum2(a, b []byte) (x, y [sha256.Size]byte) {
+	if n := min(len(a), len(b)) / sha256.BlockSize; n > 0 && lanes() {
+		return sumLanes(a, b, n)
+	}
+	return sha256.Sum256(a), sha256.Sum256(b)
+}
