@@ -339,7 +339,7 @@ func (p *Plan) warnConfig(s *survey) {
 		p.warn("archiving stays as it was (--keep-archiving): from its promotion on this copy writes to the original's archive. Make sure that the original never runs again, or writes elsewhere")
 	}
 	if b.DamagedPages > 0 && len(b.Damaged) > 0 {
-		p.warn("the database had %d damaged pages when it was backed up; the first are block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
+		p.warn("pages of the database were damaged when it was backed up: %d, first block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	if r.TargetAction == "shutdown" && !r.toTheEnd() {
 		p.warn("with --target-action shutdown the server stops at the target, each time that it is started, until recovery.signal (up to 11: recovery.conf) is removed")

@@ -164,7 +164,7 @@ func (r *Rebuild) examine(ctx context.Context, id string, e *catalog.Entry) (Fou
 	}
 	list, listErr := r.list(ctx, id, b)
 	if listErr != nil {
-		if !fault(listErr) {
+		if errors.Is(listErr, manifest.ErrNewer) || !fault(listErr) {
 			return f, listErr
 		}
 		if list, err = rebuildList(ctx, r.store, id, r.sizes); err != nil {
@@ -223,7 +223,7 @@ func (r *Rebuild) whole(ctx context.Context, f *Found, listed bool) (err error) 
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%w: %d of its %d parts are missing, the first is %s", errGone, len(missing), len(f.b.Parts), part.Key(missing[0]))
+		return fmt.Errorf("%w: parts are missing, %d of %d, the first is %s", errGone, len(missing), len(f.b.Parts), part.Key(missing[0]))
 	}
 	if listed {
 		return nil

@@ -82,7 +82,7 @@ func (p *push) archiving(ctx context.Context) string {
 	case err != nil:
 		return fmt.Sprintf("the server does not say how its archiver is doing: %v", err)
 	case a.LastFailedAt.After(a.LastArchivedAt):
-		return fmt.Sprintf("archive_command failed for %s at %s (%d failures so far): the server's log says why", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
+		return fmt.Sprintf("archive_command failed for %s at %s (failures so far: %d): the server's log says why", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
 	case a.LastArchived == "":
 		return "archive_command has not archived anything yet: is it pgobj wal-push, with this storage and server?"
 	}

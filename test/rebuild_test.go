@@ -30,10 +30,24 @@ func TestCatalogRebuild(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What a newer pgobj has left, and no backup refers to, is in nobody's way.
+	data, err := os.ReadFile(filepath.Join(server, "parts", first.Backup, "00001.tar.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-72+16] = 2 // the version in its trailer
+	stray := filepath.Join(server, "parts", "20260101T000000Z-ffff")
+	if err := os.MkdirAll(stray, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(stray, "00001.tar.zst"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if list := s.list(t); len(list) != 0 {
 		t.Fatalf("listed are %+v", list)
 	}
-	if o := s.must(t, "catalog-rebuild"); !strings.Contains(o.out, "Nothing has been changed") || strings.Count(o.out, "IS MENDED") != 2 {
+	if o := s.must(t, "catalog-rebuild"); !strings.Contains(o.out, "Nothing has been changed") || strings.Count(o.out, "IS MENDED") != 2 || !strings.Contains(o.out, "20260101T000000Z-ffff  left alone") ||
+		!strings.Contains(o.out, "format version 2, this pgobj reads 1: use a newer one") {
 		t.Errorf("the plan: %v", o)
 	}
 	if o := s.must(t, "catalog-rebuild", "--confirm"); !strings.Contains(o.out, "done.") {

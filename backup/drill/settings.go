@@ -75,7 +75,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if note == "" {
-		note = fmt.Sprintf("%d of the original's are overridden", len(d.Overridden))
+		note = fmt.Sprintf("%d of the original's overridden", len(d.Overridden))
 	}
 	return note, nil
 }

@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/catalog"
 )
 
 type backupCat struct {
@@ -13,6 +16,11 @@ type backupCat struct {
 
 func (c *backupCat) Run(ctx context.Context, a *app) error {
 	r, e, err := a.find(ctx, c.Backup)
+	if errors.Is(err, catalog.ErrNoBackup) {
+		if _, e := r.state.Resolve(c.Path); e == nil {
+			err = fmt.Errorf("%w\nThe backup comes first: pgobj backup-cat %s %s", err, shellQuote(c.Path), shellQuote(c.Backup))
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -71,7 +73,7 @@ func (c *backupFetch) Run(ctx context.Context, a *app) error {
 	}
 	plan, err := backup.NewPlan(ctx, req)
 	if err != nil {
-		return err
+		return c.mixedUp(ctx, a, err)
 	}
 	defer plan.Close()
 	if c.Plan {
@@ -90,6 +92,20 @@ func (c *backupFetch) Run(ctx context.Context, a *app) error {
 	}
 	printDone(a, plan, req.Progress, time.Since(start))
 	return nil
+}
+
+// mixedUp says of a backup that there is not that the folder, which comes first, was given in its place.
+func (c *backupFetch) mixedUp(ctx context.Context, a *app, err error) error {
+	if !errors.Is(err, catalog.ErrNoBackup) {
+		return err
+	}
+	switch _, _, e := a.find(ctx, c.TargetDir); {
+	case e == nil:
+		return fmt.Errorf("%w\nThe folder comes first: pgobj backup-fetch %s %s", err, shellQuote(c.Backup), shellQuote(c.TargetDir))
+	case isPath(c.Backup):
+		return fmt.Errorf("%w\nThe folder to restore to is the first argument, the backup the second", err)
+	}
+	return err
 }
 
 // request turns the flags into one.

@@ -137,7 +137,7 @@ func drillNote(d *catalog.Drill) string {
 func note(b listed) string {
 	var notes []string
 	if b.DamagedPages > 0 {
-		notes = append(notes, fmt.Sprintf("%d DAMAGED PAGES", b.DamagedPages))
+		notes = append(notes, strings.ToUpper(number(b.DamagedPages, "damaged page")))
 	}
 	if b.From == "standby" || b.From == "offline" {
 		notes = append(notes, "from "+where(b.Summary))
@@ -176,10 +176,15 @@ func percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)
 
 // number is a number of things, whose plural ends in s.
 func number[T int | int64](n T, thing string) string {
+	return fmt.Sprintf("%d %s", n, plural(n, thing))
+}
+
+// plural is the word for so many things, where the number itself is not told.
+func plural[T int | int64](n T, thing string) string {
 	if n == 1 {
-		return "1 " + thing
+		return thing
 	}
-	return fmt.Sprintf("%d %ss", n, thing)
+	return thing + "s"
 }
 
 // size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).

@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -51,6 +53,9 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := c.noBackup(r.state); err != nil {
+		return err
+	}
 	session, end, err := c.server(ctx)
 	if err != nil {
 		return err
@@ -82,14 +87,25 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		if c.Offline {
 			needs = "needs no WAL from the archive"
 		}
-		fmt.Fprintf(a.Out, "backup %s is complete: %d files, %s, in %s; %s\n", b.ID, b.Files, size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
+		fmt.Fprintf(a.Out, "backup %s is complete: %s, %s, in %s; %s\n", b.ID, number(b.Files, "file"), size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
 		fmt.Fprintf(a.Out, "read %s of it, found %s stored already (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
 		if b.Adopted > 0 {
 			fmt.Fprintf(a.Out, "of what was stored already, %s came from earlier runs that did not finish\n", size(b.Adopted))
 		}
 	}
 	if b.DamagedPages > 0 {
-		return fmt.Errorf("%w: %d in %d files: the first are block(s) %v of %s", errDamagedPages, b.DamagedPages, len(b.Damaged), b.Damaged[0].Blocks, b.Damaged[0].Path)
+		return fmt.Errorf("%w: %d in %s, first block(s) %v of %s", errDamagedPages, b.DamagedPages, number(len(b.Damaged), "file"), b.Damaged[0].Blocks, b.Damaged[0].Path)
+	}
+	return nil
+}
+
+// noBackup refuses a backup's name in the place of the data directory.
+func (c *backupPush) noBackup(s *catalog.State) error {
+	if _, err := os.Stat(c.PGDATA); c.PGDATA == "" || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if e, err := s.Resolve(c.PGDATA); err == nil {
+		return usagef("backup-push %s: that is no folder on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", shellQuote(c.PGDATA), e.ID)
 	}
 	return nil
 }

@@ -338,11 +338,11 @@ func (s *shown) printDamage(out *columns) {
 	case s.DamagedPages == 0:
 		out.row("checksums", "all pages were sound")
 	default:
-		out.row("checksums", "%d DAMAGED PAGES", s.DamagedPages)
+		out.row("checksums", "%s", strings.ToUpper(number(s.DamagedPages, "damaged page")))
 	}
 	for i, d := range s.Damaged {
 		if i == manyFiles {
-			out.row("", "… and in %d more files (--json)", len(s.Damaged)-i)
+			out.row("", "… and in %s (--json)", number(len(s.Damaged)-i, "more file"))
 			return
 		}
 		blocks := strings.Trim(fmt.Sprint(d.Blocks[:min(len(d.Blocks), manyBlocks)]), "[]")
@@ -364,7 +364,7 @@ func (s *shown) printSize(out *columns, took time.Duration) {
 	if w == nil {
 		return
 	}
-	out.row("", "refers to %d parts of %s; %s of that is used by no other backup", s.Parts, size(w.Refers), size(w.Alone))
+	out.row("", "refers to %s of %s; %s of that is used by no other backup", number(s.Parts, "part"), size(w.Refers), size(w.Alone))
 	if w.Refused != "" {
 		out.row("deletion", "%s", w.Refused)
 	} else {

@@ -154,10 +154,10 @@ func logText(l catalog.Logged) string {
 func deletionText(d *catalog.Delete) string {
 	var goes []string
 	if len(d.Backups) > 0 {
-		goes = append(goes, and("backups ", d.Backups))
+		goes = append(goes, and(plural(len(d.Backups), "backup")+" ", d.Backups))
 	}
 	if parts := countParts(d.Parts); parts > 0 {
-		goes = append(goes, fmt.Sprintf("%d parts", parts)+and(" of ", slices.Sorted(maps.Keys(d.Parts))))
+		goes = append(goes, number(parts, "part")+and(" of ", slices.Sorted(maps.Keys(d.Parts))))
 	}
 	for _, w := range d.WAL {
 		goes = append(goes, fmt.Sprintf("WAL %s .. %s", w.First, w.Last))

@@ -68,7 +68,7 @@ func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
 var fates = map[backup.Fate]string{backup.Back: "COMES BACK", backup.Described: "IS MENDED", backup.Lost: "NOT LISTED", backup.Damaged: "STAYS DAMAGED", backup.Unknown: "left alone"}
 
 func printRebuild(a *app, p *backup.Rebuild, r rebuildReport) {
-	fmt.Fprintf(a.Out, "The log has %d records; %d backups stay listed as they are.\n", r.Records, r.Same)
+	fmt.Fprintf(a.Out, "The log has %s; nothing changes for %s.\n", number(r.Records, "record"), number(r.Same, "listed backup"))
 	for _, problem := range p.Problems {
 		fmt.Fprintf(a.Out, "  cannot be read: %s\n", problem)
 	}

@@ -181,7 +181,7 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 		}
 		command, err := parser.Parse(a.args)
 		if err != nil {
-			return nil, usagef("%v", err)
+			return nil, usagef("%v%s", err, instead(err))
 		}
 		return command, nil
 	}
@@ -193,6 +193,29 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 	var g grammar
 	command, err := with(&g)
 	return command, &g.Settings, err
+}
+
+// instead adds to what kong says of a deletion's command line. Its own list of commands ends after five.
+func instead(err error) string {
+	p, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || p.Context == nil || p.Context.Selected() == nil {
+		return ""
+	}
+	switch at := p.Context.Selected(); {
+	case len(at.Children) > 0:
+		var kinds []string
+		for _, n := range at.Children {
+			kind := n.Name
+			for _, arg := range n.Positional {
+				kind += " " + arg.Summary()
+			}
+			kinds = append(kinds, kind)
+		}
+		return fmt.Sprintf("\nGive one of these after %s: %s", at.Name, strings.Join(kinds, ", "))
+	case at.Name == "policy" && strings.HasPrefix(err.Error(), "unexpected argument"):
+		return "\nThe policy is given with --retention, in quotes"
+	}
+	return ""
 }
 
 // verbatim takes a string as it was given. kong's own way for strings leads through JSON, which puts U+FFFD in place
@@ -304,6 +327,9 @@ func (a *app) load(ctx context.Context) (r repository, err error) {
 	r.state, err = r.cat.Load(ctx)
 	return r, err
 }
+
+// isPath says of what stands in a backup's place that it is none for certain: ids have no slash.
+func isPath(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
 
 // find is load, and the backup that somebody names.
 func (a *app) find(ctx context.Context, name string) (repository, *catalog.Entry, error) {

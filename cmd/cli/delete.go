@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -79,11 +80,27 @@ func (c *deleteBefore) Run(ctx context.Context, a *app) error {
 	if t, err := parseTime(c.Point); err == nil {
 		o.Backup, o.Time = "", t
 	}
-	return c.run(ctx, a, o, c.Hold)
+	err := c.run(ctx, a, o, c.Hold)
+	if o.Backup != "" && errors.Is(err, catalog.ErrNoBackup) {
+		err = fmt.Errorf("%w\nNor is it a time, which is written as '2026-11-21 14:05:00+01'", err)
+	}
+	return err
+}
+
+// howMany is a number of backups.
+type howMany int
+
+func (n *howMany) UnmarshalText(text []byte) error {
+	v, err := strconv.Atoi(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a number: retain is told how many backups stay, a backup is named to target or before", text)
+	}
+	*n = howMany(v)
+	return nil
 }
 
 type deleteRetain struct {
-	N int `arg:"" name:"n" help:"How many stay."`
+	N howMany `arg:"" name:"n" help:"How many stay."`
 	deleteFlags
 	holdFlag
 }
@@ -92,7 +109,7 @@ func (c *deleteRetain) Run(ctx context.Context, a *app) error {
 	if c.N < 1 {
 		return usagef("delete retain %d: at least 1 has to stay (delete everything is a command of its own)", c.N)
 	}
-	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: c.N}, c.Hold)
+	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: int(c.N)}, c.Hold)
 }
 
 type deleteTarget struct {
@@ -179,7 +196,7 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 		}
 		o.Backup = e.ID
 	}
-	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: time.Now, Log: a.log}
+	r := sweep.Request{Store: store, Catalog: cat, Order: o, Hold: hold, Now: a.now, Log: a.log}
 	plan, err := sweep.Make(ctx, r)
 	if err != nil {
 		return err
@@ -212,7 +229,7 @@ func (c *deleteFlags) execute(ctx context.Context, a *app, r sweep.Request, plan
 		report.Locked = append(report.Locked, lockedObject{k.Key, k.Until, k.Err.Error()})
 	}
 	if !c.JSON {
-		fmt.Fprintf(a.Out, "\ndone: %d objects removed\n", result.Removed)
+		fmt.Fprintf(a.Out, "\ndone: %s removed\n", number(result.Removed, "object"))
 		for i, k := range result.Kept {
 			if i == 10 {
 				fmt.Fprintf(a.Out, "  … and %d more\n", len(result.Kept)-i)
@@ -222,7 +239,7 @@ func (c *deleteFlags) execute(ctx context.Context, a *app, r sweep.Request, plan
 		}
 	}
 	if len(result.Kept) > 0 {
-		return fmt.Errorf("%w: %d objects; the first is %s", errLocked, len(result.Kept), lockedText(result.Kept[0]))
+		return fmt.Errorf("%w: %s; the first is %s", errLocked, number(len(result.Kept), "object"), lockedText(result.Kept[0]))
 	}
 	return nil
 }
@@ -315,7 +332,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 			frees = size(x.Bytes)
 		}
 		if x.Held > 0 {
-			why += fmt.Sprintf(" (%d newer files stay for now: --hold)", x.Held)
+			why += fmt.Sprintf(" (--hold leaves %s for now)", number(x.Held, "newer file"))
 		}
 		last := "…"
 		if x.Last != "" {
@@ -338,7 +355,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 		fmt.Fprintln(a.Out, "There is nothing to delete.")
 		return
 	}
-	fmt.Fprintf(a.Out, "%d backups and %d parts go; with WAL that frees %s\n", complete(p), p.Parts, size(p.Bytes))
+	fmt.Fprintf(a.Out, "%s and %s go; with WAL that frees %s\n", number(complete(p), "backup"), number(p.Parts, "part"), size(p.Bytes))
 }
 
 // complete counts the backups that go; failed runs are none.

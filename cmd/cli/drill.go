@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/drill"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -67,6 +69,9 @@ func (c *drillCmd) Run(ctx context.Context, a *app) error {
 	stop := a.show("drill", req.Fetch.Progress)
 	report, err := drill.Run(ctx, req)
 	stop()
+	if errors.Is(err, catalog.ErrNoBackup) && isPath(c.Backup) {
+		err = fmt.Errorf("%w\nThe folder for the copy is given with --scratch: pgobj drill --scratch %s", err, shellQuote(c.Backup))
+	}
 	switch {
 	case report == nil:
 	case c.JSON:
@@ -150,7 +155,7 @@ func words(d time.Duration) string {
 		name string
 	}{{time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
 		if n := d / u.unit; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s%s", n, u.name, map[bool]string{true: "s"}[n > 1]))
+			parts = append(parts, number(int64(n), u.name))
 			d -= n * u.unit
 		}
 	}

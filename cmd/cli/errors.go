@@ -109,7 +109,7 @@ var meanings = []meaning{
 	{receive.ErrStream, exitWAL, "Nothing wrong was stored. Is it PostgreSQL itself that answers at this address? Start wal-receive again, and see the server's log."},
 	{cluster.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) is made anew by --create-slot, or has to be dropped first."},
 	{cluster.ErrWALRemoved, exitWAL, ""},
-	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal, as archive_command's %p."},
+	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal to wal-push, as archive_command's %p, and the name of one to wal-fetch, as restore_command's %f."},
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
 	{walstore.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},

@@ -169,7 +169,7 @@ func drawWindows(a *app, windows []*pitrWindow) {
 		fmt.Fprintf(a.Out, "\nsystem %d, timeline %d\n%s\n", windows[i].SystemID, windows[i].Timeline, bar)
 		for ; i < j; i++ {
 			w := windows[i]
-			fmt.Fprintf(a.Out, "  %s to %s UTC (%s): backups %s\n", w.From.UTC().Format(time.DateTime), w.To.UTC().Format("2006-01-02 15:04:05.000000"), w.Why, strings.Join(w.Backups, ", "))
+			fmt.Fprintf(a.Out, "  %s to %s UTC (%s): %s %s\n", w.From.UTC().Format(time.DateTime), w.To.UTC().Format("2006-01-02 15:04:05.000000"), w.Why, plural(len(w.Backups), "backup"), strings.Join(w.Backups, ", "))
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // printPlan shows what a restore would do.
 func printPlan(a *app, p *backup.Plan) {
 	b, out := p.Backup, &columns{w: a.Out}
-	out.row("backup", "%s, consistent from %s on; PostgreSQL %s, %s in %d files", b.ID, b.Consistent.UTC().Format(time.DateTime+" MST"), b.PGVersionText, size(b.Size), b.Files)
+	out.row("backup", "%s, consistent from %s on; PostgreSQL %s, %s in %s", b.ID, b.Consistent.UTC().Format(time.DateTime+" MST"), b.PGVersionText, size(b.Size), number(b.Files, "file"))
 	switch {
 	case len(p.Path) == 0 && b.From == "offline":
 		out.row("recovery", "none: the server starts as it was shut down")
@@ -57,7 +57,7 @@ func printPlan(a *app, p *backup.Plan) {
 // printDone tells what was done and how to go on.
 func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Duration) {
 	b, out := p.Backup, &columns{w: a.Out}
-	fmt.Fprintf(a.Out, "backup %s is restored to %s: %d files, %s in %s\n", b.ID, p.Target, b.Files, size(b.Size-p.LeftOut), took.Round(100*time.Millisecond))
+	fmt.Fprintf(a.Out, "backup %s is restored to %s: %s, %s in %s\n", b.ID, p.Target, number(b.Files, "file"), size(b.Size-p.LeftOut), took.Round(100*time.Millisecond))
 	if p.Delta {
 		fmt.Fprintf(a.Out, "%s of it was there already; fetched %s\n", size(progress.Reused.Load()), size(progress.Stored.Load()))
 	}

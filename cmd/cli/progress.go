@@ -44,7 +44,7 @@ func (a *app) show(what string, p *backup.Progress) (stop func()) {
 func progressLine(what string, p *backup.Progress, elapsed time.Duration) string {
 	done, total := p.Bytes.Load(), p.TotalBytes.Load()
 	rate := float64(done) / elapsed.Seconds()
-	line := fmt.Sprintf("%s: %d files, %s", what, p.Files.Load(), size(done))
+	line := fmt.Sprintf("%s: %s, %s", what, number(p.Files.Load(), "file"), size(done))
 	if total > 0 {
 		line += fmt.Sprintf(" of %s (%.0f %%)", size(total), 100*float64(done)/float64(total))
 	}

@@ -60,6 +60,9 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 	if c.Dest == "" {
 		return fetchError(".", usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
 	}
+	if segment.Classify(c.Name) == segment.Invalid && segment.Classify(c.Dest) != segment.Invalid {
+		return fetchError(".", usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", shellQuote(c.Name), c.Dest))
+	}
 	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
 		return &coded{exitAbsent, nil}
 	}

@@ -165,7 +165,7 @@ func walTable(a *app, list []listedWAL) error {
 func describeHole(h walstore.Hole) string {
 	text := fmt.Sprintf("hole on timeline %d: %s", h.Timeline, h.First)
 	if h.Last != h.First {
-		text += fmt.Sprintf(" to %s (%d segments)", h.Last, h.Count)
+		text += fmt.Sprintf(" to %s (%s)", h.Last, number(h.Count, "segment"))
 	}
 	if h.Acknowledged {
 		text += ", acknowledged: " + h.Reason

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -68,10 +69,22 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 	}
 	res, err := c.push(ctx, a, s, markers)
 	if err != nil {
-		return timedOut(ctx, err)
+		return c.byName(timedOut(ctx, err))
 	}
 	pushed(a, c.Path, res)
 	return nil
+}
+
+// byName says of a file that there is not that pg_wal has it, as PostgreSQL runs archive_command in the data folder.
+func (c *walPush) byName(err error) error {
+	if _, e := os.Lstat(c.Path); isPath(c.Path) || !errors.Is(e, fs.ErrNotExist) {
+		return err
+	}
+	path := filepath.Join("pg_wal", c.Path)
+	if _, e := os.Lstat(path); e != nil {
+		return err
+	}
+	return fmt.Errorf("%w\n%s is there: archive_command = 'pgobj wal-push %%p' gives the path, %%f only the name", err, path)
 }
 
 func pushed(a *app, path string, res walstore.PushResult) {
@@ -203,6 +216,6 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 		})
 	}
 	_ = g.Wait() // every error is in failed
-	fmt.Fprintf(a.Out, "archived %d of %d waiting files (%s), %d of them had been archived before\n", len(ready)-len(failed), len(ready), size(bytes), there)
+	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), number(len(ready), "waiting file"), size(bytes), there)
 	return errors.Join(failed...)
 }

@@ -2,11 +2,14 @@ package sweep_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/catalog"
@@ -208,6 +211,79 @@ func TestLogThatIsCutOff(t *testing.T) {
 		t.Errorf("listed are %q, want %q", got, ids)
 	}
 	s.goesOn(t, store)
+}
+
+// What a newer pgobj has written is neither mended nor in the way of the rest: a part that no backup refers to, and a
+// list of a manifest, in whose place one of this version would hide what only the newer one says.
+func TestRebuildLeavesWhatIsNewer(t *testing.T) {
+	const stranger = "20260101T000000Z-ffff"
+	s, full := seeded(t, 2)
+	ids := listed(sound(t, full))
+	newer := func(t *testing.T, store storage.Store, from, to string, edit func([]byte) []byte) {
+		t.Helper()
+		data, err := storage.ReadAll(t.Context(), store, from, 64<<20)
+		if err == nil {
+			err = store.Delete(t.Context(), to)
+		}
+		if data = edit(data); err == nil {
+			err = store.Put(t.Context(), to, bytes.NewReader(data), int64(len(data)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	version2 := func(part []byte) []byte { // in the trailer's 72 bytes: magic, length, mark, version
+		part[len(part)-72+16] = 2
+		return part
+	}
+	newer(t, full, objects(t, full, "parts/"+ids[0])[0], "parts/"+stranger+"/00001.tar.zst", version2)
+
+	t.Run("a part that nobody refers to", func(t *testing.T) {
+		for _, lost := range []string{"", "catalog/"} {
+			store := clone(t, full)
+			if lost != "" {
+				s.lose(t, store, lost, "")
+			}
+			plan := s.rebuild(t, store)
+			i := slices.IndexFunc(plan.Found, func(f backup.Found) bool { return f.Backup == stranger })
+			if i < 0 || plan.Found[i].Fate != backup.Unknown || !strings.Contains(plan.Found[i].Why, "has format version 2, this pgobj reads 1: use a newer one") {
+				t.Errorf("without %q: %+v", lost, plan.Found)
+			}
+			if got := listed(sound(t, store)); !slices.Equal(got, ids) {
+				t.Errorf("without %q listed are %q, want %q", lost, got, ids)
+			}
+		}
+	})
+	t.Run("a manifest's list", func(t *testing.T) {
+		store, c := clone(t, full), catalog.New(full, "newer", s.now)
+		s.lose(t, store, "catalog/", "")
+		key := catalog.ManifestKey(ids[0])
+		var list []byte
+		newer(t, store, key, key, func(data []byte) []byte {
+			dec, _ := zstd.NewReader(nil)
+			enc, _ := zstd.NewWriter(nil)
+			raw, err := dec.DecodeAll(data, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = enc.EncodeAll(bytes.Replace(raw, []byte(`"version":1`), []byte(`"version":2`), 1), nil)
+			return list
+		})
+		b, _, err := c.ReadBackup(t.Context(), ids[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Manifest = catalog.Object{Size: int64(len(list)), SHA256: fmt.Sprintf("%x", sha256.Sum256(list))}
+		if _, err := catalog.New(store, "newer", s.now).ReplaceBackup(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if f := fates(s.rebuild(t, store)); f[ids[0]] != backup.Lost || f[ids[1]] != backup.Back {
+			t.Errorf("it says %v", f)
+		}
+		if now, err := storage.ReadAll(t.Context(), store, key, 64<<20); err != nil || !bytes.Equal(now, list) {
+			t.Errorf("the list was replaced: %v", err)
+		}
+	})
 }
 
 func TestRebuildAgainstAnother(t *testing.T) {

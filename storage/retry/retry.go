@@ -85,7 +85,7 @@ func (e *effort) again(ctx context.Context, err error) error {
 	}
 	wait -= rand.N(wait/2 + 1)
 	if time.Since(e.since)+wait > p.Budget {
-		return e.giveUp(err, fmt.Errorf("gave up after %d attempts", e.failed))
+		return e.giveUp(err, fmt.Errorf("gave up after attempt %d", e.failed))
 	}
 	e.s.log.Warn("storage operation failed, will try again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", cause(err))
 	timer := time.NewTimer(wait)

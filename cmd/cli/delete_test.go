@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+)
+
+// TestDeleteCounts: what deletions say of one thing, of none and of several is English.
+func TestDeleteCounts(t *testing.T) {
+	w := newWorld(t)
+	w.add("db1", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	first := w.backup("db1", "20261116T010000Z-0001", 1, 1, nil, nil)
+	w.backup("db1", "20261116T030000Z-0002", 1, 3, first[:1], nil)
+	w.backup("db1", "20261116T040000Z-0003", 1, 4, nil, nil)
+	w.backup("db1", "20261116T050000Z-0004", 1, 5, nil, nil)
+	failed := func(id string) {
+		w.add("db1", catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: id, SystemID: sysid, Timeline: 1}})
+		w.add("db1", catalog.Record{Type: "abort", Abort: &catalog.Abort{Backup: id, Reason: "it was killed"}})
+		w.put("db1", "parts/"+id+"/00001.tar.zst", 10)
+	}
+	w.wal("db1", 1, 1, 2) // at 1:00 and 2:00
+	w.now = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name string
+		make func()
+		args []string
+		says []string
+	}{
+		{"one backup, of whose two parts another needs one", nil, []string{"target", "oldest"}, []string{"\n1 backup and 1 part go; "}},
+		{"one newer file of the WAL, and one older", nil, []string{"target", "oldest", "--hold=30h30m"}, []string{"(--hold leaves 1 newer file for now)\n"}},
+		{"its objects", nil, []string{"target", "oldest", "--confirm"}, []string{"\n1 backup and 1 part go; ", "\ndone: 5 objects removed\n"}},
+		{"one object", func() { w.wal("db1", 1, 2, 2) }, []string{"garbage", "--confirm"}, []string{"\n0 backups and 0 parts go; ", "\ndone: 1 object removed\n"}},
+		{"one part of a run that failed", func() { failed("20261116T060000Z-0005") }, []string{"garbage"}, []string{"\n0 backups and 1 part go; "}},
+		{"several", nil, []string{"retain", "1", "--confirm"}, []string{"\n2 backups and 5 parts go; ", "\ndone: 9 objects removed\n"}},
+	} {
+		if c.make != nil {
+			c.make()
+		}
+		got := w.pgobj(append([]string{"delete"}, c.args...)...)
+		for _, text := range c.says {
+			if !strings.Contains(got, text) {
+				t.Errorf("%s: it does not say %q:\n%s", c.name, text, got)
+			}
+		}
+	}
+	log := w.pgobj("catalog-log")
+	for _, text := range []string{"deleted: backup 20261116T010000Z-0001; 1 part of 20261116T010000Z-0001", "deleted: backups 20261116T030000Z-0002, 20261116T040000Z-0003; 5 parts of "} {
+		if !strings.Contains(log, text) {
+			t.Errorf("the log does not say %q:\n%s", text, log)
+		}
+	}
+}
