@@ -87,10 +87,7 @@ func PushAhead(ctx context.Context, s storage.Store, asked PushRequest, others [
 	if a.Jobs <= 1 || len(others) == 0 {
 		return Push(ctx, s, asked)
 	}
-	if asked.shop, err = newWorkshop(asked.Level, max(asked.workers(), runtime.GOMAXPROCS(0))); err != nil {
-		return PushResult{}, err
-	}
-	defer asked.shop.enc.Close()
+	asked.shop = newWorkshop(asked.Level, max(asked.workers(), runtime.GOMAXPROCS(0)))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	q := newQueue(asked.Path, others, a)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/zframe"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -68,11 +69,7 @@ func PutPiece(ctx context.Context, s storage.Store, sysid uint64, p Piece, conte
 }
 
 func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
-	shop, err := newWorkshop(0, 1)
-	if err != nil {
-		return nil, [32]byte{}, err
-	}
-	defer shop.enc.Close()
+	enc := zframe.New(0)
 	sum := sha256.New()
 	var body []byte
 	buf := make([]byte, min(pieceSize, p.To-p.From))
@@ -82,7 +79,7 @@ func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
 			return nil, [32]byte{}, badSource("%w", err)
 		}
 		sum.Write(buf)
-		body = shop.enc.EncodeAll(buf, body)
+		body = enc.Append(body, buf)
 	}
 	t := trailer{p.To - p.From, [32]byte(sum.Sum(nil))}
 	return append(body, t.bytes()...), t.sum, nil

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/zframe"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -212,11 +212,7 @@ func (s *source) readError(err error) error {
 func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byte, error) {
 	shop := r.shop
 	if shop == nil {
-		var err error
-		if shop, err = newWorkshop(r.Level, r.workers()); err != nil {
-			return nil, [32]byte{}, err
-		}
-		defer shop.enc.Close()
+		shop = newWorkshop(r.Level, r.workers())
 	}
 	var g errgroup.Group
 	g.SetLimit(r.workers())
@@ -228,7 +224,7 @@ func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byt
 		before, done := added, make(chan struct{})
 		added = done
 		g.Go(func() error {
-			frame := shop.enc.EncodeAll(piece, shop.buffer()[:0])
+			frame := shop.compress(piece)
 			<-before
 			sum.Write(piece)
 			if r.XXH64 {
@@ -261,19 +257,24 @@ func (r PushRequest) workers() int {
 
 // workshop is what compresses, and buffers with room for a piece. Several pushes at once can share it.
 type workshop struct {
-	enc  *zstd.Encoder
-	free chan []byte
+	encoders chan *zframe.Encoder
+	free     chan []byte
 }
 
 // newWorkshop makes one in which so many pieces are compressed at once.
-func newWorkshop(level, workers int) (*workshop, error) {
-	l := zstd.SpeedFastest
-	if level > 0 {
-		l = zstd.EncoderLevelFromZstd(level)
+func newWorkshop(level, workers int) *workshop {
+	w := &workshop{make(chan *zframe.Encoder, workers), make(chan []byte, 4*workers)}
+	for range workers {
+		w.encoders <- zframe.New(level)
 	}
-	// No CRC: the SHA-256 covers the content.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(workers), zstd.WithWindowSize(pieceSize))
-	return &workshop{enc, make(chan []byte, 4*workers)}, err
+	return w
+}
+
+// compress returns piece as a frame, in one of the buffers.
+func (w *workshop) compress(piece []byte) []byte {
+	enc := <-w.encoders
+	defer func() { w.encoders <- enc }()
+	return enc.Append(w.buffer()[:0], piece)
 }
 
 func (w *workshop) buffer() []byte {
