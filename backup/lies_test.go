@@ -48,10 +48,7 @@ func (x *site) forgeIndex(name string, lie func(*part.Member)) {
 		if forged.Len() != len(text) {
 			x.t.Fatalf("the forged index has %d bytes instead of %d", forged.Len(), len(text))
 		}
-		enc, err := part.NewEncoder(codec)
-		fail(err)
-		stored, err := enc.Append(nil, append(append(raw[:512:512], forged.Bytes()...), append([]byte{0}, padding...)...))
-		fail(err)
+		stored := part.NewEncoder(codec).Append(nil, append(append(raw[:512:512], forged.Bytes()...), append([]byte{0}, padding...)...))
 		sum := part.Sum(stored)
 		out := append(append(body[:off:off], stored...), trailer...)
 		t := out[len(out)-72:]

@@ -36,12 +36,12 @@ var arrows = map[string][]string{
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
-	"backup/part":     {"backup/part/sha256x2", "storage/zframe"},
+	"backup/part":     {"backup/part/sha256x2", "storage/frames"},
 	"catalog":         {},
 
 	"backup/part/sha256x2": {},
 
-	"walstore":         {"walstore/spool", "storage/zframe"},
+	"walstore":         {"walstore/spool", "storage/frames"},
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
 	"walstore/spool":   {},
@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 	"storage/mem":         {},
 	"storage/retry":       {},
 	"storage/limit":       {},
-	"storage/zframe":      {},
+	"storage/frames":      {},
 	"storage/storagetest": {},
 }
 
@@ -82,7 +82,7 @@ var speechless = map[string][]string{
 	"storage/storagetest": {"walstore/segment"},
 
 	"backup/part/sha256x2": {"storage", "walstore/segment"},
-	"storage/zframe":       {"storage", "walstore/segment"},
+	"storage/frames":       {"storage", "walstore/segment"},
 }
 
 // libraries: the one room (or few) that each large library is let into, so that it can be replaced there.
@@ -91,7 +91,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/pgx/":          {"backup/cluster"},
 	"github.com/aws/":                {"storage/s3", "storage/minio", "storage/s3store", "storage/connect"},
 	"github.com/minio/minio-go/":     {"storage/minio"},
-	"github.com/klauspost/compress/": {"storage/zframe", "backup/part", "backup/manifest", "walstore"},
+	"github.com/klauspost/compress/": {"storage/frames", "backup/part", "backup/manifest", "walstore"},
 	"github.com/pierrec/lz4/":        {"backup/part"},
 	"golang.org/x/term":              {"cmd/cli"},
 	"net/http":                       {"storage/s3", "storage/minio", "storage/s3store", "storage/connect"},

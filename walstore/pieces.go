@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/zframe"
+	"github.com/pgobj/pgobj/storage/frames"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -69,7 +69,7 @@ func PutPiece(ctx context.Context, s storage.Store, sysid uint64, p Piece, conte
 }
 
 func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
-	enc := zframe.New(0)
+	enc := frames.NewZstd(0)
 	sum := sha256.New()
 	var body []byte
 	buf := make([]byte, min(pieceSize, p.To-p.From))

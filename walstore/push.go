@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/zframe"
+	"github.com/pgobj/pgobj/storage/frames"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -257,15 +257,15 @@ func (r PushRequest) workers() int {
 
 // workshop is what compresses, and buffers with room for a piece. Several pushes at once can share it.
 type workshop struct {
-	encoders chan *zframe.Encoder
+	encoders chan *frames.Zstd
 	free     chan []byte
 }
 
 // newWorkshop makes one in which so many pieces are compressed at once.
 func newWorkshop(level, workers int) *workshop {
-	w := &workshop{make(chan *zframe.Encoder, workers), make(chan []byte, 4*workers)}
+	w := &workshop{make(chan *frames.Zstd, workers), make(chan []byte, 4*workers)}
 	for range workers {
-		w.encoders <- zframe.New(level)
+		w.encoders <- frames.NewZstd(level)
 	}
 	return w
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 
-	"github.com/pgobj/pgobj/storage/zframe"
+	"github.com/pgobj/pgobj/storage/frames"
 )
 
 // Codec is a compression that parts may have. Both are formats whose stock command-line tool reads a
@@ -66,38 +66,18 @@ func CodecOf(name string) (Codec, error) {
 	return Codec{}, fmt.Errorf("part %q has an unknown compression: written by a newer pgobj?", name)
 }
 
-// Encoder makes frames; one for each worker, since it keeps its tables. It is not safe for
-// concurrent use.
-type Encoder struct {
-	zstd *zframe.Encoder
-	lz4  *lz4.Writer
+// Encoder makes frames; one for each worker, since it keeps its tables. It is not safe for concurrent use.
+type Encoder interface {
+	// Append appends raw to dst as one frame.
+	Append(dst, raw []byte) []byte
 }
 
-// NewEncoder returns an encoder for frames of at most MaxFrame bytes.
-func NewEncoder(c Codec) (*Encoder, error) {
+// NewEncoder returns an encoder.
+func NewEncoder(c Codec) Encoder {
 	if c.Name == "lz4" {
-		w := lz4.NewWriter(nil)
-		// One block for a whole frame; SHA-256 covers the bytes already, so no checksums.
-		err := w.Apply(lz4.BlockSizeOption(lz4.Block4Mb), lz4.ChecksumOption(false), lz4.BlockChecksumOption(false), lz4.ConcurrencyOption(1))
-		return &Encoder{lz4: w}, err
+		return frames.NewLZ4()
 	}
-	return &Encoder{zstd: zframe.New(c.Level)}, nil
-}
-
-// Append appends raw to dst as one frame.
-func (e *Encoder) Append(dst, raw []byte) ([]byte, error) {
-	if e.zstd != nil {
-		return e.zstd.Append(dst, raw), nil
-	}
-	buf := bytes.NewBuffer(dst)
-	e.lz4.Reset(buf)
-	if _, err := e.lz4.Write(raw); err != nil {
-		return nil, err
-	}
-	if err := e.lz4.Close(); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	return frames.NewZstd(c.Level)
 }
 
 // Decoder reads frames; one for each worker.

@@ -12,21 +12,21 @@ import (
 
 // liar is an encoder with a fault in its call number nth, from 0: in changes a copy of what it gets, out what it makes.
 type liar struct {
-	honest  encoder
+	honest  Encoder
 	nth     int
 	in, out func([]byte) []byte
 }
 
-func (l *liar) Append(dst, raw []byte) ([]byte, error) {
+func (l *liar) Append(dst, raw []byte) []byte {
 	l.nth--
 	if l.nth == -1 && l.in != nil {
 		raw = l.in(bytes.Clone(raw))
 	}
-	out, err := l.honest.Append(dst, raw)
-	if err == nil && l.nth == -1 && l.out != nil {
+	out := l.honest.Append(dst, raw)
+	if l.nth == -1 && l.out != nil {
 		out = append(out[:len(dst)], l.out(out[len(dst):])...)
 	}
-	return out, err
+	return out
 }
 
 func flipAt(at float64) func([]byte) []byte {
@@ -149,9 +149,9 @@ func TestFaultyCompressorIsFoundOut(t *testing.T) {
 }
 
 // always is an encoder that spoils every frame.
-type always struct{ honest encoder }
+type always struct{ honest Encoder }
 
-func (a always) Append(dst, raw []byte) ([]byte, error) {
+func (a always) Append(dst, raw []byte) []byte {
 	return a.honest.Append(dst, flipAt(0.5)(bytes.Clone(raw)))
 }
 

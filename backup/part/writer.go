@@ -38,15 +38,11 @@ type Writer struct {
 // NewWriter returns a writer of parts compressed with c. next names each part as it is begun; emit
 // is given each full part and returns a buffer for the next one.
 func NewWriter(c Codec, buf []byte, next func() string, emit func(Full) ([]byte, error)) (*Writer, error) {
-	enc, err := NewEncoder(c)
-	if err != nil {
-		return nil, fmt.Errorf("set up compression %s: %w", c, err)
-	}
 	dec, err := NewDecoder()
 	if err != nil {
 		return nil, fmt.Errorf("set up compression %s: %w", c, err)
 	}
-	return &Writer{pack: prover{enc: enc, dec: dec, codec: c}, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, nil
+	return &Writer{pack: prover{enc: NewEncoder(c), dec: dec, codec: c}, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, nil
 }
 
 // Content is what Add stores: Data of the file Path from offset At; Whole when it is all of the file.

@@ -1,4 +1,4 @@
-package zframe
+package frames
 
 import (
 	"encoding/binary"
@@ -18,6 +18,8 @@ const (
 
 	// minMatch is what is hashed. Shorter matches far away cost about as many bits as the literals.
 	minMatch = 6
+
+	prime = 0xcf1bbcdcb7a56463 // spreads what it is multiplied with over the upper bits
 
 	// margin: so close to a block's end nothing is looked for, so that eight bytes can be read everywhere.
 	margin = 16
@@ -41,7 +43,6 @@ func (m *matcher) reset() {
 
 // hash is of the first minMatch bytes of v: where in the table, and a tag.
 func hash(v uint64) uint32 {
-	const prime = 0xcf1bbcdcb7a56463
 	return uint32(v << (64 - 8*minMatch) * prime >> (64 - tableBits - tagBits))
 }
 

@@ -1,8 +1,9 @@
-package zframe
+package frames
 
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -10,23 +11,38 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
-// Each frame is held against the library's decoder, and many against the program zstd, whose decoder is the
-// format's own.
+// Each frame is held against the decoder of a library, and many against the programs zstd and lz4, whose decoders
+// are the formats' own.
 
-func newDecoder(t testing.TB) *zstd.Decoder {
-	t.Helper()
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.Close)
-	return d
+type encoder interface {
+	Append(dst, src []byte) []byte
+}
+
+type format struct {
+	program string
+	encoder func() encoder
+	decode  func(t testing.TB, frame []byte) ([]byte, error)
+}
+
+var formats = []format{
+	{"zstd", func() encoder { return NewZstd(1) }, func(t testing.TB, frame []byte) ([]byte, error) {
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		return d.DecodeAll(frame, nil)
+	}},
+	{"lz4", func() encoder { return NewLZ4() }, func(_ testing.TB, frame []byte) ([]byte, error) {
+		return io.ReadAll(lz4.NewReader(bytes.NewReader(frame)))
+	}},
 }
 
 // check packs src as a frame behind something else, and holds what decoders make of it against src.
-func check(t testing.TB, e *Encoder, d *zstd.Decoder, src []byte) []byte {
+func (f format) check(t testing.TB, e encoder, src []byte) []byte {
 	t.Helper()
 	kept := bytes.Clone(src)
 	frame := e.Append([]byte("before"), src)
@@ -37,14 +53,10 @@ func check(t testing.TB, e *Encoder, d *zstd.Decoder, src []byte) []byte {
 		t.Fatal("the encoder has changed what stood before")
 	}
 	frame = frame[6:]
-	got, err := d.DecodeAll(frame, nil)
+	got, err := f.decode(t, frame)
 	if err != nil || !bytes.Equal(got, src) {
-		name := filepath.Join(os.TempDir(), "zframe-failed")
-		t.Fatalf("%d bytes (in %s) come back as %d, %v, %v", len(src), name, len(got), err, os.WriteFile(name, src, 0o600))
-	}
-	var h zstd.Header
-	if err := h.Decode(frame); err != nil || e.fast != nil && h.FrameContentSize != uint64(len(src)) || h.HasCheckSum {
-		t.Fatalf("header of %d bytes: %+v, %v", len(src), h, err)
+		name := filepath.Join(os.TempDir(), "frame-failed")
+		t.Fatalf("%s: %d bytes (in %s) come back as %d, %v, %v", f.program, len(src), name, len(got), err, os.WriteFile(name, src, 0o600))
 	}
 	return frame
 }
@@ -133,54 +145,54 @@ func filled(n int, b func() byte) []byte {
 // Sizes at which headers, blocks and streams change, with each kind of content, by an encoder that has just made
 // something else: what it makes must not depend on that.
 func TestFramesExpandToWhatWasPacked(t *testing.T) {
-	d, used := newDecoder(t), New(1)
-	r := rand.New(rand.NewPCG(1, 2))
-	dir := t.TempDir()
-	n := 0
-	for name, make := range kinds {
-		var sizes []int
-		for n := range 70 {
-			sizes = append(sizes, n)
-		}
-		for _, n := range []int{100, 255, 256, 1023, 1024, 1025, 4095, 4096, 8192, 65535 + 256, 65536 + 256, maxBlock - 1, maxBlock, maxBlock + 1, maxBlock + margin, 3*maxBlock + 7, 1 << 20, 1<<20 + 1536} {
-			sizes = append(sizes, n)
-		}
-		for _, size := range sizes {
-			src := make(r, size)
-			frame := check(t, used, d, src)
-			if other := New(1).Append(nil, src); !bytes.Equal(frame, other) {
-				t.Fatalf("%s: a new encoder makes something else of %d bytes", name, size)
-			}
-			if size < 65 && n%7 > 0 {
-				n++
-				continue // the program is slow to start
-			}
-			n++
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.zst", n)), frame, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+	sizes := []int{100, 255, 256, 1023, 1024, 1025, 4095, 4096, 8192, 65535, 65536, 65535 + 256, 65536 + 256, maxBlock - 1, maxBlock, maxBlock + 1, maxBlock + margin,
+		3*maxBlock + 7, 1 << 20, 1<<20 + 1536, maxFast, maxFast + 1, lz4Block - 1, lz4Block, lz4Block + 1}
+	for n := range 70 {
+		sizes = append(sizes, n)
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.zst"))
-	if err != nil || len(files) < 200 {
-		t.Fatalf("%d files, %v", len(files), err)
-	}
-	if out, err := exec.Command("zstd", append([]string{"-q", "-t"}, files...)...).CombinedOutput(); err != nil {
-		t.Fatalf("zstd refuses a frame: %v\n%s", err, out)
+	for _, f := range formats {
+		used := f.encoder()
+		r := rand.New(rand.NewPCG(1, 2))
+		var files []string
+		dir := t.TempDir()
+		for name, make := range kinds {
+			for _, size := range sizes {
+				src := make(r, size)
+				frame := f.check(t, used, src)
+				if other := f.encoder().Append(nil, src); !bytes.Equal(frame, other) {
+					t.Fatalf("%s, %s: a new encoder makes something else of %d bytes", f.program, name, size)
+				}
+				if size >= 65 || size%7 == 0 {
+					files = append(files, filepath.Join(dir, fmt.Sprintf("%s-%d.%s", name, size, f.program)))
+					if err := os.WriteFile(files[len(files)-1], frame, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		args := append([]string{"-q", "-t"}, files...)
+		if f.program == "lz4" {
+			args = append([]string{"-m"}, args...) // several files
+		}
+		if out, err := exec.Command(f.program, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s refuses a frame: %v\n%s", f.program, err, out)
+		}
 	}
 }
 
 // What no table of sizes has: contents of random structure.
 func TestRandomContents(t *testing.T) {
-	rounds := 400
+	rounds := 200
 	if os.Getenv("PGOBJ_TORTURE") != "" {
-		rounds = 100_000
+		rounds = 50_000
 	}
-	d, e := newDecoder(t), New(1)
-	for seed := range uint64(rounds) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		check(t, e, d, kinds["copies"](r, r.IntN(1<<r.IntN(21))))
-		check(t, e, d, kinds["pages and noise"](r, r.IntN(1<<r.IntN(21))))
+	for _, f := range formats {
+		e := f.encoder()
+		for seed := range uint64(rounds) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			f.check(t, e, kinds["copies"](r, r.IntN(1<<r.IntN(21))))
+			f.check(t, e, kinds["pages and noise"](r, r.IntN(1<<r.IntN(21))))
+		}
 	}
 }
 
@@ -188,22 +200,25 @@ func FuzzAppend(f *testing.F) {
 	for name := range kinds {
 		f.Add(kinds[name](rand.New(rand.NewPCG(1, 1)), 3000))
 	}
-	e, d := New(1), newDecoder(f)
 	f.Fuzz(func(t *testing.T, src []byte) {
-		check(t, e, d, src)
-		check(t, e, d, bytes.Repeat(src, 1+maxBlock/(1+len(src))))
+		for _, f := range formats {
+			f.check(t, f.encoder(), src)
+		}
 	})
 }
 
-// Frames that positions cannot tell are the library's, at every level.
-func TestLevelsAndSizes(t *testing.T) {
-	d := newDecoder(t)
-	r := rand.New(rand.NewPCG(1, 2))
-	src := kinds["pages"](r, maxFast+1)
+// The header tells the size, so that a reader knows how much memory a frame needs; other levels are the library's, and so
+// is what is too large.
+func TestZstdLevels(t *testing.T) {
+	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), maxFast+1)
 	for _, level := range []int{0, 1, 3, 9} {
-		e := New(level)
-		for _, n := range []int{0, 1, 1 << 20, maxFast, maxFast + 1} {
-			check(t, e, d, src[:n])
+		e := NewZstd(level)
+		for _, n := range []int{300, 1 << 20, maxFast, maxFast + 1} {
+			var h zstd.Header
+			frame := formats[0].check(t, e, src[:n])
+			if err := h.Decode(frame); err != nil || h.FrameContentSize != uint64(n) || h.HasCheckSum {
+				t.Errorf("level %d: header of %d bytes: %+v, %v", level, n, h, err)
+			}
 		}
 		if own := e.fast != nil; own != (level < 3) {
 			t.Errorf("level %d: own frames: %v", level, own)
@@ -233,7 +248,7 @@ func TestManySequences(t *testing.T) {
 		frame = f.appendSequences(f.appendLiterals(frame))
 		header := (len(frame)-at)<<3 | compressedBlock<<1 | 1
 		frame[at-3], frame[at-2], frame[at-1] = byte(header), byte(header>>8), byte(header>>16)
-		if got, err := newDecoder(t).DecodeAll(frame, nil); err != nil || !bytes.Equal(got, src) {
+		if got, err := formats[0].decode(t, frame); err != nil || !bytes.Equal(got, src) {
 			t.Fatalf("%d sequences: %v", n, err)
 		}
 	}
@@ -271,12 +286,23 @@ func TestShare(t *testing.T) {
 
 func BenchmarkAppend(b *testing.B) {
 	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), 1<<20)
+	library := newLibrary(1)
+	fast := lz4.NewWriter(nil)
 	for _, c := range []struct {
 		name   string
 		append func(dst, src []byte) []byte
 	}{
-		{"ours", New(1).Append},
-		{"library", func(dst, src []byte) []byte { return libraryFastest.EncodeAll(src, dst) }},
+		{"zstd", NewZstd(1).Append},
+		{"zstd of the library", func(dst, src []byte) []byte { return library.EncodeAll(src, dst) }},
+		{"lz4", NewLZ4().Append},
+		{"lz4 of the library", func(dst, src []byte) []byte {
+			out := bytes.NewBuffer(dst)
+			fast.Reset(out)
+			if _, err := fast.Write(src); err != nil || fast.Close() != nil {
+				b.Fatal(err)
+			}
+			return out.Bytes()
+		}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.SetBytes(int64(len(src)))
@@ -288,5 +314,3 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
-
-var libraryFastest = newLibrary(1)

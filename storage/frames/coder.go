@@ -1,4 +1,4 @@
-package zframe
+package frames
 
 import "math/bits"
 
