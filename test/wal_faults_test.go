@@ -53,7 +53,7 @@ func TestWALPushUnderFaults(t *testing.T) {
 		"expired": faultproxy.Fail(400, "ExpiredToken"), "skewed": faultproxy.Fail(403, "RequestTimeTooSkewed"), "501": faultproxy.Fail(501, "NotImplemented"),
 		"411": faultproxy.Fail(411, "MissingContentLength"), "quota": faultproxy.Fail(507, "QuotaExceeded"), "too large": faultproxy.Fail(413, "EntityTooLarge"),
 		"error in 200": faultproxy.Replace200Error("InternalError"), "page 200": faultproxy.Replace200(page), "reset": faultproxy.Reset(0),
-		"reset later": faultproxy.Reset(500), "black hole": faultproxy.BlackHole(), "cut": faultproxy.CutUpload(500), "flipped": faultproxy.FlipUpload(300),
+		"reset later": faultproxy.Reset(500), "black hole": faultproxy.BlackHole(), "cut": faultproxy.CutUpload(500), "flipped": faultproxy.FlipUpload(100),
 	} {
 		proxy.On(put, f)
 		try(what, false, nil)

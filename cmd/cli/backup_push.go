@@ -20,7 +20,7 @@ import (
 type backupPush struct {
 	PGDATA         string        `arg:"" optional:"" name:"pgdata" help:"The server's data directory (default: where the server says that it is)."`
 	DSN            string        `name:"dsn" env:"PGOBJ_DSN" placeholder:"DSN" help:"How to connect to PostgreSQL; default: libpq's environment, service file and ~/.pgpass."`
-	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19), or lz4: faster and larger."`
+	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19; up to 5 all are the fastest), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
 	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"Something to know of the backup, which backup-list and backup-show tell; can be given again."`
 	Full           bool          `name:"full" help:"Store everything anew instead of reusing what earlier backups have stored."`

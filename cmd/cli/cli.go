@@ -173,7 +173,7 @@ func run(ctx context.Context, a *app) (code int) {
 
 func (a *app) parse() (*kong.Context, *Settings, error) {
 	with := func(target any, more ...kong.Option) (*kong.Context, error) {
-		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(a.Out, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
+		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(helpTo{a.Out}, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
 			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),
 			kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError(), kong.KindMapper(reflect.String, kong.MapperFunc(verbatim)))...)
 		if err != nil {
@@ -193,6 +193,15 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 	var g grammar
 	command, err := with(&g)
 	return command, &g.Settings, err
+}
+
+// helpTo is where help is written. A reader who has gone (| head) has seen enough of it, and kong would blame the
+// command line.
+type helpTo struct{ io.Writer }
+
+func (h helpTo) Write(p []byte) (int, error) {
+	_, _ = h.Writer.Write(p)
+	return len(p), nil
 }
 
 // instead adds to what kong says of a deletion's command line. Its own list of commands ends after five.

@@ -25,7 +25,7 @@ import (
 type walPush struct {
 	Path  string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
 	All   bool   `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
-	Level int    `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 (the fastest) to 19."`
+	Level int    `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 to 19; up to 5 all are the fastest."`
 	Ahead int    `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
 	spoolFlag
 }

@@ -207,20 +207,20 @@ func FuzzAppend(f *testing.F) {
 	})
 }
 
-// The header tells the size, so that a reader knows how much memory a frame needs; other levels are the library's, and so
+// The header tells the size, so that a reader knows how much memory a frame needs; higher levels are the library's, and so
 // is what is too large.
 func TestZstdLevels(t *testing.T) {
 	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), maxFast+1)
-	for _, level := range []int{0, 1, 3, 9} {
+	for _, level := range []int{0, 1, 3, 5, 6, 19} {
 		e := NewZstd(level)
-		for _, n := range []int{300, 1 << 20, maxFast, maxFast + 1} {
+		for _, n := range []int{300, 1 << 18, maxFast, maxFast + 1} {
 			var h zstd.Header
 			frame := formats[0].check(t, e, src[:n])
 			if err := h.Decode(frame); err != nil || h.FrameContentSize != uint64(n) || h.HasCheckSum {
 				t.Errorf("level %d: header of %d bytes: %+v, %v", level, n, h, err)
 			}
 		}
-		if own := e.fast != nil; own != (level < 3) {
+		if own := e.fast != nil; own != (level < 6) {
 			t.Errorf("level %d: own frames: %v", level, own)
 		}
 	}
