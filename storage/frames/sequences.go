@@ -37,11 +37,11 @@ func (l *lengthCodes) set(widths [][2]int) {
 	for _, w := range widths {
 		for range w[1] {
 			l.codes[c].base, l.codes[c].width = base, uint32(w[0])
-			for end := base + 1<<w[0]; base < end; base++ {
-				if base < uint32(len(l.small)) {
-					l.small[base] = uint8(c)
-				}
+			end := base + 1<<w[0]
+			for i := base; i < min(end, uint32(len(l.small))); i++ {
+				l.small[i] = uint8(c)
 			}
+			base = end
 			c++
 		}
 	}
