@@ -124,6 +124,7 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 	if ahead.handOver(ctx, c.Name, c.Dest) {
 		return nil
 	}
+	collectLate(1)
 	budget, standby := a.RetryFor, isStandby(dir)
 	if standby || hasHistory(dir, c.Name) {
 		budget = min(budget, standbyRetryFor)

@@ -33,13 +33,15 @@ type walPush struct {
 // walPushTimeout is the --timeout that there is without one: PostgreSQL asks again.
 const walPushTimeout = 5 * time.Minute
 
-// walPushMemory is from where on garbage is collected after all; earlier, it would be all the time.
-const walPushMemory = 96 << 20 // for each file at once, up to three
+// collectLate lets garbage be collected from 96 MiB for each of files on, and no earlier: in a process that is short, doing
+// so for a few MiB several times takes a tenth of its time.
+func collectLate(files int) {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(int64(files) * 96 << 20)
+}
 
 func (c *walPush) Run(ctx context.Context, a *app) error {
-	// The process is short: collecting garbage of a few MiB several times takes a tenth of its time.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(walPushMemory * int64(min(max(c.Ahead, 1), 3)))
+	collectLate(min(max(c.Ahead, 1), 3))
 	if c.Level < 0 || c.Level > 19 {
 		return usagef("--wal-level (PGOBJ_WAL_LEVEL) is %d: use 0 to 19", c.Level)
 	}
