@@ -70,7 +70,7 @@ func (d *desk) hash(s *stream, most int) {
 	for len(s.waiting) > 0 || s.busy {
 		other := d.partner(s)
 		switch {
-		case s.busy && len(s.waiting) >= most:
+		case s.busy && len(s.waiting)+1 > most:
 			d.hashed.Wait()
 		case s.busy || other == nil && len(s.waiting) <= most:
 			return
