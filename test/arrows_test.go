@@ -36,10 +36,12 @@ var arrows = map[string][]string{
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
-	"backup/part":     {"storage/frames", "storage/sha256x2"},
+	"backup/part":     {"backup/part/sha256x2", "storage/frames"},
 	"catalog":         {},
 
-	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2"},
+	"backup/part/sha256x2": {},
+
+	"walstore":         {"walstore/spool", "storage/frames"},
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
 	"walstore/spool":   {},
@@ -54,7 +56,6 @@ var arrows = map[string][]string{
 	"storage/retry":       {},
 	"storage/limit":       {},
 	"storage/frames":      {},
-	"storage/sha256x2":    {},
 	"storage/storagetest": {},
 }
 
@@ -80,8 +81,8 @@ var speechless = map[string][]string{
 	"storage/connect":     {"walstore/segment"},
 	"storage/storagetest": {"walstore/segment"},
 
-	"storage/frames":   {"storage", "walstore/segment"},
-	"storage/sha256x2": {"storage", "walstore/segment"},
+	"backup/part/sha256x2": {"storage", "walstore/segment"},
+	"storage/frames":       {"storage", "walstore/segment"},
 }
 
 // libraries: the one room (or few) that each large library is let into, so that it can be replaced there.

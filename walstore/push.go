@@ -2,6 +2,7 @@ package walstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -206,7 +207,7 @@ func (s *source) readError(err error) error {
 }
 
 // compress reads the rest of the file and returns the whole object and the SHA-256 of the content. Several
-// workers compress pieces while the next are read; what they made is added, and the pieces hashed, in order. Buffers are used
+// workers compress pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
 func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byte, error) {
 	shop := r.shop
@@ -215,7 +216,7 @@ func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byt
 	}
 	var g errgroup.Group
 	g.SetLimit(r.workers())
-	content := shop.desk.open()
+	sum := sha256.New()
 	body := &payload{dir: r.Spill}
 	added := make(chan struct{}) // closed when all pieces before have been added
 	close(added)
@@ -225,23 +226,24 @@ func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byt
 		g.Go(func() error {
 			frame := shop.compress(piece)
 			<-before
+			sum.Write(piece)
 			if r.XXH64 {
 				_, _ = s.quick.Write(piece) // never fails
 			}
-			shop.desk.bring(content, piece)
 			body.add(frame)
 			close(done)
+			shop.giveBack(piece)
 			shop.giveBack(frame)
 			return nil
 		})
 		return context.Cause(ctx)
 	})
 	_ = g.Wait() // the workers cannot fail
-	t := trailer{s.info.Size(), shop.desk.close(content)}
 	if err != nil {
 		body.close()
 		return nil, [32]byte{}, err
 	}
+	t := trailer{s.info.Size(), [32]byte(sum.Sum(nil))}
 	body.add(t.bytes())
 	return body, t.sum, nil
 }
@@ -253,17 +255,15 @@ func (r PushRequest) workers() int {
 	return r.Workers
 }
 
-// workshop is what compresses and hashes, and buffers with room for a piece. Several pushes at once can share it.
+// workshop is what compresses, and buffers with room for a piece. Several pushes at once can share it.
 type workshop struct {
 	encoders chan *frames.Zstd
 	free     chan []byte
-	desk     *desk
 }
 
 // newWorkshop makes one in which so many pieces are compressed at once.
 func newWorkshop(level, workers int) *workshop {
-	w := &workshop{encoders: make(chan *frames.Zstd, workers), free: make(chan []byte, 8*workers)}
-	w.desk = newDesk(w.giveBack)
+	w := &workshop{make(chan *frames.Zstd, workers), make(chan []byte, 4*workers)}
 	for range workers {
 		w.encoders <- frames.NewZstd(level)
 	}
