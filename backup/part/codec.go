@@ -21,8 +21,8 @@ type Codec struct {
 	Level int    // zstd's level as its command-line tool has it; 0 for lz4
 }
 
-// Default is zstd's fastest level: on database pages it is about as small as level 3 of the library and the program,
-// and faster than either's level 1.
+// Default is zstd's fastest level: on database pages it is about as small as level 3 of the program zstd, and faster than
+// the library's level 1.
 var Default = Codec{Name: "zstd", Level: 1}
 
 // ParseCodec reads a setting: "zstd", "zstd:LEVEL" (1 to 19) or "lz4".
