@@ -36,12 +36,10 @@ var arrows = map[string][]string{
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
-	"backup/part":     {"backup/part/sha256x2", "storage/frames"},
+	"backup/part":     {"storage/frames", "storage/sha256x2"},
 	"catalog":         {},
 
-	"backup/part/sha256x2": {},
-
-	"walstore":         {"walstore/spool", "storage/frames"},
+	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2"},
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
 	"walstore/spool":   {},
@@ -56,6 +54,7 @@ var arrows = map[string][]string{
 	"storage/retry":       {},
 	"storage/limit":       {},
 	"storage/frames":      {},
+	"storage/sha256x2":    {},
 	"storage/storagetest": {},
 }
 
@@ -81,8 +80,8 @@ var speechless = map[string][]string{
 	"storage/connect":     {"walstore/segment"},
 	"storage/storagetest": {"walstore/segment"},
 
-	"backup/part/sha256x2": {"storage", "walstore/segment"},
-	"storage/frames":       {"storage", "walstore/segment"},
+	"storage/frames":   {"storage", "walstore/segment"},
+	"storage/sha256x2": {"storage", "walstore/segment"},
 }
 
 // libraries: the one room (or few) that each large library is let into, so that it can be replaced there.

@@ -23,8 +23,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pgobj/pgobj/backup/part/sha256x2"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/sha256x2"
 )
 
 const (

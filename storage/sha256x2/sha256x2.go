@@ -1,4 +1,4 @@
-// Package sha256x2 owns one function, the ordinary SHA-256 of two buffers at a time. It refuses to be a hash of
+// Package sha256x2 owns the ordinary SHA-256 of two buffers, or two streams, at a time. It refuses to be a hash of
 // its own: rests and padding, and all of it on CPUs without Intel's SHA extensions or with the build tag purego, are
 // crypto/sha256's.
 //
@@ -8,13 +8,28 @@
 // backup computes; it now takes 8 % less CPU time in all. go test -bench . measures both ways.
 package sha256x2
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"hash"
+)
 
 // Sum2 returns the SHA-256 of a and of b, each as sha256.Sum256 does. It is fastest where both are of the same
 // length, as blocks that only one of them has are hashed alone.
 func Sum2(a, b []byte) (x, y [sha256.Size]byte) {
-	if n := min(len(a), len(b)) / sha256.BlockSize; n > 0 && lanes() {
-		return sumLanes(a, b, n)
+	if min(len(a), len(b)) < sha256.BlockSize {
+		return sha256.Sum256(a), sha256.Sum256(b)
 	}
-	return sha256.Sum256(a), sha256.Sum256(b)
+	s, t := sha256.New(), sha256.New()
+	Write2(s, t, a, b)
+	s.Sum(x[:0])
+	t.Sum(y[:0])
+	return x, y
+}
+
+// Write2 is x.Write(a) and y.Write(b) of two hashes that sha256.New has made. It is fastest where both pieces are of
+// the same length, and what was written before is whole blocks in both, as pieces of a power of two are.
+func Write2(x, y hash.Hash, a, b []byte) {
+	n := writeLanes(x, y, a, b)
+	x.Write(a[n:])
+	y.Write(b[n:])
 }

@@ -7,6 +7,7 @@ import (
 	"encoding"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"sync"
 
 	"golang.org/x/sys/cpu"
@@ -22,9 +23,6 @@ type state [8]uint32
 // words are the state's indices of A to H.
 var words = [8]int{3, 2, 7, 6, 1, 0, 5, 4}
 
-// initial is H(0) of FIPS 180-4, section 5.3.3.
-var initial = state{0x9b05688c, 0x510e527f, 0xbb67ae85, 0x6a09e667, 0x5be0cd19, 0x1f83d9ab, 0xa54ff53a, 0x3c6ef372}
-
 // constants are K of FIPS 180-4, section 4.2.2.
 var constants = [64]uint32{
 	0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -37,30 +35,59 @@ var constants = [64]uint32{
 	0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 }
 
-// sumLanes hashes the first n blocks of both side by side, n > 0, and the rest of each alone.
-func sumLanes(a, b []byte, n int) (x, y [sha256.Size]byte) {
-	s := [2]state{initial, initial}
+// writeLanes writes the blocks that a and b both have side by side to x and y, and returns how many bytes of each
+// that was: none where one of the hashes waits for the rest of a block. The hashes' states are had, and given back, as
+// crypto/sha256 marshals them.
+func writeLanes(x, y hash.Hash, a, b []byte) int {
+	n := min(len(a), len(b)) / sha256.BlockSize
+	if n == 0 || !lanes() {
+		return 0
+	}
+	var buf [2 * savedSize]byte
+	first, second := save(x, buf[:0:savedSize]), save(y, buf[savedSize:savedSize])
+	if first.length()%sha256.BlockSize != 0 || second.length()%sha256.BlockSize != 0 {
+		return 0
+	}
+	s := [2]state{first.state(), second.state()}
 	blocks(&s, &constants, &a[0], &b[0], n)
 	n *= sha256.BlockSize
-	return finish(&s[0], a[n:], n), finish(&s[1], b[n:], n)
+	first.restore(x, &s[0], n)
+	second.restore(y, &s[1], n)
+	return n
 }
 
-// finish goes on from a state, n bytes into the message, and hashes the rest. It is crypto/sha256 that does, from
-// the state as that marshals it: mark, words, the bytes of an unfinished block (there are none), length.
-func finish(s *state, rest []byte, n int) (sum [sha256.Size]byte) {
-	saved := append(make([]byte, 0, 4+sha256.Size+sha256.BlockSize+8), "sha\x03"...)
-	for _, i := range words {
-		saved = binary.BigEndian.AppendUint32(saved, s[i])
+// saved is a hash as crypto/sha256 marshals it: a mark of 4 bytes, the words A to H, the bytes of an unfinished
+// block, the length of all that was written.
+type saved []byte
+
+const savedSize = 4 + sha256.Size + sha256.BlockSize + 8
+
+func save(h hash.Hash, buf []byte) saved {
+	b, err := h.(encoding.BinaryAppender).AppendBinary(buf)
+	if err != nil || len(b) != savedSize {
+		panic(fmt.Sprintf("crypto/sha256 marshals its state as %d bytes: %v", len(b), err)) // the tests would have seen it
 	}
-	saved = append(saved, make([]byte, sha256.BlockSize)...)
-	saved = binary.BigEndian.AppendUint64(saved, uint64(n))
-	h := sha256.New()
-	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(saved); err != nil {
+	return b
+}
+
+func (m saved) length() uint64 { return binary.BigEndian.Uint64(m[savedSize-8:]) }
+
+func (m saved) state() (s state) {
+	for i, w := range words {
+		s[w] = binary.BigEndian.Uint32(m[4+4*i:])
+	}
+	return s
+}
+
+// restore has h go on from s, n bytes later.
+func (m saved) restore(h hash.Hash, s *state, n int) {
+	for i, w := range words {
+		binary.BigEndian.PutUint32(m[4+4*i:], s[w])
+	}
+	binary.BigEndian.PutUint64(m[savedSize-8:], m.length()+uint64(n))
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(m); err != nil {
 		panic(fmt.Sprintf("crypto/sha256 does not take its own state: %v", err)) // the tests would have seen it
 	}
-	h.Write(rest)
-	h.Sum(sum[:0])
-	return sum
 }
 
 // blocks takes n blocks of 64 bytes, n > 0, from a into s[0] and from b into s[1]. k are the constants.

@@ -74,6 +74,30 @@ func TestSum2LongAndUnaligned(t *testing.T) {
 	}
 }
 
+// Streams in pieces of any length: whole blocks or not, of one length or two.
+func TestWrite2(t *testing.T) {
+	data := random(1 << 20)
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		x, y, wantX, wantY := sha256.New(), sha256.New(), sha256.New(), sha256.New()
+		for range 8 {
+			n, m := r.IntN(5000), r.IntN(5000)
+			if r.IntN(4) > 0 { // as most are
+				n = (n + sha256.BlockSize - 1) / sha256.BlockSize * sha256.BlockSize
+				m = n
+			}
+			from := r.IntN(len(data) - 10000)
+			a, b := data[from:from+n], data[from+5000:from+5000+m]
+			Write2(x, y, a, b)
+			wantX.Write(a)
+			wantY.Write(b)
+			if string(x.Sum(nil)) != string(wantX.Sum(nil)) || string(y.Sum(nil)) != string(wantY.Sum(nil)) {
+				t.Fatalf("pieces of %d and %d bytes: %x and %x, want %x and %x", n, m, x.Sum(nil), y.Sum(nil), wantX.Sum(nil), wantY.Sum(nil))
+			}
+		}
+	}
+}
+
 // Hashes of many goroutines at a time: what a lane leaves in a register must not be missed by anybody.
 func TestSum2Concurrently(t *testing.T) {
 	data := random(1 << 18)
@@ -94,6 +118,13 @@ func BenchmarkSum2(b *testing.B) {
 		b.SetBytes(2 * n)
 		for b.Loop() {
 			Sum2(x, y)
+		}
+	})
+	b.Run("streams", func(b *testing.B) {
+		b.SetBytes(2 * n)
+		s, t := sha256.New(), sha256.New()
+		for b.Loop() {
+			Write2(s, t, x, y)
 		}
 	})
 	b.Run("single", func(b *testing.B) {
