@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -54,7 +55,28 @@ func (r *walRig) markers(t testing.TB) (names []string) {
 	return names
 }
 
-// asks calls wal-push for a file that lies there, and says whether the answer came without the storage.
+// pushers are the processes that push ahead for a data folder.
+func pushers(t testing.TB, dataDir string) []int { return helpers(t, "wal-push-ahead", dataDir) }
+
+// serves lets the rig look as if a server ran on it.
+func (r *walRig) serves(t testing.TB) {
+	t.Helper()
+	r.put(t, "../postmaster.pid", []byte(r.postmaster()))
+	t.Cleanup(func() {
+		_ = os.Remove(filepath.Join(r.data, "postmaster.pid"))
+		noHelpers(t, "wal-push-ahead", r.data)
+	})
+}
+
+func (r *walRig) postmaster() string { return fmt.Sprintf("%d\n%s\n1795000000\n", os.Getpid(), r.data) }
+
+// settled waits until nothing is pushed ahead any more.
+func (r *walRig) settled(t testing.TB) {
+	t.Helper()
+	testenv.Eventually(t, patience, "nothing is pushed ahead", func() bool { return len(pushers(t, r.data)) == 0 })
+}
+
+// asks calls wal-push for a file that lies there, and says whether another process has archived it.
 func (r *walRig) asks(t testing.TB, name string) (ahead bool) {
 	t.Helper()
 	o := r.run(t, "wal-push", "--log-level=debug", "pg_wal/"+name)
@@ -64,8 +86,8 @@ func (r *walRig) asks(t testing.TB, name string) (ahead bool) {
 	return strings.Contains(o.err, "archived ahead")
 }
 
-// What waits is archived along with the file that is asked for, history files first; later requests are
-// answered by the markers, of which none is believed when anything differs (row 17).
+// What waits is archived by a process of its own, history files first; requests are answered by its markers, of which
+// none is believed when anything differs (row 17).
 func TestPushAhead(t *testing.T) {
 	t.Parallel()
 	r := newWALRig(t, folderStore(t))
@@ -74,11 +96,16 @@ func TestPushAhead(t *testing.T) {
 		names = append(names, numbered(i))
 	}
 	contents := r.wait(t, names...)
-	status := tree(t, filepath.Join(r.data, "pg_wal/archive_status"))
-	if r.asks(t, numbered(0)) {
-		t.Fatal("answered without asking the storage")
+	if r.asks(t, numbered(0)) || len(pushers(t, r.data)) != 0 || len(r.markers(t)) != 0 {
+		t.Fatal("something is pushed ahead although no server runs")
 	}
-	if got := r.markers(t); !slices.Equal(got, slices.Sorted(slices.Values(slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == numbered(0) })))) {
+	r.serves(t)
+	status := tree(t, filepath.Join(r.data, "pg_wal/archive_status"))
+	if !r.asks(t, numbered(0)) {
+		t.Fatal("nothing is pushed ahead")
+	}
+	r.settled(t)
+	if got := r.markers(t); !slices.Equal(got, slices.Sorted(slices.Values(names))) {
 		t.Fatalf("markers for %v", got)
 	}
 	if after := tree(t, filepath.Join(r.data, "pg_wal/archive_status")); len(differences(status, after)) != 0 {
@@ -94,7 +121,7 @@ func TestPushAhead(t *testing.T) {
 		change func(path string)
 	}{
 		"another server":     {env: []string{"PGOBJ_SERVER=other"}},
-		"another repository": {env: folderStore(t).settings},
+		"another repository": {env: []string{"PGOBJ_STORAGE=file://" + testenv.Dir(t) + "/none"}},
 		"--ahead=1":          {env: []string{"PGOBJ_WAL_PUSH_AHEAD=1"}},
 		"another spool":      {env: []string{"PGOBJ_WAL_SPOOL=" + testenv.Dir(t)}},
 		"another mtime":      {change: func(p string) { must(t, os.Chtimes(p, time.Time{}, time.Unix(1e9, 0))) }},
@@ -118,14 +145,15 @@ func TestPushAhead(t *testing.T) {
 		r.put(t, name, contents[name])
 		must(t, os.RemoveAll(r.spoolDir()))
 		r.asks(t, numbered(0)) // makes markers anew
-		if !r.asks(t, name) {
+		r.settled(t)
+		if !r.markerHolds(t, name) {
 			t.Fatalf("%s: there is no good marker to begin with", what)
 		}
 		if c.change != nil {
 			c.change(path)
 		}
 		r.env = slices.Concat(saved, c.env)
-		if r.asks(t, name) {
+		if r.markerHolds(t, name) {
 			t.Errorf("%s: the marker was believed", what)
 		}
 	}
@@ -144,6 +172,7 @@ func must(t testing.TB, err error) {
 func plantedMarkers(t *testing.T, r *walRig, contents map[string][]byte) {
 	must(t, os.RemoveAll(r.spoolDir()))
 	r.asks(t, numbered(0))
+	r.settled(t)
 	found, err := filepath.Glob(filepath.Join(r.spoolDir(), "pushed-*-"+numbered(5)))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
@@ -155,28 +184,29 @@ func plantedMarkers(t *testing.T, r *walRig, contents map[string][]byte) {
 	for what, data := range map[string][]byte{"empty": nil, "half": good[:len(good)/2], "flipped": bytes.Replace(good, []byte(`"size":1`), []byte(`"size":2`), 1),
 		"another file's": other, "zeros": make([]byte, len(good))} {
 		must(t, os.WriteFile(found[0], data, 0o600))
-		if r.asks(t, numbered(5)) {
+		if r.markerHolds(t, numbered(5)) {
 			t.Errorf("%s: the marker was believed", what)
 		}
 	}
 	// The clone of a data folder pushes for itself: not even a copy with all attributes is the same file.
 	must(t, os.WriteFile(found[0], good, 0o600))
-	if !r.asks(t, numbered(5)) {
+	if !r.markerHolds(t, numbered(5)) {
 		t.Error("the good marker is not believed")
 	}
 	clone := *r
 	clone.data = copyOf(t, r.data)
-	if clone.asks(t, numbered(5)) {
+	if clone.markerHolds(t, numbered(5)) {
 		t.Error("a clone believes the original's marker")
 	}
 	r.fetches(t, numbered(5), contents[numbered(5)])
 }
 
-// An ahead file that fails changes nothing for the asked one; nothing is begun far behind a file that is missing.
+// A file that fails is left to the process that is asked for it; nothing is begun far behind a file that is missing.
 func TestPushAheadUnderFaults(t *testing.T) {
 	t.Parallel()
 	st, server := versityStore(t)
 	r := newWALRig(t, st)
+	r.serves(t)
 	proxy := faultproxy.ForTest(t, server.Endpoint)
 	r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL)
 	var names []string
@@ -186,6 +216,7 @@ func TestPushAheadUnderFaults(t *testing.T) {
 	contents := r.wait(t, names...)
 	proxy.On(faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path(numbered(2))), faultproxy.Fail(403, "AccessDenied"))
 	r.asks(t, numbered(0))
+	r.settled(t)
 	archived := 0
 	for i, name := range names {
 		if _, err := os.Stat(filepath.Join(r.repo, "main/wal", fmt.Sprint(r.sysid), name[:8], name+".zst")); err == nil {
@@ -202,10 +233,13 @@ func TestPushAheadUnderFaults(t *testing.T) {
 	if checkPushCode(t, o); o.code != 4 {
 		t.Errorf("the file that is refused: %v", o)
 	}
-	// A black hole for a later file does not hold up the asked one for ever.
+	// A black hole for a later file does not hold up the asked one, not even where both are pushed together.
+	r.settled(t)
 	proxy.Reset()
 	proxy.On(faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path(numbered(20))), faultproxy.BlackHole())
-	r.asks(t, numbered(19))
+	if !r.asks(t, numbered(19)) || len(pushers(t, r.data)) == 0 {
+		t.Error("the asked file waits for a later one")
+	}
 	proxy.Reset()
 	for _, name := range names {
 		r.asks(t, name)
@@ -213,10 +247,11 @@ func TestPushAheadUnderFaults(t *testing.T) {
 	}
 }
 
-// Killed at any moment, wal-push has marked nothing that is not in the archive.
+// Killed at any moment, neither process has acknowledged what is not in the archive.
 func TestPushAheadKilled(t *testing.T) {
 	t.Parallel()
 	r := newWALRig(t, folderStore(t))
+	r.serves(t)
 	var names []string
 	for i := range 6 {
 		names = append(names, numbered(i))
@@ -226,39 +261,64 @@ func TestPushAheadKilled(t *testing.T) {
 	if torture() {
 		rounds = 400
 	}
-	killed, acknowledged := 0, 0
-	for range rounds {
+	fresh := func() {
+		for _, pid := range pushers(t, r.data) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		r.settled(t)
 		must(t, os.RemoveAll(filepath.Join(r.repo, "main")))
 		must(t, os.RemoveAll(r.spoolDir()))
-		after := time.Duration(rand.IntN(60_000)) * time.Microsecond
-		o := execute(t, r.command(r.pgobj, "wal-push", "pg_wal/"+names[0]), func(p *os.Process) {
-			time.AfterFunc(after, func() { _ = p.Signal(syscall.SIGKILL) })
-		})
-		if o.code != 0 {
-			killed++
-		}
+	}
+	killed, acknowledged := 0, 0
+	check := func(answered bool) {
 		for _, name := range names {
-			isAsked := name == names[0] && o.code == 0
-			if isAsked || slices.Contains(r.markers(t), name) && r.markerHolds(t, name) {
+			if answered && name == names[0] || slices.Contains(r.markers(t), name) && r.markerHolds(t, name) {
 				acknowledged++
 				r.fetches(t, name, contents[name])
 			}
 		}
 	}
+	for round := range rounds {
+		fresh()
+		after := time.Duration(rand.IntN(60_000)) * time.Microsecond
+		o := execute(t, r.command(r.pgobj, "wal-push", "pg_wal/"+names[0]), func(p *os.Process) {
+			time.AfterFunc(after, func() {
+				if round%2 == 0 {
+					_ = p.Signal(syscall.SIGKILL)
+				}
+				for _, pid := range pushers(t, r.data) {
+					if round%4 > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+						killed++
+					}
+				}
+			})
+		})
+		if o.code != 0 {
+			killed++
+			if round%2 > 0 {
+				t.Errorf("the process that was asked does not do it itself: %v", o)
+			}
+		}
+		r.settled(t)
+		check(o.code == 0)
+	}
 	t.Logf("killed %d times, %d files were acknowledged", killed, acknowledged)
 	if killed == 0 || acknowledged == 0 {
 		t.Errorf("killed %d times, %d files were acknowledged: nothing was tried", killed, acknowledged)
 	}
+	r.killed(t, []string{"openat", "write", "linkat", "renameat", "flock"}, fresh, func(string, outcome) { check(false) },
+		"wal-push-ahead", filepath.Join(r.data, "pg_wal"), r.data, fmt.Sprintf("--of=%d/1795000000", os.Getpid()))
 }
 
 // markerHolds asks for a file with the storage out of reach: only a marker can make this a success.
 func (r *walRig) markerHolds(t testing.TB, name string) bool {
 	t.Helper()
-	must(t, os.Rename(filepath.Join(r.repo, "main"), filepath.Join(r.repo, "away")))
-	must(t, os.WriteFile(filepath.Join(r.repo, "main"), nil, 0o600)) // not a folder: nothing can be stored
-	o := r.run(t, "wal-push", "pg_wal/"+name)
-	must(t, os.Remove(filepath.Join(r.repo, "main")))
-	must(t, os.Rename(filepath.Join(r.repo, "away"), filepath.Join(r.repo, "main")))
+	must(t, os.Rename(r.repo, r.repo+".away"))
+	must(t, os.WriteFile(r.repo, nil, 0o600)) // not a folder: nothing can be stored
+	o := r.run(t, "wal-push", "--retry-for=1s", "pg_wal/"+name)
+	r.settled(t)
+	must(t, os.Remove(r.repo))
+	must(t, os.Rename(r.repo+".away", r.repo))
 	return o.code == 0
 }
 
@@ -301,6 +361,57 @@ func TestPushAheadOnRealServer(t *testing.T) {
 			t.Errorf("the spool has %s", e)
 		}
 	}
+}
+
+// The process that pushes ahead hurts no server and outlives none. Where the postmaster is process 1 it becomes its child, and
+// an end of it that is not a success would be taken for a backend's crash.
+func TestPushAheadAndItsServer(t *testing.T) {
+	t.Parallel()
+	_, server := versityStore(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	st := s3Store(t, server, "auto")
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Adopts: true, Conf: []string{"archive_command = 'false'"}})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	for range 50 {
+		s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	ready, err := filepath.Glob(filepath.Join(s.Data, "pg_wal/archive_status/*.ready"))
+	if err != nil || len(ready) < 50 {
+		t.Fatal(ready, err)
+	}
+	slices.Sort(ready)
+	stuck := strings.TrimSuffix(filepath.Base(ready[8]), ".ready")
+	proxy.On(faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path(stuck)), faultproxy.BlackHole())
+	must(t, s.AppendConf("archive_command = 'PGOBJ_S3_ENDPOINT="+proxy.URL+" "+s.pgobj+" wal-push %p'"))
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	testenv.Eventually(t, patience, "the process that pushes ahead is the postmaster's child", func() bool {
+		for _, pid := range pushers(t, s.Data) {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // it may have ended
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(s.PID()) {
+				return syscall.Kill(pid, syscall.SIGTERM) == nil
+			}
+		}
+		return false
+	})
+	s.Eventually(t, `SELECT archived_count >= 8 FROM pg_stat_archiver`, "t")
+	if log := s.Log(); strings.Contains(log, "terminating any other active server processes") {
+		t.Fatalf("the server took its end for a crash:\n%s", log)
+	}
+	for _, end := range []string{"immediate", "killed"} {
+		testenv.Eventually(t, patience, "a process pushes ahead", func() bool { return len(pushers(t, s.Data)) > 0 })
+		if end == "killed" {
+			s.Kill(t)
+		} else {
+			s.Stop(t, end)
+		}
+		noHelpers(t, "wal-push-ahead", s.Data)
+		s.Start(t)
+	}
+	proxy.Reset()
+	s.archived(t)
+	s.must(t, "wal-verify")
 }
 
 func (s *site) spoolLeft(t testing.TB) (names []string) {

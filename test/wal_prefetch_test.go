@@ -18,15 +18,15 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// prefetchers are the processes that fill windows for a data folder.
-func prefetchers(t testing.TB, dataDir string) (pids []int) {
+// helpers are the processes with a command of pgobj's that work ahead for a data folder.
+func helpers(t testing.TB, command, dataDir string) (pids []int) {
 	t.Helper()
 	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	must(t, err)
 	for _, p := range procs {
 		line, _ := os.ReadFile(p) // it may have ended
 		args := strings.Split(string(line), "\x00")
-		if len(args) > 3 && args[1] == "wal-prefetch" && args[3] == dataDir {
+		if len(args) > 3 && args[1] == command && args[3] == dataDir {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
 			must(t, err)
 			pids = append(pids, pid)
@@ -35,22 +35,27 @@ func prefetchers(t testing.TB, dataDir string) (pids []int) {
 	return pids
 }
 
-func noPrefetchers(t testing.TB, dataDir string) {
+func noHelpers(t testing.TB, command, dataDir string) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second) // what the issue promises; the wait is the test
-	for len(prefetchers(t, dataDir)) > 0 {
+	for len(helpers(t, command, dataDir)) > 0 {
 		if time.Now().After(deadline) {
-			t.Fatalf("processes %v are left 5 s after the end", prefetchers(t, dataDir))
+			t.Fatalf("processes %v are left 5 s after the end", helpers(t, command, dataDir))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
+// prefetchers are the processes that fill windows for a data folder.
+func prefetchers(t testing.TB, dataDir string) []int { return helpers(t, "wal-prefetch", dataDir) }
+
+func noPrefetchers(t testing.TB, dataDir string) { noHelpers(t, "wal-prefetch", dataDir) }
+
 // recovery turns a rig into a data folder in whose server a recovery runs, as far as wal-fetch can tell.
 func (r *walRig) recovery(t testing.TB) {
 	t.Helper()
 	r.put(t, "../recovery.signal", nil)
-	r.put(t, "../postmaster.pid", []byte(fmt.Sprintf("%d\n%s\n1795000000\n", os.Getpid(), r.data)))
+	r.put(t, "../postmaster.pid", []byte(r.postmaster()))
 	t.Cleanup(func() {
 		must(t, os.Remove(filepath.Join(r.data, "recovery.signal")))
 		noPrefetchers(t, r.data)
@@ -181,7 +186,7 @@ func TestPrefetchBelongsToOneRestore(t *testing.T) {
 	}
 	testenv.Eventually(t, patience, "only the new run's process is left", func() bool { return len(prefetchers(t, r.data)) <= 1 })
 	r.put(t, "../recovery.signal", nil)
-	done := execute(t, r.command(r.pgobj, "wal-prefetch", numbered(0), r.data+"/.", "--idle=100ms"), nil)
+	done := execute(t, r.command(r.pgobj, "wal-prefetch", numbered(0), r.data+"/.", "--idle=100ms", fmt.Sprintf("--of=%d/1795000001", os.Getpid())), nil)
 	if done.code != 0 { // busy, or idle
 		t.Errorf("%v", done)
 	}

@@ -25,11 +25,11 @@ func BenchmarkCompress(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		body, _, err := src.compress(b.Context(), PushRequest{})
+		made, err := compress(b.Context(), PushRequest{}, src)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(body.size), "stored")
+		b.ReportMetric(float64(made[0].body.size), "stored")
 		f.Close()
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
+	"github.com/zeebo/xxh3"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -17,8 +17,8 @@ import (
 )
 
 // HandOver gives PostgreSQL a file that was fetched before, after checking it again: its content has to have the
-// XXH64 that it had when its SHA-256 was found right, and its header has to be the right one. (Recovery waits for this, and
-// XXH64 takes a tenth of the time.) On an error nothing is handed over, and the file is removed; no conclusion may be
+// XXH3 that it had when its SHA-256 was found right, and its header has to be the right one. (Recovery waits for this, and
+// XXH3 takes a tenth of the time.) On an error nothing is handed over, and the file is removed; no conclusion may be
 // drawn but to fetch it from the archive.
 func HandOver(path string, sum uint64, r FetchRequest) (err error) {
 	defer func() {
@@ -32,7 +32,7 @@ func HandOver(path string, sum uint64, r FetchRequest) (err error) {
 		return err
 	}
 	defer f.Close()
-	content := xxhash.New()
+	content := xxh3.New()
 	dst := newChecked(io.Discard, r.Name, r.SystemID, content)
 	if _, err := io.CopyBuffer(dst, struct{ io.Reader }{f}, make([]byte, 256<<10)); err != nil {
 		return err
@@ -41,7 +41,7 @@ func HandOver(path string, sum uint64, r FetchRequest) (err error) {
 		return err
 	}
 	if got := content.Sum64(); got != sum {
-		return fmt.Errorf("it has XXH64 %016x, not %016x any more", got, sum)
+		return fmt.Errorf("it has XXH3 %016x, not %016x any more", got, sum)
 	}
 	if err := os.Rename(path, r.Dest); !errors.Is(err, syscall.EXDEV) {
 		return err // it was synced when it was fetched, and PostgreSQL syncs what it keeps (durable_rename)
@@ -168,7 +168,7 @@ func (p *Prefetch) fetch(ctx context.Context, name string) {
 		return
 	}
 	defer f.Close()
-	sum := xxhash.New()
+	sum := xxh3.New()
 	_, err = read(ctx, p.Store, name, p.SystemID, io.MultiWriter(f, sum))
 	if err == nil {
 		err = ctx.Err()

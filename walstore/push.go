@@ -1,20 +1,24 @@
 package walstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
+	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/frames"
+	"github.com/pgobj/pgobj/storage/sha256x2"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -32,7 +36,7 @@ type PushRequest struct {
 	// Spill is a folder on this host for the objects of large segments, beyond their first 32 MiB; it need not exist.
 	// "": they stay in memory.
 	Spill string
-	XXH64 bool // is wanted in the result
+	XXH3  bool // is wanted in the result
 
 	shop *workshop // nil: one of its own
 }
@@ -47,7 +51,7 @@ type PushResult struct {
 	// What was archived, for a local marker: the file as it was when it was read, and its content's hashes.
 	File   os.FileInfo
 	SHA256 [32]byte
-	XXH64  uint64 // if it was asked for
+	XXH3   uint64 // if it was asked for
 }
 
 // pieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
@@ -63,27 +67,78 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	if segment.Classify(name) == segment.Invalid {
 		return PushResult{}, fmt.Errorf("push %q: %w", name, ErrName)
 	}
+	src, err := r.source()
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+	}
+	defer src.close()
+	objects, err := compress(ctx, r, src)
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+	}
+	return src.store(ctx, s, objects[0])
+}
+
+// pushTwo is Push of two files at a time, which takes less of it for two of one size: the SHA-256 of both are computed
+// side by side. Whatever is wrong with one of them is left to Push. done is told of each when it is over.
+func pushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done func(path string, res PushResult, err error)) {
+	first, err1 := reqs[0].source()
+	second, err2 := reqs[1].source()
+	defer first.close()
+	defer second.close()
+	files := []*source{first, second}
+	var objects []packed
+	if err1 == nil && err2 == nil && first.info.Size() == second.info.Size() {
+		objects, _ = compress(ctx, reqs[0], files...)
+	}
+	var both sync.WaitGroup
+	for i, r := range reqs {
+		both.Go(func() {
+			if objects == nil {
+				res, err := Push(ctx, s, r)
+				done(r.Path, res, err)
+				return
+			}
+			res, err := files[i].store(ctx, s, objects[i])
+			done(r.Path, res, err)
+		})
+	}
+	both.Wait()
+}
+
+// source opens the file and looks at its beginning.
+func (r PushRequest) source() (*source, error) {
 	f, err := r.open()
 	if err != nil {
-		return PushResult{}, fmt.Errorf("push %s: %w: %w", name, ErrSource, err)
+		return nil, badSource("%w", err)
 	}
-	if r.File == nil {
-		defer f.Close()
-	}
-	src, err := inspect(f, name, r.SystemID)
+	src, err := inspect(f, filepath.Base(r.Path), r.SystemID)
 	if err != nil {
-		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+		if r.File == nil {
+			f.Close()
+		}
+		return nil, err
 	}
-	body, sum, err := src.compress(ctx, r)
-	if err != nil {
-		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+	src.borrowed = r.File != nil
+	return src, nil
+}
+
+// close ends the use of the file; a source that there is not (nil) has none.
+func (s *source) close() {
+	if s != nil && !s.borrowed {
+		s.f.Close()
 	}
-	defer body.close()
-	res := PushResult{Key: Key(src.sysid, name), Raw: src.info.Size(), Stored: body.size, Warnings: src.warnings,
-		File: src.info, SHA256: sum, XXH64: src.quick.Sum64()}
-	res.AlreadyThere, err = create(ctx, s, res.Key, body, body.size, func() error { return compare(ctx, s, name, src.sysid, sum) })
+}
+
+// store puts the object that was made of the source.
+func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushResult, error) {
+	defer o.body.close()
+	res := PushResult{Key: Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.body.size, Warnings: s.warnings,
+		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
+	var err error
+	res.AlreadyThere, err = create(ctx, to, res.Key, o.body, o.body.size, func() error { return compare(ctx, to, s.name, s.sysid, o.sum) })
 	if err != nil {
-		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
+		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
 	}
 	return res, nil
 }
@@ -137,7 +192,8 @@ type source struct {
 	sysid    uint64
 	first    []byte // the first piece of the content
 	warnings []string
-	quick    *xxhash.Digest // of the content, as far as it was read
+	quick    *xxh3.Hasher // of the content, as far as it was read
+	borrowed bool         // the file is the caller's to close
 }
 
 func badSource(format string, args ...any) error {
@@ -150,7 +206,7 @@ func inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, er
 	if err != nil {
 		return nil, badSource("%w", err)
 	}
-	s := &source{f: f, name: name, info: info, quick: xxhash.New()}
+	s := &source{f: f, name: name, info: info, quick: xxh3.New()}
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, badSource("it is not a regular file")
@@ -206,46 +262,84 @@ func (s *source) readError(err error) error {
 	return badSource("%w", err)
 }
 
-// compress reads the rest of the file and returns the whole object and the SHA-256 of the content. Several
-// workers compress pieces while the next are read; what they made is hashed and added in order. Buffers are used
+// packed is a file as it is stored; its content has the SHA-256 sum.
+type packed struct {
+	body *payload
+	sum  [32]byte
+}
+
+// compress reads the rest of one file, or of two of the same size, and returns the whole objects. Several workers compress
+// pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
-func (s *source) compress(ctx context.Context, r PushRequest) (*payload, [32]byte, error) {
+func compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {
 	shop := r.shop
 	if shop == nil {
 		shop = newWorkshop(r.Level, r.workers())
 	}
+	objects := make([]packed, len(files))
+	sums := make([]hash.Hash, len(files))
+	for i := range files {
+		objects[i].body, sums[i] = &payload{dir: r.Spill}, sha256.New()
+	}
 	var g errgroup.Group
 	g.SetLimit(r.workers())
-	sum := sha256.New()
-	body := &payload{dir: r.Spill}
 	added := make(chan struct{}) // closed when all pieces before have been added
 	close(added)
-	err := s.pieces(shop.buffer, func(piece []byte) error {
+	for at := int64(0); at < files[0].info.Size() && ctx.Err() == nil; at += pieceSize {
 		before, done := added, make(chan struct{})
 		added = done
 		g.Go(func() error {
-			frame := shop.compress(piece)
+			pieces, made, err := pack(shop, files, at)
 			<-before
-			sum.Write(piece)
-			if r.XXH64 {
-				_, _ = s.quick.Write(piece) // never fails
+			defer close(done)
+			if err != nil {
+				return err
 			}
-			body.add(frame)
-			close(done)
-			shop.giveBack(piece)
-			shop.giveBack(frame)
+			if len(pieces) == 2 {
+				sha256x2.Write2(sums[0], sums[1], pieces[0], pieces[1])
+			} else {
+				sums[0].Write(pieces[0])
+			}
+			for i, piece := range pieces {
+				if r.XXH3 {
+					_, _ = files[i].quick.Write(piece) // never fails
+				}
+				objects[i].body.add(made[i])
+				shop.giveBack(piece)
+				shop.giveBack(made[i])
+			}
 			return nil
 		})
-		return context.Cause(ctx)
-	})
-	_ = g.Wait() // the workers cannot fail
-	if err != nil {
-		body.close()
-		return nil, [32]byte{}, err
 	}
-	t := trailer{s.info.Size(), [32]byte(sum.Sum(nil))}
-	body.add(t.bytes())
-	return body, t.sum, nil
+	err = cmp.Or(g.Wait(), context.Cause(ctx))
+	for _, file := range files {
+		err = cmp.Or(err, file.untouched())
+	}
+	for i, o := range objects {
+		if err != nil {
+			o.body.close()
+			continue
+		}
+		t := trailer{files[i].info.Size(), [32]byte(sums[i].Sum(nil))}
+		o.body.add(t.bytes())
+		objects[i].sum = t.sum
+	}
+	if err != nil {
+		return nil, err
+	}
+	return objects, nil
+}
+
+// pack reads and compresses the piece at an offset of each file.
+func pack(shop *workshop, files []*source, at int64) (pieces, made [][]byte, err error) {
+	for _, file := range files {
+		piece, err := file.piece(at, shop.buffer)
+		if err != nil {
+			return nil, nil, err
+		}
+		pieces, made = append(pieces, piece), append(made, shop.compress(piece))
+	}
+	return pieces, made, nil
 }
 
 func (r PushRequest) workers() int {
@@ -296,23 +390,21 @@ func (w *workshop) giveBack(b []byte) {
 	}
 }
 
-// pieces reads the file to its end and hands on every piece, and makes sure that the content is that of
-// a file that nobody touched meanwhile.
-func (s *source) pieces(buffer func() []byte, do func(piece []byte) error) error {
-	if err := do(s.first); err != nil {
-		return err
+// piece reads the piece at an offset.
+func (s *source) piece(at int64, buffer func() []byte) ([]byte, error) {
+	if at == 0 {
+		return s.first, nil // as it was inspected
 	}
-	for rest := s.info.Size() - int64(len(s.first)); rest > 0; {
-		piece := buffer()[:min(rest, pieceSize)]
-		if _, err := io.ReadFull(s.f, piece); err != nil {
-			return s.readError(err)
-		}
-		if err := do(piece); err != nil {
-			return err
-		}
-		rest -= int64(len(piece))
+	piece := buffer()[:min(s.info.Size()-at, pieceSize)]
+	if n, err := s.f.ReadAt(piece, at); n < len(piece) {
+		return nil, s.readError(err)
 	}
-	if n, err := s.f.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+	return piece, nil
+}
+
+// untouched makes sure that what was read is the content of a file that nobody touched meanwhile.
+func (s *source) untouched() error {
+	if n, err := s.f.ReadAt(make([]byte, 1), s.info.Size()); n > 0 || err != io.EOF {
 		return badSource("it became longer than %d bytes while it was read", s.info.Size())
 	}
 	now, err := s.f.Stat()

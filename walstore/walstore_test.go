@@ -302,7 +302,7 @@ func TestPushNoticesAChangingFile(t *testing.T) {
 		if err := change(path); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := src.compress(t.Context(), PushRequest{}); !errors.Is(err, ErrSource) {
+		if _, err := compress(t.Context(), PushRequest{}, src); !errors.Is(err, ErrSource) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -5,26 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/cluster"
-	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
 const (
-	prefetchJobs  = 3
-	prefetchMost  = 64 // segments, however small they are
-	prefetchStall = 10 * time.Second
-	prefetchWatch = 500 * time.Millisecond // between looks at the server
+	prefetchJobs = 3
+	prefetchMost = 64 // segments, however small they are
 )
 
 // fetchAhead is wal-fetch's side of a window; nil: there is none. Nothing that goes wrong with it is an error,
@@ -89,7 +83,7 @@ func (f *fetchAhead) handOver(ctx context.Context, name, dest string) bool {
 	if f == nil {
 		return false
 	}
-	f.window.Await(ctx, name, prefetchStall)
+	f.window.Await(ctx, name, aheadStall)
 	path, sum, ok := f.window.Find(name)
 	if !ok {
 		return false
@@ -109,35 +103,33 @@ func (f *fetchAhead) got(name string) {
 	if f == nil || f.window.Asked(name) {
 		return
 	}
-	self, err := os.Executable()
-	if err == nil {
-		cmd := exec.Command(self, f.start...)
-		if err = cmd.Start(); err == nil { // without our stderr: a log's reader would wait for its end
-			err = cmd.Process.Release()
-		}
-	}
-	if err != nil {
+	if _, err := startSelf(f.start); err != nil {
 		f.a.log.Debug("nothing is fetched ahead", "error", err)
 	}
 }
 
 // walPrefetch is the process that fills a window. It is for wal-fetch, not for people. It ends when the recovery
-// ends, when its server is gone, and when nothing was asked for a while; and takes the window with it.
+// ends, when its server is gone, and when nothing was asked for a while; and takes the window with it. It never fails (see
+// neverFails).
 type walPrefetch struct {
 	Name  string        `arg:""`
 	Data  string        `arg:""`
 	Count int           `name:"count" default:"16"`
 	Idle  time.Duration `name:"idle" default:"5m"`
-	Of    string        `name:"of"` // the run of the server that it was started for: it may be another by now
+	Of    string        `name:"of" required:""` // the run of the server that it was started for: it may be another by now
 	spoolFlag
 }
 
 func (c *walPrefetch) Run(ctx context.Context, a *app) error {
+	return neverFails(a, c.run(ctx, a))
+}
+
+func (c *walPrefetch) run(ctx context.Context, a *app) error {
 	control, _, err := cluster.ReadControl(c.Data)
 	if err != nil {
 		return err
 	}
-	if c.Of != "" && c.Of != serverRun(c.Data) {
+	if c.Of != serverRun(c.Data) {
 		return nil
 	}
 	dir, err := c.dir(c.Data)
@@ -148,7 +140,7 @@ func (c *walPrefetch) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.open(retry.Policy{Budget: time.Second, Stall: prefetchStall})
+	s, err := a.open(aheadPolicy)
 	if err != nil {
 		return err
 	}
@@ -163,43 +155,10 @@ func (c *walPrefetch) Run(ctx context.Context, a *app) error {
 	}
 	defer release()
 	spool.Sweep(dir)
-	go c.watch(ctx, cancel) // ends with ctx
+	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return recovering(c.Data) }) // ends with ctx
 	p := walstore.Prefetch{Store: s, SystemID: control.SystemID, Size: control.SegmentSize, Window: w, Count: c.Count, Jobs: prefetchJobs}
 	p.Run(ctx, c.Name, asked, c.Idle)
 	return nil
-}
-
-// watch ends the process soon after the recovery or the server's run that it belongs to.
-func (c *walPrefetch) watch(ctx context.Context, end context.CancelFunc) {
-	defer end()
-	first, started, ok := postmaster(c.Data)
-	tick := time.NewTicker(prefetchWatch)
-	defer tick.Stop()
-	for ok && recovering(c.Data) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		var pid int
-		var since string
-		if pid, since, ok = postmaster(c.Data); pid != first || since != started || c.Of != "" && c.Of != serverRun(c.Data) {
-			return
-		}
-	}
-}
-
-// args are the settings as flags for another process of this program.
-func (s *Settings) args() []string {
-	var out []string
-	v := reflect.ValueOf(*s)
-	for i := range v.NumField() {
-		name, ok := v.Type().Field(i).Tag.Lookup("name")
-		if ok && v.Field(i).Kind() == reflect.String && v.Field(i).String() != "" {
-			out = append(out, "--"+name+"="+v.Field(i).String())
-		}
-	}
-	return out
 }
 
 // parseSize reads a size as PostgreSQL's settings have it: a number with kB, MB, GB or TB (of 1024), or of bytes.

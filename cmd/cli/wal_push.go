@@ -18,20 +18,40 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
-	"github.com/pgobj/pgobj/walstore/spool"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
 type walPush struct {
-	Path  string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
-	All   bool   `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
-	Level int    `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 to 19; up to 5 all are the fastest."`
-	Ahead int    `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
+	Path string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
+	All  bool   `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
+	pushFlags
+}
+
+// pushFlags are those of every process that archives files of a pg_wal.
+type pushFlags struct {
+	Level int `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 to 19; up to 5 all are the fastest."`
+	Ahead int `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
 	spoolFlag
 }
 
 // walPushTimeout is the --timeout that there is without one: PostgreSQL asks again.
 const walPushTimeout = 5 * time.Minute
+
+func (f pushFlags) check() error {
+	if f.Level < 0 || f.Level > 19 {
+		return usagef("--wal-level (PGOBJ_WAL_LEVEL) is %d: use 0 to 19", f.Level)
+	}
+	if f.Ahead < 1 || f.Ahead > 64 {
+		return usagef("--ahead (PGOBJ_WAL_PUSH_AHEAD) is %d: use 1 (no other files) to 64", f.Ahead)
+	}
+	return nil
+}
+
+// jobs is how many files of a cluster are pushed at once: one, when segments are large.
+func (f pushFlags) jobs(size segment.Size) int {
+	return int(max(1, min(int64(f.Ahead), walstore.AheadMemory/int64(max(size, 1)))))
+}
 
 // collectLate lets garbage be collected from 96 MiB for each of files on, and no earlier: in a process that is short, doing
 // so for a few MiB several times takes a tenth of its time.
@@ -41,40 +61,47 @@ func collectLate(files int) {
 }
 
 func (c *walPush) Run(ctx context.Context, a *app) error {
-	collectLate(min(max(c.Ahead, 1), 3))
-	if c.Level < 0 || c.Level > 19 {
-		return usagef("--wal-level (PGOBJ_WAL_LEVEL) is %d: use 0 to 19", c.Level)
-	}
-	if c.Ahead < 1 || c.Ahead > 64 {
-		return usagef("--ahead (PGOBJ_WAL_PUSH_AHEAD) is %d: use 1 (no other files) to 64", c.Ahead)
-	}
-	if c.All {
-		return c.pushAll(ctx, a)
-	}
-	markers, err := c.markers(a)
-	if err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
-	if markers != nil && markers.Holds(c.Path) {
-		a.log.Debug("archived ahead", slog.String("file", filepath.Base(c.Path)))
-		return nil
-	}
-	s, err := a.open(retry.Policy{})
-	if err != nil {
-		return err
-	}
-	if a.Timeout == nil {
+	if a.Timeout == nil && !c.All {
 		limit := walPushTimeout
 		var cancel context.CancelFunc
 		ctx, cancel = withTimeout(ctx, &limit)
 		defer cancel()
 	}
-	res, err := c.push(ctx, a, s, markers)
+	if c.All {
+		collectLate(min(c.Ahead, 3))
+		return c.pushAll(ctx, a)
+	}
+	ahead, err := c.aheadOf(a)
+	if err != nil {
+		return err
+	}
+	if ahead.archived(ctx, c.Path) {
+		return nil
+	}
+	collectLate(1)
+	s, err := a.open(retry.Policy{})
+	if err != nil {
+		return err
+	}
+	res, err := c.push(ctx, s)
 	if err != nil {
 		return c.byName(timedOut(ctx, err))
 	}
 	pushed(a, c.Path, res)
 	return nil
+}
+
+func (c *walPush) push(ctx context.Context, s storage.Store) (walstore.PushResult, error) {
+	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }}
+	if dataDir, err := dataDirFor(c.Path); err == nil {
+		if req.Spill, err = c.dir(dataDir); err != nil {
+			return walstore.PushResult{}, err
+		}
+	}
+	return walstore.Push(ctx, s, req)
 }
 
 // byName says of a file that there is not that pg_wal has it, as PostgreSQL runs archive_command in the data folder.
@@ -95,81 +122,6 @@ func pushed(a *app, path string, res walstore.PushResult) {
 	}
 	a.log.Debug("archived", slog.String("file", filepath.Base(path)), slog.String("key", res.Key),
 		slog.Bool("already_there", res.AlreadyThere), slog.Int64("bytes", res.Raw), slog.Int64("stored", res.Stored))
-}
-
-// markers are those of the pg_wal that the file is in. There are none (nil) where PostgreSQL does not wait for
-// this file, as when a rescued file is pushed by hand.
-func (c *walPush) markers(a *app) (*spool.Markers, error) {
-	walDir, name := filepath.Split(c.Path)
-	if c.Ahead <= 1 {
-		return nil, nil
-	}
-	if _, err := os.Lstat(filepath.Join(walDir, "archive_status", name+".ready")); err != nil {
-		return nil, nil
-	}
-	dataDir, err := dataDirFor(c.Path)
-	if err != nil {
-		return nil, nil // Push says what is wrong, if it is
-	}
-	control, _, err := cluster.ReadControl(dataDir)
-	if err != nil {
-		return nil, nil
-	}
-	dir, err := c.dir(dataDir)
-	if err != nil {
-		return nil, err
-	}
-	scope, err := a.scope(control.SystemID, dataDir)
-	if err != nil {
-		return nil, nil
-	}
-	return spool.NewMarkers(dir, scope), nil
-}
-
-// push archives the file, and others ahead of PostgreSQL's request where that is possible.
-func (c *walPush) push(ctx context.Context, a *app, s storage.Store, markers *spool.Markers) (walstore.PushResult, error) {
-	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }}
-	if dataDir, err := dataDirFor(c.Path); err == nil {
-		if req.Spill, err = c.dir(dataDir); err != nil {
-			return walstore.PushResult{}, err
-		}
-	}
-	if markers == nil {
-		return walstore.Push(ctx, s, req)
-	}
-	ready, err := walstore.Ready(filepath.Dir(c.Path))
-	if err != nil {
-		a.log.Debug("no files are pushed ahead", "error", err)
-	}
-	waiting := map[string]bool{}
-	var others []string
-	for _, path := range ready {
-		waiting[filepath.Base(path)] = true
-		if len(others) < 64 && !markers.Likely(path) {
-			others = append(others, path)
-		}
-	}
-	markers.Tidy(func(name string) bool { return waiting[name] })
-	return walstore.PushAhead(ctx, s, req, others, walstore.Ahead{
-		Jobs: c.Ahead,
-		Pushed: func(path string, res walstore.PushResult) {
-			pushed(a, path, res)
-			if err := mark(markers, path, res); err != nil {
-				a.log.Debug("no marker, so it will be looked at again", "file", filepath.Base(path), "error", err)
-			}
-		},
-		Failed: func(path string, err error) {
-			a.log.Debug("not pushed ahead", "file", filepath.Base(path), "error", err)
-		},
-	})
-}
-
-func mark(m *spool.Markers, path string, res walstore.PushResult) error {
-	id, ok := spool.IdentityOf(res.File)
-	if !ok {
-		return errors.New("this system does not tell files apart")
-	}
-	return m.Add(filepath.Base(path), spool.Archived{Identity: id, SHA256: fmt.Sprintf("%x", res.SHA256), XXH64: res.XXH64})
 }
 
 // pushAll archives what waits in a data folder. One file that fails does not keep the others.
@@ -198,7 +150,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	var failed []error
 	var there, bytes int64
 	g := errgroup.Group{}
-	g.SetLimit(int(max(1, min(int64(c.Ahead), walstore.AheadMemory/int64(max(control.SegmentSize, 1))))))
+	g.SetLimit(c.jobs(control.SegmentSize))
 	for _, path := range ready {
 		g.Go(func() error {
 			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: spill,

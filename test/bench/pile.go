@@ -114,12 +114,15 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string, env []string) []*pil
 	}
 	keys := []string{"PGBACKREST_REPO1_S3_KEY=" + s.AccessKey, "PGBACKREST_REPO1_S3_KEY_SECRET=" + s.SecretKey}
 	var tools []*pileTool
-	for _, async := range []bool{false, true} {
+	for _, how := range []struct {
+		async bool
+		level string
+	}{{false, "1"}, {true, "1"}, {true, "3"}} { // its fastest, and its default level, which makes objects of our size
 		spool := filepath.Join(dir, "spool")
-		base, more := backrest(async, spool)
-		tools = append(tools, &pileTool{name: "pgbackrest " + map[bool]string{false: "sync", true: "async"}[async] + " zst:1", env: keys,
+		base, more := backrest(how.async, spool)
+		tools = append(tools, &pileTool{name: "pgbackrest " + map[bool]string{false: "sync", true: "async"}[how.async] + " zst:" + how.level, env: keys,
 			prepare: "rm -rf " + spool + "; mkdir -p " + spool + " " + dir + "/lock; " + base + " --no-online stanza-create",
-			push:    base + more + " --compress-type=zst --compress-level=1 archive-push %p", fetch: base + more + " archive-get %f %p"})
+			push:    base + more + " --compress-type=zst --compress-level=" + how.level + " archive-push %p", fetch: base + more + " archive-get %f %p"})
 	}
 	storage := "PGOBJ_STORAGE=s3://" + s.Bucket + "/$ROUND "
 	for _, ahead := range []bool{true, false} {
@@ -198,6 +201,12 @@ func (p *pile) measure(ctx context.Context, t *pileTool, round int) error {
 			return err
 		}
 	}
+	// To the tools our own process is the server.
+	pid := filepath.Join(p.data, "postmaster.pid")
+	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n%s\n%d\n", os.Getpid(), p.data, time.Now().UnixNano()), 0o644); err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(pid) }()
 	if t.prepare != "" {
 		if err := run(t.prepare, "", ""); err != nil {
 			return err
@@ -217,14 +226,13 @@ func (p *pile) measure(ctx context.Context, t *pileTool, round int) error {
 	return p.measureFetch(t, run)
 }
 
-// measureFetch looks to the tools like a recovery: our own process stands for the server. What they fetched is compared,
-// outside of the time that is taken.
+// measureFetch looks to the tools like a recovery. What they fetched is compared, outside of the time that is taken.
 func (p *pile) measureFetch(t *pileTool, run func(command, name, path string) error) error {
-	signal, pid := filepath.Join(p.data, "recovery.signal"), filepath.Join(p.data, "postmaster.pid")
-	if err := errors.Join(os.WriteFile(signal, nil, 0o600), os.WriteFile(pid, fmt.Appendf(nil, "%d\n%s\n%d\n", os.Getpid(), p.data, time.Now().UnixNano()), 0o644)); err != nil {
+	signal := filepath.Join(p.data, "recovery.signal")
+	if err := os.WriteFile(signal, nil, 0o600); err != nil {
 		return err
 	}
-	defer func() { _ = errors.Join(os.Remove(signal), os.Remove(pid)) }()
+	defer func() { _ = os.Remove(signal) }()
 	took := time.Duration(0)
 	got := filepath.Join(p.data, "pg_wal/RECOVERYXLOG")
 	syscall.Sync()

@@ -42,6 +42,7 @@ type Options struct {
 	DataDir    string   // where to put the data; empty: a folder of its own, which goes away with the cluster
 	InitdbArgs []string // further arguments of initdb
 	TCP        bool     // listen on 127.0.0.1 too, at the same port
+	Adopts     bool     // the postmaster gets the children of its children that ended, as process 1 of a container does
 
 	// Template copies a cached cluster instead of running initdb, which saves a second. All copies
 	// then have ONE system identifier: never use it where two clusters share a repository, or where a
@@ -62,6 +63,8 @@ type Cluster struct {
 	env  []string
 	args []string // further arguments of postgres, stronger than postgresql.conf
 	srv  *server
+
+	adopts bool
 }
 
 // BinDir finds the programs of a major version: those of the distribution first, because they are
@@ -95,7 +98,7 @@ func Create(ctx context.Context, o Options) (_ *Cluster, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	c.env = o.Env
+	c.env, c.adopts = o.Env, o.Adopts
 	if o.TCP {
 		c.args = []string{"-c", "listen_addresses=127.0.0.1"}
 	}

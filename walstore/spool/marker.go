@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
+	"github.com/zeebo/xxh3"
 )
 
 // Markers say which files of a pg_wal are in the archive already. A marker is believed only for the scope it
@@ -35,7 +35,9 @@ func NewMarkers(dir, scope string) *Markers { return &Markers{dir, scope, time.N
 type Archived struct {
 	Identity
 	SHA256 string `json:"sha256"` // of the content
-	XXH64  uint64 `json:"xxh64"`  // of the content, to be compared again in a few milliseconds
+	XXH3   uint64 `json:"xxh3"`   // of the content, to be compared again in a few milliseconds
+	// Warnings are for people, who can be told when PostgreSQL asks.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 type marker struct {
@@ -98,28 +100,28 @@ func (m *Markers) Likely(path string) bool {
 	return ok && id == k.Identity
 }
 
-// Holds says whether the file is archived: there is a marker for it as it is, and its content, which is read
-// again, has the marker's hash.
-func (m *Markers) Holds(path string) bool {
+// Find returns what is known of the file if it is archived: there is a marker for it as it is, and its content, which
+// is read again, has the marker's hash.
+func (m *Markers) Find(path string) (Archived, bool) {
 	k, ok := m.read(filepath.Base(path))
 	if !ok {
-		return false
+		return Archived{}, false
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return false
+		return Archived{}, false
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return false
+		return Archived{}, false
 	}
 	if id, ok := IdentityOf(info); !ok || id != k.Identity || !info.Mode().IsRegular() {
-		return false
+		return Archived{}, false
 	}
-	sum := xxhash.New()
+	sum := xxh3.New()
 	n, err := io.CopyBuffer(sum, struct{ io.Reader }{f}, make([]byte, 256<<10))
-	return err == nil && n == k.Size && sum.Sum64() == k.XXH64
+	return k.Archived, err == nil && n == k.Size && sum.Sum64() == k.XXH3
 }
 
 // Tidy removes the markers of this scope that keep says nobody will ask for, and everybody's that are too
@@ -136,7 +138,7 @@ func (m *Markers) Tidy(keep func(name string) bool) {
 			old = m.now().Sub(info.ModTime()) > markerLife
 		}
 		name, ours := strings.CutPrefix(e.Name(), markerPrefix+m.scope+"-")
-		spoolFile := strings.HasPrefix(e.Name(), markerPrefix) || strings.HasPrefix(e.Name(), ".new-")
+		spoolFile := strings.HasPrefix(e.Name(), markerPrefix) || strings.HasPrefix(e.Name(), pushingPrefix) || strings.HasPrefix(e.Name(), ".new-")
 		if spoolFile && old || ours && !keep(name) {
 			os.Remove(filepath.Join(m.dir, e.Name()))
 		}

@@ -19,15 +19,18 @@ import (
 //	lock          flock of the process that fills the window
 //	asks          FIFO: names of segments that PostgreSQL got, one a line
 //	NAME.part     is being fetched
-//	NAME.XXH64    whole and checked
+//	NAME.XXH3    whole and checked
 type Window struct{ dir string }
 
-const windowPrefix = "fetched-"
+const (
+	windowPrefix = "fetched-"
+	lockName     = "lock"
+)
 
 // NewWindow is that of a scope in the spool dir; it need not exist yet.
 func NewWindow(dir, scope string) *Window { return &Window{filepath.Join(dir, windowPrefix+scope)} }
 
-// Find is the file of a segment and the XXH64 that it was fetched with.
+// Find is the file of a segment and the XXH3 that it was fetched with.
 func (w *Window) Find(name string) (path string, sum uint64, ok bool) {
 	entries, err := os.ReadDir(w.dir)
 	if err != nil {
@@ -71,6 +74,8 @@ func (w *Window) Await(ctx context.Context, name string, patience time.Duration)
 	}
 }
 
+func (w *Window) lock() string { return filepath.Join(w.dir, lockName) }
+
 func (w *Window) part(name string) string { return filepath.Join(w.dir, name+".part") }
 
 func (w *Window) asks() string { return filepath.Join(w.dir, "asks") }
@@ -100,8 +105,8 @@ func (w *Window) Asked(name string) bool {
 	return err == nil
 }
 
-// ErrBusy: another process fills the window.
-var ErrBusy = errors.New("another process fills the window")
+// ErrBusy: another process does it already.
+var ErrBusy = errors.New("another process does it already")
 
 // Hold makes the caller the process that fills the window. asked yields what Asked is given; release removes
 // the window with all that is in it.
@@ -109,7 +114,7 @@ func (w *Window) Hold(ctx context.Context) (asked <-chan string, release func(),
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make window: %w", err)
 	}
-	lock, err := lockDir(w.dir)
+	lock, err := lockFile(w.lock())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,7 +154,7 @@ func (w *Window) clear() error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != "lock" {
+		if e.Name() != lockName {
 			if err := os.Remove(filepath.Join(w.dir, e.Name())); err != nil {
 				return err
 			}
@@ -158,9 +163,9 @@ func (w *Window) clear() error {
 	return nil
 }
 
-// lockDir takes the lock of a window. A lock on a file that has been removed meanwhile is none.
-func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
+// lockFile takes the lock that a file stands for, and makes the file if there is none. A lock on a file that has been
+// removed meanwhile is none.
+func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -217,7 +222,7 @@ func (w *Window) Forget(name string) {
 func Sweep(dir string) {
 	left, _ := filepath.Glob(filepath.Join(dir, windowPrefix+"*")) // only a bad pattern is an error
 	for _, w := range left {
-		if lock, err := lockDir(w); err == nil {
+		if lock, err := lockFile(filepath.Join(w, lockName)); err == nil {
 			os.RemoveAll(w)
 			lock.Close()
 		}
