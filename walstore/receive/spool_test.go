@@ -15,7 +15,7 @@ func TestPlan(t *testing.T) {
 		pieces     int
 		amount     float64 // of what is stored, in sizes
 	}{
-		"trickle": {16 << 20, 8 << 10, 40, 13}, "steps": {16 << 20, 1 << 20, 12, 6}, "at once": {16 << 20, 16 << 20, 3, 3},
+		"trickle": {16 << 20, 8 << 10, 40, 13}, "steps": {16 << 20, 1 << 20, 16, 6}, "at once": {16 << 20, 16 << 20, 6, 3},
 		"1 GB": {1 << 30, 1 << 20, 110, 8}, "1 GB at once": {1 << 30, 1 << 30, 110, 4},
 	} {
 		t.Run(what, func(t *testing.T) {
