@@ -1,11 +1,13 @@
 package spool
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const pushingPrefix = "pushing-"
@@ -22,6 +24,10 @@ func (m *Markers) Hold(names []string) (*Pushing, error) {
 		return nil, err
 	}
 	f, err := lockFile(m.pushing())
+	for tries := 0; errors.Is(err, ErrBusy) && tries < 20; tries++ { // who looks holds it for a moment, too
+		time.Sleep(5 * time.Millisecond)
+		f, err = lockFile(m.pushing())
+	}
 	if err != nil {
 		return nil, err
 	}
