@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -285,5 +286,30 @@ func TestSurveyPieces(t *testing.T) {
 	}
 	if _, reach := all[0].Received(); reach != 0 || len(all[0].Obsolete) != 3 || len(all[0].Pieces) != 0 {
 		t.Errorf("%d %+v", reach, all[0])
+	}
+}
+
+// Pieces of a segment say that what lies before it is missing, as wal-fetch does: the segment may be complete only hours later.
+func TestHolesBeforePieces(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1, "00000002.history")
+	for _, name := range []string{"000000010000000000000004", "000000020000000000000006"} {
+		data := wal(name, sysid, segSize, 7)
+		if err := PutPiece(t.Context(), s, sysid, Piece{name, 0, 8192}, bytes.NewReader(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := Examine(t.Context(), s, sysid)
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	for i, want := range []string{"[000000010000000000000002-000000010000000000000003]", "[000000010000000000000002-000000010000000000000004 000000020000000000000005-000000020000000000000005]"} {
+		var got []string
+		for _, h := range Holes(all, all[i]) {
+			got = append(got, h.First+"-"+h.Last)
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("timeline %d: holes %v, want %s", i+1, got, want)
+		}
 	}
 }

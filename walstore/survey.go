@@ -148,16 +148,21 @@ func (v *Survey) settle(name string) {
 // Received is the segment that the timeline ends with when it is not complete, and how much of it was received; 0 when
 // none was, or not what follows the last segment.
 func (v *Survey) Received() (segment.Segment, int64) {
-	if len(v.Pieces) == 0 {
+	seg, ok := v.lastPiece()
+	if n := len(v.Runs); !ok || n > 0 && v.Runs[n-1].Last+1 != seg.No {
 		return segment.Segment{}, 0
 	}
-	name := v.Pieces[len(v.Pieces)-1].Segment
-	seg, err := segment.ParseName(name, v.SegmentSize)
-	if n := len(v.Runs); err != nil || n > 0 && v.Runs[n-1].Last+1 != seg.No {
-		return segment.Segment{}, 0
-	}
-	_, reach := Chain(v.PiecesOf(name))
+	_, reach := Chain(v.PiecesOf(seg.Name(v.SegmentSize)))
 	return seg, reach
+}
+
+// lastPiece is the last segment of which there are pieces.
+func (v *Survey) lastPiece() (segment.Segment, bool) {
+	if len(v.Pieces) == 0 {
+		return segment.Segment{}, false
+	}
+	seg, err := segment.ParseName(v.Pieces[len(v.Pieces)-1].Segment, v.SegmentSize)
+	return seg, err == nil
 }
 
 // PiecesOf are those of one segment, as Pieces lists them.
@@ -213,10 +218,16 @@ func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) err
 // the one before it begins, and its own from there. What came before the oldest segment was deleted, and is none.
 func Holes(all []*Survey, v *Survey) []Hole {
 	var holes []Hole
-	for i := 1; i < len(v.Runs); i++ {
-		holes = append(holes, v.hole(v.Runs[i-1].Last+1, v.Runs[i].First-1))
+	runs := v.Runs
+	if seg, ok := v.lastPiece(); ok && (len(runs) == 0 || seg.No > runs[len(runs)-1].Last) {
+		runs = append(slices.Clone(runs), Run{seg.No, seg.No}) // it is not complete, but what lies before it is missing
 	}
-	if len(v.Lineage) == 0 || len(v.Runs) == 0 {
+	for i := 1; i < len(runs); i++ {
+		if first, next := runs[i-1].Last+1, runs[i].First; first < next {
+			holes = append(holes, v.hole(first, next-1))
+		}
+	}
+	if len(v.Lineage) == 0 || len(runs) == 0 {
 		return holes
 	}
 	parent := v.Lineage[len(v.Lineage)-1]
@@ -225,8 +236,8 @@ func Holes(all []*Survey, v *Survey) []Hole {
 		if p.Timeline != parent.Timeline || len(p.Runs) == 0 || p.Runs[0].First >= begin {
 			continue
 		}
-		if v.Runs[0].First > begin {
-			holes = append(holes, v.hole(begin, v.Runs[0].First-1))
+		if runs[0].First > begin {
+			holes = append(holes, v.hole(begin, runs[0].First-1))
 		}
 		if last := p.Runs[len(p.Runs)-1].Last; last+1 < begin {
 			holes = append(holes, p.hole(last+1, begin-1))
