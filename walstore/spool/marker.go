@@ -51,7 +51,8 @@ func (m *Markers) path(name string) string {
 	return filepath.Join(m.dir, markerPrefix+m.scope+"-"+name)
 }
 
-// Add marks a file as archived. It is called only after the archive has acknowledged it.
+// Add marks a file as archived. It is called only after the archive has acknowledged it. It makes no folder: the data
+// folder may have been removed meanwhile, and must not come back.
 func (m *Markers) Add(name string, a Archived) error {
 	data, err := json.Marshal(marker{m.scope, name, m.now().UTC(), a})
 	if err != nil {
@@ -59,9 +60,6 @@ func (m *Markers) Add(name string, a Archived) error {
 	}
 	sum := sha256.Sum256(data)
 	data = fmt.Appendf(data, "\n%x\n", sum)
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
-		return fmt.Errorf("mark %s as archived: %w", name, err)
-	}
 	if err := replace(m.path(name), data); err != nil {
 		return fmt.Errorf("mark %s as archived: %w", name, err)
 	}

@@ -18,7 +18,8 @@ type Pushing struct{ f *os.File }
 
 func (m *Markers) pushing() string { return filepath.Join(m.dir, pushingPrefix+m.scope) }
 
-// Hold makes the caller the one process that archives ahead for the scope, the files called names. ErrBusy: there is one.
+// Hold makes the caller the one process that archives ahead for the scope, the files called names; and the folder, if there
+// is none. ErrBusy: there is such a process.
 func (m *Markers) Hold(names []string) (*Pushing, error) {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return nil, err
