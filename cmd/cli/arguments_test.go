@@ -51,8 +51,23 @@ func TestArgumentsMixedUp(t *testing.T) {
 		{"delete policy redundancy", "2", "The policy is given with --retention, in quotes\n"},
 		{"delete policy --redundancy", "2", ""},
 		{"delete oldest latest", "2", ""},
+		// An argument that is empty, as a variable that is not set makes it.
+		{"backup-fetch ''", "2", "the argument <target-dir> is empty\n"},
+		{"backup-fetch --delta '' latest", "2", "the argument <target-dir> is empty\n"},
+		{"backup-fetch new ''", "2", "the argument [<backup>] is empty\n"},
+		{"backup-push ''", "2", "the argument [<pgdata>] is empty\n"},
+		{"wal-push ''", "2", "the argument <path> is empty\n"},
+		{"wal-push --all ''", "2", "the argument <path> is empty\n"},
+		{"wal-fetch '' pg_wal/RECOVERYXLOG", "255", "the argument <name> is empty\n"},
+		{"wal-fetch " + segment1 + " ''", "255", "the argument [<dest>] is empty\n"},
+		{"delete target ''", "2", "the argument <backup> is empty\n"},
+		{"delete everything ''", "2", "the argument <server-name> is empty\n"},
 	} {
-		got := w.pgobj(strings.Fields(c.line)...)
+		args := strings.Fields(c.line)
+		for i, arg := range args {
+			args[i] = strings.TrimPrefix(arg, "''")
+		}
+		got := w.pgobj(args...)
 		if !strings.HasPrefix(got, "ERROR:  ") || !strings.HasSuffix(got, "\nexit code "+c.code+"\n") || !strings.Contains(got, c.says) {
 			t.Errorf("%s: want exit code %s and %q:\n%s", c.line, c.code, c.says, got)
 		}

@@ -184,6 +184,11 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 		if err != nil {
 			return nil, usagef("%v%s", err, instead(err))
 		}
+		for _, p := range command.Path { // what a script makes of "$DIR" where DIR is not set means no folder, not this one
+			if arg := p.Positional; arg != nil && arg.Target.Kind() == reflect.String && arg.Target.String() == "" {
+				return nil, usagef("the argument %s is empty", arg.Summary())
+			}
+		}
 		return command, nil
 	}
 	if target, settings, ok := oneCommand(a.args); ok {
