@@ -115,14 +115,14 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string, env []string) []*pil
 	keys := []string{"PGBACKREST_REPO1_S3_KEY=" + s.AccessKey, "PGBACKREST_REPO1_S3_KEY_SECRET=" + s.SecretKey}
 	var tools []*pileTool
 	for _, how := range []struct {
-		async bool
-		level string
-	}{{false, "1"}, {true, "1"}, {true, "3"}} { // its fastest, and its default level, which makes objects of our size
+		async       bool
+		kind, level string
+	}{{false, "zst", "1"}, {true, "zst", "1"}, {true, "zst", "3"}, {true, "gz", "6"}} { // its fastest; the one with objects of our size; its default
 		spool := filepath.Join(dir, "spool")
 		base, more := backrest(how.async, spool)
-		tools = append(tools, &pileTool{name: "pgbackrest " + map[bool]string{false: "sync", true: "async"}[how.async] + " zst:" + how.level, env: keys,
+		tools = append(tools, &pileTool{name: "pgbackrest " + map[bool]string{false: "sync", true: "async"}[how.async] + " " + how.kind + ":" + how.level, env: keys,
 			prepare: "rm -rf " + spool + "; mkdir -p " + spool + " " + dir + "/lock; " + base + " --no-online stanza-create",
-			push:    base + more + " --compress-type=zst --compress-level=" + how.level + " archive-push %p", fetch: base + more + " archive-get %f %p"})
+			push:    base + more + " --compress-type=" + how.kind + " --compress-level=" + how.level + " archive-push %p", fetch: base + more + " archive-get %f %p"})
 	}
 	storage := "PGOBJ_STORAGE=s3://" + s.Bucket + "/$ROUND "
 	for _, ahead := range []bool{true, false} {
