@@ -106,7 +106,7 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string, env []string) []*pil
 	backrest := func(async bool, spool string) (string, string) {
 		c := "pgbackrest --no-config --stanza=main --pg1-path=$PWD --repo1-type=s3 --repo1-path=/$ROUND --repo1-s3-bucket=" + s.Bucket + " --repo1-s3-endpoint=localhost" +
 			" --repo1-storage-port=" + port + " --repo1-s3-region=" + s.Region + " --repo1-s3-uri-style=path --repo1-storage-ca-file=" + dir + "/ca.pem" +
-			" --lock-path=" + dir + "/lock --log-level-file=off --log-level-console=warn"
+			" --lock-path=" + dir + "/lock/$ROUND --log-level-file=off --log-level-console=warn"
 		if async {
 			return c, " --archive-async --process-max=2 --spool-path=" + spool
 		}
@@ -118,10 +118,10 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string, env []string) []*pil
 		async       bool
 		kind, level string
 	}{{false, "zst", "1"}, {true, "zst", "1"}, {true, "zst", "3"}, {true, "gz", "6"}} { // its fastest; the one with objects of our size; its default
-		spool := filepath.Join(dir, "spool")
+		spool := filepath.Join(dir, "spool/$ROUND") // and a lock: its process of the round before may still be there
 		base, more := backrest(how.async, spool)
 		tools = append(tools, &pileTool{name: "pgbackrest " + map[bool]string{false: "sync", true: "async"}[how.async] + " " + how.kind + ":" + how.level, env: keys,
-			prepare: "rm -rf " + spool + "; mkdir -p " + spool + " " + dir + "/lock; " + base + " --no-online stanza-create",
+			prepare: "mkdir -p " + spool + "; " + base + " --no-online stanza-create",
 			push:    base + more + " --compress-type=" + how.kind + " --compress-level=" + how.level + " archive-push %p", fetch: base + more + " archive-get %f %p"})
 	}
 	storage := "PGOBJ_STORAGE=s3://" + s.Bucket + "/$ROUND "
