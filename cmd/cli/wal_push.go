@@ -64,15 +64,15 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if a.Timeout == nil && !c.All {
+	if c.All {
+		collectLate(min(c.Ahead, 3))
+		return c.pushAll(ctx, a)
+	}
+	if a.Timeout == nil {
 		limit := walPushTimeout
 		var cancel context.CancelFunc
 		ctx, cancel = withTimeout(ctx, &limit)
 		defer cancel()
-	}
-	if c.All {
-		collectLate(min(c.Ahead, 3))
-		return c.pushAll(ctx, a)
 	}
 	ahead, err := c.aheadOf(a)
 	if err != nil {

@@ -1,6 +1,7 @@
 // Package spool owns pgobj's folder on the PostgreSQL host: markers of files that are archived already, the list of those
-// that a process is archiving, and windows of WAL fetched ahead of a recovery. It refuses to know the storage. Nothing in the folder is needed:
-// what is missing, torn, old or another's is as if it were not there, and costs one request to the storage.
+// that a process is archiving, and windows of WAL fetched ahead of a recovery. It refuses to know the storage. Nothing in
+// the folder is needed: what is missing, torn, old or another's is as if it were not there, and costs one request to the
+// storage.
 //
 // The folder lies outside of pg_wal, so that pg_rewind and PostgreSQL never meet it. By default it is
 // Folder in the data folder: PostgreSQL's own base backups and pgobj's leave out every name that begins with

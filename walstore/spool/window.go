@@ -19,7 +19,7 @@ import (
 //	lock          flock of the process that fills the window
 //	asks          FIFO: names of segments that PostgreSQL got, one a line
 //	NAME.part     is being fetched
-//	NAME.XXH3    whole and checked
+//	NAME.XXH3     whole and checked
 type Window struct{ dir string }
 
 const (
