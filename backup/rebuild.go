@@ -35,9 +35,9 @@ type Found struct {
 
 	listed bool
 	b      *catalog.Backup
-	hash   string // of the backup.json that is stored; "": b has to be stored
-	list   []byte // of the manifest, when it has to be stored
-	parts  map[string][]int
+	hash   string   // of the backup.json that is stored; "": b has to be stored
+	list   []byte   // of the manifest, when it has to be stored
+	reuses []string // the other backups whose parts it needs
 }
 
 // Rebuild is the plan for a catalog that has lost records, or descriptions of backups.
@@ -50,6 +50,7 @@ type Rebuild struct {
 	store   storage.Store
 	catalog *catalog.Catalog
 	state   *catalog.State
+	same    []Found
 	sizes   map[string]int64 // of all parts
 	shown   map[string]catalog.Described
 }
@@ -110,6 +111,8 @@ func (r *Rebuild) look(ctx context.Context, id string) error {
 	switch {
 	case err == nil && listed && f.Fate == "":
 		r.Same++
+		f.b = &catalog.Backup{ID: id, Summary: f.b.Summary, SegmentSize: f.b.SegmentSize} // without its parts, which may be many
+		r.same = append(r.same, f)
 		return nil
 	case err == nil:
 	case !fault(err):
@@ -206,10 +209,12 @@ func (r *Rebuild) list(ctx context.Context, id string, b *catalog.Backup) ([]byt
 
 // whole looks whether parts and WAL are there. Of a backup that is listed in a log without faults only the parts
 // count: WAL may have gone by a policy.
-func (r *Rebuild) whole(ctx context.Context, f *Found, listed bool) (err error) {
-	if f.parts, err = partNumbers(f.b.Parts); err != nil {
+func (r *Rebuild) whole(ctx context.Context, f *Found, listed bool) error {
+	parts, err := partNumbers(f.b.Parts)
+	if err != nil {
 		return fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
 	}
+	f.reuses = slices.Sorted(maps.Keys(others(parts, f.Backup)))
 	var missing []string
 	for _, p := range f.b.Parts {
 		if size, there := r.sizes[p.Name]; there && size == p.Size {
@@ -228,7 +233,7 @@ func (r *Rebuild) whole(ctx context.Context, f *Found, listed bool) (err error) 
 	if listed {
 		return nil
 	}
-	if err := r.state.CheckParts(f.parts); err != nil {
+	if err := r.state.CheckParts(parts); err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	if err := r.state.CheckWAL(f.b.Summary); err != nil {
@@ -251,6 +256,10 @@ func (r *Rebuild) whole(ctx context.Context, f *Found, listed bool) (err error) 
 // goes on where this left off.
 func (r *Rebuild) Run(ctx context.Context) error {
 	next := r.state.Clone()
+	// What a listed backup reuses, and its cluster, stood in records that may be lost. Deletions have to know it.
+	for _, f := range r.same {
+		next.Restored(f.b, f.hash, f.reuses)
+	}
 	for _, f := range r.Found {
 		switch f.Fate {
 		case Back, Described:
@@ -271,7 +280,7 @@ func (r *Rebuild) Run(ctx context.Context) error {
 					return err
 				}
 			}
-			next.Restored(f.b, hash, slices.Sorted(maps.Keys(others(f.parts, f.Backup))))
+			next.Restored(f.b, hash, f.reuses)
 		case Lost:
 			next.Lost(f.Backup) // its parts may be needed by others: delete garbage takes those that are not
 		}

@@ -57,8 +57,8 @@ func (s *State) foldRebuilt(r *Record) error {
 	return nil
 }
 
-// Restored enters a backup of which the log does not tell (any more), with the hash of the backup.json that
-// describes it. It comes after those that began, or were committed, before it.
+// Restored enters a backup of which the log does not tell (any more), or not all, with the hash of the backup.json that
+// describes it. A new one comes after those that began, or were committed, before it.
 func (s *State) Restored(b *Backup, hash string, reuses []string) {
 	e := s.Entry(b.ID)
 	if e == nil {

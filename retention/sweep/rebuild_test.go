@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,55 @@ func TestRebuildWithDamagedRecord(t *testing.T) {
 				s.goesOn(t, store)
 			})
 		}
+	}
+}
+
+// What a backup reuses stands in its begin record. When that is lost, a later deletion must not take it for one that
+// reuses nothing, however long ago it was: only the newest backups are looked at each time.
+func TestRebuildKnowsWhatIsReused(t *testing.T) {
+	s, full := seeded(t, 3)
+	ids := listed(sound(t, full))
+	r := rand.New(rand.NewPCG(9, 9))
+	s.change(t, r, 2)
+	for i := range 1 + looked {
+		if err := s.push(t.Context(), full, fmt.Sprint("night", i), i == 0); err != nil {
+			t.Fatal(err)
+		}
+		s.change(t, r, 0.1)
+	}
+	s.lose(t, full, "catalog/checkpoints/", "")
+	for _, lost := range []int{1, 2} {
+		t.Run(fmt.Sprint("backup ", lost), func(t *testing.T) {
+			store := clone(t, full)
+			for _, key := range objects(t, store, "catalog/log/") {
+				data, err := storage.ReadAll(t.Context(), store, key, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(string(data), `"begin":{"backup":"`+ids[lost]+`"`) {
+					s.lose(t, store, key, "")
+				}
+			}
+			if plan := s.rebuild(t, store); len(plan.Problems) == 0 {
+				t.Fatal("no record was lost")
+			}
+			if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Target, Backup: ids[lost-1]}); err != nil {
+				t.Fatal(err)
+			}
+			sound(t, store)
+		})
+	}
+}
+
+// Of which cluster the backups are stands in a record, too.
+func TestRebuildKnowsTheCluster(t *testing.T) {
+	s, store := seeded(t, 2)
+	want := sound(t, store).Servers
+	s.lose(t, store, "catalog/log/0000000001", ".json")
+	s.lose(t, store, "catalog/checkpoints/", "")
+	s.rebuild(t, store)
+	if got := sound(t, store).Servers; len(want) != 1 || len(got) != 1 || got[0].SystemID != want[0].SystemID || got[0].SegmentSize != want[0].SegmentSize {
+		t.Errorf("clusters are %+v, want %+v", got, want)
 	}
 }
 
