@@ -27,6 +27,8 @@ var (
 	ErrIncarnation = errors.New("the catalog is of another cluster")
 	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.
 	ErrWALMissing = errors.New("WAL that the backup needs is not in the repository")
+	// ErrReplaces: the storage does not keep what it has.
+	ErrReplaces = errors.New("the storage replaces objects that exist: it does not honour If-None-Match on PUT")
 	// ErrRequest says that what was asked for contradicts itself.
 	ErrRequest = errors.New("cannot restore like that")
 	// ErrTarget says that the place to restore to cannot be used.

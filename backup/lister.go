@@ -14,6 +14,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
 )
 
 // lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Sections of the
@@ -146,7 +147,7 @@ func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
 	if back, n, err := manifest.ReadList(data, p.backup.ID); err != nil || n != l.entries || !slices.Equal(back, sections) {
 		return catalog.Object{}, fmt.Errorf("write the manifest: %w: those of its list (%v)", part.ErrMispacked, err)
 	}
-	if err := p.Store.Put(ctx, catalog.ManifestKey(p.backup.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := storage.PutOwn(ctx, p.Store, catalog.ManifestKey(p.backup.ID), bytes.NewReader(data), int64(len(data))); err != nil {
 		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)
 	}
 	p.Progress.Stored.Add(int64(len(data)))

@@ -268,7 +268,7 @@ func (r *Rebuild) Run(ctx context.Context) error {
 				key := catalog.ManifestKey(f.Backup)
 				err := r.store.Delete(ctx, key) // the damaged one
 				if err == nil {
-					err = r.store.Put(ctx, key, bytes.NewReader(f.list), int64(len(f.list)))
+					err = storage.PutOwn(ctx, r.store, key, bytes.NewReader(f.list), int64(len(f.list)))
 				}
 				if err != nil {
 					return fmt.Errorf("store the manifest of backup %s anew: %w", f.Backup, err)

@@ -3,8 +3,10 @@ package backup
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -118,7 +120,11 @@ func (u *uploader) keep(f part.Full) ([]byte, error) {
 	p.Size, p.Index, p.Raw = int64(len(f.Body)), f.Index.String(), f.Raw
 	u.mu.Unlock()
 	u.group.Go(func() error {
-		if err := u.store.Put(u.ctx, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body))); err != nil {
+		err := storage.PutOwn(u.ctx, u.store, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body)))
+		if err == nil && f.Name == part.Name(u.backup, 1, u.codec) {
+			err = u.heldTo(part.Key(f.Name))
+		}
+		if err != nil {
 			return fmt.Errorf("store part %s: %w", f.Name, err)
 		}
 		u.progress.Stored.Add(int64(len(f.Body)))
@@ -126,6 +132,19 @@ func (u *uploader) keep(f part.Full) ([]byte, error) {
 		return nil
 	})
 	return u.buffer()
+}
+
+// heldTo makes sure, once in a backup, that the storage refuses to replace an object: servers that do not know that condition
+// ignore it, and then nothing in the repository is safe. If it does replace this one, the backup has failed anyway.
+func (u *uploader) heldTo(key string) error {
+	err := u.store.Put(u.ctx, key, strings.NewReader("?"), 1)
+	switch {
+	case errors.Is(err, storage.ErrExists):
+		return nil
+	case err == nil:
+		return ErrReplaces
+	}
+	return err
 }
 
 func (u *uploader) part(name string) *usedPart {

@@ -100,7 +100,7 @@ func (c *Catalog) PutBackup(ctx context.Context, b *Backup) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode %s: %w", BackupKey(b.ID), err)
 	}
-	if err := c.store.Put(ctx, BackupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := storage.PutOwn(ctx, c.store, BackupKey(b.ID), bytes.NewReader(data), int64(len(data))); err != nil {
 		return "", fmt.Errorf("write description of backup %s: %w", b.ID, err)
 	}
 	return sum(data), nil

@@ -191,15 +191,9 @@ func (c *Catalog) read(ctx context.Context, from, to int64) ([][]byte, error) {
 // a newer state whenever another writer was faster. It refuses to write where the log is damaged or newer
 // than this pgobj. The state returned includes the record.
 func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Record, error)) (*State, error) {
-	for refused, try := int64(0), 0; ; {
+	for {
 		if err := c.advance(ctx, s); err != nil {
 			return s, err
-		}
-		if s.N+1 != refused {
-			try = 0
-		} else if try++; !await(ctx, try) {
-			return s, fmt.Errorf("write to the catalog: %w", &storage.Error{Op: "put", Key: recordKey(refused), Store: c.store.String(), Kind: storage.KindTransient,
-				Err: errors.Join(errors.New("the storage says that this record exists, and that it does not"), context.Cause(ctx))})
 		}
 		if err := s.Writable(); err != nil {
 			return s, err
@@ -212,9 +206,7 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 		if err != nil {
 			return s, err
 		}
-		err = c.store.Put(ctx, recordKey(s.N+1), bytes.NewReader(data), int64(len(data)))
-		if errors.Is(err, storage.ErrExists) {
-			refused = s.N + 1
+		if err = c.create(ctx, s.N+1, data); errors.Is(err, storage.ErrExists) {
 			continue
 		}
 		if err != nil {
@@ -227,6 +219,29 @@ func (c *Catalog) Append(ctx context.Context, s *State, build func(*State) (Reco
 			_ = c.checkpoint(ctx, s, s.wholeDue())
 		}
 		return s, nil
+	}
+}
+
+// create writes record n. It is storage.ErrExists when another writer has written it, and readers can read that. A record
+// of the same bytes is ours: no other process makes it, but a request may come twice (storage.PutOwn).
+func (c *Catalog) create(ctx context.Context, n int64, data []byte) error {
+	for try := 1; ; try++ {
+		err := c.store.Put(ctx, recordKey(n), bytes.NewReader(data), int64(len(data)))
+		if !errors.Is(err, storage.ErrExists) {
+			return err
+		}
+		there, failed := c.record(ctx, n)
+		switch {
+		case failed != nil:
+			return failed
+		case bytes.Equal(there, data):
+			return nil
+		case there != nil:
+			return err
+		case !await(ctx, try):
+			return &storage.Error{Op: "put", Key: recordKey(n), Store: c.store.String(), Kind: storage.KindTransient,
+				Err: errors.Join(errors.New("the storage says that this record exists, and that it does not"), context.Cause(ctx))}
+		}
 	}
 }
 

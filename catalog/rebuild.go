@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +30,7 @@ func (c *Catalog) Rebuild(ctx context.Context, s *State, next State) error {
 	if err != nil {
 		return err
 	}
-	err = c.store.Put(ctx, recordKey(s.N+1), bytes.NewReader(data), int64(len(data)))
+	err = c.create(ctx, s.N+1, data)
 	if errors.Is(err, storage.ErrExists) {
 		return fmt.Errorf("%w: nothing was changed", ErrMoved)
 	}

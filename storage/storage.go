@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -249,6 +250,52 @@ func ReadAll(ctx context.Context, s Store, key string, limit int64) ([]byte, err
 		}
 	}
 	return nil, &Error{Op: "get", Key: key, Store: s.String(), Err: fmt.Errorf("%w (limit %d bytes)", ErrTooLarge, limit)}
+}
+
+// PutOwn is Put of an object that nobody else would make with these bytes. That one with the same bytes exists means then
+// that this very request has come twice, as when a load balancer sends it again to another of the servers behind it
+// because the first one's answer was lost: it is a success.
+func PutOwn(ctx context.Context, s Store, key string, body io.ReaderAt, size int64) error {
+	err := s.Put(ctx, key, body, size)
+	if !errors.Is(err, ErrExists) {
+		return err
+	}
+	switch same, e := Holds(ctx, s, key, body, size); {
+	case e != nil:
+		return fmt.Errorf("%w, and it cannot be compared: %w", err, e)
+	case same:
+		return nil
+	}
+	return err
+}
+
+// Holds says whether an object has the bytes of body.
+func Holds(ctx context.Context, s Store, key string, body io.ReaderAt, size int64) (bool, error) {
+	stored, err := s.Get(ctx, key, All)
+	if err != nil {
+		return false, err
+	}
+	defer stored.Close()
+	theirs, ours := make([]byte, 256<<10), make([]byte, 256<<10)
+	for off := int64(0); ; {
+		n, err := io.ReadFull(stored, theirs)
+		ended := err == io.EOF || err == io.ErrUnexpectedEOF
+		if err != nil && !ended {
+			return false, err
+		}
+		if off+int64(n) > size {
+			return false, nil
+		}
+		if m, err := body.ReadAt(ours[:n], off); m < n {
+			return false, &Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", err)}
+		}
+		if !bytes.Equal(theirs[:n], ours[:n]) {
+			return false, nil
+		}
+		if off += int64(n); ended {
+			return off == size, nil
+		}
+	}
 }
 
 // Sub is the part of a store below a folder: every key of the result is a key of s with "dir/" in front.

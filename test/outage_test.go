@@ -88,6 +88,65 @@ func TestStorms(t *testing.T) {
 	}
 }
 
+// A load balancer may send a request again when it misses the answer. That an object exists then, because the same request has
+// made it, is no other writer's doing: nothing fails, nothing is done twice.
+func TestRequestsThatComeTwice(t *testing.T) {
+	t.Parallel()
+	rig, server := newS3Rig(t)
+	want := proof(t, rig.cluster)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	proxy.On(faultproxy.Method("PUT"), faultproxy.Twice())
+	must := func(args ...string) {
+		t.Helper()
+		if o := execute(t, rig.command(viaProxy(proxy), args...), nil); o.code != 0 {
+			t.Fatalf("pgobj %v: %v", args, o)
+		}
+	}
+	for range 3 {
+		must("backup-push", "--wal-timeout=60s")
+		rig.touch(t)
+	}
+	segment := filepath.Join(rig.cluster.Data, "pg_wal", rig.cluster.SQL(t, `SELECT pg_walfile_name(pg_switch_wal())`))
+	must("wal-push", segment)
+	ids := rig.list(t)
+	must("backup-mark", ids[0], "--pin")
+	must("backup-mark", ids[0], "--unpin")
+	must("delete", "oldest", "--confirm")
+	if got := rig.list(t); len(ids) != 3 || !slices.Equal(got, ids[1:]) {
+		t.Errorf("listed were %v, and are %v", ids, got)
+	}
+	records := []string{"server", "begin", "commit", "begin", "commit", "begin", "commit", "pin", "unpin", "delete", "purged"}
+	if got := rig.records(t); !slices.Equal(got, records) {
+		t.Errorf("the log has %q, want %q", got, records)
+	}
+	if n := proxy.Count(faultproxy.Method("PUT")); n < 20 {
+		t.Errorf("only %d requests came twice", n)
+	}
+	rig.mustRun(t, "backup-verify", "all")
+	rig.checkRestore(t, ids[2], want)
+}
+
+// Servers that do not know the condition under which pgobj stores an object replace what they have. The first backup says so.
+func TestStorageThatReplaces(t *testing.T) {
+	t.Parallel()
+	rig, server := newS3Rig(t)
+	behind := openS3(t, server, server.Endpoint, retry.Policy{})
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	proxy.On(faultproxy.Method("PUT"), faultproxy.Hook(func(r faultproxy.Request) {
+		key := strings.TrimPrefix(r.Path, "/"+server.Bucket+"/")
+		if err := behind.Delete(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}))
+	o := execute(t, rig.command(viaProxy(proxy), "backup-push", "--wal-timeout=60s"), nil)
+	if o.code != 5 || !strings.Contains(o.err, "does not honour If-None-Match") {
+		t.Errorf("backup-push: %v", o)
+	}
+	if ids := rig.list(t); len(ids) != 0 {
+		t.Errorf("backup-list shows %v", ids)
+	}
+}
+
 // A storage that takes requests and never answers: an error that says so, when patience ends.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()

@@ -97,6 +97,7 @@ var meanings = []meaning{
 	{cluster.ErrControl, exitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
 	{backup.ErrIncarnation, exitConflict, ""},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
+	{backup.ErrReplaces, exitNoStore, "pgobj cannot be used with this storage: two servers, or one request that comes twice, could replace WAL, backups and catalog. Use another service or a newer version of it, or a folder. What was archived here may have been replaced, too."},
 	{backup.ErrTarget, exitTarget, ""},
 	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},

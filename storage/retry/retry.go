@@ -4,7 +4,6 @@
 package retry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -190,35 +189,14 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 
 // settle returns nil when the stored object is body, exists when it is another.
 func (s *store) settle(ctx context.Context, key string, body io.ReaderAt, size int64, exists error) error {
-	stored, err := s.Get(ctx, key, storage.All)
-	if err != nil {
+	switch same, err := storage.Holds(ctx, s, key, body, size); {
+	case err != nil:
 		return &storage.Error{Op: "put", Key: key, Store: s.String(), Kind: storage.KindTransient,
 			Err: fmt.Errorf("an earlier attempt may have stored the object, and it cannot be compared: %v", err)}
+	case same:
+		return nil
 	}
-	defer stored.Close()
-	theirs, ours := make([]byte, 256<<10), make([]byte, 256<<10)
-	for off := int64(0); ; {
-		n, err := io.ReadFull(stored, theirs)
-		ended := err == io.EOF || err == io.ErrUnexpectedEOF
-		if err != nil && !ended {
-			return err
-		}
-		if off+int64(n) > size {
-			return exists
-		}
-		if m, err := body.ReadAt(ours[:n], off); m < n {
-			return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", err)}
-		}
-		if !bytes.Equal(theirs[:n], ours[:n]) {
-			return exists
-		}
-		off += int64(n)
-		if ended && off == size {
-			return nil
-		} else if ended {
-			return exists
-		}
-	}
+	return exists
 }
 
 // List goes on behind the last key that was seen.

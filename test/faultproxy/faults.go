@@ -123,6 +123,25 @@ func FlipUpload(n int64) Fault {
 	}}
 }
 
+// Twice forwards the request twice, and answers what the server says the second time: as a load balancer does that misses
+// the first answer and asks another of the servers behind it.
+func Twice() Fault {
+	return Fault{"twice", func(x *exchange) bool {
+		body, err := io.ReadAll(x.r.Body)
+		if err != nil {
+			x.reset()
+			return true
+		}
+		x.r.Body = io.NopCloser(bytes.NewReader(body))
+		if resp, err := x.forward(); err == nil {
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		x.r.Body = io.NopCloser(bytes.NewReader(body))
+		return false
+	}}
+}
+
 type flipper struct {
 	io.ReadCloser
 	left int64
