@@ -202,3 +202,34 @@ func TestPlanWaitsForHoleThatIsFilled(t *testing.T) {
 		t.Errorf("after %d listings: %v", lists, o)
 	}
 }
+
+// A segment that the storage lists and does not have ends recovery with an error, not with a promotion.
+func TestSegmentIsListedButGone(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.backup(t)
+	gone := ""
+	for i := 1; i <= 5; i++ {
+		s.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
+		if i == 3 {
+			gone = s.SQL(t, `SELECT pg_walfile_name(pg_current_wal_lsn())`)
+		}
+		s.archived(t)
+	}
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	proxy.On(faultproxy.And(faultproxy.Method("GET"), faultproxy.Path(gone)), faultproxy.Fail(404, "NoSuchKey"))
+	via := *s
+	via.settings = append(slices.Clone(s.settings), "PGOBJ_S3_ENDPOINT="+proxy.URL)
+	c, err := pgtest.Attach(via.fetch(t), s.Major, noArchiving...)
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	c.AddEnv(append(st.credentials, "PGOBJ_RETRY_FOR=2s")...)
+	if err := c.Launch(t.Context()); err == nil {
+		t.Errorf("without %s the copy is open with %s of 5 rows", gone, c.SQL(t, `SELECT count(*) FROM x`))
+	}
+	if log := c.Log(); !strings.Contains(log, gone) || !strings.Contains(log, "object does not exist") {
+		t.Errorf("the server's log does not tell why: %s", log)
+	}
+}

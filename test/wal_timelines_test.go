@@ -89,3 +89,42 @@ func TestArchiveModeAlways(t *testing.T) {
 		}
 	}
 }
+
+// A standby that takes over never archives what it has received by streaming: that stays with the old primary. Recovery
+// that knows nothing of the new timeline must not take the end of what was archived for the end of all.
+func TestTrunkIsNotArchived(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.backup(t)
+	prepared := s.fetch(t)
+	standby := standbyOf(t, s)
+	s.Exec(t, `INSERT INTO x SELECT generate_series(1, 3)`)
+	s.archived(t)
+	s.Exec(t, `ALTER SYSTEM SET archive_command = 'false'`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	s.Eventually(t, `SHOW archive_command`, "false")
+	for i := 4; i <= 6; i++ {
+		s.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
+		s.SwitchWAL(t)
+	}
+	standby.Eventually(t, `SELECT count(*) FROM x`, "6")
+	must(t, s.Crash())
+	if o := finish(t, s.program(standby.Bin("pg_ctl"), "promote", "-D", standby.Data)); o.code != 0 {
+		t.Fatal(o)
+	}
+	standby.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	standby.Exec(t, `INSERT INTO x VALUES (7)`)
+	standby.archived(t)
+	c, err := pgtest.Attach(prepared, s.Major, noArchiving...)
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	c.AddEnv(append(st.credentials, "PGOBJ_RETRY_FOR=2s")...)
+	if err := c.Launch(t.Context()); err == nil {
+		t.Errorf("the copy is open with rows %s of 1 to 7", c.SQL(t, `SELECT string_agg(i::text, ' ') FROM x`))
+	}
+	if log := c.Log(); !strings.Contains(log, "is missing in") || !strings.Contains(log, "although 00000002.history is there") {
+		t.Errorf("the server's log does not tell why: %s", log)
+	}
+}

@@ -19,6 +19,8 @@ type FetchRequest struct {
 	Name     string // as PostgreSQL has it
 	Dest     string // path of the file to write; one that is there is replaced
 	SystemID uint64 // of the cluster that wants it
+	// Size of the cluster's segments, when absence has to be proven by later timelines, too; 0 is for those who ask again.
+	Size segment.Size
 	// Received, when set, allows to make do with the received beginning of a segment that is not complete.
 	Received *Received
 }
@@ -35,7 +37,9 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 		if err = fetch(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
 			break
 		}
-		if err = absence(ctx, s, r.SystemID, r.Name); err == nil {
+		missing := err
+		if err = absence(ctx, s, r); err == nil {
+			err = missing // as long as it is only listed, nobody knows
 			continue
 		}
 		if r.Received == nil || segment.Classify(r.Name) != segment.Full || !errors.Is(err, ErrAbsent) {
@@ -160,8 +164,9 @@ func readInto(ctx context.Context, s storage.Store, key string, dst *checked) (c
 // own witness: there has to be WAL of this very system identifier, which a wrong place cannot have, and
 // nothing may be there that comes after the missing file: of a segment no later one on its timeline, of a
 // history file nothing else of its timeline. What follows from that cannot go out of step with the
-// archive, and a hole is found too, for at most two short listings.
-func absence(ctx context.Context, s storage.Store, sysid uint64, name string) error {
+// archive, and a hole is found too, for at most two short listings; and two more for each later timeline (see unlessForked).
+func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
+	sysid, name := r.SystemID, r.Name
 	typ := segment.Classify(name)
 	tli, err := segment.TimelineOf(name)
 	if err != nil {
@@ -202,7 +207,40 @@ func absence(ctx context.Context, s storage.Store, sysid uint64, name string) er
 	if !known {
 		return fmt.Errorf("%w: nothing below %s in %s", ErrUnknownArchive, archiveDir(sysid), s)
 	}
+	if typ == segment.Full && r.Size > 0 {
+		return unlessForked(ctx, s, r)
+	}
 	return ErrAbsent
+}
+
+// unlessForked returns ErrAbsent when no later timeline has left this one behind a missing segment, else the hole: that
+// segment was complete then. The standby that made the new timeline does not archive it, as it has received it by
+// streaming, and the server that would have may be gone.
+func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
+	missing, err := segment.ParseName(r.Name, r.Size)
+	if err != nil {
+		return err
+	}
+	for last := missing.Timeline; ; {
+		next, err := nextTimeline(ctx, s, r.SystemID, afterTimeline(r.SystemID, last))
+		if err != nil {
+			return err
+		}
+		if next == 0 {
+			return ErrAbsent
+		}
+		last = next
+		history, err := ReadHistory(ctx, s, r.SystemID, next)
+		if errors.Is(err, storage.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if left, ok := history.Left(missing.Timeline); ok && missing.No < segment.At(missing.Timeline, left, r.Size).No {
+			return &HoleError{Missing: r.Name, Next: segment.HistoryName(next), Store: s.String()}
+		}
+	}
 }
 
 func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/storage/storagetest"
 )
 
 // A flipped bit is found, or changed nothing.
@@ -165,6 +166,37 @@ func TestAbsence(t *testing.T) {
 		}
 		if hole, ok := errors.AsType[*HoleError](err); ok && (hole.Missing != c.name || !slices.Contains(c.there, hole.Next)) {
 			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+// What is listed and cannot be had is not there, and not absent either: some servers list for a while what they have lost.
+func TestListedButGone(t *testing.T) {
+	s := mem.New()
+	archive(t, s, seg1, seg2)
+	f := storagetest.NewFaulty(s, storagetest.Fault{When: storagetest.Named("get"), Kind: storage.KindNotFound})
+	_, err := fetchInto(t, f, seg1)
+	if !errors.Is(err, storage.ErrNotFound) || errors.Is(err, ErrAbsent) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A segment that a later timeline has behind it was complete when that began, wherever it has gone since.
+func TestAbsenceBeforeFork(t *testing.T) {
+	s := mem.New()
+	const tli1seg4, tli1seg5 = "000000010000000000000004", "000000010000000000000005"
+	const history2 = "00000002.history"
+	archive(t, s, "000000010000000000000003", history2) // leaves timeline 1 in segment 5
+	for name, want := range map[string]error{tli1seg4: ErrHole, tli1seg5: ErrAbsent} {
+		err := Fetch(t.Context(), s, FetchRequest{Name: name, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid, Size: segSize})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+		if hole, ok := errors.AsType[*HoleError](err); ok && hole.Next != history2 {
+			t.Error(err)
+		}
+		if _, err := fetchInto(t, s, name); !errors.Is(err, ErrAbsent) {
+			t.Errorf("%s, without the segments' size: %v", name, err)
 		}
 	}
 }

@@ -19,8 +19,13 @@ func Timelines(ctx context.Context, s storage.Store, sysid uint64) ([]segment.Ti
 			return found, err
 		}
 		found = append(found, next)
-		after = archiveDir(sysid) + next.Hex() + "0" // '0' is the character after '/': all of the folder is passed over
+		after = afterTimeline(sysid, next)
 	}
+}
+
+// afterTimeline is where a listing passes over all of a timeline's folder: '0' is the character after '/'.
+func afterTimeline(sysid uint64, tli segment.Timeline) string {
+	return archiveDir(sysid) + tli.Hex() + "0"
 }
 
 func nextTimeline(ctx context.Context, s storage.Store, sysid uint64, after string) (segment.Timeline, error) {
@@ -54,6 +59,6 @@ func Incarnations(ctx context.Context, s storage.Store) ([]uint64, error) {
 			return found, nil
 		}
 		found = append(found, next)
-		after = "wal/" + strconv.FormatUint(next, 10) + "0" // as in Timelines
+		after = "wal/" + strconv.FormatUint(next, 10) + "0" // as in afterTimeline
 	}
 }

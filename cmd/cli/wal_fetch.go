@@ -134,6 +134,9 @@ func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
 		return err
 	}
 	req := walstore.FetchRequest{Name: c.Name, Dest: c.Dest, SystemID: control.SystemID}
+	if !standby {
+		req.Size = control.SegmentSize
+	}
 	if req.Received, err = c.received(dir); err != nil {
 		return err
 	}
