@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -231,5 +232,32 @@ func TestSegmentIsListedButGone(t *testing.T) {
 	}
 	if log := c.Log(); !strings.Contains(log, gone) || !strings.Contains(log, "object does not exist") {
 		t.Errorf("the server's log does not tell why: %s", log)
+	}
+}
+
+// A process that may not have the threads that it needs to begin with is not the end of the WAL.
+func TestFetchWithoutThreads(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1})
+	s.backup(t)
+	auto := string(readFile(t, filepath.Join(s.fetch(t), "postgresql.auto.conf")))
+	_, rest, _ := strings.Cut(auto, "\nrestore_command = '")
+	command, _, ok := strings.Cut(rest, "'\n")
+	if !ok {
+		t.Fatal(auto)
+	}
+	command = strings.NewReplacer("%f", "000000010000000000000001", "%p", "pg_wal/RECOVERYXLOG", "''", "'").Replace(command)
+	failed := 0
+	for threads := 1; threads <= 12; threads++ {
+		o := finish(t, exec.Command("setpriv", "--reuid=65531", "--clear-groups", "prlimit", fmt.Sprintf("--nproc=%d", threads), "sh", "-c", command))
+		if o.code >= 0 && o.code <= 125 { // -1: by a signal
+			t.Errorf("with %d threads: %v", threads, o)
+		}
+		if strings.Contains(o.err, "failed to create new OS thread") {
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Error("every process could start")
 	}
 }

@@ -130,10 +130,14 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		return r, err
 	}
 	if r.Recovery.RestoreCommand == "" {
-		if r.Recovery.RestoreCommand, err = a.restoreCommand(a.config); err != nil {
+		command, err := a.restoreCommand(a.config)
+		if err != nil {
 			return r, err
 		}
-		r.Recovery.Received = true
+		if !c.Standby {
+			command = orAbort + command
+		}
+		r.Recovery.RestoreCommand, r.Recovery.Received = command, true
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
 	r.Databases = c.OnlyDatabase
@@ -192,6 +196,11 @@ func (c *placeFlags) layout() (backup.Layout, error) {
 	}
 	return l, nil
 }
+
+// orAbort stands before a recovery's restore_command. A process that cannot even start, as where no more threads are allowed,
+// then ends by a signal: otherwise its code is 2, which is the end of the WAL for PostgreSQL. So it would be from a shell that
+// cannot fork, which exec does without. A standby asks again.
+const orAbort = "GOTRACEBACK=crash exec "
 
 // restoreCommand is this very program with its configuration file, if it has one, and the settings that differ from
 // that and from their defaults. Credentials are not among them: the server finds those where pgobj does.

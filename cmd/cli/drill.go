@@ -99,10 +99,11 @@ func (c *drillCmd) request(a *app) (r drill.Request, err error) {
 		return r, err
 	}
 	// The server has our environment, with all that --config says, and may not be allowed to read that file.
-	if f.Recovery.RestoreCommand, err = a.restoreCommand(config{}); err != nil {
+	command, err := a.restoreCommand(config{})
+	if err != nil {
 		return r, err
 	}
-	f.Recovery.Received = true
+	f.Recovery.RestoreCommand, f.Recovery.Received = orAbort+command, true
 	f.Catalog, f.Log, f.Progress, f.Backup = a.catalog(f.Store), a.log, &backup.Progress{}, c.Backup
 	r.Scratch, r.User, r.BinDir, r.Role, r.Preload = c.Scratch, c.User, c.BinDir, c.Role, c.Preload
 	r.SQLFile, r.Database, r.Keep, r.NoRecord = c.SQL, c.Database, c.Keep, c.NoRecord
