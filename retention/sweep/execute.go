@@ -25,6 +25,10 @@ import (
 // would be deleted now is something else.
 var ErrChanged = errors.New("what would be deleted is not what the plan says")
 
+// ErrUnfinished says that the log has the deletion, but that it was not carried out to the end: Garbage does that. The
+// same order again may take more.
+var ErrUnfinished = errors.New("the catalog has the deletion, but not all of its objects are removed")
+
 // errMoved tells Execute that somebody has written to the log since the plan was made.
 var errMoved = errors.New("the catalog has gone on")
 
@@ -49,7 +53,7 @@ type Refused struct {
 
 // Execute does what the plan says, and nothing else. It finishes earlier deletions first. When somebody else wrote
 // to the log meanwhile, it makes the plan anew and goes on only if that deletes the same; otherwise the error is
-// ErrChanged, and nothing has been deleted.
+// ErrChanged, and nothing has been deleted. From where the log has the deletion, the error is ErrUnfinished.
 func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 	var result Result
 	for {
@@ -88,7 +92,7 @@ func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 func finish(ctx context.Context, r Request, p *Plan, state *catalog.State, result *Result) error {
 	state, err := purge(ctx, r, state, result)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	if p.Order.Kind == retention.Everything && len(p.Unknown) > 0 {
 		// No backup can come to have these ids: its begin record would be in the log that the plan was made from.
@@ -111,7 +115,7 @@ func purge(ctx context.Context, r Request, state *catalog.State, result *Result)
 	for _, u := range slices.Clone(state.Unpurged) {
 		before := len(result.Kept)
 		if err := remove(ctx, r, u.Delete, result); err != nil {
-			return state, fmt.Errorf("carry out the deletion of record %d (the next delete goes on with it): %w", u.N, err)
+			return state, fmt.Errorf("carry out the deletion of record %d: %w", u.N, err)
 		}
 		if len(result.Kept) > before {
 			continue

@@ -205,6 +205,28 @@ func TestLockedObjects(t *testing.T) {
 	tidy(t, s, store)
 }
 
+// outage is a store that does not answer deletions.
+type outage struct{ storage.Store }
+
+func (o outage) Delete(_ context.Context, keys ...string) error {
+	return &storage.Error{Op: "delete", Key: keys[0], Store: o.String(), Kind: storage.KindTransient}
+}
+
+// What was stopped after the log had it is told apart, for the same order again would take more; garbage finishes it.
+func TestUnfinishedDeletion(t *testing.T) {
+	s, store := seeded(t, 4)
+	if _, err := s.remove(t.Context(), outage{store}, "me", retention.Order{Kind: retention.Oldest}); !errors.Is(err, sweep.ErrUnfinished) {
+		t.Fatalf("in an outage: %v, want %v", err, sweep.ErrUnfinished)
+	}
+	if left := listed(sound(t, store)); len(left) != 3 {
+		t.Errorf("listed are %q", left)
+	}
+	tidy(t, s, store)
+	if left := listed(sound(t, store)); len(left) != 3 {
+		t.Errorf("after delete garbage listed are %q", left)
+	}
+}
+
 // WAL that was archived a moment ago stays for a standby that may be catching up.
 func TestHold(t *testing.T) {
 	s, store := seeded(t, 3)
