@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -108,48 +107,32 @@ func (c *Catalog) PutBackup(ctx context.Context, b *Backup) (string, error) {
 
 // Backup reads the backup.json of a complete backup and checks it against the log.
 func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
+	var parts []Part
+	b, err := c.Parts(ctx, e, func(p Part) { parts = append(parts, p) })
+	if err != nil {
+		return nil, err
+	}
+	b.Parts = parts
+	return b, nil
+}
+
+// Parts is Backup for those who need not hold all parts at the same time: what it returns has none, each gets them.
+// They are as they should be only if there is no error.
+func (c *Catalog) Parts(ctx context.Context, e *Entry, each func(Part)) (*Backup, error) {
 	if e.Commit == nil {
 		return nil, fmt.Errorf("backup %s was never committed", e.ID)
 	}
-	data, err := c.readBackup(ctx, e.ID)
+	b, hash, err := c.readBackup(ctx, e.ID, each)
 	if err != nil {
 		return nil, err
 	}
-	if sum(data) != e.Commit.SHA256 {
+	if hash != e.Commit.SHA256 {
 		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
-	}
-	b, err := parseBackup(data, e.ID)
-	if err != nil {
-		return nil, err
 	}
 	if err := b.check(&e.Commit.Summary); err != nil {
 		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
 	}
 	return b, nil
-}
-
-func (c *Catalog) readBackup(ctx context.Context, id string) ([]byte, error) {
-	data, err := storage.ReadAll(ctx, c.store, BackupKey(id), maxBackup)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, BackupKey(id))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read description of backup %s: %w", id, err)
-	}
-	return data, nil
-}
-
-func parseBackup(data []byte, id string) (*Backup, error) {
-	var b Backup
-	if err := decode(data, &b); errors.Is(err, ErrNewer) {
-		return nil, fmt.Errorf("%s: %w", BackupKey(id), err)
-	} else if err != nil {
-		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
-	}
-	if b.Format != backupFormat || b.Version != Version || b.ID != id {
-		return nil, fmt.Errorf("%w: %s describes something else (%.100s %d %.100q)", ErrDamaged, BackupKey(id), b.Format, b.Version, b.ID)
-	}
-	return &b, nil
 }
 
 // check refuses what pgobj never writes, and what the log tells otherwise: a restore computes with it.

@@ -23,15 +23,20 @@ func (r Ranges) Contains(n int) bool {
 	return false
 }
 
+// Add adds a number: where it follows the one that was added before it, that takes no memory.
+func (r *Ranges) Add(n int) {
+	if k := len(*r) - 1; k >= 0 && (n == (*r)[k].Last || n == (*r)[k].Last+1) {
+		(*r)[k].Last = n
+		return
+	}
+	*r = append(*r, Range{n, n})
+}
+
 // NewRanges is the set of the given numbers.
 func NewRanges(numbers []int) Ranges {
 	var out Ranges
 	for _, n := range slices.Sorted(slices.Values(numbers)) {
-		if k := len(out) - 1; k >= 0 && n <= out[k].Last+1 {
-			out[k].Last = n
-			continue
-		}
-		out = append(out, Range{n, n})
+		out.Add(n)
 	}
 	return out
 }

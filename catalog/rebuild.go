@@ -160,10 +160,11 @@ func (c *Catalog) ReplaceBackup(ctx context.Context, b *Backup) (string, error) 
 // ReadBackup reads a backup.json that the log does not vouch for, and returns its hash, too. The error is
 // ErrDamaged when it is missing or is none.
 func (c *Catalog) ReadBackup(ctx context.Context, id string) (*Backup, string, error) {
-	data, err := c.readBackup(ctx, id)
+	var parts []Part
+	b, hash, err := c.readBackup(ctx, id, func(p Part) { parts = append(parts, p) })
 	if err != nil {
 		return nil, "", err
 	}
-	b, err := parseBackup(data, id)
-	return b, sum(data), err
+	b.Parts = parts
+	return b, hash, nil
 }

@@ -311,8 +311,16 @@ func (k *keeper) pitr() {
 
 // running says whether a backup that has begun may still be on its way. The clock decides, which is no danger: the
 // log does not let a backup be committed whose parts have been condemned.
+//
+// A start in the future is as far away as one in the past: else a backup that was killed ran for ten years where its
+// host's clock was that far ahead. Up to the limit it is believed, for the clock of a host that does back up may be wrong
+// by hours.
 func (k *keeper) running(e *catalog.Entry) bool {
-	return e.Status == catalog.Running && k.now.Sub(e.Begun) < k.o.Running
+	age := k.now.Sub(e.Begun)
+	if -Tolerance <= age && age < 0 {
+		age = 0
+	}
+	return e.Status == catalog.Running && age.Abs() < k.o.Running
 }
 
 func (k *keeper) decisions() []Decision {
@@ -357,6 +365,9 @@ func (k *keeper) borrowed(id string) bool {
 func (k *keeper) ended(e *catalog.Entry) string {
 	if e.Status == catalog.Aborted {
 		return "it failed"
+	}
+	if e.Begun.After(k.now) {
+		return fmt.Sprintf("its start is dated %s, in the future", stamp(e.Begun))
 	}
 	return fmt.Sprintf("it began at %s, more than %s ago", stamp(e.Begun), k.o.Running)
 }

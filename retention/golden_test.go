@@ -66,6 +66,14 @@ var stories = []story{
 		e.Status, e.Begin.Reuses = catalog.Running, []string{"b03"}
 		e.Begin.LSN -= 25 * segment.LSN(segSize)
 	}},
+	{name: "running ahead", tell: func(w *world) { // hosts whose clocks are wrong by a day, and by years
+		w.nights(5)
+		for _, begun := range []time.Time{w.now.AddDate(0, 0, 1), w.now.AddDate(10, 0, 0)} {
+			e := w.take("")
+			e.Status, e.Begun = catalog.Running, begun
+			e.Begin.Reuses = []string{"b03"}
+		}
+	}},
 	{name: "recovery", tell: func(w *world) { // back to a point before the newest two backups
 		w.nights(6)
 		at := place{100, 1, w.state.Entry("b04").Commit.Summary.StopLSN + segment.LSN(segSize)}
@@ -308,4 +316,22 @@ func FuzzParsePolicy(f *testing.F) {
 			t.Errorf("%q is %q, which is %q, %v", text, p, again, err)
 		}
 	})
+}
+
+func TestRunning(t *testing.T) {
+	now := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		limit, begun time.Duration
+		want         bool
+	}{
+		{72 * time.Hour, -71 * time.Hour, true}, {72 * time.Hour, -72 * time.Hour, false},
+		{72 * time.Hour, 5 * time.Hour, true}, {72 * time.Hour, 72 * time.Hour, false}, {72 * time.Hour, 87600 * time.Hour, false},
+		{time.Minute, 50 * time.Minute, true}, {time.Minute, 70 * time.Minute, false},
+		{0, 0, false}, {0, 50 * time.Minute, false}, {0, -time.Minute, false},
+	} {
+		k := &keeper{view: &view{now: now}, o: Order{Running: c.limit}}
+		if got := k.running(&catalog.Entry{Status: catalog.Running, Begun: now.Add(c.begun)}); got != c.want {
+			t.Errorf("begun %v from now, limit %v: running is %v", c.begun, c.limit, got)
+		}
+	}
 }

@@ -51,14 +51,12 @@ func ancestry(s *catalog.State, id string) []string {
 	return out
 }
 
-// Condemn picks from candidates, which are parts that exist or did, those that go: referred knows what the
-// backups that stay refer to.
-func Condemn(candidates []Part, referred func(Part) bool, protected map[string]string) map[string]catalog.Ranges {
+// Condemn picks from candidates, which are parts that exist or did and that no backup which stays refers to, those
+// that go.
+func Condemn(candidates []Part, protected map[string]string) map[string]catalog.Ranges {
 	numbers := map[string][]int{}
-	seen := map[Part]bool{}
 	for _, c := range candidates {
-		if !referred(c) && protected[c.Backup] == "" && !seen[c] {
-			seen[c] = true
+		if protected[c.Backup] == "" {
 			numbers[c.Backup] = append(numbers[c.Backup], c.Number)
 		}
 	}

@@ -100,7 +100,8 @@ func (w *world) delete(o Order) (dropped, kept int, err error) {
 		clock = clock.AddDate(1, 0, 0)
 	}
 	maps.DeleteFunc(w.running, func(id string, _ place) bool { // taken for dead, by the clock there is; it cannot be committed
-		return clock.Sub(w.state.Entry(id).Begun) >= o.Running
+		age := clock.Sub(w.state.Entry(id).Begun)
+		return age >= o.Running || age < -Tolerance && -age >= o.Running
 	})
 	w.note("delete %+v by a clock that says %s", o, stamp(clock))
 	before := w.survey(o, clock)

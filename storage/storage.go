@@ -69,6 +69,8 @@ type Info struct {
 	// without one. A bucket that keeps versions hides such an object when it is told to delete it, and keeps
 	// its bytes.
 	LockedUntil time.Time
+	// LegalHold is a lock without an end, as Stat finds it.
+	LegalHold bool
 }
 
 // Range selects Length bytes from Offset. A Length of 0 means to the end, so the zero Range is the

@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/file"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/testenv"
 )
@@ -102,4 +106,49 @@ func smallFiles(t testing.TB, dir string, first, count int) {
 		must(t, os.WriteFile(filepath.Join(dir, name), randomBytes(random, size), 0o600))
 	}
 	must(t, testenv.ChownPostgres(dir))
+}
+
+// TestMemoryDoesNotGrowWithBackups: what reads the descriptions of many backups of a large database, here of 2 TB, holds
+// none of them.
+func TestMemoryDoesNotGrowWithBackups(t *testing.T) {
+	t.Parallel()
+	const backups, parts, promised = 12, 80_000, 200 // MiB
+	s := &site{store: folderStore(t), pgobj: testenv.Pgobj(t)}
+	root, err := file.New(file.Config{Dir: s.folder})
+	must(t, err)
+	c := catalog.New(storage.Sub(root, "main"), "test", time.Now)
+	state, err := c.Load(t.Context())
+	must(t, err)
+	add := func(r catalog.Record) {
+		t.Helper()
+		state, err = c.Append(t.Context(), state, func(*catalog.State) (catalog.Record, error) { return r, nil })
+		must(t, err)
+	}
+	add(catalog.Record{Type: "server", Server: &catalog.Server{SystemID: 1, PGVersion: 150004, SegmentSize: 16 << 20}})
+	var ids []string
+	for i := range backups {
+		at := time.Date(2026, 1, 1+i, 0, 0, 0, 0, time.UTC)
+		b := &catalog.Backup{ID: catalog.NewID(at, [2]byte{}), SegmentSize: 16 << 20, Summary: catalog.Summary{SystemID: 1, PGVersion: 150004, Timeline: 1, Started: at, Consistent: at, Finished: at}}
+		add(catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: b.ID, SystemID: 1, Reuses: ids[max(0, i-1):]}})
+		ids = append(ids, b.ID)
+		for n := range parts { // a hundredth of them are its own
+			owner := ids[max(0, i-n%100)]
+			b.Parts = append(b.Parts, catalog.Part{Name: part.Name(owner, 1+n, part.Default), Size: 8 << 20, Index: strings.Repeat("0", 64), Raw: 25 << 20, Live: 25 << 20})
+		}
+		hash, err := c.PutBackup(t.Context(), b)
+		must(t, err)
+		add(catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}})
+	}
+	must(t, testenv.ChownPostgres(s.folder))
+	for _, args := range [][]string{{"delete", "policy", "--retention", "REDUNDANCY 3"}, {"delete", "garbage"}, {"backup-show", "latest"}} {
+		o, peak := withPeak(t, s.command(args...))
+		what := strings.Join(args, " ")
+		if o.code != 0 || peak == 0 {
+			t.Fatalf("%s (peak %d MiB): %v", what, peak, o)
+		}
+		t.Logf("%-40s %3d MiB", what, peak)
+		if peak >= promised {
+			t.Errorf("%s among %d backups of %d parts each takes %d MiB", what, backups, parts, peak)
+		}
+	}
 }

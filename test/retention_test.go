@@ -168,7 +168,8 @@ func pinnedAlone(t *testing.T, s *site, id string, newest moment) {
 	s.restores(t, newest)
 }
 
-// TestObjectLock: in a bucket that locks objects backups work, and a deletion tells what stays until when.
+// TestObjectLock: in a bucket that locks objects, since the first backup or only later, backups work, and a deletion
+// tells what stays until when.
 func TestObjectLock(t *testing.T) {
 	server := s3server.ForTest(t, s3server.MinIO)
 	api, err := minio.New(strings.TrimPrefix(server.Endpoint, "http://"), &minio.Options{Region: server.Region, Creds: credentials.NewStaticV4(server.AccessKey, server.SecretKey, "")})
@@ -181,31 +182,44 @@ func TestObjectLock(t *testing.T) {
 	if err := api.MakeBucket(t.Context(), locked.Bucket, minio.MakeBucketOptions{Region: server.Region, ObjectLocking: true}); err != nil {
 		t.Fatal(err)
 	}
-	if err := api.SetBucketObjectLockConfig(t.Context(), locked.Bucket, &mode, &days, &unit); err != nil {
-		t.Fatal(err)
-	}
 	for _, driver := range []string{"minio", "aws"} {
 		s := newSite(t, s3Store(t, &locked, driver), pgtest.Options{Major: 15})
 		s.settings = append(s.settings, "PGOBJ_SERVER="+driver)
 		s.Stop(t, "fast")
 		s.AddEnv("PGOBJ_SERVER=" + driver)
 		s.Cluster.Start(t)
-		s.backup(t)
+		must(t, api.SetBucketObjectLockConfig(t.Context(), locked.Bucket, nil, nil, nil))
+		first, on := s.backup(t), minio.LegalHoldEnabled
+		held := "team/pg/" + driver + "/backups/" + first.Backup + "/backup.json"
+		must(t, api.PutObjectLegalHold(t.Context(), locked.Bucket, held, minio.PutObjectLegalHoldOptions{Status: &on}))
+		must(t, api.SetBucketObjectLockConfig(t.Context(), locked.Bucket, &mode, &days, &unit))
+		second := s.backup(t)
 		s.backup(t)
 		o := s.run(t, "delete", "retain", "1", "--confirm", "--json")
 		var report struct {
 			Removed int `json:"removed"`
 			Locked  []struct {
+				Key   string    `json:"key"`
 				Until time.Time `json:"until"`
+				Error string    `json:"error"`
 			} `json:"locked"`
 		}
-		if err := json.Unmarshal([]byte(o.out), &report); err != nil || o.code != 16 || report.Removed != 0 || len(report.Locked) == 0 {
+		if err := json.Unmarshal([]byte(o.out), &report); err != nil || o.code != 16 || report.Removed == 0 {
 			t.Fatalf("deletion of locked objects: %v (%v)", o, err)
 		}
-		if left := time.Until(report.Locked[0].Until); left < 20*time.Hour || left > 25*time.Hour {
-			t.Errorf("locked until %s", report.Locked[0].Until)
+		stays := map[string]bool{}
+		for _, x := range report.Locked {
+			stays[x.Key] = true
+			if left := time.Until(x.Until); strings.HasSuffix(held, x.Key) != strings.Contains(x.Error, "legal hold") || !strings.HasSuffix(held, x.Key) && (left < 20*time.Hour || left > 25*time.Hour) {
+				t.Errorf("%+v", x)
+			}
 		}
-		if !strings.Contains(o.err, "locked until") || len(s.list(t)) != 1 {
+		for _, key := range []string{first.Backup + "/backup.json", second.Backup + "/backup.json", second.Backup + "/manifest.jsonl.zst"} {
+			if !stays["backups/"+key] {
+				t.Errorf("%s is not told to be locked: %v", key, o)
+			}
+		}
+		if len(s.list(t)) != 1 {
 			t.Errorf("%v", o)
 		}
 		if again := s.run(t, "delete", "garbage", "--confirm"); again.code != 16 || !strings.Contains(again.out, "An earlier deletion") {

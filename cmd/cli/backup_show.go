@@ -95,12 +95,16 @@ func (c *backupShow) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	s := &shown{Server: a.Server, listed: a.listed(e), Problems: r.state.Problems}
-	b, broken := r.cat.Backup(ctx, e)
+	b, broken := r.cat.Parts(ctx, e, func(p catalog.Part) {
+		s.Parts++
+		s.Raw += p.Raw
+	})
 	if broken != nil && !errors.Is(broken, catalog.ErrDamaged) && !errors.Is(broken, catalog.ErrNewer) {
 		return broken
 	}
 	if broken != nil { // the log still tells the most of it
 		b = &catalog.Backup{ID: e.ID, Summary: e.Commit.Summary, SegmentSize: segmentSize(r.state, e)}
+		s.Parts, s.Raw = 0, 0
 		s.Problems = append(s.Problems, broken.Error())
 	}
 	s.describe(r.state, b)
@@ -149,10 +153,6 @@ func (s *shown) describe(state *catalog.State, b *catalog.Backup) {
 	if size := segment.Size(b.SegmentSize); size.Valid() {
 		s.StartOffset = offset(b.StartLSN, b.FirstWAL, size)
 		s.StopOffset = offset(b.StopLSN, b.LastWAL, size)
-	}
-	for _, p := range b.Parts {
-		s.Parts++
-		s.Raw += p.Raw
 	}
 	complete := state.Complete()
 	i := slices.IndexFunc(complete, func(e *catalog.Entry) bool { return e.ID == b.ID })

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +61,8 @@ func usagef(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
 }
 
-// meaning is what an error tells the user: the first entry of meanings whose error is in the chain.
+// meaning is what an error tells the user: the first entry of meanings whose error is in the chain. Without a code it
+// tells what to do, and the next one whose error is in the chain has the code.
 type meaning struct {
 	err  error
 	code int
@@ -68,6 +70,7 @@ type meaning struct {
 }
 
 var meanings = []meaning{
+	{sweep.ErrUnfinished, 0, "What the command deletes is off the list already: given again, it may take more (delete oldest: the next one). pgobj delete garbage --confirm removes the objects that are left."},
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
@@ -151,8 +154,12 @@ func report(w io.Writer, err error) int {
 	}
 	code, hint := exitFailure, ""
 	for _, m := range meanings {
-		if errors.Is(err, m.err) {
-			code, hint = m.code, m.hint
+		if !errors.Is(err, m.err) {
+			continue
+		}
+		hint = cmp.Or(hint, m.hint)
+		if m.code != 0 {
+			code = m.code
 			break
 		}
 	}

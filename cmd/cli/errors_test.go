@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 )
 
@@ -107,7 +108,7 @@ func selector(e ast.Expr) string {
 
 func TestExitCodesSuitPostgreSQL(t *testing.T) {
 	for _, m := range meanings {
-		if m.code < 1 || m.code > 125 {
+		if m.code < 0 || m.code > 125 {
 			t.Errorf("%v has exit code %d", m.err, m.code)
 		}
 	}
@@ -156,6 +157,21 @@ func TestShellQuote(t *testing.T) {
 	for text, want := range map[string]string{"s3://b/p": "s3://b/p", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(id)": "'$(id)'", "~": "'~'", "a\nb": "'a\nb'"} {
 		if got := shellQuote(text); got != want {
 			t.Errorf("%q is quoted as %s, want %s", text, got, want)
+		}
+	}
+}
+
+// What is left of a deletion the same command does not finish, whatever stopped it: delete oldest takes one more.
+func TestUnfinishedDeletion(t *testing.T) {
+	outage := &storage.Error{Op: "delete", Key: "k", Store: "s", Kind: storage.KindTransient}
+	left := fmt.Errorf("%w: %w", sweep.ErrUnfinished, outage)
+	for want, err := range map[int]error{
+		exitInterrupted: fmt.Errorf("%w: %w", errInterrupted, left), exitTimeout: fmt.Errorf("%w\n%w", errTimeout, left), exitStorage: left,
+		exitFailure: fmt.Errorf("%w: no space left on device", sweep.ErrUnfinished),
+	} {
+		var out bytes.Buffer
+		if code := report(&out, err); code != want || !strings.Contains(out.String(), "delete garbage --confirm") || strings.Contains(out.String(), "Run the command again") {
+			t.Errorf("exit code %d, want %d\n%s", code, want, out.String())
 		}
 	}
 }

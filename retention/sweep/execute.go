@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,14 +26,21 @@ import (
 // would be deleted now is something else.
 var ErrChanged = errors.New("what would be deleted is not what the plan says")
 
+// ErrUnfinished says that the log has the deletion, but that it was not carried out to the end: Garbage does that. The
+// same order again may take more.
+var ErrUnfinished = errors.New("the catalog has the deletion, but not all of its objects are removed")
+
 // errMoved tells Execute that somebody has written to the log since the plan was made.
 var errMoved = errors.New("the catalog has gone on")
 
 // errNothing tells Append that there is nothing to add.
 var errNothing = errors.New("nothing to add")
 
-// errLocked: the storage was not even asked to delete the object.
-var errLocked = errors.New("it is under object lock")
+// errLocked and errHeld: the storage was not even asked to delete the object.
+var (
+	errLocked = errors.New("it is under object lock")
+	errHeld   = errors.New("it is under a legal hold")
+)
 
 // Result is what has been done.
 type Result struct {
@@ -49,7 +57,7 @@ type Refused struct {
 
 // Execute does what the plan says, and nothing else. It finishes earlier deletions first. When somebody else wrote
 // to the log meanwhile, it makes the plan anew and goes on only if that deletes the same; otherwise the error is
-// ErrChanged, and nothing has been deleted.
+// ErrChanged, and nothing has been deleted. From where the log has the deletion, the error is ErrUnfinished.
 func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 	var result Result
 	for {
@@ -88,7 +96,7 @@ func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 func finish(ctx context.Context, r Request, p *Plan, state *catalog.State, result *Result) error {
 	state, err := purge(ctx, r, state, result)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	if p.Order.Kind == retention.Everything && len(p.Unknown) > 0 {
 		// No backup can come to have these ids: its begin record would be in the log that the plan was made from.
@@ -111,7 +119,7 @@ func purge(ctx context.Context, r Request, state *catalog.State, result *Result)
 	for _, u := range slices.Clone(state.Unpurged) {
 		before := len(result.Kept)
 		if err := remove(ctx, r, u.Delete, result); err != nil {
-			return state, fmt.Errorf("carry out the deletion of record %d (the next delete goes on with it): %w", u.N, err)
+			return state, fmt.Errorf("carry out the deletion of record %d: %w", u.N, err)
 		}
 		if len(result.Kept) > before {
 			continue
@@ -140,9 +148,8 @@ type remover struct {
 	Request
 	group   *errgroup.Group
 	ctx     context.Context
-	batch   []string // keys that will go with the next request
-	first   sync.Once
-	locks   bool // the first object has a lock, or had one: so each is asked before it is removed
+	batch   []string    // keys that will go with the next request
+	locks   atomic.Bool // an object has a lock, or had one: so each is asked before it is removed
 	removed atomic.Int64
 	mu      sync.Mutex
 	kept    []Refused
@@ -173,7 +180,9 @@ func (x *remover) end(err error, result *Result) error {
 	return err
 }
 
+// all gathers what goes, in the order in which it was stored: locks, too, begin and end with time (see flush).
 func (x *remover) all(d catalog.Delete) error {
+	x.sample(d.Backups)
 	for _, w := range d.WAL {
 		for o, err := range condemnedWAL(x.ctx, x.Store, w) {
 			if err != nil {
@@ -181,8 +190,10 @@ func (x *remover) all(d catalog.Delete) error {
 			}
 			x.do(o.Key)
 		}
+		x.flush()
 	}
-	for backup, numbers := range d.Parts {
+	for _, backup := range slices.Sorted(maps.Keys(d.Parts)) {
+		numbers := d.Parts[backup]
 		for p, err := range part.List(x.ctx, x.Store, backup) {
 			if err != nil {
 				return err
@@ -192,10 +203,24 @@ func (x *remover) all(d catalog.Delete) error {
 			}
 		}
 	}
+	x.flush()
 	for _, id := range d.Backups {
 		x.backup(id)
 	}
 	return nil
+}
+
+// sample asks the backups that go for locks: somebody may have set them for one of them.
+func (x *remover) sample(backups []string) {
+	group, ctx := errgroup.WithContext(x.ctx)
+	group.SetLimit(requests)
+	for _, id := range backups {
+		group.Go(func() error {
+			x.ask(ctx, catalog.BackupKey(id))
+			return nil
+		})
+	}
+	_ = group.Wait() // there is none
 }
 
 // backup removes what describes a backup.
@@ -218,17 +243,12 @@ func (x *remover) flush() {
 	if len(keys) == 0 {
 		return
 	}
-	x.first.Do(func() { _, x.locks = x.locked(keys[0]) })
 	x.group.Go(func() error {
-		if x.locks {
-			keys = slices.DeleteFunc(keys, func(key string) bool {
-				until, _ := x.locked(key)
-				if until.After(x.Now()) {
-					x.keep(Refused{Key: key, Until: until, Err: errLocked})
-					return true
-				}
-				return false
-			})
+		// A bucket may have begun or ended to lock what is put: then the ends of the batch differ.
+		x.ask(x.ctx, keys[0])
+		x.ask(x.ctx, keys[len(keys)-1])
+		if x.locks.Load() {
+			keys = slices.DeleteFunc(keys, x.locked)
 		}
 		if len(keys) == 0 {
 			return nil
@@ -258,10 +278,30 @@ func (x *remover) flush() {
 	})
 }
 
-// locked tells when an object's lock ends, and whether it has one.
-func (x *remover) locked(key string) (time.Time, bool) {
+// ask looks for a lock of an object; one that has ended counts.
+func (x *remover) ask(ctx context.Context, key string) {
+	if x.locks.Load() {
+		return
+	}
+	if info, err := x.Store.Stat(ctx, key); err == nil && (info.LegalHold || !info.LockedUntil.IsZero()) {
+		x.locks.Store(true)
+	}
+}
+
+// locked keeps an object that has a lock.
+func (x *remover) locked(key string) bool {
 	info, err := x.Store.Stat(x.ctx, key)
-	return info.LockedUntil, err == nil && !info.LockedUntil.IsZero()
+	switch {
+	case err != nil: // the deletion tells
+		return false
+	case info.LegalHold:
+		x.keep(Refused{Key: key, Err: errHeld})
+	case info.LockedUntil.After(x.Now()):
+		x.keep(Refused{Key: key, Until: info.LockedUntil, Err: errLocked})
+	default:
+		return false
+	}
+	return true
 }
 
 func (x *remover) keep(r Refused) {

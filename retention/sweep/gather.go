@@ -1,10 +1,10 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -28,12 +28,12 @@ type gathered struct {
 	described []catalog.Described // what a listing finds
 	history   retention.History
 	refs      map[string]map[string]catalog.Ranges // by backup: the parts that it refers to, of those that were looked at
-	sizes     map[retention.Part]int64             // of these parts
+	sizes     partSizes                            // of these parts
 	unknown   []uint64                             // incarnations that there is WAL of, but no server record
 }
 
 func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, error) {
-	g := &gathered{state: state, refs: map[string]map[string]catalog.Ranges{}, sizes: map[retention.Part]int64{}}
+	g := &gathered{state: state, refs: map[string]map[string]catalog.Ranges{}, sizes: partSizes{}}
 	g.history = retention.History{State: state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: map[string]string{}}
 	var err error
 	if g.described, err = r.Catalog.Described(ctx, ""); err != nil {
@@ -160,11 +160,12 @@ func (g *gathered) look(ctx context.Context, r Request, entries []*catalog.Entry
 		}
 		asked[e.ID] = true
 		group.Go(func() error {
-			b, err := r.Catalog.Backup(gctx, e)
+			refs, sizes, err := references(gctx, r, e)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
-				err = g.keep(b)
+				g.refs[e.ID] = refs
+				g.sizes.merge(sizes)
 			}
 			if errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) {
 				g.refs[e.ID], g.history.Unreadable[e.ID] = nil, err.Error()
@@ -176,45 +177,96 @@ func (g *gathered) look(ctx context.Context, r Request, entries []*catalog.Entry
 	return group.Wait()
 }
 
-// keep remembers which parts a backup refers to, as few numbers: there may be many such lists.
-func (g *gathered) keep(b *catalog.Backup) error {
-	numbers := map[string][]int{}
-	for _, p := range b.Parts {
+// references are the parts that a backup refers to, as few numbers, and their sizes: there may be many such lists.
+func references(ctx context.Context, r Request, e *catalog.Entry) (map[string]catalog.Ranges, partSizes, error) {
+	refs, sizes := map[string]*catalog.Ranges{}, partSizes{}
+	var bad error
+	_, err := r.Catalog.Parts(ctx, e, func(p catalog.Part) {
 		backup, no, err := part.ParseName(p.Name)
 		if err != nil {
-			return fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
+			bad = fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, e.ID, err)
+			return
 		}
-		numbers[backup] = append(numbers[backup], no)
-		g.sizes[retention.Part{Backup: backup, Number: no}] = p.Size
+		ranges := refs[backup]
+		if ranges == nil {
+			ranges = &catalog.Ranges{}
+			refs[backup] = ranges
+		}
+		ranges.Add(no)
+		sizes.set(backup, no, p.Size)
+	})
+	out := map[string]catalog.Ranges{}
+	for backup, ranges := range refs {
+		out[backup] = *ranges
 	}
-	refs := map[string]catalog.Ranges{}
-	for backup, n := range numbers {
-		refs[backup] = catalog.NewRanges(n)
-	}
-	g.refs[b.ID] = refs
-	return nil
+	return out, sizes, cmp.Or(err, bad)
 }
 
-// partSet is a set of parts.
-type partSet map[string][]uint64 // bits by the backup that stored them
+// partSizes are the sizes of parts by backup and number, 64 numbers at a time: that takes little more than the sizes.
+type partSizes map[string]map[int]*[64]int64
 
-func (u *partSet) add(refs map[string]catalog.Ranges) {
-	if *u == nil {
-		*u = partSet{}
+func (s partSizes) set(backup string, no int, size int64) {
+	blocks := s[backup]
+	if blocks == nil {
+		blocks = map[int]*[64]int64{}
+		s[backup] = blocks
 	}
-	for _, backup := range slices.Sorted(maps.Keys(refs)) {
-		bits := (*u)[backup]
-		for _, x := range refs[backup] {
-			bits = append(bits, make([]uint64, max(0, x.Last/64+1-len(bits)))...)
-			for n := x.First; n <= x.Last; n++ {
-				bits[n/64] |= 1 << (n % 64)
+	block := blocks[no>>6]
+	if block == nil {
+		block = new([64]int64)
+		blocks[no>>6] = block
+	}
+	block[no&63] = size
+}
+
+func (s partSizes) of(p retention.Part) int64 {
+	if block := s[p.Backup][p.Number>>6]; block != nil {
+		return block[p.Number&63]
+	}
+	return 0
+}
+
+// merge adds what others are known.
+func (s partSizes) merge(others partSizes) {
+	for backup, blocks := range others {
+		if s[backup] == nil {
+			s[backup] = blocks
+			continue
+		}
+		for at, block := range blocks {
+			have := s[backup][at]
+			if have == nil {
+				s[backup][at] = block
+				continue
+			}
+			for i, size := range block {
+				have[i] = cmp.Or(size, have[i])
 			}
 		}
-		(*u)[backup] = bits
+	}
+}
+
+// partSet is a set of parts, as bits by the backup that stored them.
+type partSet map[string]map[int]uint64
+
+func (u partSet) add(backup string, ranges catalog.Ranges) {
+	if u[backup] == nil {
+		u[backup] = map[int]uint64{}
+	}
+	words := u[backup]
+	for _, x := range ranges {
+		for n := x.First; n <= x.Last; n++ {
+			words[n>>6] |= 1 << (n & 63)
+		}
+	}
+}
+
+func (u partSet) addAll(refs map[string]catalog.Ranges) {
+	for backup, ranges := range refs {
+		u.add(backup, ranges)
 	}
 }
 
 func (u partSet) has(p retention.Part) bool {
-	bits := u[p.Backup]
-	return p.Number/64 < len(bits) && bits[p.Number/64]&(1<<(p.Number%64)) != 0
+	return u[p.Backup][p.Number>>6]&(1<<(p.Number&63)) != 0
 }

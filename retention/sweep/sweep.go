@@ -172,35 +172,37 @@ func (p *Plan) parts(ctx context.Context, r Request, g *gathered) error {
 	for _, id := range p.Delete.Backups {
 		doomed[id] = true
 	}
+	known := partSet{} // what the backups that stay refer to, and what has been found
+	for id, refs := range g.refs {
+		if !doomed[id] {
+			known.addAll(refs)
+		}
+	}
 	var found []candidate
+	add := func(c candidate) {
+		if !known.has(c.Part) {
+			known.add(c.Backup, catalog.Ranges{{First: c.Number, Last: c.Number}})
+			found = append(found, c)
+		}
+	}
 	for _, d := range slices.Backward(p.Backups) {
 		if !doomed[d.ID] {
 			continue
 		}
-		more, err := p.stored(ctx, r, g, d.Entry)
-		if err != nil {
+		if err := p.stored(ctx, r, g, d.Entry, add); err != nil {
 			return err
 		}
-		found = append(found, more...)
 	}
 	if thorough(p.Order.Kind) {
-		more, err := p.listed(ctx, r, "")
-		if err != nil {
+		if err := p.listed(ctx, r, "", add); err != nil {
 			return err
-		}
-		found = append(found, more...)
-	}
-	var union partSet
-	for id, refs := range g.refs {
-		if !doomed[id] {
-			union.add(refs)
 		}
 	}
 	parts := make([]retention.Part, len(found))
 	for i, c := range found {
 		parts[i] = c.Part
 	}
-	p.Delete.Parts = retention.Condemn(parts, union.has, retention.Protected(&p.Plan, g.history))
+	p.Delete.Parts = retention.Condemn(parts, retention.Protected(&p.Plan, g.history))
 	p.count(found)
 	return nil
 }
@@ -221,29 +223,27 @@ func (p *Plan) leftovers(g *gathered) {
 	}
 }
 
-// stored are the parts that a backup which goes refers to, or, when it cannot tell, has stored.
-func (p *Plan) stored(ctx context.Context, r Request, g *gathered, e *catalog.Entry) ([]candidate, error) {
+// stored adds the parts that a backup which goes refers to, or, when it cannot tell, has stored.
+func (p *Plan) stored(ctx context.Context, r Request, g *gathered, e *catalog.Entry, add func(candidate)) error {
 	if e.Status != catalog.Complete || g.history.Unreadable[e.ID] != "" {
-		return p.listed(ctx, r, e.ID)
+		return p.listed(ctx, r, e.ID, add)
 	}
-	var out []candidate
 	for backup, ranges := range g.refs[e.ID] {
 		for _, x := range ranges {
 			for no := x.First; no <= x.Last; no++ {
 				p := retention.Part{Backup: backup, Number: no}
-				out = append(out, candidate{p, g.sizes[p], e.ID})
+				add(candidate{p, g.sizes.of(p), e.ID})
 			}
 		}
 	}
-	return out, nil
+	return nil
 }
 
-// listed are the parts that a listing finds, of one backup or of all that the log knows.
-func (p *Plan) listed(ctx context.Context, r Request, backup string) ([]candidate, error) {
-	var out []candidate
+// listed adds the parts that a listing finds, of one backup or of all that the log knows.
+func (p *Plan) listed(ctx context.Context, r Request, backup string, add func(candidate)) error {
 	for x, err := range part.List(ctx, r.Store, backup) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if p.state.Entry(x.Backup) == nil && p.Order.Kind != retention.Everything {
 			if !slices.Contains(p.Unknown, x.Backup) {
@@ -251,17 +251,15 @@ func (p *Plan) listed(ctx context.Context, r Request, backup string) ([]candidat
 			}
 			continue
 		}
-		out = append(out, candidate{retention.Part{Backup: x.Backup, Number: x.Number}, x.Size, x.Backup})
+		add(candidate{retention.Part{Backup: x.Backup, Number: x.Number}, x.Size, x.Backup})
 	}
-	return out, nil
+	return nil
 }
 
-// count adds up what the condemned parts free: each once, for the newest backup that goes with it.
+// count adds up what the condemned parts free: each for the newest backup that goes with it, which found it first.
 func (p *Plan) count(found []candidate) {
-	seen := map[retention.Part]bool{}
 	for _, c := range found {
-		if !seen[c.Part] && p.Delete.Parts[c.Backup].Contains(c.Number) {
-			seen[c.Part] = true
+		if p.Delete.Parts[c.Backup].Contains(c.Number) {
 			p.Parts++
 			p.Bytes += c.size
 			p.Frees[c.owner] += c.size

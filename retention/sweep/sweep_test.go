@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -203,6 +204,82 @@ func TestLockedObjects(t *testing.T) {
 		t.Errorf("the next run: %+v, %v", result, err)
 	}
 	tidy(t, s, store)
+}
+
+// locking is a store that tells of locks, and hides what has one when it is told to delete it.
+type locking struct {
+	storage.Store
+	until map[string]time.Time
+	held  string
+}
+
+func (l locking) Stat(ctx context.Context, key string) (storage.Info, error) {
+	info, err := l.Store.Stat(ctx, key)
+	info.LockedUntil, info.LegalHold = l.until[key], key == l.held
+	return info, err
+}
+
+// A bucket may begin to lock objects between two backups, and end it again; and a hold may be on any object of a
+// backup, such as its description.
+func TestLocksOfSome(t *testing.T) {
+	until := time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, locks := range map[string]func(l *locking, ids []string) []string{
+		"since the second backup": func(l *locking, ids []string) (keys []string) {
+			return objects(t, l.Store, "parts/"+ids[1], "parts/"+ids[2], "backups/"+ids[1], "backups/"+ids[2])
+		},
+		"only during the second": func(l *locking, ids []string) []string {
+			return objects(t, l.Store, "parts/"+ids[1], "backups/"+ids[1])
+		},
+		"a legal hold": func(l *locking, ids []string) []string {
+			l.held = catalog.BackupKey(ids[1])
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, store := seeded(t, 4)
+			ids := listed(sound(t, store))
+			l := locking{Store: store, until: map[string]time.Time{}}
+			for _, key := range locks(&l, ids) {
+				l.until[key] = until
+			}
+			result, err := s.remove(t.Context(), l, "me", retention.Order{Kind: retention.Retain, N: 1})
+			if err != nil || len(result.Kept) == 0 || result.Removed == 0 {
+				t.Fatalf("%+v, %v", result, err)
+			}
+			for _, key := range append(slices.Collect(maps.Keys(l.until)), l.held) {
+				if _, err := store.Stat(t.Context(), key); key != "" && err != nil {
+					t.Errorf("a locked object was removed: %v", err)
+				}
+			}
+			for _, k := range result.Kept {
+				if k.Key != l.held && !k.Until.Equal(until) || k.Key == l.held && !k.Until.IsZero() {
+					t.Errorf("%+v", k)
+				}
+			}
+		})
+	}
+}
+
+// outage is a store that does not answer deletions.
+type outage struct{ storage.Store }
+
+func (o outage) Delete(_ context.Context, keys ...string) error {
+	return &storage.Error{Op: "delete", Key: keys[0], Store: o.String(), Kind: storage.KindTransient}
+}
+
+// What was stopped after the log had it is told apart, for the same order again would take more; garbage finishes it.
+func TestUnfinishedDeletion(t *testing.T) {
+	s, store := seeded(t, 4)
+	if _, err := s.remove(t.Context(), outage{store}, "me", retention.Order{Kind: retention.Oldest}); !errors.Is(err, sweep.ErrUnfinished) {
+		t.Fatalf("in an outage: %v, want %v", err, sweep.ErrUnfinished)
+	}
+	if left := listed(sound(t, store)); len(left) != 3 {
+		t.Errorf("listed are %q", left)
+	}
+	tidy(t, s, store)
+	if left := listed(sound(t, store)); len(left) != 3 {
+		t.Errorf("after delete garbage listed are %q", left)
+	}
 }
 
 // WAL that was archived a moment ago stays for a standby that may be catching up.

@@ -3,10 +3,8 @@ package sweep
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
-	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/retention"
 )
@@ -60,20 +58,21 @@ func (w *Weight) parts(ctx context.Context, r Request, g *gathered, plan retenti
 	if err := g.look(ctx, r, g.matter(r.Order, plan)); err != nil {
 		return err
 	}
-	var others partSet
+	others := partSet{}
 	for id, refs := range g.refs {
 		if id != b.ID {
-			others.add(refs)
+			others.addAll(refs)
 		}
 	}
-	for _, x := range b.Parts {
-		backup, no, err := part.ParseName(x.Name)
-		if err != nil {
-			return fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
-		}
-		w.Refers += x.Size
-		if !others.has(retention.Part{Backup: backup, Number: no}) {
-			w.Alone += x.Size
+	for backup, ranges := range g.refs[b.ID] {
+		for _, x := range ranges {
+			for no := x.First; no <= x.Last; no++ {
+				p := retention.Part{Backup: backup, Number: no}
+				w.Refers += g.sizes.of(p)
+				if !others.has(p) {
+					w.Alone += g.sizes.of(p)
+				}
+			}
 		}
 	}
 	return nil

@@ -93,7 +93,7 @@ func (c *client) Get(ctx context.Context, key, byteRange string) (io.ReadCloser,
 
 func (c *client) Head(ctx context.Context, key string) (storage.Info, error) {
 	o, err := c.api.StatObject(ctx, c.bucket, key, minio.StatObjectOptions{})
-	info := storage.Info{Size: o.Size, Created: o.LastModified}
+	info := storage.Info{Size: o.Size, Created: o.LastModified, LegalHold: o.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == "ON"}
 	if t, err := time.Parse(time.RFC3339, o.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date")); err == nil {
 		info.LockedUntil = t
 	}

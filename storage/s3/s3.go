@@ -88,7 +88,8 @@ func (c *client) Head(ctx context.Context, key string) (storage.Info, error) {
 	if err != nil {
 		return storage.Info{}, err
 	}
-	return storage.Info{Size: aws.ToInt64(out.ContentLength), Created: aws.ToTime(out.LastModified), LockedUntil: aws.ToTime(out.ObjectLockRetainUntilDate)}, nil
+	return storage.Info{Size: aws.ToInt64(out.ContentLength), Created: aws.ToTime(out.LastModified), LockedUntil: aws.ToTime(out.ObjectLockRetainUntilDate),
+		LegalHold: out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn}, nil
 }
 
 func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
