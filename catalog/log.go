@@ -29,9 +29,9 @@ const Version = 1
 
 // What is larger is not pgobj's: bounds of memory, in bytes. A backup.json of that size is one of 36 TB of database.
 const (
-	maxRecord     = 4 << 20
-	maxCheckpoint = 64 << 20
-	maxBackup     = 256 << 20
+	maxRecord = 4 << 20
+	maxState  = 64 << 20 // a checkpoint, or a record that holds a whole state
+	maxBackup = 256 << 20
 )
 
 // maxHole is how many missing records are told one by one.
@@ -145,7 +145,7 @@ func (c *Catalog) catchUp(ctx context.Context, s *State, last int64, holes []hol
 
 // record reads record n; nil when there is none. One that cannot be a record for its size is as an empty one.
 func (c *Catalog) record(ctx context.Context, n int64) ([]byte, error) {
-	data, err := storage.ReadAll(ctx, c.store, recordKey(n), maxRecord)
+	data, err := storage.ReadAll(ctx, c.store, recordKey(n), maxState)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return nil, nil
@@ -244,17 +244,39 @@ func await(ctx context.Context, try int) bool {
 	}
 }
 
-// encode makes r the record after state s.
+// encode makes r the record after state s. One that no reader would take is not written: it would end the log for all.
 func (c *Catalog) encode(s *State, r Record) ([]byte, error) {
 	r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
 	data, err := seal(r)
-	if err == nil && len(data) > maxRecord {
-		err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), maxRecord)
+	if err == nil && len(data) > r.limit() {
+		err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), r.limit())
+	}
+	if err == nil {
+		_, err = parse(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("encode catalog record: %w", err)
+		return nil, fmt.Errorf("encode %s record for the catalog, nothing was written: %w", r.Type, err)
 	}
 	return data, nil
+}
+
+// parse decodes a stored record.
+func parse(data []byte) (r Record, err error) {
+	if err := unseal(data, &r); err != nil {
+		return r, err
+	}
+	if most := r.limit(); len(data) > most {
+		return r, fmt.Errorf("it has %d bytes, and such a record has at most %d", len(data), most)
+	}
+	return r, nil
+}
+
+// limit is how many bytes the record may have.
+func (r *Record) limit() int {
+	if r.Type == "rebuilt" {
+		return maxState
+	}
+	return maxRecord
 }
 
 // sealSize is how long seal's addition is.

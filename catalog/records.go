@@ -41,7 +41,8 @@ func logged(n int64, data []byte) Logged {
 	if json.Valid(data) {
 		l.Stored = data
 	}
-	if err := unseal(data, &l.Record); err != nil {
+	var err error
+	if l.Record, err = parse(data); err != nil {
 		l.Problem = err.Error()
 		_ = json.Unmarshal(data, &l.Record) // what can be had, for people
 	} else if l.Record.N != n {

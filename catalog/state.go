@@ -316,8 +316,8 @@ func (s *State) apply(n int64, data []byte) {
 		s.Head = "" // the next one's prev has nothing to be held against: one fault is told once
 		return
 	}
-	var r Record
-	if err := unseal(data, &r); errors.Is(err, ErrNewer) {
+	r, err := parse(data)
+	if errors.Is(err, ErrNewer) {
 		s.Newer = true
 		return
 	} else if err != nil {
