@@ -103,7 +103,7 @@ func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error
 	}
 	s := cp.State
 	switch {
-	case s != nil && !s.sound():
+	case s != nil && (s.N <= 0 || s.check() != nil):
 		return nil, nil
 	case s != nil:
 		s.whole = s.N

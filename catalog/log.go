@@ -255,12 +255,13 @@ func (c *Catalog) encode(s *State, r Record) ([]byte, error) {
 		_, err = parse(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("encode %s record for the catalog, nothing was written: %w", r.Type, err)
+		return nil, fmt.Errorf("encode %s record, which is not written: %w", r.Type, err)
 	}
 	return data, nil
 }
 
-// parse decodes a stored record.
+// parse decodes a stored record. It refuses what pgobj never writes, whoever has sealed it: what a record says becomes
+// part of keys, is computed with, and is printed.
 func parse(data []byte) (r Record, err error) {
 	if err := unseal(data, &r); err != nil {
 		return r, err
@@ -268,7 +269,7 @@ func parse(data []byte) (r Record, err error) {
 	if most := r.limit(); len(data) > most {
 		return r, fmt.Errorf("it has %d bytes, and such a record has at most %d", len(data), most)
 	}
-	return r, nil
+	return r, r.check()
 }
 
 // limit is how many bytes the record may have.
