@@ -82,7 +82,7 @@ func TestImpossibleRecords(t *testing.T) {
 				t.Errorf("problems: %q", got.Problems)
 			}
 			refused(t, store, ErrDamaged, recordKey(4))
-			all, err := New(store, "host/9/test", clock()).Records(t.Context(), 1, 4)
+			all, err := New(store, "host/9/test", clock()).block(t.Context(), 1, 4)
 			if err != nil || all[3].Problem == "" || all[2].Problem != "" {
 				t.Errorf("it is told as %+v (%v)", all[3], err)
 			}

@@ -93,11 +93,34 @@ func (c *Catalog) Load(ctx context.Context) (*State, error) {
 
 // advance reads the records after s.N.
 func (c *Catalog) advance(ctx context.Context, s *State) error {
-	last := s.N
-	var holes []hole
-	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(s.N)) {
+	last, holes, err := c.find(ctx, s.N)
+	if err != nil {
+		return err
+	}
+	// A listing may lag behind; only "there is no such record" proves that this is the head.
+	g, probing := errgroup.WithContext(ctx)
+	var next []byte
+	g.Go(func() (err error) {
+		next, err = c.record(probing, last+1)
+		return err
+	})
+	err = c.catchUp(ctx, s, last, holes)
+	if e := g.Wait(); err == nil {
+		err = e
+	}
+	for err == nil && next != nil {
+		s.apply(s.N+1, next)
+		next, err = c.record(ctx, s.N+1)
+	}
+	return err
+}
+
+// find lists the records after number n: which is the last, and where many before it are missing.
+func (c *Catalog) find(ctx context.Context, n int64) (last int64, holes []hole, err error) {
+	last = n
+	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(n)) {
 		if err != nil {
-			return fmt.Errorf("list the catalog: %w", err)
+			return 0, nil, fmt.Errorf("list the catalog: %w", err)
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(info.Key, "catalog/log/"), ".json")
 		if n, err := strconv.ParseInt(name, 10, 64); err == nil && recordKey(n) == info.Key {
@@ -107,22 +130,7 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 			last = max(last, n)
 		}
 	}
-	// A listing may lag behind; only "there is no such record" proves that this is the head.
-	g, probing := errgroup.WithContext(ctx)
-	var next []byte
-	g.Go(func() (err error) {
-		next, err = c.record(probing, last+1)
-		return err
-	})
-	err := c.catchUp(ctx, s, last, holes)
-	if e := g.Wait(); err == nil {
-		err = e
-	}
-	for err == nil && next != nil {
-		s.apply(s.N+1, next)
-		next, err = c.record(ctx, s.N+1)
-	}
-	return err
+	return last, holes, nil
 }
 
 // catchUp applies the records up to the last one that a listing shows.
