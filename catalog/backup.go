@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 

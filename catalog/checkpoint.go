@@ -90,7 +90,7 @@ func (c *Catalog) loadCheckpoint(ctx context.Context) (*State, error) {
 
 // readCheckpoint is nil without an error when it cannot be used.
 func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error) {
-	data, err := storage.ReadAll(ctx, c.store, key, maxCheckpoint)
+	data, err := storage.ReadAll(ctx, c.store, key, maxState)
 	if errors.Is(err, storage.ErrTooLarge) {
 		return nil, nil
 	}
@@ -103,7 +103,7 @@ func (c *Catalog) readCheckpoint(ctx context.Context, key string) (*State, error
 	}
 	s := cp.State
 	switch {
-	case s != nil && !s.sound():
+	case s != nil && (s.N <= 0 || s.check() != nil):
 		return nil, nil
 	case s != nil:
 		s.whole = s.N

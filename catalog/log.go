@@ -29,9 +29,9 @@ const Version = 1
 
 // What is larger is not pgobj's: bounds of memory, in bytes. A backup.json of that size is one of 36 TB of database.
 const (
-	maxRecord     = 4 << 20
-	maxCheckpoint = 64 << 20
-	maxBackup     = 256 << 20
+	maxRecord = 4 << 20
+	maxState  = 64 << 20 // a checkpoint, or a record that holds a whole state
+	maxBackup = 256 << 20
 )
 
 // maxHole is how many missing records are told one by one.
@@ -93,11 +93,34 @@ func (c *Catalog) Load(ctx context.Context) (*State, error) {
 
 // advance reads the records after s.N.
 func (c *Catalog) advance(ctx context.Context, s *State) error {
-	last := s.N
-	var holes []hole
-	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(s.N)) {
+	last, holes, err := c.find(ctx, s.N)
+	if err != nil {
+		return err
+	}
+	// A listing may lag behind; only "there is no such record" proves that this is the head.
+	g, probing := errgroup.WithContext(ctx)
+	var next []byte
+	g.Go(func() (err error) {
+		next, err = c.record(probing, last+1)
+		return err
+	})
+	err = c.catchUp(ctx, s, last, holes)
+	if e := g.Wait(); err == nil {
+		err = e
+	}
+	for err == nil && next != nil {
+		s.apply(s.N+1, next)
+		next, err = c.record(ctx, s.N+1)
+	}
+	return err
+}
+
+// find lists the records after number n: which is the last, and where many before it are missing.
+func (c *Catalog) find(ctx context.Context, n int64) (last int64, holes []hole, err error) {
+	last = n
+	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(n)) {
 		if err != nil {
-			return fmt.Errorf("list the catalog: %w", err)
+			return 0, nil, fmt.Errorf("list the catalog: %w", err)
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(info.Key, "catalog/log/"), ".json")
 		if n, err := strconv.ParseInt(name, 10, 64); err == nil && recordKey(n) == info.Key {
@@ -107,22 +130,7 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 			last = max(last, n)
 		}
 	}
-	// A listing may lag behind; only "there is no such record" proves that this is the head.
-	g, probing := errgroup.WithContext(ctx)
-	var next []byte
-	g.Go(func() (err error) {
-		next, err = c.record(probing, last+1)
-		return err
-	})
-	err := c.catchUp(ctx, s, last, holes)
-	if e := g.Wait(); err == nil {
-		err = e
-	}
-	for err == nil && next != nil {
-		s.apply(s.N+1, next)
-		next, err = c.record(ctx, s.N+1)
-	}
-	return err
+	return last, holes, nil
 }
 
 // catchUp applies the records up to the last one that a listing shows.
@@ -145,7 +153,7 @@ func (c *Catalog) catchUp(ctx context.Context, s *State, last int64, holes []hol
 
 // record reads record n; nil when there is none. One that cannot be a record for its size is as an empty one.
 func (c *Catalog) record(ctx context.Context, n int64) ([]byte, error) {
-	data, err := storage.ReadAll(ctx, c.store, recordKey(n), maxRecord)
+	data, err := storage.ReadAll(ctx, c.store, recordKey(n), maxState)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return nil, nil
@@ -259,17 +267,40 @@ func await(ctx context.Context, try int) bool {
 	}
 }
 
-// encode makes r the record after state s.
+// encode makes r the record after state s. One that no reader would take is not written: it would end the log for all.
 func (c *Catalog) encode(s *State, r Record) ([]byte, error) {
 	r.Version, r.N, r.Prev, r.Time, r.By = Version, s.N+1, s.Head, c.now().UTC(), c.by
 	data, err := seal(r)
-	if err == nil && len(data) > maxRecord {
-		err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), maxRecord)
+	if err == nil && len(data) > r.limit() {
+		err = fmt.Errorf("it has %d bytes, the limit is %d: do it in smaller steps", len(data), r.limit())
+	}
+	if err == nil {
+		_, err = parse(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("encode catalog record: %w", err)
+		return nil, fmt.Errorf("encode %s record, which is not written: %w", r.Type, err)
 	}
 	return data, nil
+}
+
+// parse decodes a stored record. It refuses what pgobj never writes, whoever has sealed it: what a record says becomes
+// part of keys, is computed with, and is printed.
+func parse(data []byte) (r Record, err error) {
+	if err := unseal(data, &r); err != nil {
+		return r, err
+	}
+	if most := r.limit(); len(data) > most {
+		return r, fmt.Errorf("it has %d bytes, and such a record has at most %d", len(data), most)
+	}
+	return r, r.check()
+}
+
+// limit is how many bytes the record may have.
+func (r *Record) limit() int {
+	if r.Type == "rebuilt" {
+		return maxState
+	}
+	return maxRecord
 }
 
 // sealSize is how long seal's addition is.

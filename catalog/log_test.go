@@ -39,7 +39,7 @@ func begin(id string) Record {
 }
 
 func commit(id string) Record {
-	return Record{Type: "commit", Commit: &Commit{Backup: id, SHA256: sum(nil), Summary: Summary{SystemID: 7, Files: 1}}}
+	return Record{Type: "commit", Commit: &Commit{Backup: id, SHA256: sum(nil), Summary: Summary{SystemID: 7, Files: 1, FirstWAL: "000000010000000000000001", LastWAL: "000000010000000000000001"}}}
 }
 
 func abort(id string) Record {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,13 +45,10 @@ func (c *Catalog) Rebuild(ctx context.Context, s *State, next State) error {
 
 // foldRebuilt is the state of the record, at the record's place.
 func (s *State) foldRebuilt(r *Record) error {
+	if r.N != s.N {
+		return errors.New("it is in another's place")
+	}
 	next := r.Rebuilt.State
-	broken := func(e *Entry) bool {
-		return e == nil || e.Status == Complete && (e.Commit == nil || e.Commit.Backup != e.ID)
-	}
-	if r.N != s.N || slices.ContainsFunc(next.Entries, broken) {
-		return errors.New("it is in another's place, or its state makes no sense")
-	}
 	next.N, next.Head, next.whole = s.N, s.Head, -1
 	*s = next
 	return nil
@@ -166,5 +164,10 @@ func (c *Catalog) ReadBackup(ctx context.Context, id string) (*Backup, string, e
 		return nil, "", err
 	}
 	b.Parts = parts
+	// What no record can say of a backup, the log that is made anew cannot either.
+	commit, server := Commit{Backup: id, Summary: b.Summary}, Server{SegmentSize: segment.Size(b.SegmentSize)}
+	if err := cmp.Or(commit.check(), server.check()); err != nil {
+		return nil, "", fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)
+	}
 	return b, hash, nil
 }

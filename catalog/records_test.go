@@ -20,7 +20,7 @@ func TestRecords(t *testing.T) {
 	c := New(store, "x", clock())
 	problems := func(from, to int64) (numbers []int64) {
 		t.Helper()
-		got, err := c.Records(t.Context(), from, to)
+		got, err := c.block(t.Context(), from, to)
 		if err != nil || len(got) != int(to-from+1) {
 			t.Fatalf("%d records, %v", len(got), err)
 		}
@@ -55,5 +55,40 @@ func TestRecords(t *testing.T) {
 	}
 	if got, want := problems(8, 9), []int64{8}; !slices.Equal(got, want) {
 		t.Errorf("read from 8 on: problems with %v, want %v", got, want)
+	}
+}
+
+// A hole of any size is told at once, and what is before and behind it, as it is.
+func TestRecordsAroundHoles(t *testing.T) {
+	store := mem.New()
+	add(t, store, begin("a"), commit("a"), begin("b"))
+	for _, n := range []int64{5, 5000, 9999999999} {
+		if err := store.Put(t.Context(), recordKey(n), strings.NewReader("{}"), 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := load(t, store)
+	c := New(store, "x", clock())
+	for _, test := range []struct {
+		oldest int64
+		want   []int64
+	}{
+		{1, []int64{1, 2, 3, 4, 5, 6, 5000, 5001, 9999999999}}, {3, []int64{3, 4, 5, 6, 5000, 5001, 9999999999}},
+		{6000, []int64{6000, 9999999999}}, {9999999998, []int64{9999999998, 9999999999}},
+	} {
+		var got []int64
+		for block, err := range c.Records(t.Context(), test.oldest, s.N) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, l := range block {
+				if got = slices.Insert(got, i, l.N); (l.Problem == "") != (l.N <= 3) {
+					t.Errorf("record %d: %q", l.N, l.Problem)
+				}
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("from %d on: %v, want %v", test.oldest, got, test.want)
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -316,8 +315,8 @@ func (s *State) apply(n int64, data []byte) {
 		s.Head = "" // the next one's prev has nothing to be held against: one fault is told once
 		return
 	}
-	var r Record
-	if err := unseal(data, &r); errors.Is(err, ErrNewer) {
+	r, err := parse(data)
+	if errors.Is(err, ErrNewer) {
 		s.Newer = true
 		return
 	} else if err != nil {
@@ -339,22 +338,11 @@ func (s *State) lose(n int64) {
 	s.N, s.Head = n-1, ""
 }
 
-// sound says whether a state that was stored is one that records can lead to.
-func (s *State) sound() bool {
-	return s.N > 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e == nil || !isID(e.ID) || e.Status == Complete && e.Commit == nil })
-}
-
-// isID says whether a backup's id can be part of a key.
-func isID(id string) bool { return storage.CheckKey(id) == nil && !strings.Contains(id, "/") }
-
 func (s *State) fold(r *Record) error {
 	switch {
 	case r.Type == "server" && r.Server != nil:
 		s.Servers = append(s.Servers, *r.Server)
 	case r.Type == "begin" && r.Begin != nil:
-		if !isID(r.Begin.Backup) {
-			return fmt.Errorf("%.100q cannot be the id of a backup", r.Begin.Backup)
-		}
 		if s.Entry(r.Begin.Backup) != nil {
 			return fmt.Errorf("backup %s begins twice", r.Begin.Backup)
 		}

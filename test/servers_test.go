@@ -80,7 +80,8 @@ func manyServers(t *testing.T, s3 *s3server.Server, n int) {
 			records := []catalog.Record{{Type: "server", Server: &catalog.Server{SystemID: uint64(i + 1), PGVersion: 160001, SegmentSize: 16 << 20}}}
 			for _, id := range []string{"20261116T010000Z-0001", "20261117T010000Z-0002"} {
 				records = append(records, catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: id, SystemID: uint64(i + 1)}},
-					catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: id, Summary: catalog.Summary{SystemID: uint64(i + 1), Finished: time.Now()}}})
+					catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: id, Summary: catalog.Summary{SystemID: uint64(i + 1), Finished: time.Now(),
+						FirstWAL: "000000010000000000000001", LastWAL: "000000010000000000000001"}}})
 				if err := store.Put(ctx, "parts/"+id+"/00001.tar.zst", bytes.NewReader(nil), 0); err != nil {
 					return err
 				}

@@ -51,6 +51,9 @@ const (
 	// maxIndex bounds the expanded index, and so what a hostile part can make a reader hold.
 	maxIndex = 64 << 20
 
+	// maxNumber bounds a part's number, at 1 PB of parts: who makes a set of numbers needs a bit for each up to the highest.
+	maxNumber = 1 << 27
+
 	trailerMagic = 0x184D2A5D // a skippable frame, to zstd and lz4 alike
 	trailerMark  = "PGOBJPRT"
 	trailerSize  = 8 + 64
@@ -111,8 +114,8 @@ func Name(backup string, no int, c Codec) string {
 	return fmt.Sprintf("%s/%05d%s", backup, no, c.Ext())
 }
 
-// ParseName splits a part's name. Manifests come from outside, so it accepts nothing that Name does not
-// make.
+// ParseName splits a part's name. Manifests and keys come from outside, so it accepts nothing that Name does not
+// make of the numbers that a backup gives its parts, from 1 on: the catalog has no sign for others.
 func ParseName(name string) (backup string, no int, err error) {
 	backup, file, ok := strings.Cut(name, "/")
 	c, err := CodecOf(name)
@@ -120,7 +123,7 @@ func ParseName(name string) (backup string, no int, err error) {
 		return "", 0, err
 	}
 	no, err = strconv.Atoi(strings.TrimSuffix(file, c.Ext()))
-	if !ok || err != nil || Name(backup, no, c) != name || storage.CheckKey(Key(name)) != nil {
+	if !ok || err != nil || no < 1 || no > maxNumber || Name(backup, no, c) != name || storage.CheckKey(Key(name)) != nil {
 		return "", 0, fmt.Errorf("%q is not the name of a part", name)
 	}
 	return backup, no, nil

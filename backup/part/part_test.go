@@ -183,3 +183,18 @@ func TestParseCodec(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	for _, name := range []string{"b/00001.tar.zst", "b/99999.tar.lz4", "b/100000.tar.zst", "20261121T014500Z-7f3a/134217728.tar.zst"} {
+		backup, no, err := ParseName(name)
+		if c, _ := CodecOf(name); err != nil || Name(backup, no, c) != name {
+			t.Errorf("%s is number %d of %q: %v", name, no, backup, err)
+		}
+	}
+	for _, name := range []string{"", "b", "b/", "b/00001", "b/1.tar.zst", "b/000001.tar.zst", "b/+0001.tar.zst", "b/-0001.tar.zst", "b/00000.tar.zst", "b/134217729.tar.zst",
+		"b/900000000000000000.tar.zst", "b/99999999999999999999.tar.zst", "b/c/00001.tar.zst", "../00001.tar.zst", "/00001.tar.zst", "b/0x001.tar.zst", "b/00001.tar.zst/"} {
+		if backup, no, err := ParseName(name); err == nil {
+			t.Errorf("%s is number %d of %q", name, no, backup)
+		}
+	}
+}

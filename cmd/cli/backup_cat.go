@@ -28,5 +28,5 @@ func (c *backupCat) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return backup.Cat(ctx, r.store, b, c.Path, a.Out)
+	return backup.Cat(ctx, r.store, b, c.Path, a.raw)
 }

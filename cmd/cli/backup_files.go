@@ -104,12 +104,12 @@ func (c *backupFiles) print(a *app, store storage.Store, files []listedFile) err
 	if c.JSON {
 		return printJSON(a.Out, files)
 	}
-	end := "\n"
+	out, end := a.Out, "\n"
 	if c.Null {
-		end = "\x00"
+		out, end = a.raw, "\x00"
 	}
 	for _, f := range files {
-		if _, err := fmt.Fprint(a.Out, f.Key, end); err != nil {
+		if _, err := fmt.Fprint(out, f.Key, end); err != nil {
 			return err
 		}
 	}

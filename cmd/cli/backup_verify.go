@@ -63,16 +63,20 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 	if problems := r.state.Problems; len(problems) > 0 { // which may hide backups, also the one that was named
 		bad = append(bad, fmt.Errorf("%w: %s", catalog.ErrDamaged, strings.Join(problems, "; ")))
 	}
-	entries := r.state.Complete()
-	if c.Backup != "all" {
-		e, err := r.state.Resolve(c.Backup)
-		if err != nil && bad != nil {
-			return fmt.Errorf("%w\n%v", bad[0], err)
-		}
-		if err != nil {
-			return err
-		}
-		entries = []*catalog.Entry{e}
+	name := c.Backup
+	if name == "all" {
+		name = "LATEST" // there has to be one: who checks a server whose name is mistyped has checked nothing
+	}
+	e, err := r.state.Resolve(name)
+	if err != nil && bad != nil {
+		return fmt.Errorf("%w\n%v", bad[0], err)
+	}
+	if err != nil {
+		return err
+	}
+	entries := []*catalog.Entry{e}
+	if c.Backup == "all" {
+		entries = r.state.Complete()
 	}
 	if c.Sample < 100 && c.Seed == 0 {
 		c.Seed = 1 + rand.Uint64N(1<<32)

@@ -21,9 +21,6 @@ type catalogLog struct {
 	JSON  bool   `name:"json" help:"Print JSON: an array of the records as catalog/FORMAT.md describes them; one that is not sound has a member problem."`
 }
 
-// logBlock is how many records are read at the same time.
-const logBlock = 64
-
 func (c *catalogLog) Run(ctx context.Context, a *app) error {
 	var since time.Time
 	var err error
@@ -53,20 +50,22 @@ func (c *catalogLog) Run(ctx context.Context, a *app) error {
 	return logTable(a, records)
 }
 
-// read goes back from the newest record until there are enough: a log may have tens of thousands. Clocks of several
-// hosts are not quite in order, so a whole block has to be older than since.
+// read goes back from the newest record until there are enough. Clocks of several hosts are not quite in order, so a whole
+// block has to be older than since. When one that cannot be read was written, nobody knows.
 func (c *catalogLog) read(ctx context.Context, cat *catalog.Catalog, newest int64, since time.Time) ([]catalog.Logged, error) {
 	oldest := int64(1)
 	if c.Limit > 0 {
 		oldest = max(oldest, newest-c.Limit+1)
 	}
 	var blocks [][]catalog.Logged
-	for to := newest; to >= oldest; to -= logBlock {
-		block, err := cat.Records(ctx, max(oldest, to-logBlock+1), to)
+	for block, err := range cat.Records(ctx, oldest, newest) {
 		if err != nil {
 			return nil, err
 		}
-		block = slices.DeleteFunc(block, func(l catalog.Logged) bool { return l.Record.Time.Before(since) })
+		block = slices.DeleteFunc(block, func(l catalog.Logged) bool {
+			at := l.Record.Time
+			return at.Before(since) && !at.IsZero()
+		})
 		if len(block) == 0 {
 			break
 		}

@@ -114,6 +114,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
+	raw     io.Writer // Out for what is no text
 	config  config
 	version string
 	args    []string // the command line
@@ -140,6 +141,7 @@ func run(ctx context.Context, a *app) (code int) {
 			code = int(e)
 		}
 	}()
+	a.raw, a.Out = a.Out, printable{a.Out}
 	var err error
 	if a.config, err = loadConfig(a.args); err != nil {
 		return report(a.Err, badCommandLine(a.args, err))

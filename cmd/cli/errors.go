@@ -169,6 +169,7 @@ func report(w io.Writer, err error) int {
 			return code
 		}
 	}
+	w = printable{w}
 	first, detail, _ := strings.Cut(err.Error(), "\n")
 	fmt.Fprintf(w, "ERROR:  %s\n", shorten(first))
 	for line := range strings.SplitSeq(detail, "\n") {

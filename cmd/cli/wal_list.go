@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -43,7 +44,7 @@ type archive struct {
 	state   *catalog.State
 }
 
-// archives opens the store, reads the catalog and lists all WAL.
+// archives opens the store, reads the catalog and lists all WAL. An incarnation that has backups is there without WAL, too.
 func (a *app) archives(ctx context.Context) (store storage.Store, all []archive, err error) {
 	r, err := a.load(ctx)
 	if err != nil {
@@ -55,6 +56,11 @@ func (a *app) archives(ctx context.Context) (store storage.Store, all []archive,
 	ids, err := walstore.Incarnations(ctx, r.store)
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, e := range r.state.Complete() {
+		if id := e.Commit.Summary.SystemID; !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
 	}
 	for _, id := range ids {
 		surveys, err := walstore.Examine(ctx, r.store, id)

@@ -62,6 +62,9 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if len(all) == 0 {
+		return fmt.Errorf("%w, and no WAL: server %s has nothing to check in %s", catalog.ErrNoBackup, a.Server, store)
+	}
 	if c.Acknowledge != "" {
 		return c.acknowledge(ctx, a, store, all)
 	}

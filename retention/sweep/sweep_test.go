@@ -58,6 +58,37 @@ func TestRetain(t *testing.T) {
 	tidy(t, s, store)
 }
 
+// Objects with names that pgobj never gives a part are left alone: a record that condemned them could not be read.
+func TestForeignPartsStay(t *testing.T) {
+	s, store := seeded(t, 1)
+	const id = "20261121T000000Z-0000" // of a run that failed
+	for _, r := range []catalog.Record{{Type: "begin", Begin: &catalog.Begin{Backup: id}}, {Type: "abort", Abort: &catalog.Abort{Backup: id}}} {
+		c := catalog.New(store, "x", s.now)
+		state, err := c.Load(t.Context())
+		if err == nil {
+			_, err = c.Append(t.Context(), state, func(*catalog.State) (catalog.Record, error) { return r, nil })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := len(objects(t, store, "parts/"))
+	for _, of := range []string{id, listed(sound(t, store))[0]} {
+		for _, name := range []string{"-0001.tar.zst", "00000.tar.zst", "900000000000000000.tar.zst", "00001.tar"} {
+			if err := store.Put(t.Context(), "parts/"+of+"/"+name, strings.NewReader("x"), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Garbage}); err != nil {
+		t.Error(err)
+	}
+	sound(t, store)
+	if got := len(objects(t, store, "parts/")); got != before+8 {
+		t.Errorf("there are %d parts, want %d and the 8 foreign ones", got, before)
+	}
+}
+
 // A part goes when the last backup that refers to it goes, also when others that were older went first.
 func TestPartsGoWithTheLastThatNeedsThem(t *testing.T) {
 	s, store := seeded(t, 4)

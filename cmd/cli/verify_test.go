@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/catalog"
+)
+
+// TestVerifyNothing: who mistypes the name of a server in a cron job has to hear of it.
+func TestVerifyNothing(t *testing.T) {
+	w := newWorld(t)
+	server := catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}}
+	w.add("fresh", server)
+	w.add("lost", server)
+	w.backup("lost", "20261116T010000Z-0001", 1, 1, nil, nil)
+	w.add("offline", server)
+	w.backup("offline", "20261116T010000Z-0001", 1, 1, nil, func(b *catalog.Backup) { b.From = "offline" })
+	for _, c := range []struct{ command, says string }{
+		{"backup-verify all --server=typo", "ERROR:  no such backup: the catalog has no complete backup\nHINT:  pgobj backup-list shows the backups there are. Check --storage and --server.\nexit code 6\n"},
+		{"backup-verify all --server=typo --json", "exit code 6\n"},
+		{"backup-verify all --server=fresh", "exit code 6\n"},
+		{"wal-verify --server=typo", "ERROR:  no such backup, and no WAL: server typo has nothing to check in file:///STORAGE/typo\nHINT:  pgobj backup-list shows the backups there are. Check --storage and --server.\nexit code 6\n"},
+		{"wal-verify --server=typo --json", "exit code 6\n"},
+		{"wal-verify --server=lost", "backup 20261116T010000Z-0001 CANNOT BE RESTORED: it needs 000000010000000000000001\nexit code 11\n"},
+		{"wal-verify --server=offline", "checked 0 files, 0 B as stored: 0 damaged\n"},
+		{"wal-list --server=lost", "server lost has no WAL in file:///STORAGE/lost\n"},
+		{"pitr-windows --server=lost", "nothing can be restored: server lost has no backup with all its WAL in file:///STORAGE/lost\n"},
+	} {
+		if got := w.pgobj(strings.Fields(c.command)...); !strings.HasSuffix(got, c.says) {
+			t.Errorf("%s: want %s, got\n%s", c.command, c.says, got)
+		}
+	}
+}
