@@ -69,6 +69,7 @@ type push struct {
 	prev    *previous
 	base    *catalog.Backup // the backup that prev is made of, or nil
 	changes *cluster.Changes
+	met     map[uint32]string // tablespaces that the walk came to: locations by OID
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
@@ -78,7 +79,7 @@ type push struct {
 // Push takes a base backup and returns what the catalog then says of it. When it fails, no backup has been
 // added, and older ones are as they were.
 func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
-	p := &push{PushRequest: r}
+	p := &push{PushRequest: r, met: map[uint32]string{}}
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
@@ -160,9 +161,6 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	}
 	for _, s := range p.info.Subscriptions {
 		b.Subscriptions = append(b.Subscriptions, catalog.Subscription(s))
-	}
-	for _, t := range p.info.Tablespaces {
-		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
 	}
 	return err
 }
