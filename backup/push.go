@@ -69,7 +69,7 @@ type push struct {
 	prev    *previous
 	base    *catalog.Backup // the backup that prev is made of, or nil
 	changes *cluster.Changes
-	met     map[uint32]string // tablespaces that the walk came to: locations by OID
+	met     map[uint32]cluster.Entry // tablespaces that the walk came to
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
@@ -79,7 +79,7 @@ type push struct {
 // Push takes a base backup and returns what the catalog then says of it. When it fails, no backup has been
 // added, and older ones are as they were.
 func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
-	p := &push{PushRequest: r, met: map[uint32]string{}}
+	p := &push{PushRequest: r, met: map[uint32]cluster.Entry{}}
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}

@@ -1,42 +1,81 @@
 package backup
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// meet notes a tablespace that the walk comes to, with where its link leads.
+// checkTablespaces sees to it that the data of every tablespace can be seen here, before all the others are copied. The
+// server is asked a second time, as one may have been dropped a moment ago.
+func (p *push) checkTablespaces(ctx context.Context) error {
+	for try := range 2 {
+		i := slices.IndexFunc(p.info.Tablespaces, func(t cluster.Tablespace) bool {
+			_, err := os.Stat(filepath.Join(p.PGDATA, spacePath(t.OID), p.walkOptions(nil).VersionDir()))
+			return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+		})
+		if i < 0 {
+			return nil
+		}
+		if try > 0 {
+			return unseen(p.info.Tablespaces[i], "there is no folder "+p.walkOptions(nil).VersionDir())
+		}
+		var err error
+		if p.info, err = p.Session.Info(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unseen(t cluster.Tablespace, why string) error {
+	return fmt.Errorf("%w: tablespace %s, at %s: %s", ErrUnseen, t.Name, cmp.Or(t.Location, spacePath(t.OID)), why)
+}
+
+func spacePath(oid uint32) string { return fmt.Sprintf("pg_tblspc/%d", oid) }
+
+// meet notes a tablespace that the walk comes to.
 func (p *push) meet(e cluster.Entry) {
-	oid, err := strconv.ParseUint(path.Base(e.Path), 10, 32)
-	if err != nil {
-		return // no OID: PostgreSQL did not make it
+	if oid, err := strconv.ParseUint(path.Base(e.Path), 10, 32); err == nil { // else PostgreSQL did not make it
+		p.met[uint32(oid)] = e
 	}
-	to := e.Link
-	if !filepath.IsAbs(to) { // made by hand: a link counts from its own folder
-		to = filepath.Join(p.PGDATA, "pg_tblspc", to)
-	}
-	p.met[uint32(oid)] = to
 }
 
 // listTablespaces enters every tablespace that a restore needs a place for: those that the walk has met, those
 // that recovery makes links for (tablespace_map), and those that there are in the end. The list from before the
-// start lacks what was created since, and has what was dropped: with it alone, some of them cannot be restored.
-func (p *push) listTablespaces() {
+// start lacks what was created since, and has what was dropped: with it alone, some of them cannot be restored. One that there still is and whose data the walk did not see ends the
+// backup: it would look complete, and retention let go of those that have the data.
+func (p *push) listTablespaces() error {
 	at, names, taken := map[uint32]string{}, map[uint32]string{}, map[string]bool{}
 	for _, t := range p.stop.Tablespaces {
+		if why := p.met[t.OID].Unseen; why != "" {
+			return unseen(t, why)
+		}
 		at[t.OID], names[t.OID], taken[t.Name] = t.Location, t.Name, true
 	}
 	maps.Copy(at, mapped(string(p.stop.TablespaceMap)))
-	maps.Copy(at, p.met)
+	for oid, e := range p.met {
+		if at[oid] = e.Link; e.Link != "" && !filepath.IsAbs(e.Link) { // made by hand: a link counts from its own folder
+			at[oid] = filepath.Join(p.PGDATA, "pg_tblspc", e.Link)
+		}
+		if e.Unseen != "" {
+			p.warn(e.Path, "the server does not know this tablespace, and its data cannot be seen: "+e.Unseen)
+		}
+	}
 	known := map[uint32]bool{}
 	for _, t := range p.info.Tablespaces {
 		known[t.OID] = true
@@ -53,9 +92,10 @@ func (p *push) listTablespaces() {
 	}
 	for _, t := range p.stop.Tablespaces {
 		if !known[t.OID] && t.Location != "" {
-			p.warn(fmt.Sprintf("pg_tblspc/%d", t.OID), fmt.Sprintf("tablespace %s was created while the backup began or ran: its recovery may make it at %s again, whatever --tablespace says: to restore elsewhere use the next backup", t.Name, t.Location))
+			p.warn(spacePath(t.OID), fmt.Sprintf("tablespace %s was created while the backup began or ran: its recovery may make it at %s again, whatever --tablespace says: to restore elsewhere use the next backup", t.Name, t.Location))
 		}
 	}
+	return nil
 }
 
 // mapped reads a tablespace_map: locations by OID.

@@ -1,6 +1,8 @@
 package backup
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,7 +18,7 @@ import (
 
 // Tablespaces come and go while a backup begins and runs: each that a restore will meet is listed.
 func TestTablespacesAreListed(t *testing.T) {
-	p := &push{PushRequest: PushRequest{PGDATA: "/data", Log: slog.New(slog.DiscardHandler)}, met: map[uint32]string{}}
+	p := &push{PushRequest: PushRequest{PGDATA: "/data", Log: slog.New(slog.DiscardHandler)}, met: map[uint32]cluster.Entry{}}
 	p.info.Tablespaces = []cluster.Tablespace{
 		{OID: 1, Name: "stays", Location: "/stays"}, {OID: 2, Name: "gone before the start", Location: "/gone"}, {OID: 3, Name: "gone after the start", Location: "/odd\n\\r"},
 		{OID: 4, Name: "gone after the walk", Location: "/walked"}, {OID: 5, Name: "old name", Location: "/renamed"}, {OID: 6, Name: "again", Location: "/six"}, {OID: 7, Name: "in place"},
@@ -29,7 +31,9 @@ func TestTablespacesAreListed(t *testing.T) {
 	for oid, link := range map[int]string{1: "/stays", 4: "/walked", 5: "/renamed", 6: "/six", 9: "/new", 11: "/left over", 12: "../by/hand"} {
 		p.meet(cluster.Entry{Path: fmt.Sprintf("pg_tblspc/%d", oid), Type: cluster.TypeTablespace, Link: link})
 	}
-	p.listTablespaces()
+	if err := p.listTablespaces(); err != nil {
+		t.Fatal(err)
+	}
 	want := []catalog.Tablespace{
 		{OID: 1, Name: "stays", Location: "/stays"}, {OID: 3, Name: "gone after the start", Location: "/odd\n\\r"}, {OID: 4, Name: "gone after the walk", Location: "/walked"},
 		{OID: 5, Name: "new name", Location: "/renamed"}, {OID: 6, Name: "6", Location: "/six"}, {OID: 7, Name: "in place"}, {OID: 8, Name: "again", Location: "/eight"},
@@ -78,5 +82,38 @@ func TestTablespaceOfTheManifestOnly(t *testing.T) {
 	}
 	if len(b.Tablespaces) != 1 {
 		t.Errorf("the backup itself was changed: %+v", b.Tablespaces)
+	}
+}
+
+// spaceSite is a site whose server knows tablespaces in the end.
+type spaceSite struct {
+	*site
+	spaces []cluster.Tablespace
+}
+
+func (s spaceSite) Stop(ctx context.Context) (cluster.StopPoint, error) {
+	stop, err := s.site.Stop(ctx)
+	stop.Tablespaces = s.spaces
+	return stop, err
+}
+
+// The walk does not see the data of a tablespace. When it was dropped, that is as it should be.
+func TestUnseenTablespace(t *testing.T) {
+	x := newMemSite(t)
+	place := t.TempDir()
+	for name, at := range map[string]string{"16400": place, "16401": filepath.Join(place, "none")} {
+		if err := os.Symlink(at, filepath.Join(x.pgdata, "pg_tblspc", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, lost := range []cluster.Tablespace{{OID: 16400, Name: "one", Location: place}, {OID: 16401, Name: "two", Location: filepath.Join(place, "none")}} {
+		_, err := x.push(func(r *PushRequest) { r.Session = spaceSite{x, []cluster.Tablespace{lost}} })
+		if !errors.Is(err, ErrUnseen) || !strings.Contains(err.Error(), "tablespace "+lost.Name+", at "+lost.Location) {
+			t.Errorf("a backup without %s: %v", lost.Name, err)
+		}
+	}
+	b := x.mustPush(nil)
+	if len(b.Warnings) != 2 || len(b.Tablespaces) != 2 {
+		t.Errorf("%+v, warnings: %q", b.Tablespaces, b.Warnings)
 	}
 }

@@ -62,3 +62,44 @@ func TestTablespaceCreatedMeanwhile(t *testing.T) {
 	c := s.start(t, s.fetch(t, "--tablespace", "late="+filepath.Join(outside, "late")), noArchiving...)
 	sameContents(t, c, "postgres", want)
 }
+
+// TestTablespaceNotMounted: without the data of a tablespace there is no backup, and it is known at once.
+func TestTablespaceNotMounted(t *testing.T) {
+	outside := testenv.Dir(t)
+	s := newSite(t, folderStore(t), pgtest.Options{Template: true})
+	location := s.space(t, outside, "apart")
+	s.backup(t)
+	s.Exec(t, `CHECKPOINT`)
+	if err := os.Rename(location, location+".mount"); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(args ...string) {
+		t.Helper()
+		o := s.run(t, append([]string{"backup-push"}, args...)...)
+		if o.code != 9 || !strings.Contains(o.err, "at "+location) || !strings.Contains(o.err, "HINT:  No backup was entered in the catalog. Mount its volume") {
+			t.Errorf("backup-push: %v", o)
+		}
+	}
+	refused()
+	if err := os.Mkdir(location, 0o755); err != nil { // as an empty mount point
+		t.Fatal(err)
+	}
+	refused()
+	if err := os.Remove(location); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.list(t)); n != 1 {
+		t.Errorf("there are %d backups, want the first one only", n)
+	}
+	s.Stop(t, "immediate") // not fast: its checkpoint would need the folder
+	if err := os.Rename(location+".mount", location); err != nil {
+		t.Fatal(err)
+	}
+	s.Start(t)
+	s.backup(t)
+	s.Stop(t, "fast")
+	if err := os.Rename(location, location+".mount"); err != nil {
+		t.Fatal(err)
+	}
+	refused("--offline", s.Data)
+}
