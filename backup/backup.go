@@ -23,6 +23,8 @@ type Progress struct {
 var (
 	// ErrServer says that PostgreSQL, as it is set up or as it answered, does not allow a backup.
 	ErrServer = errors.New("PostgreSQL does not allow a backup")
+	// ErrUnseen says that data of the server is not where it should be, as seen from here: the backup would lack it.
+	ErrUnseen = errors.New("data of the server cannot be seen here")
 	// ErrIncarnation says that the catalog is of another PostgreSQL cluster.
 	ErrIncarnation = errors.New("the catalog is of another cluster")
 	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.

@@ -32,6 +32,9 @@ func (p *push) check(ctx context.Context) (err error) {
 	if p.control.SystemID != i.SystemID {
 		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, the server that answered is %d", ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
 	}
+	if err := p.checkTablespaces(ctx); err != nil {
+		return err
+	}
 	switch {
 	case i.Shutdown != nil:
 		return nil

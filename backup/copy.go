@@ -95,6 +95,9 @@ func (p *push) pack(ctx context.Context, pk *packer, l *lister) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if e.Type == cluster.TypeTablespace || e.Unseen != "" {
+			p.meet(e)
+		}
 		if err := pk.add(e, describe(e, p.Now()), p.ownWAL(e)); err != nil {
 			return err
 		}
@@ -165,6 +168,9 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 		return fmt.Errorf("%w: %s is not the data directory of the standby that answered: it has replayed WAL up to %s, which that one has not at %s", ErrServer, p.PGDATA, c.MinRecoveryPoint, p.stop.LSN)
 	}
 	p.describeWAL()
+	if err := p.listTablespaces(); err != nil {
+		return err
+	}
 	now := p.Now().UTC()
 	add := func(path string, data io.ReaderAt, size int64) error {
 		f := manifest.File{Type: manifest.TypeFile, Mode: like.Mode & 0o660, UID: like.UID, GID: like.GID, Mtime: now, Size: size}

@@ -98,10 +98,10 @@ func (d *describer) readLines(f *files) error {
 			d.refer(c.Extents)
 		}
 		p := l.RawPath()
-		oid, number := strconv.ParseUint(path.Base(p), 10, 32)
+		oid, space := spaceOf(l)
 		switch {
-		case l.Type == manifest.TypeLink && path.Dir(p) == "pg_tblspc" && number == nil:
-			d.b.Tablespaces = append(d.b.Tablespaces, catalog.Tablespace{OID: uint32(oid), Name: path.Base(p), Location: l.RawLink()})
+		case space:
+			d.b.Tablespaces = append(d.b.Tablespaces, catalog.Tablespace{OID: oid, Name: path.Base(p), Location: l.RawLink()})
 		case l.Type == manifest.TypeFile && l.At == 0:
 			d.b.Files++
 			d.b.Size += l.Size

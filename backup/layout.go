@@ -48,6 +48,7 @@ func (m *mount) dir() string {
 
 // lay works out every place that the restore will write to. Nothing is made yet.
 func (t *target) lay(l Layout, b *catalog.Backup, s *survey) error {
+	b = s.listed(b)
 	for _, ts := range b.Tablespaces {
 		if ts.Location != "" {
 			if !filepath.IsAbs(ts.Location) || strings.ContainsRune(ts.Location, 0) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -36,6 +37,8 @@ const (
 	indexesMost = 8
 	// adopters read the indexes of parts that a failed run has left: each needs some 10 MB while it does.
 	adopters = 4
+	// listers look for the parts of so many backups at the same time.
+	listers = 16
 )
 
 // previous is what earlier backups offer to this one: the manifest of the last backup, as a stream that is
@@ -51,6 +54,7 @@ type previous struct {
 	parts    map[string]catalog.Part
 	spares   map[string]catalog.Part // parts that runs without a commit left behind
 	unwell   map[string]bool         // files with damaged pages: they are read again each time
+	lost     []string                // parts that are not in the storage as they were stored
 
 	mu      sync.Mutex
 	known   map[part.Hash]piece
@@ -63,16 +67,18 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup, known
 	if b == nil {
 		return p, nil
 	}
-	for _, x := range b.Parts {
-		if x.Live >= x.Raw/thin {
-			p.parts[x.Name] = x
-		}
-	}
 	for _, d := range b.Damaged {
 		p.unwell[d.Path] = true
 	}
-	var err error
-	if p.files, err = fetchManifest(ctx, s, b); err != nil {
+	g, both := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.findParts(both, b.Parts) })
+	g.Go(func() (err error) {
+		p.files, err = fetchManifest(both, s, b)
+		return err
+	})
+	err := g.Wait()
+	if err != nil {
+		p.close()
 		return nil, err
 	}
 	for _, x := range p.files.sections[:min(len(p.files.sections), knownMost)] {
@@ -81,10 +87,54 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup, known
 		}
 	}
 	if err := p.learn(known); err != nil {
+		p.close()
 		return nil, err
 	}
 	p.lines, err = p.files.read()
 	return p, err
+}
+
+// findParts offers the parts that are worth keeping, of those that are in the storage as they were stored. A part that
+// was lost would otherwise spoil every backup from then on, each of which refers to it and looks complete.
+func (p *previous) findParts(ctx context.Context, parts []catalog.Part) error {
+	want := map[string]map[string]int64{} // sizes by the backup that stored them, and name
+	for _, x := range parts {
+		backup, _, err := part.ParseName(x.Name)
+		if err != nil {
+			return fmt.Errorf("%w: the last backup's description: %w", manifest.ErrDamaged, err)
+		}
+		if want[backup] == nil {
+			want[backup] = map[string]int64{}
+		}
+		want[backup][x.Name] = x.Size
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(listers)
+	for backup, sizes := range want {
+		g.Go(func() error {
+			for x, err := range part.List(ctx, p.store, backup) {
+				if err != nil {
+					return err
+				}
+				if size, ok := sizes[x.Name]; ok && size == x.Size {
+					delete(sizes, x.Name)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, x := range parts {
+		backup, _, _ := strings.Cut(x.Name, "/")
+		if _, lost := want[backup][x.Name]; lost {
+			p.lost = append(p.lost, x.Name)
+		} else if x.Live >= x.Raw/thin {
+			p.parts[x.Name] = x
+		}
+	}
+	return nil
 }
 
 func (p *previous) close() {

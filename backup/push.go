@@ -69,6 +69,7 @@ type push struct {
 	prev    *previous
 	base    *catalog.Backup // the backup that prev is made of, or nil
 	changes *cluster.Changes
+	met     map[uint32]cluster.Entry // tablespaces that the walk came to
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
@@ -78,7 +79,7 @@ type push struct {
 // Push takes a base backup and returns what the catalog then says of it. When it fails, no backup has been
 // added, and older ones are as they were.
 func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
-	p := &push{PushRequest: r}
+	p := &push{PushRequest: r, met: map[uint32]cluster.Entry{}}
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
@@ -109,6 +110,7 @@ func (p *push) begin(ctx context.Context) (err error) {
 		before := p.state.N
 		if begin.Reuses, err = p.lookBack(ctx); err == nil {
 			if err = p.enter(ctx, begin); !errors.Is(err, errReuseGone) {
+				p.warnOfLost()
 				return err
 			}
 			p.prev.close()
@@ -161,9 +163,6 @@ func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
 	for _, s := range p.info.Subscriptions {
 		b.Subscriptions = append(b.Subscriptions, catalog.Subscription(s))
 	}
-	for _, t := range p.info.Tablespaces {
-		b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: t.OID, Name: t.Name, Location: t.Location})
-	}
 	return err
 }
 
@@ -197,7 +196,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 		known /= 2 // so that there is room for what those have stored
 	}
 	p.prev, err = openPrevious(ctx, p.Store, base, known)
-	if errors.Is(err, manifest.ErrDamaged) {
+	if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, part.ErrDamaged) { // a part may have lines of the manifest
 		p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
 		p.prev, err = openPrevious(ctx, p.Store, nil, known)
 		base = nil
@@ -222,6 +221,18 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 		}
 	}
 	return reuses, nil
+}
+
+// warnOfLost names the parts of the last backup that cannot be reused because something happened to them.
+func (p *push) warnOfLost() {
+	const most = 5
+	if n := len(p.prev.lost); n > 0 {
+		names := strings.Join(p.prev.lost[:min(n, most)], ", ")
+		if n > most {
+			names += fmt.Sprintf(" and %d more", n-most)
+		}
+		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+names+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
+	}
 }
 
 // incarnation enters the cluster in the catalog when it is new there. Another system identifier is

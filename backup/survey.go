@@ -24,6 +24,7 @@ type survey struct {
 	links   map[string]linked // what was behind a link in the original
 	entries map[string]bool   // at the top of the data directory
 	files   map[string]bool   // of these, the files
+	spaces  map[uint32]string // where tablespaces were, by OID
 	confs   []*manifest.File  // files with settings
 	mode    manifest.Mode     // of the data directory
 }
@@ -40,7 +41,7 @@ const (
 )
 
 func surveyManifest(m *manifest.Reader, only *databases) (*survey, error) {
-	s := &survey{bytes: map[string]int64{}, links: map[string]linked{}, entries: map[string]bool{}, files: map[string]bool{}}
+	s := &survey{bytes: map[string]int64{}, links: map[string]linked{}, entries: map[string]bool{}, files: map[string]bool{}, spaces: map[uint32]string{}}
 	for {
 		f, err := m.Next()
 		if errors.Is(err, io.EOF) {
@@ -61,6 +62,9 @@ func surveyManifest(m *manifest.Reader, only *databases) (*survey, error) {
 
 func (s *survey) add(f *manifest.File) {
 	p := f.RawPath()
+	if oid, ok := spaceOf(f); ok {
+		s.spaces[oid] = f.RawLink()
+	}
 	switch {
 	case p == manifest.Root:
 		s.mode = f.Mode

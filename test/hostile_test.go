@@ -305,8 +305,8 @@ var forgeries = []forgery{
 	}},
 	{name: "auto.conf's temporary name is a link", do: func(f *forger) { f.insert(f.link("postgresql.auto.conf.pgobj", f.victim+"/precious")) }},
 	{name: "recovery.signal is a link", harmless: true, do: func(f *forger) { f.insert(f.link("recovery.signal", f.victim+"/precious")) }},
-	{name: "tablespace that is not listed", do: func(f *forger) { f.insert(f.link("pg_tblspc/99999", f.victim)) }},
-	{name: "file in a tablespace that is not listed", do: func(f *forger) {
+	{name: "tablespace that is not listed", code: exitTarget, says: "tablespace 99999", do: func(f *forger) { f.insert(f.link("pg_tblspc/99999", f.victim)) }},
+	{name: "file in a tablespace that is not listed", code: exitTarget, says: "tablespace 99999", do: func(f *forger) {
 		f.insert(f.link("pg_tblspc/99999", f.victim), f.file("pg_tblspc/99999/evil"))
 	}},
 	{name: "file beside a tablespace's folder", code: exitTarget, says: "tablespace evil", do: func(f *forger) {

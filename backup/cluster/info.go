@@ -50,6 +50,12 @@ type Info struct {
 // Major is the version that decides on file formats: 10 to 18.
 func (i Info) Major() int { return i.VersionNum / 10000 }
 
+// So often, and after such a pause, the server is asked for its tablespaces again.
+const (
+	spaceTries = 10
+	spacePause = 100 * time.Millisecond
+)
+
 // Tablespace is a tablespace other than pg_default and pg_global.
 type Tablespace struct {
 	OID      uint32
@@ -127,10 +133,20 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	return info, nil
 }
 
+// tablespaces asks again when the server cannot tell: the link of one that is being dropped goes a moment before its
+// row does.
 func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
-	rows, err := s.query(ctx, `
-		SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace
-		WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid`)
+	var rows [][]string
+	var err error
+	for range spaceTries {
+		rows, err = s.query(ctx, `
+			SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace
+			WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid`)
+		if !declined(err) {
+			break
+		}
+		time.Sleep(spacePause)
+	}
 	if err != nil {
 		return nil, err
 	}

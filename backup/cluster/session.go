@@ -253,11 +253,24 @@ type StopPoint struct {
 	// backup, to be kept byte for byte. A restore without the label starts from the wrong checkpoint and
 	// is silently corrupt. They must never be written into the live data directory.
 	Label, TablespaceMap []byte
+	// Tablespaces are those that there are when the backup has ended.
+	Tablespaces []Tablespace
 }
 
 // Stop ends the backup and does not wait for WAL to be archived: the server would wait for ever when
 // archiving fails, and not at all on most standbys, so that is for the caller to check in its own archive.
 func (s *Session) Stop(ctx context.Context) (StopPoint, error) {
+	p, err := s.stop(ctx)
+	if err != nil {
+		return StopPoint{}, err
+	}
+	if p.Tablespaces, err = s.tablespaces(ctx); err != nil {
+		return StopPoint{}, fmt.Errorf("stop backup: list tablespaces: %w", err)
+	}
+	return p, nil
+}
+
+func (s *Session) stop(ctx context.Context) (StopPoint, error) {
 	stop := `SELECT lsn, labelfile, spcmapfile FROM pg_backup_stop(false)`
 	if s.version < 150000 {
 		stop = `SELECT lsn, labelfile, spcmapfile FROM pg_stop_backup(false, false)`

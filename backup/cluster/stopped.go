@@ -183,8 +183,9 @@ func (s *Stopped) Stop(context.Context) (StopPoint, error) {
 	if !bytes.Equal(raw, s.raw) {
 		return StopPoint{}, fmt.Errorf("%w any more: one has run in %s since the backup began: stop it, and run the command again", ErrNotStopped, s.dir)
 	}
+	spaces, err := s.tablespaces()
 	// The time is in whole seconds, and no transaction may be later.
-	return StopPoint{LSN: s.shutdown.End, Timeline: s.control.Timeline, Time: s.control.CheckpointTime.Add(time.Second)}, nil
+	return StopPoint{LSN: s.shutdown.End, Timeline: s.control.Timeline, Time: s.control.CheckpointTime.Add(time.Second), Tablespaces: spaces}, err
 }
 
 // Watch ends the context that it returns when a server is started. stop ends the watch and waits for it.

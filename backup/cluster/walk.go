@@ -39,6 +39,9 @@ type Entry struct {
 	Mtime    time.Time
 	Ctime    time.Time
 	Ino, Dev uint64
+	// Unseen says of a tablespace why nothing of its data can be seen here: it was just dropped, or its volume is not
+	// mounted where the walk runs. Empty for all others.
+	Unseen string
 
 	// Relation: the file consists of pages of a relation. Page i of it is number
 	// Segno × (blocks in a file, Control.SegmentBlocks) + i of the fork.
@@ -59,6 +62,9 @@ type WalkOptions struct {
 	Shutdown *Shutdown
 	Warn     func(path, reason string) // told of what was left out or looks wrong; may be nil
 }
+
+// VersionDir is the folder that the cluster has in each tablespace (TABLESPACE_VERSION_DIRECTORY).
+func (o WalkOptions) VersionDir() string { return fmt.Sprintf("PG_%d_%d", o.Major, o.CatalogVersion) }
 
 // Walk yields what belongs to a backup of the data directory root, in byte order of the paths. After an
 // error it ends. The rules are those of PostgreSQL's own basebackup.c; global/pg_control is not yielded,
@@ -217,10 +223,16 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 	if e.Type == TypeFile && in.kind != plainDir {
 		_, e.Fork, e.Segno, e.Relation = parseRelation(n.name)
 	}
+	isDir := (e.Type == TypeDir || e.Type == TypeTablespace) && e.Mode&fs.ModeSymlink == 0 // a link leads nowhere
+	if isDir && isSpacePath(n.path) {
+		if _, err := os.Lstat(n.source + "/" + w.opt.VersionDir()); gone(err) {
+			e.Unseen = "there is no folder " + w.opt.VersionDir()
+		}
+	}
 	if !w.yield(*e, nil) {
 		return true, nil, false
 	}
-	if e.Type != TypeDir && e.Type != TypeTablespace || e.Mode&fs.ModeSymlink != 0 { // the latter leads nowhere
+	if !isDir || e.Unseen != "" {
 		return true, nil, true
 	}
 	n.id = fileID{e.Dev, e.Ino}
@@ -236,11 +248,7 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 			n.children = append(n.children, "summaries")
 		}
 	case isSpacePath(n.path):
-		n.children = []string{fmt.Sprintf("PG_%d_%d", w.opt.Major, w.opt.CatalogVersion)}
-		if _, err := os.Lstat(n.source + "/" + n.children[0]); gone(err) {
-			w.opt.Warn(n.path, "the tablespace has no folder "+n.children[0]+": is its volume mounted?")
-			return true, nil, true
-		}
+		n.children = []string{w.opt.VersionDir()}
 	case w.marks[n.id] == skipContent:
 		return true, nil, true
 	}
@@ -283,10 +291,12 @@ func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
 	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("follow link %s: it leads back to itself over %s: remove it", n.source, target)
 	case gone(err) || errors.Is(err, unix.ENOTDIR):
-		w.opt.Warn(n.path, "the link leads nowhere (to "+target+")")
 		if isSpacePath(n.path) {
-			e.Type = TypeTablespace
-		} else if emptyDirs[n.path] {
+			e.Type, e.Unseen = TypeTablespace, "there is nothing"
+			return e, nil
+		}
+		w.opt.Warn(n.path, "the link leads nowhere (to "+target+")")
+		if emptyDirs[n.path] {
 			e.Type = TypeDir
 		}
 		return e, nil

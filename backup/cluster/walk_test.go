@@ -235,8 +235,13 @@ func TestWalkLinks(t *testing.T) {
 			t.Errorf("%s: %+v", path, e)
 		}
 	}
-	for i, path := range []string{"fifo", "nowhere", "null", "pg_tblspc/16385", "pg_tblspc/16386"} {
-		if len(warned) != 5 || !strings.HasPrefix(warned[i], path+": ") {
+	for path, want := range map[string]string{"pg_tblspc/16384": "", "pg_tblspc/16385": "there is nothing", "pg_tblspc/16386": "there is no folder PG_15_99", "pg_tblspc/16388": ""} {
+		if got := entries[path].Unseen; got != want {
+			t.Errorf("%s: not seen because %q, want %q", path, got, want)
+		}
+	}
+	for i, path := range []string{"fifo", "nowhere", "null"} {
+		if len(warned) != 3 || !strings.HasPrefix(warned[i], path+": ") {
 			t.Fatalf("%q", warned)
 		}
 	}
