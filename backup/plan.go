@@ -103,7 +103,7 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if err := p.measure(s); err != nil {
 		return nil, err
 	}
-	if err := p.rescue(); err != nil {
+	if err := p.rescue(ctx); err != nil {
 		return nil, err
 	}
 	return p, p.configure(ctx, s)

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,12 +12,14 @@ import (
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // rescue looks for WAL in the old data directory that was never archived: the last transactions may be only
 // there, and a delta restore removes it. It is saved, or let go of, or the restore is refused.
-func (p *Plan) rescue() error {
+func (p *Plan) rescue(ctx context.Context) error {
 	t, r := p.target, p.request
 	if !t.delta {
 		return nil
@@ -24,7 +27,7 @@ func (p *Plan) rescue() error {
 	if err := t.checkCluster(p.Backup.SystemID); err != nil {
 		return err
 	}
-	names, err := t.unarchived()
+	names, err := p.unarchived(ctx)
 	if err != nil {
 		return fmt.Errorf("look for WAL that was never archived: %w", err)
 	}
@@ -33,7 +36,7 @@ func (p *Plan) rescue() error {
 	}
 	if r.SaveWAL == "" {
 		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
-			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive it first, in %s: pgobj wal-push pg_wal/%s",
+			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive each first, in %s: pgobj wal-push pg_wal/%s",
 			ErrTarget, t.dir, len(names), firstFew(names), t.dir, names[0])
 	}
 	to, err := filepath.Abs(r.SaveWAL)
@@ -51,28 +54,73 @@ func firstFew(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// unarchived lists the files of pg_wal that the archiver has not been through with: those that wait for it, and
-// after a crash the one that was being written. Segments that were recycled, or made ahead, do not count.
-func (t *target) unarchived() ([]string, error) {
+// unarchived lists the files of pg_wal that may hold what neither the archive nor the backup has. PostgreSQL notes in
+// archive_status what waits for its archiver, and what that is through with, but notes nothing where wal-receive archives.
+// So the archive is asked for all that is not noted as done. Segments that were recycled, or made ahead, do not count.
+func (p *Plan) unarchived(ctx context.Context) ([]string, error) {
+	t := p.target
 	dir := filepath.Join(t.dir, "pg_wal")
 	names, err := readDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	c, ok := t.control()
-	clean := ok && (c.State == cluster.ShutDown || c.State == cluster.ShutDownInRecovery)
+	clean := ok && !c.Partial && (c.State == cluster.ShutDown || c.State == cluster.ShutDownInRecovery)
 	var found []string
 	for _, name := range names {
-		status := filepath.Join(dir, "archive_status", name)
+		path, status := filepath.Join(dir, name), filepath.Join(dir, "archive_status", name)
 		switch kind := segment.Classify(name); {
 		case kind == segment.Invalid, exists(status + ".done"):
+			continue
 		case exists(status + ".ready"):
-			found = append(found, name)
-		case kind == segment.Full && !clean && isWritten(filepath.Join(dir, name), name):
+		case kind == segment.Full && clean && p.isNews(c, name):
+		case kind == segment.Full && !clean && isWritten(path, name):
+		case kind == segment.History && name == segment.HistoryName(c.Timeline):
+		default:
+			continue
+		}
+		there, err := p.archived(ctx, path, c)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
 			found = append(found, name)
 		}
 	}
 	return found, nil
+}
+
+// longHeader is where the first record of a segment begins (SizeOfXLogLongPHD).
+const longHeader = 40
+
+// isNews says whether a segment of a server that was shut down has something in it that came after the backup: with
+// archive_mode the last one has only the record of the shutdown. What a standby has received its primary archives.
+func (p *Plan) isNews(c cluster.Control, name string) bool {
+	seg, err := segment.ParseName(name, c.SegmentSize)
+	if err != nil || c.State != cluster.ShutDown || seg.Timeline != c.Timeline {
+		return false
+	}
+	end := min(seg.Next().Start(c.SegmentSize), c.Checkpoint)
+	return end > seg.Start(c.SegmentSize)+longHeader && (seg.Timeline != p.Backup.Timeline || end > p.Backup.StopLSN)
+}
+
+// archived says whether the archive has the content of a file of pg_wal; of the segment in which the server was shut down, it
+// will do if all before the record of that was received.
+func (p *Plan) archived(ctx context.Context, path string, c cluster.Control) (bool, error) {
+	s, id := p.request.Store, p.Backup.SystemID
+	err := walstore.SameFile(ctx, s, path, id)
+	if errors.Is(err, storage.ErrNotFound) && c.State == cluster.ShutDown && !c.Partial {
+		last := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize)
+		if filepath.Base(path) == last.Name(c.SegmentSize) {
+			err = walstore.SameReceived(ctx, s, path, id, int64(c.Checkpoint-last.Start(c.SegmentSize)))
+		}
+	}
+	for _, no := range []error{storage.ErrNotFound, walstore.ErrConflict, walstore.ErrDamaged} {
+		if errors.Is(err, no) {
+			return false, nil
+		}
+	}
+	return err == nil, err
 }
 
 // isWritten says whether a segment has been written to under its name.

@@ -67,7 +67,7 @@ func (p *push) checkWAL(ctx context.Context) error {
 		return nil
 	}
 	_, last := p.walRange()
-	if err := walstore.SameSegment(ctx, p.Store, filepath.Join(p.PGDATA, "pg_wal", last.Name(p.info.SegmentSize)), p.info.SystemID); err != nil {
+	if err := walstore.SameFile(ctx, p.Store, filepath.Join(p.PGDATA, "pg_wal", last.Name(p.info.SegmentSize)), p.info.SystemID); err != nil {
 		return fmt.Errorf("compare the archive's WAL with the server's: %w", err)
 	}
 	return nil
