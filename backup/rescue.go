@@ -144,7 +144,7 @@ func (p *Plan) saveWAL() error {
 		return nil
 	}
 	to := p.SavedIn
-	root, err := p.target.openRoot(to)
+	root, err := p.target.openRoot(to, false)
 	if err != nil {
 		return err
 	}
