@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/cluster"
@@ -33,6 +35,11 @@ func (p *Plan) rescue(ctx context.Context) error {
 	}
 	if len(names) == 0 || r.DiscardWAL {
 		return nil
+	}
+	if gone, err := p.gone(ctx, names); err != nil || gone != "" {
+		return cmp.Or(err, fmt.Errorf("%w: %s has WAL that was never archived (%s), and what came before it, %s, is neither there nor in the archive: its transactions are only in the data files, and no restore brings them back\n"+
+			"Start the server and take a backup, or move the folder away and restore to a new one. --discard-wal lets go of them",
+			ErrTarget, t.dir, firstFew(names), gone))
 	}
 	if r.SaveWAL == "" {
 		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
@@ -88,6 +95,46 @@ func (p *Plan) unarchived(ctx context.Context) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// gone is the segment before the first of those that were never archived, when it is lost: a server that has no
+// archive_command and no slot removes WAL whether somebody has received it or not.
+func (p *Plan) gone(ctx context.Context, names []string) (string, error) {
+	c, ok := p.target.control()
+	i := slices.IndexFunc(names, func(name string) bool {
+		return segment.Classify(name) == segment.Full && name[:8] == c.Timeline.Hex()
+	})
+	if !ok || c.Partial || i < 0 {
+		return "", nil
+	}
+	first, err := segment.ParseName(names[i], c.SegmentSize)
+	if err != nil {
+		return "", nil // no name that the cluster can have
+	}
+	start := first.Start(c.SegmentSize)
+	dir := filepath.Join(p.target.dir, "pg_wal")
+	begin := p.Backup.StopLSN
+	if first.Timeline != p.Backup.Timeline {
+		data, _ := os.ReadFile(filepath.Join(dir, segment.HistoryName(first.Timeline)))
+		line, err := segment.ParseHistory(first.Timeline, data)
+		if err != nil {
+			return "", nil // nobody knows where the timeline begins
+		}
+		begin = line.Begin()
+	}
+	if start <= begin {
+		return "", nil
+	}
+	before := segment.Before(first.Timeline, start, c.SegmentSize)
+	name := before.Name(c.SegmentSize)
+	if exists(filepath.Join(dir, name)) { // and is archived, or it would be the first
+		return "", nil
+	}
+	_, missing, err := walstore.FirstMissing(ctx, p.request.Store, p.Backup.SystemID, before, before, c.SegmentSize)
+	if !missing {
+		name = ""
+	}
+	return name, err
 }
 
 // longHeader is where the first record of a segment begins (SizeOfXLogLongPHD).

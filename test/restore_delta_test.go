@@ -239,6 +239,34 @@ func (s *site) pushSaved(t testing.TB, fetched outcome, saved string, files int)
 	}
 }
 
+// TestRescueTooLate: the server has removed WAL that nobody had received, so that its last transactions are only in its data files.
+func TestRescueTooLate(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	r := s.receive(t)
+	s.streaming(t, "async")
+	s.backup(t)
+	r.stop(t, syscall.SIGTERM)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	lost := s.SwitchWAL(t)
+	s.Exec(t, `INSERT INTO steps VALUES (3)`)
+	s.Stop(t, "fast")
+	if exists(filepath.Join(s.Data, "pg_wal", lost)) {
+		t.Fatalf("PostgreSQL has kept %s", lost)
+	}
+	saved := filepath.Join(testenv.Dir(t), "saved")
+	o := s.run(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved)
+	if o.code != 10 || !strings.Contains(o.err, lost+", is neither there nor in the archive") || exists(saved) {
+		t.Errorf("it should not go on: %v", o)
+	}
+	s.Start(t)
+	if got := steps(t, s.Cluster); got != "1 2 3" {
+		t.Errorf("it has the steps %s", got)
+	}
+	s.Stop(t, "fast")
+	s.must(t, "backup-fetch", s.Data, "--delta", "--discard-wal")
+}
+
 // TestRescueOfReceived: of a server whose WAL only wal-receive archives, PostgreSQL notes nothing in archive_status. What was not
 // received is rescued, and what was received is no reason to stop.
 func TestRescueOfReceived(t *testing.T) {
