@@ -126,7 +126,7 @@ func (p *Plan) writeConfig() error {
 	if err != nil {
 		return err
 	}
-	root, err := p.target.openRoot(to)
+	root, err := p.target.openRoot(to, false)
 	if err != nil {
 		return err
 	}

@@ -50,13 +50,29 @@ func readHistory(ctx context.Context, s storage.Store, systemID uint64) (*histor
 	return h, nil
 }
 
-// newest is the timeline that PostgreSQL calls "latest": the one with the highest number.
-func (h *history) newest() segment.Timeline {
-	newest := segment.Timeline(1)
+// newest is the timeline that PostgreSQL calls "latest" in a recovery that begins on one: that with the highest number. It
+// looks for it by the history files; without that of a timeline which the archive has WAL of, it gets no answer and ends.
+func (h *history) newest(from segment.Timeline) segment.Timeline {
+	newest := from
 	for t := range h.lineage {
 		newest = max(newest, t)
 	}
+	for _, t := range h.orphans {
+		newest = max(newest, t)
+	}
 	return newest
+}
+
+func (h *history) isOrphan(t segment.Timeline) bool { return slices.Contains(h.orphans, t) }
+
+// noHistory says of an orphan that recovery cannot get to it.
+func noHistory(t segment.Timeline) error {
+	return unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins\n%s", t, segment.HistoryName(t), whereHistory(t))
+}
+
+// whereHistory says how a history file that is missing gets to the archive.
+func whereHistory(t segment.Timeline) string {
+	return fmt.Sprintf("It is in pg_wal of a server that is on timeline %d, or was. Archive it there, in the data folder: pgobj wal-push pg_wal/%s", t, segment.HistoryName(t))
 }
 
 // reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it
@@ -68,8 +84,8 @@ func (h *history) reach(from segment.Timeline, lsn segment.LSN, to segment.Timel
 	}
 	l, known := h.lineage[to]
 	switch {
-	case !known && slices.Contains(h.orphans, to):
-		return unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins", to, segment.HistoryName(to))
+	case !known && h.isOrphan(to):
+		return noHistory(to)
 	case !known:
 		return unreachable("the archive knows no timeline %d (it has %s)", to, h)
 	}

@@ -103,7 +103,7 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if err := p.measure(s); err != nil {
 		return nil, err
 	}
-	if err := p.rescue(); err != nil {
+	if err := p.rescue(ctx); err != nil {
 		return nil, err
 	}
 	return p, p.configure(ctx, s)
@@ -186,9 +186,14 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	}
 	warnings, err := c.checkWAL(b, p.WAL, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
-	if r.Timeline == "" && found.timeline != found.history.newest() && !r.TargetImmediate {
+	if newest := found.history.newest(b.Timeline); r.Timeline == "" && found.timeline != newest && !r.TargetImmediate {
 		p.Recovery.Timeline = fmt.Sprint(found.timeline)
-		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", found.history.newest(), found.timeline)
+		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", newest, found.timeline)
+	}
+	for _, t := range found.history.orphans {
+		if t > b.Timeline {
+			p.warn("%s is not in the archive, although WAL of timeline %d is: a recovery that asks for it, at the latest when it ends and chooses a new timeline, stops there with an error. %s", segment.HistoryName(t), t, whereHistory(t))
+		}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,9 @@ func (c *chooser) named(ctx context.Context, e *catalog.Entry) (*chosen, error) 
 		return nil, err
 	}
 	b := e.Commit.Summary
+	if err := c.begins(h, b); err != nil {
+		return nil, fmt.Errorf("%w\nOr restore a backup of another timeline", err)
+	}
 	to, err := c.timeline(h, b)
 	if err != nil {
 		return nil, err
@@ -95,7 +99,10 @@ func (c *chooser) newest(ctx context.Context, s *catalog.State) (*chosen, error)
 		b := e.Commit.Summary
 		to, err := c.timeline(h, b)
 		if err == nil {
-			err = h.reach(b.Timeline, b.StopLSN, to)
+			err = cmp.Or(c.begins(h, b), h.reach(b.Timeline, b.StopLSN, to))
+		}
+		if err != nil && first == nil && (h.isOrphan(to) || h.isOrphan(b.Timeline)) {
+			return nil, fmt.Errorf("%w\nOr name a backup of another timeline, and that: --target-timeline", err)
 		}
 		if err == nil && first != nil && c.recovery.Timeline == "" {
 			return nil, c.ambiguous(h, first, e, to)
@@ -116,6 +123,15 @@ func (c *chooser) newest(ctx context.Context, s *catalog.State) (*chosen, error)
 	return nil, c.tooEarly(complete)
 }
 
+// begins tells why no recovery can begin from a backup: PostgreSQL first asks for the history of the timeline that it is on.
+func (c *chooser) begins(h *history, b catalog.Summary) error {
+	cold := b.From == "offline" && !c.recovery.rollsForward()
+	if cold || c.recovery.NoSettings || !h.isOrphan(b.Timeline) {
+		return nil
+	}
+	return noHistory(b.Timeline)
+}
+
 // ambiguous: the newest backup is on another branch of history than the newest timeline. Either could be the
 // one that counts (after a restore to an earlier point, or when a test copy has archived into the original's
 // archive), and the wrong guess loses data.
@@ -132,7 +148,7 @@ func (c *chooser) timeline(h *history, b catalog.Summary) (segment.Timeline, err
 	case t == "current", t == "" && c.recovery.TargetImmediate:
 		return b.Timeline, nil
 	case t == "", t == "latest":
-		return h.newest(), nil
+		return h.newest(b.Timeline), nil
 	default:
 		n, err := strconv.ParseUint(t, 10, 32)
 		if err != nil || n == 0 {

@@ -1,22 +1,27 @@
 package backup
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // rescue looks for WAL in the old data directory that was never archived: the last transactions may be only
 // there, and a delta restore removes it. It is saved, or let go of, or the restore is refused.
-func (p *Plan) rescue() error {
+func (p *Plan) rescue(ctx context.Context) error {
 	t, r := p.target, p.request
 	if !t.delta {
 		return nil
@@ -24,16 +29,21 @@ func (p *Plan) rescue() error {
 	if err := t.checkCluster(p.Backup.SystemID); err != nil {
 		return err
 	}
-	names, err := t.unarchived()
+	names, err := p.unarchived(ctx)
 	if err != nil {
 		return fmt.Errorf("look for WAL that was never archived: %w", err)
 	}
 	if len(names) == 0 || r.DiscardWAL {
 		return nil
 	}
+	if gone, err := p.gone(ctx, names); err != nil || gone != "" {
+		return cmp.Or(err, fmt.Errorf("%w: %s has WAL that was never archived (%s), and what came before it, %s, is neither there nor in the archive: its transactions are only in the data files, and no restore brings them back\n"+
+			"Start the server and take a backup, or move the folder away and restore to a new one. --discard-wal lets go of them",
+			ErrTarget, t.dir, firstFew(names), gone))
+	}
 	if r.SaveWAL == "" {
 		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
-			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive it first, in %s: pgobj wal-push pg_wal/%s",
+			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive each first, in %s: pgobj wal-push pg_wal/%s",
 			ErrTarget, t.dir, len(names), firstFew(names), t.dir, names[0])
 	}
 	to, err := filepath.Abs(r.SaveWAL)
@@ -51,28 +61,113 @@ func firstFew(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// unarchived lists the files of pg_wal that the archiver has not been through with: those that wait for it, and
-// after a crash the one that was being written. Segments that were recycled, or made ahead, do not count.
-func (t *target) unarchived() ([]string, error) {
+// unarchived lists the files of pg_wal that may hold what neither the archive nor the backup has. PostgreSQL notes in
+// archive_status what waits for its archiver, and what that is through with, but notes nothing where wal-receive archives.
+// So the archive is asked for all that is not noted as done. Segments that were recycled, or made ahead, do not count.
+func (p *Plan) unarchived(ctx context.Context) ([]string, error) {
+	t := p.target
 	dir := filepath.Join(t.dir, "pg_wal")
 	names, err := readDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	c, ok := t.control()
-	clean := ok && (c.State == cluster.ShutDown || c.State == cluster.ShutDownInRecovery)
+	clean := ok && !c.Partial && (c.State == cluster.ShutDown || c.State == cluster.ShutDownInRecovery)
 	var found []string
 	for _, name := range names {
-		status := filepath.Join(dir, "archive_status", name)
+		path, status := filepath.Join(dir, name), filepath.Join(dir, "archive_status", name)
 		switch kind := segment.Classify(name); {
 		case kind == segment.Invalid, exists(status + ".done"):
+			continue
 		case exists(status + ".ready"):
-			found = append(found, name)
-		case kind == segment.Full && !clean && isWritten(filepath.Join(dir, name), name):
+		case kind == segment.Full && clean && p.isNews(c, name):
+		case kind == segment.Full && !clean && isWritten(path, name):
+		case kind == segment.History && name == segment.HistoryName(c.Timeline):
+		default:
+			continue
+		}
+		there, err := p.archived(ctx, path, c)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
 			found = append(found, name)
 		}
 	}
 	return found, nil
+}
+
+// gone is the segment before the first of those that were never archived, when it is lost: a server that has no
+// archive_command and no slot removes WAL whether somebody has received it or not.
+func (p *Plan) gone(ctx context.Context, names []string) (string, error) {
+	c, ok := p.target.control()
+	i := slices.IndexFunc(names, func(name string) bool {
+		return segment.Classify(name) == segment.Full && name[:8] == c.Timeline.Hex()
+	})
+	if !ok || c.Partial || i < 0 {
+		return "", nil
+	}
+	first, err := segment.ParseName(names[i], c.SegmentSize)
+	if err != nil {
+		return "", nil // no name that the cluster can have
+	}
+	start := first.Start(c.SegmentSize)
+	dir := filepath.Join(p.target.dir, "pg_wal")
+	begin := p.Backup.StopLSN
+	if first.Timeline != p.Backup.Timeline {
+		data, _ := os.ReadFile(filepath.Join(dir, segment.HistoryName(first.Timeline)))
+		line, err := segment.ParseHistory(first.Timeline, data)
+		if err != nil {
+			return "", nil // nobody knows where the timeline begins
+		}
+		begin = line.Begin()
+	}
+	if start <= begin {
+		return "", nil
+	}
+	before := segment.Before(first.Timeline, start, c.SegmentSize)
+	name := before.Name(c.SegmentSize)
+	if exists(filepath.Join(dir, name)) { // and is archived, or it would be the first
+		return "", nil
+	}
+	_, missing, err := walstore.FirstMissing(ctx, p.request.Store, p.Backup.SystemID, before, before, c.SegmentSize)
+	if !missing {
+		name = ""
+	}
+	return name, err
+}
+
+// longHeader is where the first record of a segment begins (SizeOfXLogLongPHD).
+const longHeader = 40
+
+// isNews says whether a segment of a server that was shut down has something in it that came after the backup: with
+// archive_mode the last one has only the record of the shutdown. What a standby has received its primary archives.
+func (p *Plan) isNews(c cluster.Control, name string) bool {
+	seg, err := segment.ParseName(name, c.SegmentSize)
+	if err != nil || c.State != cluster.ShutDown || seg.Timeline != c.Timeline {
+		return false
+	}
+	end := min(seg.Next().Start(c.SegmentSize), c.Checkpoint)
+	return end > seg.Start(c.SegmentSize)+longHeader && (seg.Timeline != p.Backup.Timeline || end > p.Backup.StopLSN)
+}
+
+// archived says whether the archive has the content of a file of pg_wal; of the segment in which the server was shut down, it
+// will do if all before the record of that was received.
+func (p *Plan) archived(ctx context.Context, path string, c cluster.Control) (bool, error) {
+	s, id := p.request.Store, p.Backup.SystemID
+	err := walstore.SameFile(ctx, s, path, id)
+	if errors.Is(err, storage.ErrNotFound) && c.State == cluster.ShutDown && !c.Partial {
+		last := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize)
+		if filepath.Base(path) == last.Name(c.SegmentSize) {
+			err = walstore.SameReceived(ctx, s, path, id, int64(c.Checkpoint-last.Start(c.SegmentSize)))
+		}
+	}
+	for _, no := range []error{storage.ErrNotFound, walstore.ErrConflict, walstore.ErrDamaged} {
+		if errors.Is(err, no) {
+			return false, nil
+		}
+	}
+	return err == nil, err
 }
 
 // isWritten says whether a segment has been written to under its name.
@@ -96,7 +191,7 @@ func (p *Plan) saveWAL() error {
 		return nil
 	}
 	to := p.SavedIn
-	root, err := p.target.openRoot(to)
+	root, err := p.target.openRoot(to, false)
 	if err != nil {
 		return err
 	}

@@ -125,29 +125,29 @@ func lookup(owner string) (uid, gid int, err error) {
 // open makes the folders that the restore begins with, and locks them. What was checked when the plan was made is
 // checked again: until now another restore may have been at work here.
 func (t *target) open() (err error) {
-	if t.root, err = t.openRoot(t.dir); err != nil {
+	if t.root, err = t.openRoot(t.dir, !t.delta); err != nil {
 		return err
 	}
 	if err := t.check(); err != nil {
 		return err
 	}
 	for _, m := range t.mounts {
-		if m.root, err = t.openRoot(m.dir()); err != nil {
+		if m.root, err = t.openRoot(m.dir(), !t.delta && !m.file); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *target) openRoot(dir string) (*os.Root, error) {
-	made := !exists(dir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
+// openRoot opens a folder, and makes it where it is missing. One that is there is given to the owner of the files only if it is to be
+// theirs alone: others have files in the folder that a link to a file leads to, and in those for configuration and saved WAL.
+func (t *target) openRoot(dir string, theirs bool) (*os.Root, error) {
+	err := t.make(dir)
+	if err == nil && theirs && t.uid >= 0 {
+		err = os.Chown(dir, t.uid, t.gid)
 	}
-	if t.uid >= 0 && (made || !t.delta) {
-		if err := os.Chown(dir, t.uid, t.gid); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrTarget, err)
-		}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -158,6 +158,29 @@ func (t *target) openRoot(dir string) (*os.Root, error) {
 		return nil, err
 	}
 	return root, nil
+}
+
+// make makes a folder and those above it, where they are missing: durably, and for the owner of the files, who could not get
+// through folders that are root's.
+func (t *target) make(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(dir)
+	if err := t.make(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) { // another process has been faster
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if t.uid >= 0 {
+		if err := os.Chown(dir, t.uid, t.gid); err != nil {
+			return err
+		}
+	}
+	return syncPath(above)
 }
 
 // lock keeps a second restore out of a folder. The kernel lets go of the lock when the process ends, however that

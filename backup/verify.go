@@ -115,8 +115,12 @@ func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified)
 		return fmt.Errorf("%w: the backup's WAL segments of %d bytes", catalog.ErrDamaged, size)
 	}
 	// Every restore reads the history of each timeline, to find its way.
-	if _, err := readHistory(ctx, r.Store, b.SystemID); err != nil {
+	h, err := readHistory(ctx, r.Store, b.SystemID)
+	if err != nil {
 		return fmt.Errorf("check the history of the timelines: %w", err)
+	}
+	if h.isOrphan(b.Timeline) {
+		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, segment.HistoryName(b.Timeline))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.Workers)

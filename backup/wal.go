@@ -2,11 +2,15 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
+	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 const (
@@ -63,10 +67,50 @@ func (p *push) checkWAL(ctx context.Context) error {
 		return nil
 	}
 	_, last := p.walRange()
-	if err := walstore.SameSegment(ctx, p.Store, filepath.Join(p.PGDATA, "pg_wal", last.Name(p.info.SegmentSize)), p.info.SystemID); err != nil {
+	if err := walstore.SameFile(ctx, p.Store, filepath.Join(p.PGDATA, "pg_wal", last.Name(p.info.SegmentSize)), p.info.SystemID); err != nil {
 		return fmt.Errorf("compare the archive's WAL with the server's: %w", err)
 	}
 	return nil
+}
+
+// archiveHistory sees to it that the archive has the history file of the server's timeline, without which no recovery gets
+// there. PostgreSQL has it archived at the promotion, and never again: not when archiving was off then, as on a copy that
+// backup-fetch has restored, and on many a standby.
+func (p *push) archiveHistory(ctx context.Context) error {
+	if p.start.Timeline == 1 || p.info.Shutdown != nil { // of a stopped server it is among the files
+		return nil
+	}
+	name := segment.HistoryName(p.start.Timeline)
+	err := p.pushHistory(ctx, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	line, err := walstore.ReadHistory(ctx, p.Store, p.info.SystemID, p.start.Timeline)
+	if errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("%w: the archive has no %s, nor has %s: without it no recovery gets to timeline %d\n%s",
+			ErrWALMissing, name, filepath.Join(p.PGDATA, "pg_wal"), p.start.Timeline, whereHistory(p.start.Timeline))
+	}
+	if err != nil {
+		return err
+	}
+	for _, a := range line { // recovery from an older backup asks for each on its way to the newest
+		if a.Timeline == 1 {
+			continue
+		}
+		if err := p.pushHistory(ctx, segment.HistoryName(a.Timeline)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *push) pushHistory(ctx context.Context, name string) error {
+	res, err := walstore.Push(ctx, p.Store, walstore.PushRequest{Path: filepath.Join(p.PGDATA, "pg_wal", name),
+		SystemID: func() (uint64, error) { return p.info.SystemID, nil }})
+	if err == nil && !res.AlreadyThere {
+		p.Log.Info("archived a history file that was not in the archive", "file", name)
+	}
+	return err
 }
 
 // archiving says in words how PostgreSQL's archiver is doing.

@@ -241,6 +241,9 @@ func (s *site) drillsAsRoot(t testing.TB) {
 	if err := os.Chmod(scratch, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	s.Exec(t, fmt.Sprintf(`CREATE TABLESPACE beside LOCATION '%s'`, mkdir(t, filepath.Join(testenv.Dir(t), "beside"), 0o700, -1)))
+	s.Exec(t, `CREATE TABLE in_beside (n int) TABLESPACE beside`)
+	s.backup(t)
 	for _, args := range [][]string{nil, {"--user", "postgres"}} {
 		cmd := exec.Command(s.pgobj, append([]string{"drill", "--scratch", scratch}, args...)...)
 		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.settings...)

@@ -220,16 +220,99 @@ func TestRescue(t *testing.T) {
 		}
 	}
 	saved := filepath.Join(testenv.Dir(t), "saved")
-	if o := s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved); !strings.Contains(o.out, "for f in "+saved+`/*; do pgobj wal-push "$f"; done`) {
-		t.Errorf("it does not say what to do with what was saved: %v", o)
-	}
-	for _, name := range []string{waiting, current} {
-		if o := execute(t, s.command("wal-push", filepath.Join(saved, name)), nil); o.code != 0 {
-			t.Errorf("push of the saved %s: %v", name, o)
-		}
-	}
+	s.pushSaved(t, s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, 2)
 	s.Start(t)
 	if got := steps(t, s.Cluster); got != "1 2 3" {
 		t.Errorf("after the rescue it has the steps %s", got)
+	}
+}
+
+// pushSaved runs the line with which backup-fetch says how to archive the files that it has saved.
+func (s *site) pushSaved(t testing.TB, fetched outcome, saved string, files int) {
+	t.Helper()
+	line := regexp.MustCompile(`for f in .*; done`).FindString(fetched.out)
+	if names, err := os.ReadDir(saved); err != nil || len(names) != files || !strings.Contains(line, saved) {
+		t.Fatalf("it has saved %v (%v), and says to run %q: %v", names, err, line, fetched)
+	}
+	if o := finish(t, s.program("bash", "-ec", `pgobj() { "`+s.pgobj+`" "$@"; }; `+line)); o.code != 0 {
+		t.Errorf("%s: %v", line, o)
+	}
+}
+
+// TestRescueTooLate: the server has removed WAL that nobody had received, so that its last transactions are only in its data files.
+func TestRescueTooLate(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	r := s.receive(t)
+	s.streaming(t, "async")
+	s.backup(t)
+	r.stop(t, syscall.SIGTERM)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	lost := s.SwitchWAL(t)
+	s.Exec(t, `INSERT INTO steps VALUES (3)`)
+	s.Stop(t, "fast")
+	if exists(filepath.Join(s.Data, "pg_wal", lost)) {
+		t.Fatalf("PostgreSQL has kept %s", lost)
+	}
+	saved := filepath.Join(testenv.Dir(t), "saved")
+	o := s.run(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved)
+	if o.code != 10 || !strings.Contains(o.err, lost+", is neither there nor in the archive") || exists(saved) {
+		t.Errorf("it should not go on: %v", o)
+	}
+	s.Start(t)
+	if got := steps(t, s.Cluster); got != "1 2 3" {
+		t.Errorf("it has the steps %s", got)
+	}
+	s.Stop(t, "fast")
+	s.must(t, "backup-fetch", s.Data, "--delta", "--discard-wal")
+}
+
+// TestRescueOfReceived: of a server whose WAL only wal-receive archives, PostgreSQL notes nothing in archive_status. What was not
+// received is rescued, and what was received is no reason to stop.
+func TestRescueOfReceived(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 64MB"}})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	r := s.receive(t)
+	s.streaming(t, "async")
+	s.backup(t)
+	stopped := func() {
+		t.Helper()
+		if code := r.stop(t, syscall.SIGTERM); code != 0 {
+			t.Fatalf("wal-receive: %d", code)
+		}
+	}
+	rescue := func(files int) {
+		t.Helper()
+		s.Stop(t, "fast")
+		if o := s.run(t, "backup-fetch", s.Data, "--delta"); o.code != 10 || !strings.Contains(o.err, "that were never archived") {
+			t.Fatalf("it should not go on without them: %v", o)
+		}
+		saved := filepath.Join(testenv.Dir(t), "saved")
+		s.pushSaved(t, s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, files)
+	}
+	stopped()
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.SwitchWAL(t)
+	s.Exec(t, `INSERT INTO steps VALUES (3)`)
+	rescue(2)
+	s.Start(t)
+	s.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	r = s.receive(t)
+	s.streaming(t, "async")
+	s.Exec(t, `INSERT INTO steps VALUES (4)`)
+	s.Stop(t, "fast") // waits for the receiver
+	stopped()
+	s.must(t, "backup-fetch", s.Data, "--delta")
+	s.Start(t)
+	s.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	if got := steps(t, s.Cluster); got != "1 2 3 4" {
+		t.Errorf("it has the steps %s", got)
+	}
+	s.Exec(t, `INSERT INTO steps VALUES (5)`) // on a timeline that the archive knows nothing of
+	rescue(2)
+	s.Start(t)
+	s.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	if got := steps(t, s.Cluster); got != "1 2 3 4 5" {
+		t.Errorf("it has the steps %s", got)
 	}
 }

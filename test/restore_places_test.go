@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -307,6 +308,67 @@ func TestRestoredLinks(t *testing.T) {
 	check()
 	s.must(t, "backup-fetch", target, "--delta", "--discard-wal", "--link", "pg_xact="+xact, "--link", "postgresql.conf="+conf)
 	check()
+}
+
+// TestRootRestoresToNewPlaces: the owner of the files gets through all folders that root makes for them, and folders that others
+// use as well stay as they are.
+func TestRootRestoresToNewPlaces(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make folders for another user")
+	}
+	outside := testenv.Dir(t)
+	ident := filepath.Join(outside, "ident.conf")
+	writeFile(t, ident, "# nobody\n", 0o600)
+	s := newSite(t, folderStore(t), pgtest.Options{Conf: []string{"ident_file = '" + ident + "'"}})
+	s.Exec(t, fmt.Sprintf(`CREATE TABLESPACE space LOCATION '%s'`, mkdir(t, filepath.Join(outside, "space"), 0o700, -1)))
+	s.Exec(t, `CREATE TABLE steps (n int) TABLESPACE space; INSERT INTO steps VALUES (1)`)
+	s.backup(t)
+	uid, gid := ownerOf(t, s.Data)
+	place, err := os.MkdirTemp("", "pgobj-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(place) })
+	must(t, os.Chmod(place, 0o755))
+	shared := map[string]os.FileMode{mkdir(t, filepath.Join(place, "ssl"), 0o711, 0): 0o711, mkdir(t, filepath.Join(place, "etc"), 0o755, 0): 0o755}
+	target := filepath.Join(place, "new/one/data")
+	asRoot := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(s.pgobj, append([]string{"backup-fetch", target}, args...)...)
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.settings...)
+		if o := finish(t, cmd); o.code != 0 {
+			t.Fatal(o)
+		}
+	}
+	places := []string{"--tablespace-map-all", filepath.Join(place, "ts/all"), "--waldir", filepath.Join(place, "wal/of/it"),
+		"--link", "pg_hba.conf=" + filepath.Join(place, "ssl/hba"), "--config-dir", filepath.Join(place, "etc")}
+	check := func() {
+		t.Helper()
+		for _, name := range []string{"new", "new/one", "new/one/data", "ts", "ts/all", "ts/all/space", "wal", "wal/of", "wal/of/it", "ssl/hba", "etc/ident.conf"} {
+			if u, g := ownerOf(t, filepath.Join(place, name)); u != uid || g != gid {
+				t.Errorf("%s belongs to %d:%d, want %d:%d", name, u, g, uid, gid)
+			}
+		}
+		for dir, mode := range shared {
+			info, err := os.Stat(dir)
+			must(t, err)
+			if u, g := ownerOf(t, dir); u != 0 || g != 0 || info.Mode().Perm() != mode {
+				t.Errorf("%s has become %d:%d's, mode %o", dir, u, g, info.Mode().Perm())
+			}
+		}
+	}
+	asRoot(places...)
+	check()
+	c := s.start(t, target)
+	if got := steps(t, c); got != "1" {
+		t.Errorf("it has the steps %s", got)
+	}
+	c.Stop(t, "fast")
+	asRoot(append(places, "--delta", "--save-wal", filepath.Join(place, "saved/here"))...)
+	check()
+	for _, name := range []string{"saved", "saved/here"} {
+		if u, _ := ownerOf(t, filepath.Join(place, name)); u != uid {
+			t.Errorf("%s belongs to %d", name, u)
+		}
+	}
 }
 
 func ownerOf(t testing.TB, path string) (uid, gid int) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,10 +13,10 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
-// SameSegment holds a complete WAL segment of the server, which the archive has, against the archive's: other content is
-// a *ConflictError. It reads the file and the hash that is kept with the object. A file that is not there, or goes away
+// SameFile holds a complete file of the server's pg_wal against the archive's: other content is a *ConflictError, none is
+// storage.ErrNotFound. It reads the file and the hash that is kept with the object. A file that is not there, or goes away
 // (PostgreSQL recycles segments that are archived), says nothing.
-func SameSegment(ctx context.Context, s storage.Store, path string, sysid uint64) error {
+func SameFile(ctx context.Context, s storage.Store, path string, sysid uint64) error {
 	sum, ok, err := sumFile(path)
 	if err != nil || !ok {
 		return err
@@ -41,6 +42,29 @@ func SameSegment(ctx context.Context, s storage.Store, path string, sysid uint64
 	}
 	if stored.sum != sum {
 		return &ConflictError{Name: name, Key: key, Source: sum, Stored: stored.sum}
+	}
+	return nil
+}
+
+// SameReceived holds the first n bytes of a segment against what has been received of it: storage.ErrNotFound when that is
+// less, ErrConflict when it is something else.
+func SameReceived(ctx context.Context, s storage.Store, path string, sysid uint64, n int64) error {
+	name := filepath.Base(path)
+	all, err := Pieces(ctx, s, sysid, name)
+	if err != nil {
+		return err
+	}
+	chain, reach := Chain(all)
+	if reach < n {
+		return fmt.Errorf("%s up to byte %d: %w", name, n, storage.ErrNotFound)
+	}
+	own := openLikeness(path)
+	defer own.close()
+	if err := ReadChain(ctx, s, sysid, chain, own); err != nil {
+		return err
+	}
+	if !own.same {
+		return fmt.Errorf("%s: %w", name, ErrConflict)
 	}
 	return nil
 }

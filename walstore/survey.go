@@ -28,6 +28,7 @@ type Survey struct {
 	Oldest      time.Time // when the first and the last of them were archived, by the store's clock
 	Newest      time.Time
 	Lineage     segment.Lineage // nil for timeline 1, and where the history file is missing
+	History     bool            // the history file is there, sound or not
 	Partial     bool            // there is a .partial
 	Lost        []Lost          // acknowledged
 	Pieces      []Piece         // of segments that are not complete, in the order of their keys
@@ -98,6 +99,7 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, err
 		case segment.Partial:
 			v.Partial = true
 		case segment.History:
+			v.History = true
 			if v.Lineage, err = ReadHistory(ctx, s, sysid, tli); errors.Is(err, ErrDamaged) {
 				err = nil // wal-verify says so
 			}
@@ -144,6 +146,9 @@ func (v *Survey) settle(name string) {
 	v.Obsolete = append(v.Obsolete, v.Pieces[i:]...)
 	v.Pieces = v.Pieces[:i]
 }
+
+// Orphan says that the history file is missing, so that no recovery gets to the timeline. The first one has none.
+func (v *Survey) Orphan() bool { return v.Timeline > 1 && !v.History }
 
 // Received is the segment that the timeline ends with when it is not complete, and how much of it was received; 0 when
 // none was, or not what follows the last segment.

@@ -70,7 +70,7 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 	ends := map[segment.Segment]*pitrWindow{}
 	for _, e := range r.state.Complete() {
 		b := e.Commit.Summary
-		if b.SystemID != r.sysid || len(v.Runs) == 0 {
+		if b.SystemID != r.sysid || len(v.Runs) == 0 || v.Orphan() {
 			continue
 		}
 		if left, ok := v.Lineage.Left(b.Timeline); b.Timeline != v.Timeline && (!ok || left < b.StopLSN) {

@@ -68,7 +68,7 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 		out.row("saved", "%s, which was never archived", name)
 	}
 	if len(p.Saved) > 0 {
-		out.row("", "archive it before the start, so that the recovery has it: for f in %s/*; do pgobj wal-push \"$f\"; done", shellQuote(p.SavedIn))
+		out.row("", "archive it before the start, so that the recovery has it: for f in %s/*; do PGDATA=%s pgobj wal-push \"$f\"; done", shellQuote(p.SavedIn), shellQuote(p.Target))
 	}
 	for _, w := range p.Warnings {
 		out.row("warning", "%s", w)

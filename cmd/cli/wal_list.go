@@ -120,7 +120,7 @@ func (c *walList) Run(ctx context.Context, a *app) error {
 func (r archive) listed(v *walstore.Survey) listedWAL {
 	l := listedWAL{SystemID: r.sysid, Timeline: uint32(v.Timeline), Segments: v.Segments, SegmentSize: int64(v.SegmentSize),
 		Size: v.Segments * int64(v.SegmentSize), Stored: v.Stored, Oldest: v.Oldest, Newest: v.Newest,
-		History: len(v.Lineage) > 0, Partial: v.Partial, Holes: r.holes(v)}
+		History: v.History, Partial: v.Partial, Holes: r.holes(v)}
 	if n := len(v.Runs); n > 0 {
 		l.First, l.Last = v.Name(v.Runs[0].First), v.Name(v.Runs[n-1].Last)
 	}

@@ -35,7 +35,15 @@ type walVerified struct {
 	Stored  int64        `json:"stored"` // bytes read
 	Damaged []damagedWAL `json:"damaged"`
 	Holes   []heldHole   `json:"holes"`
+	Orphans []orphan     `json:"orphans"`
 	Backups []hurtBackup `json:"backups"`
+}
+
+// orphan is a timeline without its history file.
+type orphan struct {
+	SystemID uint64           `json:"system_id,string"`
+	Timeline segment.Timeline `json:"timeline"`
+	History  string           `json:"history"` // the file that is missing
 }
 
 type damagedWAL struct {
@@ -72,7 +80,7 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	v := walVerified{Damaged: []damagedWAL{}, Holes: []heldHole{}, Backups: []hurtBackup{}}
+	v := walVerified{Damaged: []damagedWAL{}, Holes: []heldHole{}, Orphans: []orphan{}, Backups: []hurtBackup{}}
 	for _, r := range all {
 		if err := c.read(ctx, store, r, from, to, &v); err != nil {
 			return err
@@ -80,6 +88,9 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 		for _, s := range r.surveys {
 			for _, h := range r.holes(s) {
 				v.Holes = append(v.Holes, heldHole{r.sysid, h})
+			}
+			if s.Orphan() {
+				v.Orphans = append(v.Orphans, orphan{r.sysid, s.Timeline, segment.HistoryName(s.Timeline)})
 			}
 		}
 		v.hurt(r)
@@ -172,6 +183,10 @@ func (v *walVerified) hurt(r archive) {
 		if b.SystemID != r.sysid {
 			continue
 		}
+		if i := v.orphan(r.sysid, b.Timeline); i >= 0 && b.From != "offline" {
+			v.Backups = append(v.Backups, hurtBackup{Backup: e.ID, Segment: v.Orphans[i].History})
+			continue
+		}
 		lines := r.linesOf(b.Timeline)
 		found := r.missing(e.ID, b)
 		for _, x := range all {
@@ -192,6 +207,10 @@ func (v *walVerified) hurt(r archive) {
 			v.Backups = append(v.Backups, found)
 		}
 	}
+}
+
+func (v *walVerified) orphan(sysid uint64, tli segment.Timeline) int {
+	return slices.IndexFunc(v.Orphans, func(o orphan) bool { return o.SystemID == sysid && o.Timeline == tli })
 }
 
 // missing is the first segment that the backup itself needs and the archive does not have.
@@ -238,6 +257,9 @@ func (v *walVerified) print(a *app) {
 	for _, h := range v.Holes {
 		fmt.Fprintln(a.Out, describeHole(h.Hole))
 	}
+	for _, o := range v.Orphans {
+		fmt.Fprintf(a.Out, "timeline %d has WAL, and no history file: no recovery gets to it. On a server that is on it, or was: pgobj wal-push pg_wal/%s\n", o.Timeline, o.History)
+	}
 	for _, b := range v.Backups {
 		if b.Usable {
 			fmt.Fprintf(a.Out, "backup %s cannot be recovered past %s\n", b.Backup, b.Segment)
@@ -251,6 +273,9 @@ func (v *walVerified) print(a *app) {
 func (v *walVerified) verdict() error {
 	if len(v.Damaged) > 0 {
 		return &coded{exitDamaged, nil}
+	}
+	if len(v.Orphans) > 0 {
+		return &coded{exitWAL, nil}
 	}
 	for _, h := range v.Holes {
 		if !h.Acknowledged {
