@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -363,37 +362,39 @@ func TestPushAheadOnRealServer(t *testing.T) {
 	}
 }
 
-// The process that pushes ahead hurts no server and outlives none. Where the postmaster is process 1 it becomes its child, and
-// an end of it that is not a success would be taken for a backend's crash.
+// pileUp has segments wait for the archiver, and returns their names.
+func (s *site) pileUp(t testing.TB, segments int) (names []string) {
+	t.Helper()
+	for range segments {
+		s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
+		s.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	ready, err := filepath.Glob(filepath.Join(s.Data, "pg_wal/archive_status/*.ready"))
+	if err != nil || len(ready) < segments {
+		t.Fatal(ready, err)
+	}
+	slices.Sort(ready)
+	for _, path := range ready {
+		names = append(names, strings.TrimSuffix(filepath.Base(path), ".ready"))
+	}
+	return names
+}
+
+// The process that pushes ahead hurts no server, however it ends, and outlives none.
 func TestPushAheadAndItsServer(t *testing.T) {
 	t.Parallel()
 	_, server := versityStore(t)
 	proxy := faultproxy.ForTest(t, server.Endpoint)
 	st := s3Store(t, server, "auto")
-	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Adopts: true, Conf: []string{"archive_command = 'false'"}})
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"archive_command = 'false'"}})
 	s.Exec(t, `CREATE TABLE x (i int)`)
-	for range 50 {
-		s.Exec(t, `INSERT INTO x SELECT generate_series(1, 1000)`)
-		s.Exec(t, `SELECT pg_switch_wal()`)
-	}
-	ready, err := filepath.Glob(filepath.Join(s.Data, "pg_wal/archive_status/*.ready"))
-	if err != nil || len(ready) < 50 {
-		t.Fatal(ready, err)
-	}
-	slices.Sort(ready)
-	stuck := strings.TrimSuffix(filepath.Base(ready[8]), ".ready")
+	stuck := s.pileUp(t, 50)[8]
 	proxy.On(faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path(stuck)), faultproxy.BlackHole())
 	must(t, s.AppendConf("archive_command = 'PGOBJ_S3_ENDPOINT="+proxy.URL+" "+s.pgobj+" wal-push %p'"))
 	s.Exec(t, `SELECT pg_reload_conf()`)
-	testenv.Eventually(t, patience, "the process that pushes ahead is the postmaster's child", func() bool {
-		for _, pid := range pushers(t, s.Data) {
-			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // it may have ended
-			_, rest, _ := strings.Cut(string(stat), ") ")
-			if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(s.PID()) {
-				return syscall.Kill(pid, syscall.SIGTERM) == nil
-			}
-		}
-		return false
+	testenv.Eventually(t, patience, "the process that pushes ahead is killed", func() bool {
+		pids := pushers(t, s.Data)
+		return len(pids) > 0 && syscall.Kill(pids[0], syscall.SIGKILL) == nil
 	})
 	s.Eventually(t, `SELECT archived_count >= 8 FROM pg_stat_archiver`, "t")
 	if log := s.Log(); strings.Contains(log, "terminating any other active server processes") {
@@ -412,6 +413,38 @@ func TestPushAheadAndItsServer(t *testing.T) {
 	proxy.Reset()
 	s.archived(t)
 	s.must(t, "wal-verify")
+}
+
+// Nothing works ahead for a postmaster that is process 1, which would take the processes that do for its own when they are
+// killed, and restart. All is archived and recovered without them.
+func TestServerIsProcess1(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 18} {
+		s := newSite(t, folderStore(t), pgtest.Options{Major: major, WALSegMB: 1, Process1: true, Conf: []string{"archive_command = 'false'"}})
+		s.Exec(t, `CREATE TABLE x (i int)`)
+		s.Exec(t, `CHECKPOINT`)
+		s.pileUp(t, 12)
+		must(t, s.AppendConf("archive_command = '"+s.pgobj+" --log-level=debug wal-push %p'", "restore_command = '"+s.pgobj+" --log-level=debug wal-fetch %f %p'"))
+		s.Exec(t, `SELECT pg_reload_conf()`)
+		s.archived(t)
+		must(t, s.Crash())
+		signal := filepath.Join(s.Data, "recovery.signal")
+		must(t, os.WriteFile(signal, nil, 0o600))
+		must(t, testenv.ChownPostgres(signal))
+		s.Start(t)
+		if got := s.SQL(t, `SELECT count(*) FROM x`); got != "12000" {
+			t.Errorf("%s rows", got)
+		}
+		log := s.Log()
+		for what, wanted := range map[string]bool{`"archived ahead"`: false, `"fetched ahead"`: false, "nothing is pushed ahead": true, "nothing is fetched ahead": true} {
+			if strings.Contains(log, what) != wanted {
+				t.Errorf("PostgreSQL %d: the log has %q: %v", major, what, !wanted)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(s.Data, spool.Folder)); err == nil {
+			t.Error("there is a spool")
+		}
+	}
 }
 
 func (s *site) spoolLeft(t testing.TB) (names []string) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"reflect"
@@ -31,12 +32,17 @@ func startSelf(args []string) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// neverFails ends a process with code 0 whatever happened. Where the postmaster is process 1, as in containers, the process
-// becomes its child when the one that started it ends; and up to version 17 a postmaster takes the end of any child with
-// another code than 0 or 1 for a backend's crash, and restarts the server (CleanupBackend in postmaster.c).
-func neverFails(a *app, err error) error {
-	if err != nil {
-		a.log.Debug("nothing more is done ahead", "error", err)
+// mayWorkAhead says why no process may be started that works ahead for the server on a data folder; nil: one may. When the
+// one that started it ends, a process becomes the child of process 1. Where that is the postmaster, as in containers, it
+// takes the end of any child by a signal, or with another code than 0 or 1, for a backend's crash, and restarts the server:
+// up to version 17 in CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
+func mayWorkAhead(dataDir string) error {
+	pid, _, ok := postmaster(dataDir)
+	switch {
+	case !ok:
+		return errors.New("no server runs in the data folder")
+	case pid == 1:
+		return errors.New("the postmaster is process 1, and would take the end of a process of ours for a crash: give its container an init, as docker run --init does")
 	}
 	return nil
 }

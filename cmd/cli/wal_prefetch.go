@@ -67,10 +67,13 @@ func serverRun(dataDir string) string {
 // window is that of the server that runs on a data folder: of this run of it, so that nothing of an earlier
 // restore is ever taken.
 func (a *app) window(dir, dataDir string, control cluster.Control) (*spool.Window, error) {
-	pid, started, ok := postmaster(dataDir)
-	if !ok || !recovering(dataDir) {
-		return nil, errors.New("no server runs a recovery in the data folder")
+	if err := mayWorkAhead(dataDir); err != nil {
+		return nil, err
 	}
+	if !recovering(dataDir) {
+		return nil, errors.New("the server in the data folder runs no recovery")
+	}
+	pid, started, _ := postmaster(dataDir)
 	scope, err := a.scope(control.SystemID, dataDir, strconv.Itoa(pid), started)
 	if err != nil {
 		return nil, err
@@ -109,8 +112,7 @@ func (f *fetchAhead) got(name string) {
 }
 
 // walPrefetch is the process that fills a window. It is for wal-fetch, not for people. It ends when the recovery
-// ends, when its server is gone, and when nothing was asked for a while; and takes the window with it. It never fails (see
-// neverFails).
+// ends, when its server is gone, and when nothing was asked for a while; and takes the window with it. Nobody learns how.
 type walPrefetch struct {
 	Name  string        `arg:""`
 	Data  string        `arg:""`
@@ -121,10 +123,6 @@ type walPrefetch struct {
 }
 
 func (c *walPrefetch) Run(ctx context.Context, a *app) error {
-	return neverFails(a, c.run(ctx, a))
-}
-
-func (c *walPrefetch) run(ctx context.Context, a *app) error {
 	control, _, err := cluster.ReadControl(c.Data)
 	if err != nil {
 		return err

@@ -39,8 +39,12 @@ func (c *walPush) aheadOf(a *app) (*pushAhead, error) {
 		return nil, nil
 	}
 	dataDir, err := dataDirFor(c.Path)
-	if err != nil || !serverRuns(dataDir) {
-		return nil, nil // Push says what is wrong, if it is
+	if err != nil {
+		return nil, nil // Push says what is wrong
+	}
+	if err := mayWorkAhead(dataDir); err != nil {
+		a.log.Debug("nothing is pushed ahead", "error", err)
+		return nil, nil
 	}
 	control, _, err := cluster.ReadControl(dataDir)
 	if err != nil || c.jobs(control.SegmentSize) == 1 {
@@ -153,7 +157,7 @@ func waiting(m *spool.Markers, walDir string) ([]string, error) {
 }
 
 // walPushAhead is the process that archives what waits. It is for wal-push, not for people. It ends when it has done so, at the
-// first file that fails, and when its server is gone. It never fails (see neverFails).
+// first file that fails, and when its server is gone. Nobody learns how.
 type walPushAhead struct {
 	WAL  string `arg:""`
 	Data string `arg:""`
@@ -162,10 +166,6 @@ type walPushAhead struct {
 }
 
 func (c *walPushAhead) Run(ctx context.Context, a *app) error {
-	return neverFails(a, c.run(ctx, a))
-}
-
-func (c *walPushAhead) run(ctx context.Context, a *app) error {
 	collectLate(min(c.Ahead, 3))
 	control, _, err := cluster.ReadControl(c.Data)
 	if err != nil {

@@ -42,7 +42,7 @@ type Options struct {
 	DataDir    string   // where to put the data; empty: a folder of its own, which goes away with the cluster
 	InitdbArgs []string // further arguments of initdb
 	TCP        bool     // listen on 127.0.0.1 too, at the same port
-	Adopts     bool     // the postmaster gets the children of its children that ended, as process 1 of a container does
+	Process1   bool     // the postmaster is process 1, as in a container
 
 	// Template copies a cached cluster instead of running initdb, which saves a second. All copies
 	// then have ONE system identifier: never use it where two clusters share a repository, or where a
@@ -64,7 +64,7 @@ type Cluster struct {
 	args []string // further arguments of postgres, stronger than postgresql.conf
 	srv  *server
 
-	adopts bool
+	process1 bool
 }
 
 // BinDir finds the programs of a major version: those of the distribution first, because they are
@@ -98,7 +98,7 @@ func Create(ctx context.Context, o Options) (_ *Cluster, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	c.env, c.adopts = o.Env, o.Adopts
+	c.env, c.process1 = o.Env, o.Process1
 	if o.TCP {
 		c.args = []string{"-c", "listen_addresses=127.0.0.1"}
 	}

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
@@ -109,17 +107,17 @@ func (c *Cluster) spawn() error {
 	// Port and socket go by command line, never into postgresql.conf: a restored copy has that file too.
 	args := append([]string{"-D", c.Data, "-p", strconv.Itoa(c.Port), "-k", c.SocketDir, "-c", "listen_addresses="}, c.args...)
 	cmd := c.command(context.Background(), "postgres", args...)
-	if c.adopts { // what prctl sets lasts over exec
-		perl, err := exec.LookPath("perl")
-		if err != nil {
-			return err
-		}
-		script := fmt.Sprintf("syscall(%d, %d, 1, 0, 0, 0) == 0 or die; exec @ARGV", unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER)
-		cmd.Path, cmd.Args = perl, append([]string{perl, "-e", script, cmd.Path}, args...)
-	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// Immediate shutdown rather than SIGKILL when we die: it takes the children and shared memory along.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	if c.process1 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+		if uid, gid := os.Getuid(), os.Getgid(); uid != 0 { // only root may do that, and who is root in a namespace of users
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+		}
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

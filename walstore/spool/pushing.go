@@ -1,13 +1,10 @@
 package spool
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 )
 
 const pushingPrefix = "pushing-"
@@ -24,11 +21,7 @@ func (m *Markers) Hold(names []string) (*Pushing, error) {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := lockFile(m.pushing())
-	for tries := 0; errors.Is(err, ErrBusy) && tries < 20; tries++ { // who looks holds it for a moment, too
-		time.Sleep(5 * time.Millisecond)
-		f, err = lockFile(m.pushing())
-	}
+	f, err := lockSoon(m.pushing())
 	if err != nil {
 		return nil, err
 	}
@@ -52,12 +45,7 @@ func (p *Pushing) Release() {
 
 // Pushing says whether a file of this name is on the list of a process that lives.
 func (m *Markers) Pushing(name string) bool {
-	f, err := os.Open(m.pushing())
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+	if !held(m.pushing()) {
 		return false
 	}
 	names, err := os.ReadFile(m.pushing())

@@ -3,11 +3,13 @@
 // the folder is needed: what is missing, torn, old or another's is as if it were not there, and costs one request to the
 // storage.
 //
-// The folder lies outside of pg_wal, so that pg_rewind and PostgreSQL never meet it. By default it is
-// Folder in the data folder: PostgreSQL's own base backups and pgobj's leave out every name that begins with
-// pgsql_tmp (PG_TEMP_FILE_PREFIX, basebackup.c). A copy made by other means copies it too; so a marker is
-// bound to what no copy can keep, the inode and the time of change (ctime) of the very file, and a window to
-// one run of one server.
+// The folder lies outside of pg_wal, so that PostgreSQL never meets it. By default it is Folder in the data folder:
+// PostgreSQL's own base backups and pgobj's leave out every name that begins with pgsql_tmp (PG_TEMP_FILE_PREFIX,
+// basebackup.c). pg_rewind does so only below a folder, and takes away what its target has of that (filemap.c); hence the
+// second one. It sees only files and folders: anything else that there is, a FIFO say, it leaves, and then it cannot remove
+// the folder and fails, with a target that is half rewound. A copy made by other means copies the folder too; so a marker is
+// bound to what no copy can keep, the inode and the time of change (ctime) of the very file, and a window to one run of one
+// server.
 package spool
 
 import (
@@ -20,8 +22,8 @@ import (
 	"syscall"
 )
 
-// Folder is the name of the folder in the data folder.
-const Folder = "pgsql_tmp_pgobj"
+// Folder is where the folder is in the data folder.
+const Folder = "pgsql_tmp_pgobj/pgsql_tmp"
 
 // Scope says whose files these are: a digest of all that has to be the same for them to mean anything.
 func Scope(parts ...string) string {

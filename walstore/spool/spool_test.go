@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -68,5 +69,68 @@ func TestMarkersMakeNoFolder(t *testing.T) {
 	p.Release()
 	if _, err := os.Stat(data); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is there again: %v", err)
+	}
+}
+
+// The process that fills a window gets every name that it is told, in order, nobody who looks is in its way, and who is killed
+// leaves nothing to the next one. pg_rewind can see and remove all that there is.
+func TestWindow(t *testing.T) {
+	dir := t.TempDir()
+	w := NewWindow(dir, "scope")
+	if w.Filled() || w.Asked("a") {
+		t.Error("nobody fills it")
+	}
+	asked, release, err := w.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := NewWindow(dir, "scope").Hold(t.Context()); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second one: %v", err)
+	}
+	for i := range 50 {
+		name := strings.Repeat("n", i+1)
+		if !w.Asked(name) || <-asked != name {
+			t.Fatal("a name is lost")
+		}
+	}
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && !d.Type().IsRegular() {
+			t.Errorf("%s is no file", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if w.Filled() || w.Asked("a") {
+		t.Error("nobody fills it any more")
+	}
+	if _, err := os.Stat(w.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the window is left: %v", err)
+	}
+
+	if err := errors.Join(os.Mkdir(w.dir, 0o700), os.WriteFile(w.lock(), []byte("old\n"), 0o600), os.WriteFile(w.part("x"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if w.Filled() || w.Asked("a") {
+		t.Error("the process is gone")
+	}
+	for range 20 {
+		looking := make(chan struct{})
+		go func() {
+			defer close(looking)
+			for range 100 {
+				w.Filled()
+			}
+		}()
+		if asked, release, err = w.Hold(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-looking
+		if w.Asked("new"); <-asked != "new" {
+			t.Error("it was asked for new")
+		}
+		release()
 	}
 }

@@ -3,21 +3,19 @@ package spool
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
 // Window is a folder of WAL segments that were fetched and checked before PostgreSQL asked for them. It belongs to
 // one run of one server (that is in its scope) and to the one process that holds its lock.
 //
-//	lock          flock of the process that fills the window
-//	asks          FIFO: names of segments that PostgreSQL got, one a line
+//	lock          names of segments that PostgreSQL got, one a line; flock of the process that fills the window
 //	NAME.part     is being fetched
 //	NAME.XXH3     whole and checked
 type Window struct{ dir string }
@@ -25,6 +23,7 @@ type Window struct{ dir string }
 const (
 	windowPrefix = "fetched-"
 	lockName     = "lock"
+	asksLook     = 10 * time.Millisecond // while recovery has a window full of segments
 )
 
 // NewWindow is that of a scope in the spool dir; it need not exist yet.
@@ -78,35 +77,23 @@ func (w *Window) lock() string { return filepath.Join(w.dir, lockName) }
 
 func (w *Window) part(name string) string { return filepath.Join(w.dir, name+".part") }
 
-func (w *Window) asks() string { return filepath.Join(w.dir, "asks") }
-
 // Filled says whether a process fills the window.
-func (w *Window) Filled() bool {
-	f, err := w.openAsks()
-	if err == nil {
-		f.Close()
-	}
-	return err == nil
-}
+func (w *Window) Filled() bool { return held(w.lock()) }
 
-// openAsks fails when nobody reads.
-func (w *Window) openAsks() (*os.File, error) {
-	return os.OpenFile(w.asks(), os.O_WRONLY|syscall.O_NONBLOCK, 0)
-}
-
-// Asked tells the process that fills the window which segment PostgreSQL got; false when there is none.
+// Asked tells the process that fills the window which segment PostgreSQL got; false when there is none. A name that cannot
+// be written is lost: the next one says more.
 func (w *Window) Asked(name string) bool {
-	f, err := w.openAsks()
+	f, err := os.OpenFile(w.lock(), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	_, err = f.WriteString(name + "\n")
-	return err == nil
+	if !locked(f) {
+		return false
+	}
+	_, _ = f.WriteString(name + "\n")
+	return true
 }
-
-// ErrBusy: another process does it already.
-var ErrBusy = errors.New("another process does it already")
 
 // Hold makes the caller the process that fills the window. asked yields what Asked is given; release removes
 // the window with all that is in it.
@@ -114,41 +101,53 @@ func (w *Window) Hold(ctx context.Context) (asked <-chan string, release func(),
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make window: %w", err)
 	}
-	lock, err := lockFile(w.lock())
+	lock, err := lockSoon(w.lock())
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := w.clear(); err != nil {
+	if err := w.clear(lock); err != nil {
 		lock.Close()
 		return nil, nil, err
 	}
-	if err := syscall.Mkfifo(w.asks(), 0o600); err != nil {
-		lock.Close()
-		return nil, nil, fmt.Errorf("make window: %w", err)
-	}
-	fifo, err := os.OpenFile(w.asks(), os.O_RDWR|syscall.O_NONBLOCK, 0) // a writer too: it never ends
-	if err != nil {
-		lock.Close()
-		return nil, nil, fmt.Errorf("make window: %w", err)
-	}
-	lines := make(chan string)
-	go func() { // ends when release closes the FIFO, and nobody needs to wait for that
-		for in := bufio.NewScanner(fifo); in.Scan(); {
-			select {
-			case lines <- in.Text():
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return lines, func() {
-		fifo.Close()
+	names := make(chan string)
+	go follow(ctx, lock, names) // ends with ctx or with release, and nobody needs to wait for that
+	return names, func() {
 		os.RemoveAll(w.dir) // the lock's file too, while it is locked: who has opened it already finds it gone
 		lock.Close()
 	}, nil
 }
 
-func (w *Window) clear() error {
+// follow yields the lines of a file that others append to.
+func follow(ctx context.Context, f *os.File, lines chan<- string) {
+	in, line := bufio.NewReader(f), ""
+	for {
+		more, err := in.ReadString('\n')
+		line += more
+		switch {
+		case err == nil:
+			select {
+			case lines <- strings.TrimSuffix(line, "\n"):
+			case <-ctx.Done():
+				return
+			}
+			line = ""
+		case err != io.EOF:
+			return
+		default:
+			select {
+			case <-time.After(asksLook):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// clear removes what a process that was killed has left.
+func (w *Window) clear(lock *os.File) error {
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(w.dir)
 	if err != nil {
 		return err
@@ -161,26 +160,6 @@ func (w *Window) clear() error {
 		}
 	}
 	return nil
-}
-
-// lockFile takes the lock that a file stands for, and makes the file if there is none. A lock on a file that has been
-// removed meanwhile is none.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, ErrBusy
-	}
-	mine, err1 := f.Stat()
-	there, err2 := os.Stat(path)
-	if err1 != nil || err2 != nil || !os.SameFile(mine, there) {
-		f.Close()
-		return nil, ErrBusy
-	}
-	return f, nil
 }
 
 // Create begins a segment; Keep or Drop ends it.
