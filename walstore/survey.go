@@ -214,8 +214,9 @@ func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) err
 	return nil
 }
 
-// Holes are the gaps of a timeline, and those where it left its parent: a timeline needs its parent's segments up to
-// the one before it begins, and its own from there. What came before the oldest segment was deleted, and is none.
+// Holes are the gaps of a timeline, and those on the way to it from the nearest ancestor of which there are segments, which
+// tells of what lies before. A timeline needs its parent's segments up to the one before it begins, and its own from there.
+// What came before the oldest segment of the whole line of descent was deleted, and is none.
 func Holes(all []*Survey, v *Survey) []Hole {
 	var holes []Hole
 	runs := v.Runs
@@ -227,25 +228,58 @@ func Holes(all []*Survey, v *Survey) []Hole {
 			holes = append(holes, v.hole(first, next-1))
 		}
 	}
-	if len(v.Lineage) == 0 || len(runs) == 0 {
-		return holes
-	}
-	parent := v.Lineage[len(v.Lineage)-1]
-	begin := segment.At(v.Timeline, parent.Switch, v.SegmentSize).No
-	for _, p := range all {
-		if p.Timeline != parent.Timeline || len(p.Runs) == 0 || p.Runs[0].First >= begin {
-			continue
-		}
-		if runs[0].First > begin {
-			holes = append(holes, v.hole(begin, runs[0].First-1))
-		}
-		if last := p.Runs[len(p.Runs)-1].Last; last+1 < begin {
-			holes = append(holes, p.hole(last+1, begin-1))
-		}
+	if len(runs) > 0 {
+		holes = append(holes, v.holesBefore(all, runs[0].First)...)
 	}
 	slices.SortFunc(holes, func(a, b Hole) int { return strings.Compare(a.First, b.First) })
 	return holes
 }
+
+// holesBefore are those on the way to the timeline's segment no.
+func (v *Survey) holesBefore(all []*Survey, no uint64) (holes []Hole) {
+	line := make([]stretch, len(v.Lineage))
+	oldest := len(line) // of which there is something
+	for i := len(line) - 1; i >= 0; i-- {
+		if line[i] = v.stretch(all, v.Lineage[i]); line[i].any() {
+			oldest = i
+		}
+	}
+	for i := len(line) - 1; i >= oldest; i-- {
+		a := line[i]
+		if a.end < no {
+			holes = append(holes, v.hole(a.end, no-1))
+		}
+		v, no = a.Survey, a.end
+		if a.any() {
+			no = a.Runs[0].First
+			if last := a.Runs[len(a.Runs)-1].Last; last+1 < a.end {
+				holes = append(holes, a.hole(last+1, a.end-1))
+			}
+		}
+		if len(a.Runs) > 0 && a.Lineage != nil {
+			break
+		}
+	}
+	return holes
+}
+
+// stretch is the part of an ancestor that leads to a timeline: its segments before end.
+type stretch struct {
+	*Survey
+	end uint64
+}
+
+// stretch is an ancestor's, also where nothing of it is in the archive.
+func (v *Survey) stretch(all []*Survey, a segment.Ancestor) stretch {
+	end := segment.At(a.Timeline, a.Switch, v.SegmentSize).No
+	if i := slices.IndexFunc(all, func(s *Survey) bool { return s.Timeline == a.Timeline }); i >= 0 {
+		return stretch{all[i], end}
+	}
+	return stretch{&Survey{Timeline: a.Timeline, SegmentSize: v.SegmentSize}, end}
+}
+
+// any says whether there is a segment of it.
+func (s stretch) any() bool { return len(s.Runs) > 0 && s.Runs[0].First < s.end }
 
 func (v *Survey) hole(first, last uint64) Hole {
 	h := Hole{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}

@@ -76,7 +76,9 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 		}
 		for _, s := range r.surveys {
 			for _, h := range r.holes(s) {
-				v.Holes = append(v.Holes, heldHole{r.sysid, h})
+				if held := (heldHole{r.sysid, h}); !slices.Contains(v.Holes, held) { // several timelines may begin behind the same one
+					v.Holes = append(v.Holes, held)
+				}
 			}
 		}
 		v.hurt(r)

@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/test/waltest"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// newWALWorld has a server without any WAL.
+func newWALWorld(t *testing.T) *world {
+	w := newWorld(t)
+	w.add("db1", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	return w
+}
+
+// segments archives some that can be read.
+func (w *world) segments(size segment.Size, names ...string) {
+	w.t.Helper()
+	for _, name := range names {
+		seg, err := segment.ParseName(name, size)
+		w.must(err)
+		key, body, err := waltest.Object(sysid, seg, size)
+		w.must(err)
+		w.must(storage.Sub(w.root, "db1").Put(w.t.Context(), key, bytes.NewReader(body), int64(len(body))))
+	}
+}
+
+// historyOf archives the history file of a timeline: timeline 1 was left at the first place, and so on.
+func (w *world) historyOf(tli segment.Timeline, left ...segment.LSN) {
+	w.t.Helper()
+	var text []byte
+	for i, at := range left {
+		text = fmt.Appendf(text, "%d\t%s\tno recovery target specified\n", i+1, at)
+	}
+	file := filepath.Join(w.t.TempDir(), segment.HistoryName(tli))
+	w.must(os.WriteFile(file, text, 0o600))
+	_, err := walstore.Push(w.t.Context(), storage.Sub(w.root, "db1"), walstore.PushRequest{Path: file, SystemID: func() (uint64, error) { return sysid, nil }})
+	w.must(err)
+}
+
+func (w *world) says(command string, want ...string) {
+	w.t.Helper()
+	got := w.pgobj(strings.Fields(command)...)
+	for _, text := range want {
+		if !strings.Contains(got, text) {
+			w.t.Errorf("%s does not say %q:\n%s", command, text, got)
+		}
+	}
+}
+
+// All of a timeline is lost that others descend from.
+func TestWALOfALostTimeline(t *testing.T) {
+	w := newWALWorld(t)
+	w.segments(1<<20, "000000010000000000000007", "000000010000000000000008", "00000003000000000000000C", "00000003000000000000000D", "00000004000000000000000E")
+	w.historyOf(2, 0x900000)
+	w.historyOf(3, 0x900000, 0xC00000)
+	w.historyOf(4, 0x900000, 0xC00000, 0xE00000)
+	w.historyOf(5, 0x900000, 0xC00000)
+	w.segments(1<<20, "00000005000000000000000C")
+	const hole = "hole on timeline 2: 000000020000000000000009 to 00000002000000000000000B (3 segments)\nexit code 11"
+	for _, command := range []string{"wal-list", "wal-verify"} {
+		w.says(command, hole)
+		if got := w.pgobj(command); strings.Count(got, "hole on") != 1 {
+			t.Errorf("%s tells it more than once:\n%s", command, got)
+		}
+	}
+	if got := w.pgobj("wal-list") + w.pgobj("wal-list", "--json"); strings.Contains(got, "0001-01-01") {
+		t.Errorf("a timeline without segments has times:\n%s", got)
+	}
+}
