@@ -53,11 +53,16 @@ type Hole struct {
 	Reason       string           `json:"reason,omitempty"`
 }
 
-// Examine lists all WAL of a system identifier once, and returns a survey of each timeline in rising order. It
-// says nothing about damage. Memory grows with the gaps, not with the segments.
-func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, error) {
+// Examine lists all WAL of a system identifier, and returns a survey of each timeline in rising order. It says nothing
+// about damage. size is the segment size; 0: as the archive has it. Memory grows with the gaps, not with the segments.
+func Examine(ctx context.Context, s storage.Store, sysid uint64, size segment.Size) ([]*Survey, error) {
+	if size == 0 {
+		var err error
+		if size, err = archivedSize(ctx, s, sysid); err != nil {
+			return nil, err
+		}
+	}
 	var all []*Survey
-	size := segment.Size(0)
 	for info, err := range s.List(ctx, archiveDir(sysid), "") {
 		if err != nil {
 			return nil, fmt.Errorf("list WAL: %w", err)
@@ -74,26 +79,16 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, err
 			continue
 		}
 		if len(all) == 0 || all[len(all)-1].Timeline != tli {
-			all = append(all, &Survey{Timeline: tli})
+			all = append(all, &Survey{Timeline: tli, SegmentSize: size})
 		}
 		v := all[len(all)-1]
 		switch o.Type {
 		case segment.Invalid:
 			err = v.addLost(ctx, s, info.Key)
 		case segment.Full:
-			if size == 0 { // a damaged one does not tell; a later one will
-				if size, err = sizeOf(ctx, s, o); errors.Is(err, ErrDamaged) {
-					err = nil
-				}
-			}
-			v.add(o, info, size)
+			v.add(o, info)
 			v.settle(o.Name)
 		case segment.Received:
-			if size == 0 && o.Piece.From == 0 { // nothing else may be there yet
-				if size, err = sizeOf(ctx, s, o); errors.Is(err, ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
-					err = nil
-				}
-			}
 			v.Pieces = append(v.Pieces, o.Piece)
 		case segment.Partial:
 			v.Partial = true
@@ -106,17 +101,32 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, err
 			return nil, err
 		}
 	}
-	for _, v := range all {
-		v.SegmentSize = size
-	}
 	return all, nil
 }
 
-func (v *Survey) add(o Object, info storage.Info, size segment.Size) {
-	if size == 0 {
-		size = 16 << 20 // no segment could be read so far; only the count of a gap can be wrong
+// archivedSize is the segment size as the first object has it whose beginning can be read; PostgreSQL's default when there
+// is none. All numbers come from it, so it is known before the first segment is counted.
+func archivedSize(ctx context.Context, s storage.Store, sysid uint64) (segment.Size, error) {
+	for o, err := range List(ctx, s, sysid, 0, "") {
+		if err != nil {
+			return 0, err
+		}
+		if o.Type != segment.Full && (o.Type != segment.Received || o.Piece.From != 0) {
+			continue
+		}
+		size, err := sizeOf(ctx, s, o)
+		if err == nil && size != 0 {
+			return size, nil
+		}
+		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, storage.ErrNotFound) { // it may have gone since it was listed
+			return 0, err
+		}
 	}
-	seg, err := segment.ParseName(o.Name, size)
+	return 16 << 20, nil
+}
+
+func (v *Survey) add(o Object, info storage.Info) {
+	seg, err := segment.ParseName(o.Name, v.SegmentSize)
 	if err != nil {
 		return
 	}

@@ -2,6 +2,7 @@ package walstore
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/pgobj/pgobj/storage"
@@ -11,7 +12,7 @@ import (
 // surveyed is what the archive lacks, as each timeline tells it.
 func surveyed(t *testing.T, s storage.Store) string {
 	t.Helper()
-	all, err := Examine(t.Context(), s, sysid)
+	all, err := Examine(t.Context(), s, sysid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +58,43 @@ func TestHolesOfLostTimelines(t *testing.T) {
 			}
 			if got := surveyed(t, s); got != c.want {
 				t.Errorf("holes %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// The first segments' beginnings are damaged: the others tell how to number them, too.
+func TestSurveyOfDamaged(t *testing.T) {
+	for what, c := range map[string]struct {
+		damaged, sound []string
+		first          string
+		holes          string
+	}{
+		"only one":  {[]string{"000000010000000500000001"}, nil, "000000010000000500000001", "[]"},
+		"the first": {[]string{"000000010000000500000001"}, []string{"000000010000000500000002", "000000010000000500000004"}, "000000010000000500000001", "[1: 000000010000000500000003-00000003]"},
+		"two":       {[]string{"00000001000000040000003F", "000000010000000500000000"}, []string{"000000010000000500000001"}, "00000001000000040000003F", "[]"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := mem.New()
+			for _, name := range c.sound {
+				if _, err := push(t, s, name, wal(name, sysid, 64<<20, 7)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range c.damaged {
+				if err := s.Put(t.Context(), Key(sysid, name), strings.NewReader("nonsense"), 8); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all, err := Examine(t.Context(), s, sysid, 0)
+			if err != nil || len(all) != 1 {
+				t.Fatal(all, err)
+			}
+			if got := all[0].Name(all[0].Runs[0].First); got != c.first {
+				t.Errorf("the first is %s, want %s", got, c.first)
+			}
+			if got := surveyed(t, s); got != c.holes {
+				t.Errorf("holes %s, want %s", got, c.holes)
 			}
 		})
 	}

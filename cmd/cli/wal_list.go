@@ -57,7 +57,7 @@ func (a *app) archives(ctx context.Context) (store storage.Store, all []archive,
 		return nil, nil, err
 	}
 	for _, id := range ids {
-		surveys, err := walstore.Examine(ctx, r.store, id)
+		surveys, err := walstore.Examine(ctx, r.store, id, 0)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -77,3 +77,11 @@ func TestWALOfALostTimeline(t *testing.T) {
 		t.Errorf("a timeline without segments has times:\n%s", got)
 	}
 }
+
+// Nothing in the archive can be read; what can be listed is told.
+func TestWALOfOneDamagedSegment(t *testing.T) {
+	w := newWALWorld(t)
+	w.wal("db1", 1, 7, 7)
+	w.says("wal-list", "000000010000000000000007  000000010000000000000007  1 ")
+	w.says("wal-verify", "1 damaged", "exit code 8")
+}

@@ -202,7 +202,7 @@ func (r *receiver) prepare(ctx context.Context, conn *cluster.Replication) (star
 
 // survey looks at what the archive has.
 func (r *receiver) survey(ctx context.Context, sysid uint64) error {
-	all, err := walstore.Examine(ctx, r.Store, sysid)
+	all, err := walstore.Examine(ctx, r.Store, sysid, r.size)
 	if err != nil {
 		return err
 	}
@@ -213,7 +213,6 @@ func (r *receiver) survey(ctx context.Context, sysid uint64) error {
 				break
 			}
 		}
-		v.SegmentSize = r.size
 		var starts []uint64
 		if n := len(v.Runs); n > 0 {
 			end := v.Runs[n-1].Last + 1
