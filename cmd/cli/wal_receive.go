@@ -41,7 +41,8 @@ func (c *walReceive) Run(ctx context.Context, a *app) error {
 	if c.Slot == "" {
 		a.log.Warn("without --slot the server may remove WAL before it is received")
 	}
-	s, err := a.open(retry.Policy{Budget: time.Minute, Stall: 30 * time.Second})
+	// The receiver goes on trying by itself, and has to hear of trouble long before its server is to be left.
+	s, err := a.open(retry.Policy{Budget: 15 * time.Second, Stall: 30 * time.Second})
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,9 @@ const (
 	waitMax = 30 * time.Second
 	// graceful is how long the receiver goes on storing what it has when it is told to end.
 	graceful = 30 * time.Second
+	// patience is how long the connection stays open while nothing can be stored: a server that stops waits for us until we
+	// have all of its WAL or are gone, and pg_ctl stop gives up after 60 seconds.
+	patience = 30 * time.Second
 	// lookBack is in how many segments before the archive's end a hole is looked for that the server may still fill:
 	// pushes that run ahead leave such when they are interrupted.
 	lookBack = 64
