@@ -455,6 +455,21 @@ func TestServerStopsWithoutStorage(t *testing.T) {
 	s.must(t, "wal-verify")
 }
 
+// What was received is nowhere when the storage was lost before it was stored: wal-receive says so when it is ended.
+func TestReceivedAndNotStored(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1})
+	r := s.receive(t, "--partial-interval=1h")
+	s.streaming(t, "async")
+	must(t, os.Rename(st.folder, st.folder+".gone"))
+	s.Exec(t, `CREATE TABLE w (i int)`)
+	s.Eventually(t, `SELECT sent_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
+	if code := r.stop(t, syscall.SIGTERM); code != 3 || !strings.Contains(r.said(), "; nothing is stored of what was received from ") {
+		t.Errorf("wal-receive ended with %d", code)
+	}
+}
+
 // cpu is the CPU time that it has used.
 func (r *receiver) cpu(t testing.TB) time.Duration {
 	t.Helper()

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/receive"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -84,4 +86,27 @@ func TestWALOfOneDamagedSegment(t *testing.T) {
 	w.wal("db1", 1, 7, 7)
 	w.says("wal-list", "000000010000000000000007  000000010000000000000007  1 ")
 	w.says("wal-verify", "1 damaged", "exit code 8")
+}
+
+// What wal-receive says at its end is what is stored.
+func TestReceiveTells(t *testing.T) {
+	for _, c := range []struct {
+		end  receive.Position
+		want string
+		code int
+	}{
+		{receive.Position{}, "stopped before anything was received", 0},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x100}, "stopped before anything was received", 0},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x100, Stored: 0x100}, "stopped at 0/100 on timeline 1; all of it is stored", 0},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x180}, "stopped at 0/180 on timeline 1; all of it is stored", 0},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x140}, "stopped at 0/180 on timeline 1; stored is what comes before 0/140", exitStorage},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x100}, "stopped at 0/180 on timeline 1; nothing is stored of what was received from 0/100 on", exitStorage},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180}, "stopped at 0/180 on timeline 1; nothing is stored of what was received from 0/100 on", exitStorage},
+	} {
+		var out bytes.Buffer
+		code := report(io.Discard, (&walReceive{}).tell(&app{Streams: Streams{Out: &out}}, c.end))
+		if out.String() != c.want+"\n" || code != c.code {
+			t.Errorf("%+v: %s (exit code %d), want %s (%d)", c.end, &out, code, c.want, c.code)
+		}
+	}
 }

@@ -51,6 +51,7 @@ type Config struct {
 // Position is where the receiver was when it ended.
 type Position struct {
 	Timeline segment.Timeline
+	Begin    segment.LSN // of its last stream
 	Received segment.LSN
 	Stored   segment.LSN // reported as flushed; 0: nothing was
 }

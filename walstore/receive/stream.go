@@ -59,10 +59,10 @@ func (r *receiver) stream(ctx context.Context, conn *cluster.Replication, at sta
 		}
 	}()
 	begin := at.Start(r.size)
-	r.pos = Position{Timeline: at.Timeline, Received: begin}
+	r.pos = Position{Timeline: at.Timeline, Begin: begin, Received: begin}
 	r.next[at.Timeline] = at.No
 	if at.follows {
-		s.safe = begin
+		s.safe, s.pos.Stored = begin, begin
 	}
 	tick, err := s.statusEvery(ctx)
 	if err != nil {
