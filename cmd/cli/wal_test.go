@@ -80,6 +80,31 @@ func TestWALOfALostTimeline(t *testing.T) {
 	}
 }
 
+// What is missing on a timeline hurts the backups that can be recovered along it, and no others.
+func TestWALHurtsBackups(t *testing.T) {
+	w := newWALWorld(t)
+	const early, late = "20261116T050000Z-0001", "20261116T090000Z-0002"
+	for no := uint64(5); no <= 10; no++ {
+		w.segments(walSize, segment.Segment{Timeline: 1, No: no}.Name(walSize))
+	}
+	w.backup("db1", early, 1, 5, nil, nil)
+	w.backup("db1", late, 1, 9, nil, nil)
+	left := segment.LSN(8 * walSize)
+	w.historyOf(2, left)
+	w.segments(walSize, "000000020000000000000008", "000000020000000000000009", "00000002000000000000000B")
+	only := func(segment string) {
+		t.Helper()
+		want := "backup " + early + " cannot be recovered past " + segment
+		if got := w.pgobj("wal-verify", "--sample=0.01"); !strings.Contains(got, want) || strings.Contains(got, late) {
+			t.Errorf("it does not say %q alone; timeline 2 left timeline 1 before backup %s:\n%s", want, late, got)
+		}
+	}
+	only("00000002000000000000000A")
+	w.historyOf(4, left, left+2*segment.LSN(walSize), left+4*segment.LSN(walSize)) // nothing is left of timeline 3
+	w.segments(walSize, "00000002000000000000000A", "00000004000000000000000C")
+	only("00000003000000000000000A")
+}
+
 // Nothing in the archive can be read; what can be listed is told.
 func TestWALOfOneDamagedSegment(t *testing.T) {
 	w := newWALWorld(t)

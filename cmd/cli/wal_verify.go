@@ -171,7 +171,7 @@ func (v *walVerified) hurt(r archive) {
 		if b.SystemID != r.sysid {
 			continue
 		}
-		lines := r.linesOf(b.Timeline)
+		lines := r.linesOf(b)
 		found := r.missing(e.ID, b)
 		for _, x := range all {
 			// Behind the backup's first segment, by place, and on a timeline that it can be recovered along.
@@ -218,13 +218,20 @@ func (r archive) missing(id string, b catalog.Summary) hurtBackup {
 	return hurtBackup{}
 }
 
-// linesOf are the timelines, in the form of file names, that recovery from tli can get to.
-func (r archive) linesOf(tli segment.Timeline) []string {
-	lines := []string{tli.Hex()}
+// linesOf are the timelines, in the form of file names, that recovery of a backup can get to: its own, and those that left it
+// when the backup was complete.
+func (r archive) linesOf(b catalog.Summary) []string {
+	lines := []string{b.Timeline.Hex()}
 	for _, s := range r.surveys {
-		if _, ok := s.Lineage.Left(tli); ok {
-			lines = append(lines, s.Timeline.Hex())
+		if left, ok := s.Lineage.Left(b.Timeline); !ok || left < b.StopLSN {
+			continue
 		}
+		for _, a := range s.Lineage { // nothing else may be left of one on the way
+			if a.Timeline > b.Timeline {
+				lines = append(lines, a.Timeline.Hex())
+			}
+		}
+		lines = append(lines, s.Timeline.Hex())
 	}
 	return lines
 }
