@@ -387,9 +387,12 @@ func lastCommit(name string, read func(io.Writer) error) (last time.Time, found 
 }
 
 // Between are the names of the segments from one to another, along the line of descent of to's timeline, with the
-// history files that belong to it. They need not all be in the archive.
+// history files that belong to it. They need not all be in the archive, but the last has to be: ErrAbsent or ErrHole if not.
 func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string) ([]string, error) {
 	size, err := sizeOf(ctx, s, Object{SystemID: sysid, Name: to, Type: segment.Classify(to)})
+	if errors.Is(err, storage.ErrNotFound) {
+		err = notArchived(ctx, s, sysid, to)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", to, err)
 	}
@@ -422,4 +425,28 @@ func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string
 		names = append(names, segment.Segment{Timeline: tli, No: no}.Name(size))
 	}
 	return names, nil
+}
+
+// notArchived says of a segment that is not there whether it is still to come.
+func notArchived(ctx context.Context, s storage.Store, sysid uint64, name string) error {
+	tli, err := segment.TimelineOf(name)
+	if err != nil {
+		return err
+	}
+	last := ""
+	for o, err := range List(ctx, s, sysid, tli, "") {
+		switch {
+		case err != nil:
+			return err
+		case o.Type != segment.Full:
+		case o.Name > name:
+			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
+		default:
+			last = o.Name
+		}
+	}
+	if last == "" {
+		return fmt.Errorf("%w: there is no segment of timeline %d", ErrAbsent, tli)
+	}
+	return fmt.Errorf("%w: the last segment of timeline %d there is %s", ErrAbsent, tli, last)
 }

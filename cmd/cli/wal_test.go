@@ -105,6 +105,22 @@ func TestWALHurtsBackups(t *testing.T) {
 	only("00000003000000000000000A")
 }
 
+// A range that cannot be fetched is told, and why.
+func TestWALRanges(t *testing.T) {
+	w := newWALWorld(t)
+	w.segments(1<<20, "000000010000000000000007", "000000010000000000000008", "00000001000000000000000A")
+	for span, want := range map[string]string{
+		"000000010000000000000008..000000010000000000000007": "its end comes before its beginning\nHINT:  See pgobj --help; every flag has an environment variable.\nexit code 2",
+		"000000010000000000000007..00000001000000000000000C": "fetch 00000001000000000000000C: not in the archive: the last segment of timeline 1 there is 00000001000000000000000A\nexit code 6",
+		"000000010000000000000007..000000020000000000000009": "fetch 000000020000000000000009: not in the archive: there is no segment of timeline 2\nexit code 6",
+		"000000010000000000000007..000000010000000000000009": "000000010000000000000009 is missing in file:///STORAGE/db1, although 00000001000000000000000A is there",
+		"000000010000000000000007..000000010000000000000008": "fetched 2 files",
+	} {
+		w.says("wal-fetch --system-id="+fmt.Sprint(sysid)+" --range="+span+" "+t.TempDir(), want)
+	}
+	w.says("wal-verify --range=000000010000000000000008..000000010000000000000007", "its end comes before its beginning")
+}
+
 // Nothing in the archive can be read; what can be listed is told.
 func TestWALOfOneDamagedSegment(t *testing.T) {
 	w := newWALWorld(t)

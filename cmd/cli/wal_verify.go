@@ -99,6 +99,9 @@ func (c *walVerify) bounds() (from, to string, err error) {
 	if !ok || segment.Classify(from) != segment.Full || segment.Classify(to) != segment.Full {
 		return "", "", usagef("--range is %q: use FROM..TO, two names of WAL segments", c.Range)
 	}
+	if from > to {
+		return "", "", usagef("--range is %q: its end comes before its beginning", c.Range)
+	}
 	return from, to, nil
 }
 
