@@ -126,6 +126,7 @@ func TestWALListVerifyWindows(t *testing.T) {
 		t.Errorf("a range: %v", o)
 	}
 	must(t, os.WriteFile(object, saved, 0o644))
+	s.damagedEnd(t, full, first, second)
 
 	dir := testenv.Dir(t)
 	last := strings.TrimSuffix(filepath.Base(full[len(full)-1]), ".zst")
@@ -134,6 +135,31 @@ func TestWALListVerifyWindows(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != len(full)-at {
 		t.Errorf("a range: %v %v", entries, err)
+	}
+}
+
+// damagedEnd damages the last segments, and one that the second backup needs: windows end before them.
+func (s *site) damagedEnd(t testing.TB, full []string, first, second string) {
+	t.Helper()
+	saved := map[string][]byte{}
+	damage := func(object string) string {
+		saved[object] = readFile(t, object)
+		putFile(t, object, flip(saved[object], len(saved[object])/2))
+		return strings.TrimSuffix(filepath.Base(object), ".zst")
+	}
+	whole := s.windows(t)
+	name := damage(full[len(full)-1])
+	if w := s.windows(t); len(w) != 1 || w[0].Why != name+" is damaged" || w[0].LastWAL != strings.TrimSuffix(filepath.Base(full[len(full)-2]), ".zst") || len(w[0].Backups) != 2 || w[0].To.After(whole[0].To) {
+		t.Errorf("the last segment is damaged: %+v", w)
+	}
+	for i := len(full) - 2; name > s.list(t)[1].LastWAL; i-- {
+		name = damage(full[i])
+	}
+	if w := s.windows(t); len(w) != 1 || w[0].Why != name+" is damaged" || len(w[0].Backups) != 1 || w[0].Backups[0] != first {
+		t.Errorf("backup %s needs %s, which is damaged: %+v", second, name, w)
+	}
+	for object, data := range saved {
+		putFile(t, object, data)
 	}
 }
 

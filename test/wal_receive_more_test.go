@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgobj/pgobj/test/faultproxy"
 	"github.com/pgobj/pgobj/test/pgtest"
@@ -410,4 +411,69 @@ func TestReceiveUnderFaults(t *testing.T) {
 	if o := s.must(t, "wal-list"); strings.Contains(o.out, "hole") {
 		t.Error(o)
 	}
+}
+
+// A server can be stopped while nothing can be stored: the receiver lets go of it, keeps what it has, and goes on when the
+// storage is back. Nobody asks and answers without a pause meanwhile.
+func TestServerStopsWithoutStorage(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE w (i int)`)
+	r := s.receive(t, "--slot=f", "--create-slot", "--synchronous", "--application-name=f")
+	s.streaming(t, "async")
+	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'f'`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	s.streaming(t, "sync")
+	s.Exec(t, `INSERT INTO w VALUES (1)`)
+	must(t, os.Rename(st.folder, st.folder+".gone"))
+	s.Exec(t, `SET synchronous_commit = local; INSERT INTO w VALUES (2); SELECT pg_switch_wal(); INSERT INTO w VALUES (3)`)
+	safe := s.SQL(t, `SELECT flush_lsn FROM pg_stat_replication`)
+	before := r.cpu(t)
+	if o := finish(t, s.program(s.Bin("pg_ctl"), "stop", "-m", "fast", "-t", "60", "-D", s.Data)); o.code != 0 {
+		t.Errorf("the server cannot be stopped: %v", o)
+	}
+	if took := r.cpu(t) - before; took > 3*time.Second {
+		t.Errorf("wal-receive used %v of CPU time meanwhile", took)
+	}
+	s.Start(t)
+	if got := s.SQL(t, `SELECT restart_lsn <= '`+safe+`' FROM pg_replication_slots`); got != "t" {
+		t.Errorf("the slot has passed %s, up to where all is stored", safe)
+	}
+	must(t, os.Rename(st.folder+".gone", st.folder))
+	s.streaming(t, "sync")
+	s.Exec(t, `INSERT INTO w VALUES (4)`)
+	if code := r.stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(r.said(), "all of it is stored") {
+		t.Errorf("wal-receive ended with %d", code)
+	}
+	must(t, s.Crash())
+	c := s.start(t, s.fetch(t), "-c", "synchronous_standby_names=", "-c", "archive_mode=off")
+	if got := c.SQL(t, `SELECT string_agg(i::text, ' ') FROM w`); got != "1 2 3 4" {
+		t.Errorf("rows %s", got)
+	}
+	s.must(t, "wal-verify")
+}
+
+// What was received is nowhere when the storage was lost before it was stored: wal-receive says so when it is ended.
+func TestReceivedAndNotStored(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1})
+	r := s.receive(t, "--partial-interval=1h")
+	s.streaming(t, "async")
+	must(t, os.Rename(st.folder, st.folder+".gone"))
+	s.Exec(t, `CREATE TABLE w (i int)`)
+	s.Eventually(t, `SELECT sent_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
+	if code := r.stop(t, syscall.SIGTERM); code != 3 || !strings.Contains(r.said(), "; nothing is stored of what was received from ") {
+		t.Errorf("wal-receive ended with %d", code)
+	}
+}
+
+// cpu is the CPU time that it has used.
+func (r *receiver) cpu(t testing.TB) time.Duration {
+	t.Helper()
+	_, rest, _ := strings.Cut(string(readFile(t, fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))), ") ")
+	fields := strings.Fields(rest)
+	return time.Duration(number(t, fields[11])+number(t, fields[12])) * 10 * time.Millisecond // utime and stime, in hundredths
 }

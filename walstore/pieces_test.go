@@ -271,7 +271,7 @@ func TestPieceNames(t *testing.T) {
 // Survey tells pieces that count from those that do not any more.
 func TestSurveyPieces(t *testing.T) {
 	s, data := received(t)
-	all, err := Examine(t.Context(), s, sysid)
+	all, err := Examine(t.Context(), s, sysid, 0)
 	if err != nil || len(all) != 1 {
 		t.Fatal(all, err)
 	}
@@ -281,7 +281,7 @@ func TestSurveyPieces(t *testing.T) {
 	if _, err := push(t, s, seg2, data); err != nil {
 		t.Fatal(err)
 	}
-	if all, err = Examine(t.Context(), s, sysid); err != nil {
+	if all, err = Examine(t.Context(), s, sysid, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, reach := all[0].Received(); reach != 0 || len(all[0].Obsolete) != 3 || len(all[0].Pieces) != 0 {
@@ -299,7 +299,7 @@ func TestHolesBeforePieces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all, err := Examine(t.Context(), s, sysid)
+	all, err := Examine(t.Context(), s, sysid, 0)
 	if err != nil || len(all) != 2 {
 		t.Fatal(all, err)
 	}

@@ -54,11 +54,16 @@ type Hole struct {
 	Reason       string           `json:"reason,omitempty"`
 }
 
-// Examine lists all WAL of a system identifier once, and returns a survey of each timeline in rising order. It
-// says nothing about damage. Memory grows with the gaps, not with the segments.
-func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, error) {
+// Examine lists all WAL of a system identifier, and returns a survey of each timeline in rising order. It says nothing
+// about damage. size is the segment size; 0: as the archive has it. Memory grows with the gaps, not with the segments.
+func Examine(ctx context.Context, s storage.Store, sysid uint64, size segment.Size) ([]*Survey, error) {
+	if size == 0 {
+		var err error
+		if size, err = archivedSize(ctx, s, sysid); err != nil {
+			return nil, err
+		}
+	}
 	var all []*Survey
-	size := segment.Size(0)
 	for info, err := range s.List(ctx, archiveDir(sysid), "") {
 		if err != nil {
 			return nil, fmt.Errorf("list WAL: %w", err)
@@ -75,26 +80,16 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, err
 			continue
 		}
 		if len(all) == 0 || all[len(all)-1].Timeline != tli {
-			all = append(all, &Survey{Timeline: tli})
+			all = append(all, &Survey{Timeline: tli, SegmentSize: size})
 		}
 		v := all[len(all)-1]
 		switch o.Type {
 		case segment.Invalid:
 			err = v.addLost(ctx, s, info.Key)
 		case segment.Full:
-			if size == 0 { // a damaged one does not tell; a later one will
-				if size, err = sizeOf(ctx, s, o); errors.Is(err, ErrDamaged) {
-					err = nil
-				}
-			}
-			v.add(o, info, size)
+			v.add(o, info)
 			v.settle(o.Name)
 		case segment.Received:
-			if size == 0 && o.Piece.From == 0 { // nothing else may be there yet
-				if size, err = sizeOf(ctx, s, o); errors.Is(err, ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
-					err = nil
-				}
-			}
 			v.Pieces = append(v.Pieces, o.Piece)
 		case segment.Partial:
 			v.Partial = true
@@ -108,17 +103,32 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64) ([]*Survey, err
 			return nil, err
 		}
 	}
-	for _, v := range all {
-		v.SegmentSize = size
-	}
 	return all, nil
 }
 
-func (v *Survey) add(o Object, info storage.Info, size segment.Size) {
-	if size == 0 {
-		size = 16 << 20 // no segment could be read so far; only the count of a gap can be wrong
+// archivedSize is the segment size as the first object has it whose beginning can be read; PostgreSQL's default when there
+// is none. All numbers come from it, so it is known before the first segment is counted.
+func archivedSize(ctx context.Context, s storage.Store, sysid uint64) (segment.Size, error) {
+	for o, err := range List(ctx, s, sysid, 0, "") {
+		if err != nil {
+			return 0, err
+		}
+		if o.Type != segment.Full && (o.Type != segment.Received || o.Piece.From != 0) {
+			continue
+		}
+		size, err := sizeOf(ctx, s, o)
+		if err == nil && size != 0 {
+			return size, nil
+		}
+		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, storage.ErrNotFound) { // it may have gone since it was listed
+			return 0, err
+		}
 	}
-	seg, err := segment.ParseName(o.Name, size)
+	return 16 << 20, nil
+}
+
+func (v *Survey) add(o Object, info storage.Info) {
+	seg, err := segment.ParseName(o.Name, v.SegmentSize)
 	if err != nil {
 		return
 	}
@@ -219,8 +229,9 @@ func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) err
 	return nil
 }
 
-// Holes are the gaps of a timeline, and those where it left its parent: a timeline needs its parent's segments up to
-// the one before it begins, and its own from there. What came before the oldest segment was deleted, and is none.
+// Holes are the gaps of a timeline, and those on the way to it from the nearest ancestor of which there are segments, which
+// tells of what lies before. A timeline needs its parent's segments up to the one before it begins, and its own from there.
+// What came before the oldest segment of the whole line of descent was deleted, and is none.
 func Holes(all []*Survey, v *Survey) []Hole {
 	var holes []Hole
 	runs := v.Runs
@@ -232,25 +243,58 @@ func Holes(all []*Survey, v *Survey) []Hole {
 			holes = append(holes, v.hole(first, next-1))
 		}
 	}
-	if len(v.Lineage) == 0 || len(runs) == 0 {
-		return holes
-	}
-	parent := v.Lineage[len(v.Lineage)-1]
-	begin := segment.At(v.Timeline, parent.Switch, v.SegmentSize).No
-	for _, p := range all {
-		if p.Timeline != parent.Timeline || len(p.Runs) == 0 || p.Runs[0].First >= begin {
-			continue
-		}
-		if runs[0].First > begin {
-			holes = append(holes, v.hole(begin, runs[0].First-1))
-		}
-		if last := p.Runs[len(p.Runs)-1].Last; last+1 < begin {
-			holes = append(holes, p.hole(last+1, begin-1))
-		}
+	if len(runs) > 0 {
+		holes = append(holes, v.holesBefore(all, runs[0].First)...)
 	}
 	slices.SortFunc(holes, func(a, b Hole) int { return strings.Compare(a.First, b.First) })
 	return holes
 }
+
+// holesBefore are those on the way to the timeline's segment no.
+func (v *Survey) holesBefore(all []*Survey, no uint64) (holes []Hole) {
+	line := make([]stretch, len(v.Lineage))
+	oldest := len(line) // of which there is something
+	for i := len(line) - 1; i >= 0; i-- {
+		if line[i] = v.stretch(all, v.Lineage[i]); line[i].any() {
+			oldest = i
+		}
+	}
+	for i := len(line) - 1; i >= oldest; i-- {
+		a := line[i]
+		if a.end < no {
+			holes = append(holes, v.hole(a.end, no-1))
+		}
+		v, no = a.Survey, a.end
+		if a.any() {
+			no = a.Runs[0].First
+			if last := a.Runs[len(a.Runs)-1].Last; last+1 < a.end {
+				holes = append(holes, a.hole(last+1, a.end-1))
+			}
+		}
+		if len(a.Runs) > 0 && a.Lineage != nil {
+			break
+		}
+	}
+	return holes
+}
+
+// stretch is the part of an ancestor that leads to a timeline: its segments before end.
+type stretch struct {
+	*Survey
+	end uint64
+}
+
+// stretch is an ancestor's, also where nothing of it is in the archive.
+func (v *Survey) stretch(all []*Survey, a segment.Ancestor) stretch {
+	end := segment.At(a.Timeline, a.Switch, v.SegmentSize).No
+	if i := slices.IndexFunc(all, func(s *Survey) bool { return s.Timeline == a.Timeline }); i >= 0 {
+		return stretch{all[i], end}
+	}
+	return stretch{&Survey{Timeline: a.Timeline, SegmentSize: v.SegmentSize}, end}
+}
+
+// any says whether there is a segment of it.
+func (s stretch) any() bool { return len(s.Runs) > 0 && s.Runs[0].First < s.end }
 
 func (v *Survey) hole(first, last uint64) Hole {
 	h := Hole{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
@@ -348,9 +392,12 @@ func lastCommit(name string, read func(io.Writer) error) (last time.Time, found 
 }
 
 // Between are the names of the segments from one to another, along the line of descent of to's timeline, with the
-// history files that belong to it. They need not all be in the archive.
+// history files that belong to it. They need not all be in the archive, but the last has to be: ErrAbsent or ErrHole if not.
 func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string) ([]string, error) {
 	size, err := sizeOf(ctx, s, Object{SystemID: sysid, Name: to, Type: segment.Classify(to)})
+	if errors.Is(err, storage.ErrNotFound) {
+		err = notArchived(ctx, s, sysid, to)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", to, err)
 	}
@@ -383,4 +430,28 @@ func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string
 		names = append(names, segment.Segment{Timeline: tli, No: no}.Name(size))
 	}
 	return names, nil
+}
+
+// notArchived says of a segment that is not there whether it is still to come.
+func notArchived(ctx context.Context, s storage.Store, sysid uint64, name string) error {
+	tli, err := segment.TimelineOf(name)
+	if err != nil {
+		return err
+	}
+	last := ""
+	for o, err := range List(ctx, s, sysid, tli, "") {
+		switch {
+		case err != nil:
+			return err
+		case o.Type != segment.Full:
+		case o.Name > name:
+			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
+		default:
+			last = o.Name
+		}
+	}
+	if last == "" {
+		return fmt.Errorf("%w: there is no segment of timeline %d", ErrAbsent, tli)
+	}
+	return fmt.Errorf("%w: the last segment of timeline %d there is %s", ErrAbsent, tli, last)
 }

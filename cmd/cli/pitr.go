@@ -68,6 +68,7 @@ func (c *pitrWindows) Run(ctx context.Context, a *app) error {
 func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.Survey) ([]*pitrWindow, error) {
 	var windows []*pitrWindow
 	ends := map[segment.Segment]*pitrWindow{}
+	x := &commits{r.sysid, store, v, map[uint64]lastCommit{}}
 	for _, e := range r.state.Complete() {
 		b := e.Commit.Summary
 		if b.SystemID != r.sysid || len(v.Runs) == 0 || v.Orphan() {
@@ -76,65 +77,125 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 		if left, ok := v.Lineage.Left(b.Timeline); b.Timeline != v.Timeline && (!ok || left < b.StopLSN) {
 			continue
 		}
-		first, err := segment.ParseName(b.FirstWAL, v.SegmentSize)
-		if err != nil || r.missing(e.ID, b).Segment != "" && b.Timeline == v.Timeline {
+		first, err1 := segment.ParseName(b.FirstWAL, v.SegmentSize)
+		last, err2 := segment.ParseName(b.LastWAL, v.SegmentSize)
+		if err1 != nil || err2 != nil || r.missing(e.ID, b).Segment != "" && b.Timeline == v.Timeline {
 			continue
 		}
-		end, ok := walstore.Reach(r.surveys, b.Timeline, first.No, v)
-		if !ok || end.Timeline != v.Timeline {
+		reach, ok := walstore.Reach(r.surveys, b.Timeline, first.No, v)
+		if !ok || reach.Timeline != v.Timeline {
 			continue // it ends on an ancestor, and is shown there
 		}
-		w := ends[end]
+		low := max(first.No, segment.At(v.Timeline, v.Lineage.Begin(), v.SegmentSize).No, 1)
+		end, err := x.end(ctx, low, reach)
+		if err != nil {
+			return nil, err
+		}
+		if end.last.No < max(low, last.No) {
+			continue // what is damaged keeps it from this timeline, or it needs that itself
+		}
+		w := ends[end.last]
 		if w == nil {
-			w = &pitrWindow{SystemID: r.sysid, Timeline: uint32(v.Timeline), From: b.Consistent, LastWAL: end.Name(v.SegmentSize), Why: r.endOf(v, end)}
-			if w.To, err = r.lastCommit(ctx, store, v, end); err != nil {
-				return nil, err
-			}
-			ends[end] = w
+			w = &pitrWindow{SystemID: r.sysid, Timeline: uint32(v.Timeline), From: b.Consistent, LastWAL: end.last.Name(v.SegmentSize), Why: end.why}
+			ends[end.last] = w
 			windows = append(windows, w)
 		}
 		w.Backups, w.at = append(w.Backups, e.ID), append(w.at, b.Consistent)
 		if b.Consistent.Before(w.From) {
 			w.From = b.Consistent
 		}
-		if w.To.Before(b.Consistent) { // nothing has happened since
-			w.To = b.Consistent
+		for _, to := range []time.Time{end.to, b.Consistent} { // the latter when nothing has happened since
+			if w.To.Before(to) {
+				w.To = to
+			}
 		}
 	}
 	slices.SortFunc(windows, func(a, b *pitrWindow) int { return a.From.Compare(b.From) })
 	return windows, nil
 }
 
-func (r archive) endOf(v *walstore.Survey, end segment.Segment) string {
-	if end.No == v.Runs[len(v.Runs)-1].Last {
-		if seg, reach := v.Received(); reach > 0 {
-			return fmt.Sprintf("end of the archive, %s of %s", size(reach), seg.Name(v.SegmentSize))
-		}
-		return "end of the archive"
-	}
-	return v.Name(end.No+1) + " is missing"
+// windowEnd is the last segment of a window, why it ends there, and the last target time that its segments can prove to be
+// reached; zero when no transaction ended for long.
+type windowEnd struct {
+	last segment.Segment
+	why  string
+	to   time.Time
 }
 
-// lastCommit is the last target time that the segments up to one can prove to be reached; zero when no transaction
-// ended for long.
-func (r archive) lastCommit(ctx context.Context, store storage.Store, v *walstore.Survey, end segment.Segment) (time.Time, error) {
-	if end.No == v.Runs[len(v.Runs)-1].Last {
-		at, found, err := v.LastReceivedCommit(ctx, store, r.sysid)
+// commits reads the last commits of a timeline's segments, each segment once.
+type commits struct {
+	sysid uint64
+	store storage.Store
+	*walstore.Survey
+	known map[uint64]lastCommit
+}
+
+type lastCommit struct {
+	at             time.Time
+	found, damaged bool
+}
+
+// end is where recovery from segment low gets to, when no segment is missing up to reach: there, or before a damaged one.
+func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment) (windowEnd, error) {
+	e := windowEnd{last: reach, why: x.Name(reach.No+1) + " is missing"}
+	if reach.No == x.Runs[len(x.Runs)-1].Last {
+		e.why = "end of the archive"
+		if seg, n := x.Received(); n > 0 {
+			c, err := x.received(ctx, seg)
+			if err != nil {
+				return e, err
+			}
+			if e.why = fmt.Sprintf("end of the archive, %s of %s", size(n), seg.Name(x.SegmentSize)); c.damaged {
+				e.why = "what was received of " + seg.Name(x.SegmentSize) + " is damaged"
+			}
+			if c.found {
+				e.to = c.at.Add(-time.Microsecond)
+				return e, nil
+			}
+		}
+	}
+	for no := reach.No; no+lastCommitLook > reach.No && no >= low; no-- {
+		c, err := x.commit(ctx, no)
+		switch {
+		case err != nil:
+			return e, err
+		case c.damaged:
+			e.last.No, e.why = no-1, x.Name(no)+" is damaged"
+		case c.found:
+			e.to = c.at.Add(-time.Microsecond)
+			return e, nil
+		}
+	}
+	return e, nil
+}
+
+// commit is a segment's.
+func (x *commits) commit(ctx context.Context, no uint64) (lastCommit, error) {
+	return x.once(no, func() (time.Time, bool, error) { return walstore.LastCommit(ctx, x.store, x.sysid, x.Name(no)) })
+}
+
+// received is the one in what was received of a segment.
+func (x *commits) received(ctx context.Context, seg segment.Segment) (lastCommit, error) {
+	return x.once(seg.No, func() (time.Time, bool, error) {
+		at, found, err := x.LastReceivedCommit(ctx, x.store, x.sysid)
 		if errors.Is(err, storage.ErrNotFound) { // the segment has been completed meanwhile
-			found, err = false, nil
+			return at, false, nil
 		}
-		if err != nil || found {
-			return at.Add(-time.Microsecond), err
-		}
+		return at, found, err
+	})
+}
+
+func (x *commits) once(no uint64, read func() (time.Time, bool, error)) (lastCommit, error) {
+	if c, ok := x.known[no]; ok {
+		return c, nil
 	}
-	run := slices.IndexFunc(v.Runs, func(x walstore.Run) bool { return x.First <= end.No && end.No <= x.Last })
-	for no := end.No; no+lastCommitLook > end.No && no >= v.Runs[run].First; no-- {
-		at, found, err := walstore.LastCommit(ctx, store, r.sysid, v.Name(no))
-		if err != nil || found {
-			return at.Add(-time.Microsecond), err
-		}
+	at, found, err := read()
+	c := lastCommit{at: at, found: found}
+	if errors.Is(err, walstore.ErrDamaged) {
+		c, err = lastCommit{damaged: true}, nil
 	}
-	return time.Time{}, nil
+	x.known[no] = c
+	return c, err
 }
 
 const windowWidth = 60

@@ -27,8 +27,8 @@ type listedWAL struct {
 	SegmentSize int64           `json:"segment_size"`
 	Size        int64           `json:"size"`
 	Stored      int64           `json:"stored"`
-	Oldest      time.Time       `json:"oldest"` // archived, by the store's clock
-	Newest      time.Time       `json:"newest"`
+	Oldest      time.Time       `json:"oldest,omitzero"` // archived, by the store's clock; none where no segment is
+	Newest      time.Time       `json:"newest,omitzero"`
 	PerDay      int64           `json:"bytes_per_day"`
 	History     bool            `json:"history"`
 	Partial     bool            `json:"partial"`
@@ -63,7 +63,7 @@ func (a *app) archives(ctx context.Context) (store storage.Store, all []archive,
 		}
 	}
 	for _, id := range ids {
-		surveys, err := walstore.Examine(ctx, r.store, id)
+		surveys, err := walstore.Examine(ctx, r.store, id, 0)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -147,22 +147,29 @@ func walTable(a *app, list []listedWAL) error {
 		if l.Received > 0 {
 			notes = append(notes, fmt.Sprintf("and %s of %s", size(l.Received), l.Receiving))
 		}
-		ratio, perDay := "", ""
+		var ratio, perDay, oldest, newest string
 		if l.Stored > 0 {
 			ratio = fmt.Sprintf("%.1f", float64(l.Size)/float64(l.Stored))
 		}
 		if l.PerDay > 0 {
 			perDay = size(l.PerDay)
 		}
+		if l.Segments > 0 {
+			oldest, newest = l.Oldest.UTC().Format(time.DateTime), l.Newest.UTC().Format(time.DateTime)
+		}
 		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.SystemID, l.Timeline, l.First, l.Last, l.Segments, size(l.Size), size(l.Stored), ratio,
-			l.Oldest.UTC().Format(time.DateTime), l.Newest.UTC().Format(time.DateTime), perDay, len(l.Holes), strings.Join(notes, ", "))
+			oldest, newest, perDay, len(l.Holes), strings.Join(notes, ", "))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	told := map[walstore.Hole]bool{} // several timelines may begin behind the same hole
 	for _, l := range list {
 		for _, h := range l.Holes {
-			fmt.Fprintln(a.Out, describeHole(h))
+			if !told[h] {
+				fmt.Fprintln(a.Out, describeHole(h))
+			}
+			told[h] = true
 		}
 	}
 	return nil

@@ -22,6 +22,9 @@ func (c *walFetch) fetchRange(ctx context.Context, a *app) error {
 	if !ok || segment.Classify(from) != segment.Full || segment.Classify(to) != segment.Full || c.Dest != "" {
 		return usagef("use wal-fetch --range FROM..TO DIR, with two names of WAL segments")
 	}
+	if from[8:] > to[8:] { // by place, on whatever timeline
+		return usagef("--range is %q: its end comes before its beginning", c.Range)
+	}
 	store, err := a.open(retry.Policy{})
 	if err != nil {
 		return err

@@ -41,7 +41,8 @@ func (c *walReceive) Run(ctx context.Context, a *app) error {
 	if c.Slot == "" {
 		a.log.Warn("without --slot the server may remove WAL before it is received")
 	}
-	s, err := a.open(retry.Policy{Budget: time.Minute, Stall: 30 * time.Second})
+	// The receiver goes on trying by itself, and has to hear of trouble long before its server is to be left.
+	s, err := a.open(retry.Policy{Budget: 15 * time.Second, Stall: 30 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -65,13 +66,16 @@ func (c *walReceive) Run(ctx context.Context, a *app) error {
 
 func (c *walReceive) tell(a *app, end receive.Position) error {
 	switch {
-	case end.Timeline == 0 || end.Stored == 0 && end.Received == 0:
+	case end.Stored == 0 && end.Received == end.Begin:
 		fmt.Fprintln(a.Out, "stopped before anything was received")
-	case end.Stored < end.Received && end.Stored != 0:
+	case end.Stored >= end.Received:
+		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; all of it is stored\n", end.Received, end.Timeline)
+	case end.Stored > end.Begin:
 		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; stored is what comes before %s\n", end.Received, end.Timeline, end.Stored)
 		return &coded{exitStorage, nil}
 	default:
-		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; all of it is stored\n", end.Received, end.Timeline)
+		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; nothing is stored of what was received from %s on\n", end.Received, end.Timeline, end.Begin)
+		return &coded{exitStorage, nil}
 	}
 	return nil
 }

@@ -87,7 +87,9 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 		}
 		for _, s := range r.surveys {
 			for _, h := range r.holes(s) {
-				v.Holes = append(v.Holes, heldHole{r.sysid, h})
+				if held := (heldHole{r.sysid, h}); !slices.Contains(v.Holes, held) { // several timelines may begin behind the same one
+					v.Holes = append(v.Holes, held)
+				}
 			}
 			if s.Orphan() {
 				v.Orphans = append(v.Orphans, orphan{r.sysid, s.Timeline, segment.HistoryName(s.Timeline)})
@@ -110,6 +112,9 @@ func (c *walVerify) bounds() (from, to string, err error) {
 	from, to, ok := strings.Cut(c.Range, "..")
 	if !ok || segment.Classify(from) != segment.Full || segment.Classify(to) != segment.Full {
 		return "", "", usagef("--range is %q: use FROM..TO, two names of WAL segments", c.Range)
+	}
+	if from > to {
+		return "", "", usagef("--range is %q: its end comes before its beginning", c.Range)
 	}
 	return from, to, nil
 }
@@ -187,7 +192,7 @@ func (v *walVerified) hurt(r archive) {
 			v.Backups = append(v.Backups, hurtBackup{Backup: e.ID, Segment: v.Orphans[i].History})
 			continue
 		}
-		lines := r.linesOf(b.Timeline)
+		lines := r.linesOf(b)
 		found := r.missing(e.ID, b)
 		for _, x := range all {
 			// Behind the backup's first segment, by place, and on a timeline that it can be recovered along.
@@ -238,13 +243,20 @@ func (r archive) missing(id string, b catalog.Summary) hurtBackup {
 	return hurtBackup{}
 }
 
-// linesOf are the timelines, in the form of file names, that recovery from tli can get to.
-func (r archive) linesOf(tli segment.Timeline) []string {
-	lines := []string{tli.Hex()}
+// linesOf are the timelines, in the form of file names, that recovery of a backup can get to: its own, and those that left it
+// when the backup was complete.
+func (r archive) linesOf(b catalog.Summary) []string {
+	lines := []string{b.Timeline.Hex()}
 	for _, s := range r.surveys {
-		if _, ok := s.Lineage.Left(tli); ok {
-			lines = append(lines, s.Timeline.Hex())
+		if left, ok := s.Lineage.Left(b.Timeline); !ok || left < b.StopLSN {
+			continue
 		}
+		for _, a := range s.Lineage { // nothing else may be left of one on the way
+			if a.Timeline > b.Timeline {
+				lines = append(lines, a.Timeline.Hex())
+			}
+		}
+		lines = append(lines, s.Timeline.Hex())
 	}
 	return lines
 }

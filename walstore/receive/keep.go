@@ -71,8 +71,10 @@ func (s *stream) await(ctx context.Context) error {
 	return nil
 }
 
-// again does it until it is done, or will never be.
+// again does it until it is done, or will never be. While that takes long, nothing is received.
 func (s *stream) again(ctx context.Context, name string, do func() error) error {
+	var leaving *time.Timer
+	began := time.Now()
 	for wait := waitMin; ; wait = min(2*wait, waitMax) {
 		err := do()
 		if err == nil || s.final(err) {
@@ -82,6 +84,10 @@ func (s *stream) again(ctx context.Context, name string, do func() error) error 
 			return fmt.Errorf("%s was received, and could not be stored in time: %w", name, err)
 		}
 		s.Log.Warn("received WAL cannot be stored; trying again", "segment", name, "in", wait, "error", err)
+		if leaving == nil {
+			leaving = time.AfterFunc(patience-time.Since(began), func() { s.leave(errUnstored) })
+			defer leaving.Stop()
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

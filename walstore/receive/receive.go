@@ -51,6 +51,7 @@ type Config struct {
 // Position is where the receiver was when it ended.
 type Position struct {
 	Timeline segment.Timeline
+	Begin    segment.LSN // of its last stream
 	Received segment.LSN
 	Stored   segment.LSN // reported as flushed; 0: nothing was
 }
@@ -60,6 +61,9 @@ const (
 	waitMax = 30 * time.Second
 	// graceful is how long the receiver goes on storing what it has when it is told to end.
 	graceful = 30 * time.Second
+	// patience is how long the connection stays open while nothing can be stored: a server that stops waits for us until we
+	// have all of its WAL or are gone, and pg_ctl stop gives up after 60 seconds.
+	patience = 30 * time.Second
 	// lookBack is in how many segments before the archive's end a hole is looked for that the server may still fill:
 	// pushes that run ahead leave such when they are interrupted.
 	lookBack = 64
@@ -202,7 +206,7 @@ func (r *receiver) prepare(ctx context.Context, conn *cluster.Replication) (star
 
 // survey looks at what the archive has.
 func (r *receiver) survey(ctx context.Context, sysid uint64) error {
-	all, err := walstore.Examine(ctx, r.Store, sysid)
+	all, err := walstore.Examine(ctx, r.Store, sysid, r.size)
 	if err != nil {
 		return err
 	}
@@ -213,7 +217,6 @@ func (r *receiver) survey(ctx context.Context, sysid uint64) error {
 				break
 			}
 		}
-		v.SegmentSize = r.size
 		var starts []uint64
 		if n := len(v.Runs); n > 0 {
 			end := v.Runs[n-1].Last + 1

@@ -29,13 +29,21 @@ type stream struct {
 	room    chan struct{}
 	rubbish chan struct{}
 	last    time.Time // when something was stored
+	leave   context.CancelCauseFunc
 }
 
 // maxFull is how many complete segments may wait to be stored.
 func (s *stream) maxFull() int { return int(max(1, min(4, (256<<20)/uint64(s.size)))) }
 
-// errServerEnds: the server has sent all it had, and stops.
-var errServerEnds = errors.New("the server is shutting down")
+var (
+	// errServerEnds: the server has sent all it had, and stops.
+	errServerEnds = errors.New("the server is shutting down")
+	// errUnstored: what was received could not be stored for so long that the server was left.
+	errUnstored = errors.New("the storage was out of reach")
+)
+
+// answerEvery is how often the server gets the same answer. One that is stopping asks again as soon as it has it.
+const answerEvery = 100 * time.Millisecond
 
 // stream receives from a position on until the timeline ends (nil), the connection does, or ctx is done. Whatever the
 // reason, all that was received is stored before it returns, unless the storage does not let it.
@@ -51,10 +59,10 @@ func (r *receiver) stream(ctx context.Context, conn *cluster.Replication, at sta
 		}
 	}()
 	begin := at.Start(r.size)
-	r.pos = Position{Timeline: at.Timeline, Received: begin}
+	r.pos = Position{Timeline: at.Timeline, Begin: begin, Received: begin}
 	r.next[at.Timeline] = at.No
 	if at.follows {
-		s.safe = begin
+		s.safe, s.pos.Stored = begin, begin
 	}
 	tick, err := s.statusEvery(ctx)
 	if err != nil {
@@ -84,6 +92,7 @@ func (s *stream) statusEvery(ctx context.Context) (time.Duration, error) {
 func (s *stream) run(ctx context.Context, tick time.Duration) error {
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	s.leave = stop
 	storing, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	grace := context.AfterFunc(ctx, func() { time.AfterFunc(graceful, abandon) })
@@ -99,6 +108,10 @@ func (s *stream) run(ctx context.Context, tick time.Duration) error {
 		}
 	})
 	received := s.receive(reading)
+	if errors.Is(context.Cause(reading), errUnstored) { // what was received stays here until it is stored
+		s.Log.Warn("the storage is out of reach: the connection to the server is closed until WAL can be stored again", "at", s.pos.Received.String(), "slot", s.Slot)
+		s.conn.Close()
+	}
 	s.mu.Lock()
 	s.ended = true
 	s.mu.Unlock()
@@ -130,6 +143,7 @@ func wake(c chan struct{}) {
 
 // receive spools what the server sends, up to the end of the timeline (nil) or of the stream.
 func (s *stream) receive(ctx context.Context) error {
+	answered := time.Time{}
 	for {
 		s.listen(true)
 		m, err := s.conn.Receive(ctx)
@@ -151,7 +165,11 @@ func (s *stream) receive(ctx context.Context) error {
 			safe := s.safe
 			s.mu.Unlock()
 			wake(s.work)
-			if err := s.conn.Status(safe, time.Now(), false); err != nil {
+			if time.Since(answered) < answerEvery {
+				break // the keeper tells when more is safe, and report that we live
+			}
+			answered = time.Now()
+			if err := s.conn.Status(safe, answered, false); err != nil {
 				return err
 			}
 		}
