@@ -49,7 +49,9 @@ type Decision struct {
 	// Alone: the backup keeps only the WAL that makes it consistent, not what comes after it.
 	Alone   bool
 	Running bool
-	Entry   *catalog.Entry
+	// Counts: a rule has counted it, so that others may go.
+	Counts bool
+	Entry  *catalog.Entry
 }
 
 // Plan is what a Decide has come to. Backups come in the order in which they began, WAL by incarnation,
@@ -76,6 +78,7 @@ type keeper struct {
 	o       Order
 	reasons map[string][]string
 	follow  map[string]bool // they keep the WAL from their start on
+	counts  map[string]bool // for them others may go
 }
 
 func (k *keeper) keep(e *catalog.Entry, reason string) {
@@ -90,9 +93,15 @@ func (k *keeper) root(e *catalog.Entry, reason string) {
 	k.follow[e.ID] = true
 }
 
+// count keeps a backup, with the WAL that follows it, for which others may go.
+func (k *keeper) count(e *catalog.Entry, reason string) {
+	k.root(e, reason)
+	k.counts[e.ID] = true
+}
+
 // Decide tells for every backup and all WAL whether it stays, and why.
 func Decide(o Order, h History, now time.Time) (Plan, error) {
-	k := &keeper{view: newView(h, now), o: o, reasons: map[string][]string{}, follow: map[string]bool{}}
+	k := &keeper{view: newView(h, now), o: o, reasons: map[string][]string{}, follow: map[string]bool{}, counts: map[string]bool{}}
 	if o.Kind == Everything {
 		return k.everything()
 	}
@@ -170,7 +179,7 @@ func (k *keeper) policy(p Policy) {
 		if p.Redundancy > 0 {
 			for i, e := range list[max(0, len(list)-p.Redundancy):] {
 				nth := min(len(list), p.Redundancy) - i
-				k.root(e, fmt.Sprintf("redundancy %d: number %d%s", p.Redundancy, nth, note))
+				k.count(e, fmt.Sprintf("redundancy %d: number %d%s", p.Redundancy, nth, note))
 			}
 		}
 		if p.Window.N > 0 {
@@ -183,7 +192,7 @@ func (k *keeper) policy(p Policy) {
 	if p.PITR.N > 0 {
 		from := p.PITR.Before(k.ref)
 		for _, e := range k.anchors(k.good, from) {
-			k.root(e, fmt.Sprintf("pitr %s: recovery to times from %s on begins here", p.PITR, stamp(from)))
+			k.count(e, fmt.Sprintf("pitr %s: recovery to times from %s on begins here", p.PITR, stamp(from)))
 		}
 	}
 }
@@ -192,12 +201,12 @@ func (k *keeper) policy(p Policy) {
 func (k *keeper) window(list []*catalog.Entry, t time.Time, why string) {
 	for _, e := range k.anchors(list, t) {
 		if !e.Commit.Summary.Consistent.After(t) {
-			k.root(e, fmt.Sprintf("%s: it begins here (%s)", why, stamp(t)))
+			k.count(e, fmt.Sprintf("%s: it begins here (%s)", why, stamp(t)))
 		}
 	}
 	for _, e := range list {
 		if e.Commit.Summary.Consistent.After(t) {
-			k.root(e, why)
+			k.count(e, why)
 		}
 	}
 }
@@ -210,7 +219,7 @@ func (k *keeper) calendar(list []*catalog.Entry, c period, note string) {
 		name := c.of(e.Commit.Summary.Consistent.UTC())
 		if len(seen) < c.n && !seen[name] {
 			seen[name] = true
-			k.root(e, fmt.Sprintf("%s %d: the newest of %s %s%s", c.name, c.n, c.what, name, note))
+			k.count(e, fmt.Sprintf("%s %d: the newest of %s %s%s", c.name, c.n, c.what, name, note))
 		}
 	}
 }
@@ -218,7 +227,7 @@ func (k *keeper) calendar(list []*catalog.Entry, c period, note string) {
 // always keeps what no order but Everything may take.
 func (k *keeper) always() {
 	if n := len(k.good); n > 0 {
-		k.root(k.good[n-1], "the newest good backup")
+		k.count(k.good[n-1], "the newest good backup")
 	}
 	k.currentLines()
 	asked := k.asked()
@@ -229,6 +238,8 @@ func (k *keeper) always() {
 			k.root(e, "dated in the future, so it does not count; delete target removes it")
 		case k.Unreadable[e.ID] != "" && !named:
 			k.keep(e, "its description cannot be read, so it does not count; delete target removes it: "+k.Unreadable[e.ID])
+		case k.Damaged[e.ID] != "" && !named:
+			k.keep(e, "it cannot be restored, so it does not count; delete target removes it: "+k.Damaged[e.ID])
 		}
 		if p := e.Pin; p != nil && (p.Until.IsZero() || p.Until.After(k.now)) {
 			until := ""
@@ -268,9 +279,9 @@ func (k *keeper) currentLine(sysid uint64, tli segment.Timeline) {
 		switch {
 		case s.SystemID != sysid || !k.reaches(e, tli):
 		case k.tree(sysid).unknown(tli) && s.Timeline < tli:
-			k.root(e, fmt.Sprintf("timeline %d may come from it: there is no backup on that timeline, and its history is not in the archive", tli))
+			k.count(e, fmt.Sprintf("timeline %d may come from it: there is no backup on that timeline, and its history is not in the archive", tli))
 		default:
-			k.root(e, fmt.Sprintf("the newest good backup from which timeline %d can be reached", tli))
+			k.count(e, fmt.Sprintf("the newest good backup from which timeline %d can be reached", tli))
 			return
 		}
 	}
@@ -279,8 +290,9 @@ func (k *keeper) currentLine(sysid uint64, tli segment.Timeline) {
 // minimum keeps the newest good backups until there are enough.
 func (k *keeper) minimum() {
 	left := 0
-	for _, e := range k.good {
-		if len(k.reasons[e.ID]) > 0 {
+	for _, e := range slices.Backward(k.good) {
+		if len(k.reasons[e.ID]) > 0 && left < k.o.Minimum {
+			k.counts[e.ID] = true
 			left++
 		}
 	}
@@ -289,7 +301,7 @@ func (k *keeper) minimum() {
 			return
 		}
 		if len(k.reasons[e.ID]) == 0 {
-			k.root(e, fmt.Sprintf("minimum redundancy of %d", k.o.Minimum))
+			k.count(e, fmt.Sprintf("minimum redundancy of %d", k.o.Minimum))
 			left++
 		}
 	}
@@ -340,6 +352,7 @@ func (k *keeper) decisions() []Decision {
 			d.Reasons = k.reasons[e.ID]
 			d.Keep = len(d.Reasons) > 0
 			d.Alone = d.Keep && !k.follow[e.ID]
+			d.Counts = k.counts[e.ID]
 			if !d.Keep {
 				d.Reasons = []string{k.why()}
 			}

@@ -103,6 +103,11 @@ var stories = []story{
 		w.broken["b03"] = "backups/b03/backup.json is missing"
 		w.broken["b06"] = "backups/b06/backup.json: its hash is not the one in the catalog's log"
 	}},
+	{name: "part lost", tell: func(w *world) {
+		w.nights(6)
+		w.incomplete["b03"] = "parts/b01/00001.tar.zst is missing"
+		w.incomplete["b06"] = "parts/b06/00002.tar.zst has 10 bytes instead of 20"
+	}},
 }
 
 // orders are what each story is asked: a policy, or the words of a deletion by hand.

@@ -22,6 +22,8 @@ type History struct {
 	Timelines map[uint64]map[segment.Timeline]segment.Lineage
 	// Unreadable backups are complete as the log has it, but their backup.json is gone or damaged; why, by id.
 	Unreadable map[string]string
+	// Damaged backups have a backup.json that can be read, but not all that it refers to is there; what is wrong, by id.
+	Damaged map[string]string
 }
 
 // point is where in the tree of timelines a backup begins, and from where on it is consistent.
@@ -130,7 +132,7 @@ func newView(h History, now time.Time) *view {
 	others := map[uint64][]segment.Timeline{}
 	for _, e := range v.complete {
 		others[e.Commit.Summary.SystemID] = append(others[e.Commit.Summary.SystemID], e.Commit.Summary.Timeline)
-		if h.Unreadable[e.ID] == "" && !v.future(e) {
+		if h.Unreadable[e.ID] == "" && h.Damaged[e.ID] == "" && !v.future(e) {
 			v.sound = append(v.sound, e)
 			if e.Commit.Summary.DamagedPages == 0 {
 				v.good = append(v.good, e)

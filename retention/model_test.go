@@ -37,23 +37,25 @@ type line struct {
 // it was at any time. What Decide is told is in history, which may know less.
 type world struct {
 	*rand.Rand
-	now     time.Time
-	here    place
-	lines   map[uint64]map[segment.Timeline]*line
-	path    []moment
-	state   *catalog.State
-	lost    map[place]bool // timelines whose history is not in the archive
-	broken  map[string]string
-	forged  map[string]bool // backups whose dates are no server's
-	alone   map[string]bool // backups whose WAL has been taken
-	running map[string]place
-	n       int
-	log     []string // what happened, for people
+	now    time.Time
+	here   place
+	lines  map[uint64]map[segment.Timeline]*line
+	path   []moment
+	state  *catalog.State
+	lost   map[place]bool // timelines whose history is not in the archive
+	broken map[string]string
+	// incomplete backups lack a part: as broken, their description is not
+	incomplete map[string]string
+	forged     map[string]bool // backups whose dates are no server's
+	alone      map[string]bool // backups whose WAL has been taken
+	running    map[string]place
+	n          int
+	log        []string // what happened, for people
 }
 
 func newWorld(seed uint64) *world {
 	w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), now: time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC), state: &catalog.State{},
-		lines: map[uint64]map[segment.Timeline]*line{}, lost: map[place]bool{}, broken: map[string]string{}, forged: map[string]bool{},
+		lines: map[uint64]map[segment.Timeline]*line{}, lost: map[place]bool{}, broken: map[string]string{}, incomplete: map[string]string{}, forged: map[string]bool{},
 		alone: map[string]bool{}, running: map[string]place{}}
 	w.initdb()
 	return w
@@ -156,6 +158,9 @@ func (w *world) commit(e *catalog.Entry, start place) {
 	if w.chance(0.03) {
 		w.broken[e.ID] = "damaged"
 	}
+	if w.chance(0.03) {
+		w.incomplete[e.ID] = "a part is missing"
+	}
 	if w.chance(0.1) {
 		e.Pin = &catalog.Pin{Backup: e.ID}
 		if w.chance(0.5) {
@@ -164,7 +169,7 @@ func (w *world) commit(e *catalog.Entry, start place) {
 	}
 	e.Status, e.Commit = catalog.Complete, &catalog.Commit{Backup: e.ID, Summary: s}
 	w.state.Committed = append(w.state.Committed, e.ID)
-	w.note("backup %s from %s to %s, damaged %d, from the future %v, unreadable %q, pinned %v", e.ID, s.StartLSN, s.StopLSN, s.DamagedPages, w.forged[e.ID], w.broken[e.ID], e.Pin)
+	w.note("backup %s from %s to %s, damaged %d, from the future %v, unreadable %q, incomplete %q, pinned %v", e.ID, s.StartLSN, s.StopLSN, s.DamagedPages, w.forged[e.ID], w.broken[e.ID], w.incomplete[e.ID], e.Pin)
 }
 
 // finish lets a running backup end, if the server is still where it was.
@@ -200,7 +205,7 @@ func (w *world) step() {
 }
 
 func (w *world) history() History {
-	h := History{State: w.state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: w.broken}
+	h := History{State: w.state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: w.broken, Damaged: w.incomplete}
 	for sysid, lines := range w.lines {
 		h.Timelines[sysid] = map[segment.Timeline]segment.Lineage{}
 		for tli, l := range lines {
@@ -233,11 +238,14 @@ func (w *world) consistent(e *catalog.Entry) bool {
 	return w.has(s.SystemID, s.Timeline, s.StartLSN, s.StopLSN)
 }
 
+// useless says whether a backup cannot be restored, whatever WAL there is.
+func (w *world) useless(id string) bool { return w.broken[id] != "" || w.incomplete[id] != "" }
+
 // canReach replays, as PostgreSQL would: from the backup along its timeline, over to the next where the
 // line of descent of the target says so, and on.
 func (w *world) canReach(e *catalog.Entry, to place) bool {
 	s := e.Commit.Summary
-	if w.broken[e.ID] != "" || s.SystemID != to.sysid || !w.consistent(e) {
+	if w.useless(e.ID) || s.SystemID != to.sysid || !w.consistent(e) {
 		return false
 	}
 	steps := append(slices.Clone(w.lines[to.sysid][to.tli].lineage), segment.Ancestor{Timeline: to.tli, Switch: to.lsn})

@@ -155,7 +155,7 @@ type survey struct {
 func (w *world) survey(o Order, clock time.Time) survey {
 	s := survey{wal: map[string]bool{}}
 	for _, e := range w.state.Complete() {
-		if e.Commit.Summary.DamagedPages == 0 && w.broken[e.ID] == "" && !w.forged[e.ID] && !e.Commit.Summary.Consistent.After(clock.Add(Tolerance)) {
+		if e.Commit.Summary.DamagedPages == 0 && !w.useless(e.ID) && !w.forged[e.ID] && !e.Commit.Summary.Consistent.After(clock.Add(Tolerance)) {
 			s.good = append(s.good, e)
 		}
 	}
@@ -237,7 +237,7 @@ func (w *world) checkKept(plan Plan) error {
 		if !w.consistent(d.Entry) {
 			return fmt.Errorf("backup %s lacks WAL that makes it consistent", d.ID)
 		}
-		if w.alone[d.ID] || w.broken[d.ID] != "" {
+		if w.alone[d.ID] || w.useless(d.ID) {
 			continue
 		}
 		s := d.Entry.Commit.Summary

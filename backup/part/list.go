@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/pgobj/pgobj/storage"
 )
@@ -31,6 +34,47 @@ func List(ctx context.Context, s storage.Store, backup string) iter.Seq2[Stored,
 			}
 			p := Stored{Name: info.Key[len(Key("")):], Size: info.Size}
 			if p.Backup, p.Number, err = ParseName(p.Name); err == nil && !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// page is how many keys a store returns at once: those behind the first cost nothing.
+const page = 1000
+
+// ListOf yields the parts that some backups have stored. It costs about one listing for every thousand of them, not one
+// for each backup: nightly backups have few parts, side by side.
+func ListOf(ctx context.Context, s storage.Store, backups []string) iter.Seq2[Stored, error] {
+	wanted := map[string]bool{}
+	for _, b := range backups {
+		wanted[Key(b+"/")] = true
+	}
+	return func(yield func(Stored, error) bool) {
+		last := "" // the key up to which all is known
+		for _, folder := range slices.Sorted(maps.Keys(wanted)) {
+			if last > folder { // or there is nothing in it
+				continue
+			}
+			n, ended := 0, true
+			for info, err := range s.List(ctx, Key(""), folder) {
+				if err != nil {
+					yield(Stored{}, fmt.Errorf("list parts: %w", err))
+					return
+				}
+				p := Stored{Name: info.Key[len(Key("")):], Size: info.Size}
+				in := wanted[info.Key[:strings.LastIndex(info.Key, "/")+1]]
+				if p.Backup, p.Number, err = ParseName(p.Name); err == nil && in && !yield(p, nil) {
+					return
+				}
+				last = info.Key
+				// The rest of a page is looked at; the next one would rather be of backups that nobody asked for.
+				if n++; n%page == 0 && !in {
+					ended = false
+					break
+				}
+			}
+			if ended {
 				return
 			}
 		}

@@ -317,6 +317,9 @@ func printDeletion(a *app, p *sweep.Plan) {
 		if n := p.Frees[d.ID]; n > 0 {
 			frees = size(n)
 		}
+		if x := d.Entry.Drill; x != nil && !x.OK {
+			why += "; " + drillNote(x)
+		}
 		if d.Alone {
 			why += " (with the WAL that makes it consistent, not what follows)"
 		}

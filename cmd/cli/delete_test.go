@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 )
 
@@ -50,6 +51,28 @@ func TestDeleteCounts(t *testing.T) {
 	for _, text := range []string{"deleted: backup 20261116T010000Z-0001; 1 part of 20261116T010000Z-0001", "deleted: backups 20261116T030000Z-0002, 20261116T040000Z-0003; 5 parts of "} {
 		if !strings.Contains(log, text) {
 			t.Errorf("the log does not say %q:\n%s", text, log)
+		}
+	}
+}
+
+// TestDeleteTellsWhatIsWrong: the plan says why the newest backup does not count, and whose drill failed.
+func TestDeleteTellsWhatIsWrong(t *testing.T) {
+	w := newWorld(t)
+	w.add("db1", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	w.backup("db1", "20261116T010000Z-0001", 1, 1, nil, nil)
+	w.backup("db1", "20261116T030000Z-0002", 1, 3, nil, nil)
+	newest := w.backup("db1", "20261116T040000Z-0003", 1, 4, nil, nil)
+	w.add("db1", catalog.Record{Type: "drill", Drill: &catalog.Drill{Backup: "20261116T030000Z-0002", Started: w.now, Reason: "it did not start"}})
+	w.must(w.root.Delete(t.Context(), "db1/"+part.Key(newest[1].Name)))
+	w.now = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
+	got := w.pgobj("delete", "retain", "1")
+	for _, text := range []string{
+		"20261116T010000Z-0001          GOES ", "\n1 backup and 2 parts go; ",
+		"can be reached; DRILL FAILED 2026-11-16\n",
+		"it cannot be restored, so it does not count; delete target removes it: parts/20261116T040000Z-0003/00002.tar.zst is missing",
+	} {
+		if !strings.Contains(got, text) {
+			t.Errorf("it does not say %q:\n%s", text, got)
 		}
 	}
 }

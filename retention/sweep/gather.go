@@ -30,6 +30,9 @@ type gathered struct {
 	refs      map[string]map[string]catalog.Ranges // by backup: the parts that it refers to, of those that were looked at
 	sizes     partSizes                            // of these parts
 	unknown   []uint64                             // incarnations that there is WAL of, but no server record
+
+	stored present         // parts that were looked for
+	held   map[string]bool // backups whose parts were
 }
 
 func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, error) {
@@ -39,6 +42,7 @@ func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, er
 	if g.described, err = r.Catalog.Described(ctx, ""); err != nil {
 		return nil, err
 	}
+	g.history.Damaged, g.stored, g.held = map[string]string{}, present{}, map[string]bool{}
 	if err := g.missing(ctx, r); err != nil {
 		return nil, err
 	}
@@ -85,19 +89,25 @@ func (g *gathered) missing(ctx context.Context, r Request) error {
 }
 
 // decide decides, and looks at the backup.json of the backups that the decision and its consequences rest on.
-// When one of them cannot be read, the decision is another.
+// When one of them cannot be read, or is not whole, the decision is another.
 func (g *gathered) decide(ctx context.Context, r Request) (retention.Plan, error) {
 	for {
 		plan, err := retention.Decide(r.Order, g.history, r.Now())
-		before := len(g.history.Unreadable)
+		before := g.bad()
 		if lookErr := g.look(ctx, r, g.matter(r.Order, plan)); lookErr != nil {
 			return plan, lookErr
 		}
-		if len(g.history.Unreadable) == before {
+		if holdErr := g.hold(ctx, r, plan); holdErr != nil {
+			return plan, holdErr
+		}
+		if g.bad() == before {
 			return plan, err
 		}
 	}
 }
+
+// bad is how many complete backups are known to be of no use.
+func (g *gathered) bad() int { return len(g.history.Unreadable) + len(g.history.Damaged) }
 
 // matter are the backups that have to be looked at: the newest ones; those that go; and those that stay and may
 // refer to the same parts as these.

@@ -118,7 +118,7 @@ func newPlan(r Request, state *catalog.State) *Plan {
 func makeFrom(ctx context.Context, r Request, g *gathered) (_ *Plan, err error) {
 	p := newPlan(r, g.state)
 	p.Plan, err = g.decide(ctx, r)
-	p.doubt = len(g.history.Unreadable) > 0
+	p.doubt = g.bad() > 0
 	if err != nil {
 		return p, err
 	}

@@ -1,6 +1,7 @@
 package sweep_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -333,6 +334,76 @@ func TestHold(t *testing.T) {
 	r.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
 	if plan, err = sweep.Make(t.Context(), r); err != nil || len(plan.Delete.WAL) != 1 {
 		t.Errorf("two hours later: %+v, %v", plan.Delete.WAL, err)
+	}
+}
+
+// A backup that lacks a part cannot be restored: no other goes for it, not even the newest for a part that it has from
+// an older one.
+func TestPartLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		body func(old []byte) []byte // nil: none is left
+		says string
+	}{
+		"missing": {nil, " is missing"},
+		"cut":     {func(old []byte) []byte { return old[:len(old)-1] }, " has "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, store := seeded(t, 3)
+			if err := s.push(t.Context(), store, "newest", true); err != nil {
+				t.Fatal(err)
+			}
+			ids := listed(sound(t, store))
+			newest := ids[3]
+			key := objects(t, store, "parts/"+newest+"/")[0]
+			old, err := storage.ReadAll(t.Context(), store, key, 1<<30)
+			if err == nil {
+				err = store.Delete(t.Context(), key)
+			}
+			if err == nil && c.body != nil {
+				now := c.body(old)
+				err = store.Put(t.Context(), key, bytes.NewReader(now), int64(len(now)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan, err := sweep.Make(t.Context(), s.request(store, "me", retention.Order{Kind: retention.Retain, N: 1}))
+			if err != nil || !slices.Equal(plan.Delete.Backups, ids[:2]) {
+				t.Fatalf("%q go (%v), want %q: the newest is no good backup", plan.Delete.Backups, err, ids[:2])
+			}
+			if d := plan.Backups[3]; !d.Keep || len(d.Reasons) != 1 || !strings.Contains(d.Reasons[0], key+c.says) {
+				t.Errorf("the newest: %+v, want that %s%s", d, key, c.says)
+			}
+			for _, target := range []string{ids[2], newest} {
+				_, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Target, Backup: target})
+				if refused := errors.Is(err, retention.ErrRefused); refused != (target == ids[2]) || err != nil && !refused {
+					t.Errorf("delete target %s: %v; the newest good one is %s", target, err, ids[2])
+				}
+			}
+			if got := listed(sound(t, store)); !slices.Equal(got, ids[:3]) {
+				t.Errorf("left are %q, want %q", got, ids[:3])
+			}
+			tidy(t, s, store)
+		})
+	}
+}
+
+// What all newer backups have from one part, they lack together: the newest that has another stays.
+func TestSharedPartLost(t *testing.T) {
+	s, store := seeded(t, 2)
+	r := rand.New(rand.NewPCG(6, 6))
+	for i := range 3 {
+		if err := s.push(t.Context(), store, fmt.Sprint("newer", i), i == 0); err != nil {
+			t.Fatal(err)
+		}
+		s.change(t, r, 0.3)
+	}
+	ids := listed(sound(t, store))
+	if err := store.Delete(t.Context(), objects(t, store, "parts/"+ids[2]+"/")[0]); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := sweep.Make(t.Context(), s.request(store, "me", retention.Order{Kind: retention.ByPolicy, Policy: retention.Policy{Redundancy: 1}}))
+	if err != nil || !slices.Equal(plan.Delete.Backups, ids[:1]) {
+		t.Errorf("%q go (%v), want %q", plan.Delete.Backups, err, ids[:1])
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package largerepo makes up a repository of very many backups and very much WAL, for tests and benchmarks of what
 // grows with them, and counts the requests. It owns how that repository looks. It refuses to have content: the catalog
-// is real, manifests and parts are empty objects, and WAL can be listed and deleted only.
+// is real, manifests are empty objects, parts have a few bytes, and WAL can be listed and deleted only.
 package largerepo
 
 import (
@@ -19,6 +19,7 @@ import (
 const (
 	systemID    = 7300000000000000001
 	segmentSize = 16 << 20
+	partSize    = 8 // what a large repository has of them shall fit into memory
 )
 
 // Repository is one server's.
@@ -70,7 +71,7 @@ func New(ctx context.Context, n int, segments uint64) (*Repository, error) {
 func (r *Repository) backup(ids []string, start segment.LSN) *catalog.Backup {
 	b := &catalog.Backup{ID: ids[len(ids)-1], SegmentSize: segmentSize}
 	for _, id := range ids {
-		b.Parts = append(b.Parts, catalog.Part{Name: part.Name(id, 1, part.Default), Size: 8 << 20, Index: strings.Repeat("0", 64), Raw: 20 << 20, Live: 20 << 20})
+		b.Parts = append(b.Parts, catalog.Part{Name: part.Name(id, 1, part.Default), Size: partSize, Index: strings.Repeat("0", 64), Raw: 20 << 20, Live: 20 << 20})
 	}
 	first := segment.At(1, start, segmentSize).Name(segmentSize)
 	b.Summary = catalog.Summary{SystemID: systemID, PGVersion: 150004, Started: r.now, Consistent: r.now.Add(time.Minute), Finished: r.now.Add(time.Minute), Timeline: 1,
@@ -80,8 +81,8 @@ func (r *Repository) backup(ids []string, start segment.LSN) *catalog.Backup {
 
 // put stores what a backup has stored itself.
 func (r *Repository) put(ctx context.Context, b *catalog.Backup) (hash string, err error) {
-	for _, key := range []string{catalog.ManifestKey(b.ID), part.Key(b.Parts[len(b.Parts)-1].Name)} {
-		if err := r.Store.Put(ctx, key, bytes.NewReader(nil), 0); err != nil {
+	for key, size := range map[string]int64{catalog.ManifestKey(b.ID): 0, part.Key(b.Parts[len(b.Parts)-1].Name): partSize} {
+		if err := r.Store.Put(ctx, key, bytes.NewReader(make([]byte, size)), size); err != nil {
 			return "", err
 		}
 	}
