@@ -268,8 +268,12 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
-	p.received(&r, conf.archiving)
+	p.command(&r, conf.archiving)
 	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
+	if p.warnTablespaces() && w.File != "" && b.PGVersion >= 150000 {
+		// Looking ahead, recovery would ask for the segment behind the target's, and stop at what it must not replay.
+		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
+	}
 	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
 	}
@@ -292,11 +296,21 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	return p.checkConfigDir()
 }
 
+// command completes pgobj's own restore_command. Whoever takes the original's place must not overwrite what is left of it
+// either: places that the backup knows have to be empty, too (checkMount).
+func (p *Plan) command(r *Recovery, archiving []ConfLine) {
+	if !r.OwnCommand {
+		return
+	}
+	r.RestoreCommand += tablespacesFlag + map[bool]string{true: "none", false: "free"}[r.NoTablespaces]
+	p.received(r, archiving)
+}
+
 // received lets the recovery have what wal-receive has stored of the last segment. Not a standby, which asks again for
 // a segment until it is complete, and can stream it. And not a server that archives what it has fetched (archive_mode =
 // always): the segment would end up in the archive as if it were complete.
 func (p *Plan) received(r *Recovery, archiving []ConfLine) {
-	if !r.Received || r.Standby || len(p.Path) == 0 {
+	if r.Standby || len(p.Path) == 0 {
 		return
 	}
 	for _, l := range archiving {
@@ -312,7 +326,10 @@ func (p *Plan) received(r *Recovery, archiving []ConfLine) {
 	r.RestoreCommand += receivedFlag + timeline
 }
 
-const receivedFlag = " --received="
+const (
+	receivedFlag    = " --received="
+	tablespacesFlag = " --new-tablespaces="
+)
 
 func fileSettings(file string, settings []Setting) FileSettings {
 	f := FileSettings{File: file}

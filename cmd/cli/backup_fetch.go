@@ -133,7 +133,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		if r.Recovery.RestoreCommand, err = a.restoreCommand(a.config); err != nil {
 			return r, err
 		}
-		r.Recovery.Received = true
+		r.Recovery.OwnCommand = true
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
 	r.Databases = c.OnlyDatabase

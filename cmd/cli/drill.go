@@ -102,7 +102,7 @@ func (c *drillCmd) request(a *app) (r drill.Request, err error) {
 	if f.Recovery.RestoreCommand, err = a.restoreCommand(config{}); err != nil {
 		return r, err
 	}
-	f.Recovery.Received = true
+	f.Recovery.OwnCommand = true
 	f.Catalog, f.Log, f.Progress, f.Backup = a.catalog(f.Store), a.log, &backup.Progress{}, c.Backup
 	r.Scratch, r.User, r.BinDir, r.Role, r.Preload = c.Scratch, c.User, c.BinDir, c.Role, c.Preload
 	r.SQLFile, r.Database, r.Keep, r.NoRecord = c.SQL, c.Database, c.Keep, c.NoRecord
