@@ -269,13 +269,18 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
 	p.command(&r, conf.archiving)
-	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
+	w := settingsFor(r, b.PGVersion/10000, conf)
 	if p.warnTablespaces() && w.File != "" && b.PGVersion >= 150000 {
 		// Looking ahead, recovery would ask for the segment behind the target's, and stop at what it must not replay.
 		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
 	}
 	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
+	}
+	for i, d := range p.Dangers {
+		if d.File != autoConf && slices.ContainsFunc(w.Recovery, func(s Setting) bool { return s.Name == d.Name }) {
+			p.Dangers[i].Why = "overridden in the copy"
+		}
 	}
 	p.written = w
 	auto := w.Auto
