@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -53,6 +54,7 @@ type Plan struct {
 	LeftOut  int64 // bytes of databases that are not restored
 
 	request  FetchRequest
+	holed    bool // there is a hole on the way, or just behind it
 	target   *target
 	only     *databases
 	manifest *files
@@ -184,7 +186,12 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	if p.WAL, err = coverLive(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
 	}
-	warnings, err := c.checkWAL(b, p.WAL, state, time.Now())
+	w, err := p.lookForHole(ctx, until)
+	if err != nil {
+		return err
+	}
+	p.holed = w.Missing != ""
+	warnings, err := c.checkWAL(b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
 	if newest := found.history.newest(b.Timeline); r.Timeline == "" && found.timeline != newest && !r.TargetImmediate {
 		p.Recovery.Timeline = fmt.Sprint(found.timeline)
@@ -196,6 +203,27 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 		}
 	}
 	return err
+}
+
+// lookForHole completes what is known of a hole on the way, or just behind the place where it ends.
+func (p *Plan) lookForHole(ctx context.Context, until segment.LSN) (w WALRange, err error) {
+	w = p.WAL
+	b, store := p.Backup, p.request.Store
+	if w.Missing == "" && until > 0 && w.End >= until {
+		ahead, err := holeAhead(ctx, store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until)
+		if err != nil || ahead.Missing == "" {
+			return w, err
+		}
+		ahead.Last = cmp.Or(ahead.Last, w.Last)
+		w = ahead
+	}
+	if w.Missing == "" || w.Last == "" {
+		return w, nil
+	}
+	if w.Before, _, err = walstore.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
+		p.request.Log.Debug("it is not known which is the last record before the hole", "error", err) // and recovery may never come there
+	}
+	return w, ctx.Err()
 }
 
 func (p *Plan) survey() (*survey, error) {
@@ -273,10 +301,19 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
 		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
 	}
-	p.received(&r, conf.archiving)
-	w := settingsFor(r, b.PGVersion/10000, conf.archiving)
+	p.command(&r, conf.archiving)
+	w := settingsFor(r, b.PGVersion/10000, conf)
+	if stops := p.warnTablespaces() || p.holed; stops && w.File != "" && b.PGVersion >= 150000 {
+		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a hole, or at what it must not replay.
+		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
+	}
 	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
+	}
+	for i, d := range p.Dangers {
+		if d.File != autoConf && slices.ContainsFunc(w.Recovery, func(s Setting) bool { return s.Name == d.Name }) {
+			p.Dangers[i].Why = "overridden in the copy"
+		}
 	}
 	p.written = w
 	auto := w.Auto
@@ -297,11 +334,21 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	return p.checkConfigDir()
 }
 
+// command completes pgobj's own restore_command. Whoever takes the original's place must not overwrite what is left of it
+// either: places that the backup knows have to be empty, too (checkMount).
+func (p *Plan) command(r *Recovery, archiving []ConfLine) {
+	if !r.OwnCommand {
+		return
+	}
+	r.RestoreCommand += tablespacesFlag + map[bool]string{true: "none", false: "free"}[r.NoTablespaces]
+	p.received(r, archiving)
+}
+
 // received lets the recovery have what wal-receive has stored of the last segment. Not a standby, which asks again for
 // a segment until it is complete, and can stream it. And not a server that archives what it has fetched (archive_mode =
 // always): the segment would end up in the archive as if it were complete.
 func (p *Plan) received(r *Recovery, archiving []ConfLine) {
-	if !r.Received || r.Standby || len(p.Path) == 0 {
+	if r.Standby || len(p.Path) == 0 {
 		return
 	}
 	for _, l := range archiving {
@@ -317,7 +364,10 @@ func (p *Plan) received(r *Recovery, archiving []ConfLine) {
 	r.RestoreCommand += receivedFlag + timeline
 }
 
-const receivedFlag = " --received="
+const (
+	receivedFlag    = " --received="
+	tablespacesFlag = " --new-tablespaces="
+)
 
 func fileSettings(file string, settings []Setting) FileSettings {
 	f := FileSettings{File: file}

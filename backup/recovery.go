@@ -13,7 +13,8 @@ import (
 // most one target may be set; without any it recovers to the end of the WAL.
 type Recovery struct {
 	RestoreCommand string // as PostgreSQL takes it, with %f and %p
-	Received       bool   // RestoreCommand is pgobj's own, and takes --received: see Plan.received
+	OwnCommand     bool   // RestoreCommand is pgobj's own, to which Plan.command adds flags
+	NoTablespaces  bool   // with OwnCommand: recovery stops before it makes a tablespace that the backup does not have
 
 	TargetTime      time.Time
 	TargetXID       uint64

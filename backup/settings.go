@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/manifest"
@@ -27,6 +28,31 @@ var recoverySettings = []string{
 	"promote_trigger_file", "standby_mode", "trigger_file",
 }
 
+// steering are the settings of them that decide where a recovery ends, how fast it goes and what it runs, with the value
+// under which they do nothing.
+var steering = []Setting{
+	{"recovery_target", ""}, {"recovery_target_name", ""}, {"recovery_target_time", ""}, {"recovery_target_xid", ""}, {"recovery_target_lsn", ""}, {"recovery_target_inclusive", "on"},
+	{"recovery_min_apply_delay", "0"}, {"recovery_end_command", ""}, {"archive_cleanup_command", ""},
+}
+
+// isSteering says whether a recovery of this kind must not take over a setting. A standby goes on as the one that was
+// backed up: late, and with its commands; but it has no target.
+func (r Recovery) isSteering(name string) bool {
+	return slices.ContainsFunc(steering, func(s Setting) bool { return s.Name == name }) && (!r.Standby || strings.HasPrefix(name, "recovery_target"))
+}
+
+// neutral are the settings that undo what left says. They come before the recovery's own: PostgreSQL reads a target that is empty
+// behind another one as a second target.
+func (r Recovery) neutral(left []ConfLine, own []Setting) (s []Setting) {
+	for _, n := range steering {
+		named := func(l ConfLine) bool { return l.Name == n.Name }
+		if slices.ContainsFunc(left, named) && r.isSteering(n.Name) && !slices.ContainsFunc(own, func(o Setting) bool { return o.Name == n.Name }) {
+			s = append(s, n)
+		}
+	}
+	return s
+}
+
 // written is what a restore writes for PostgreSQL to read.
 type written struct {
 	Signal   string    // name of the empty file that starts recovery; none up to 11
@@ -36,8 +62,8 @@ type written struct {
 	Comments []string  // before them
 }
 
-// settingsFor puts together what a restore writes. archiving is what the configuration in the backup says about it.
-func settingsFor(r Recovery, major int, archiving []ConfLine) written {
+// settingsFor puts together what a restore writes. conf is what the configuration in the backup says.
+func settingsFor(r Recovery, major int, conf confScan) written {
 	w := written{File: autoConf, Recovery: r.settings(major)}
 	switch {
 	case r.NoSettings:
@@ -49,6 +75,9 @@ func settingsFor(r Recovery, major int, archiving []ConfLine) written {
 	default:
 		w.Signal = "recovery.signal"
 	}
+	if w.Signal != "" {
+		w.Recovery = append(r.neutral(conf.steering, w.Recovery), w.Recovery...)
+	}
 	if r.KeepArchiving || r.Standby { // before its promotion a standby archives nothing, and then it is the server
 		return w
 	}
@@ -57,10 +86,10 @@ func settingsFor(r Recovery, major int, archiving []ConfLine) written {
 		"it cannot take changes away from the original's replication slots. To have both again, as the original's successor:",
 		"ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart the server.",
 		"What was set for archiving before:"}
-	for _, l := range archiving {
+	for _, l := range conf.archiving {
 		w.Comments = append(w.Comments, fmt.Sprintf("  %s (%s, line %d)", l.Text, l.File, l.Line))
 	}
-	if len(archiving) == 0 {
+	if len(conf.archiving) == 0 {
 		w.Comments = w.Comments[:3]
 	}
 	w.Auto = []Setting{{"archive_mode", "off"}, {"max_logical_replication_workers", "0"}}

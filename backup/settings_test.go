@@ -67,6 +67,35 @@ func TestRecoverySettings(t *testing.T) {
 	}
 }
 
+// What the original's configuration says of a recovery does not count in another one.
+func TestSettingsOfAnotherRecovery(t *testing.T) {
+	b := &catalog.Backup{}
+	var conf confScan
+	conf.scan(autoConf, "recovery_target_xid = '7'\n", b) // is taken out
+	conf.scan("postgresql.conf", "recovery_target_name = 'before'\nrecovery_target_lsn = '0/1'\nrecovery_target_inclusive = off\nrecovery_target_time = ''\n"+
+		"recovery_min_apply_delay = 1h\nrecovery_end_command = 'x'\narchive_cleanup_command = 'x'\n", b)
+	all := "recovery_target_name = ''; recovery_target_lsn = ''; recovery_target_inclusive = 'on'; recovery_min_apply_delay = '0'; recovery_end_command = ''; archive_cleanup_command = ''; "
+	for name, c := range map[string]struct {
+		r     Recovery
+		major int
+		want  string
+	}{
+		"end":       {Recovery{}, 12, all + "restore_command = ''; recovery_target_timeline = 'latest'"},
+		"lsn":       {Recovery{TargetLSN: 1, Exclusive: true}, 18, strings.NewReplacer("recovery_target_lsn = ''; ", "", "recovery_target_inclusive = 'on'; ", "").Replace(all) + "restore_command = ''; recovery_target_timeline = 'latest'; recovery_target_lsn = '0/1'; recovery_target_inclusive = 'off'"},
+		"standby":   {Recovery{Standby: true}, 15, "recovery_target_name = ''; recovery_target_lsn = ''; recovery_target_inclusive = 'on'; restore_command = ''; recovery_target_timeline = 'latest'"},
+		"11":        {Recovery{}, 11, "restore_command = ''; recovery_target_timeline = 'latest'"},
+		"none, own": {Recovery{NoSettings: true}, 15, ""},
+	} {
+		var lines []string
+		for _, s := range settingsFor(c.r, c.major, conf).Recovery {
+			lines = append(lines, s.String())
+		}
+		if got := strings.Join(lines, "; "); got != c.want {
+			t.Errorf("%s: %s\nwant %s", name, got, c.want)
+		}
+	}
+}
+
 func TestRecoveryCheck(t *testing.T) {
 	for _, r := range []Recovery{
 		{TargetXID: 5, TargetLSN: 5}, {TargetImmediate: true, TargetName: "x"}, {Exclusive: true}, {Exclusive: true, TargetName: "x"},

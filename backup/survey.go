@@ -105,6 +105,7 @@ type ConfLine struct {
 // confScan is what the configuration in a backup says that matters to a copy.
 type confScan struct {
 	archiving []ConfLine // archive_mode, archive_command, archive_library
+	steering  []ConfLine // what would steer a recovery, in other files than postgresql.auto.conf, where it is taken out
 	dangerous []ConfLine
 	blind     *ConfLine // hot_standby = off
 }
@@ -155,6 +156,9 @@ func (c *confScan) scan(file, text string, b *catalog.Backup) {
 		if strings.HasPrefix(name, "archive_") && name != "archive_timeout" && name != "archive_cleanup_command" {
 			c.archiving = append(c.archiving, l)
 		}
+		if value != "" && file != autoConf && (Recovery{}).isSteering(name) {
+			c.steering = append(c.steering, l)
+		}
 		if name == "hot_standby" && slices.Contains([]string{"off", "false", "no", "0"}, strings.ToLower(value)) {
 			c.blind = &l
 		}
@@ -179,10 +183,14 @@ func danger(name, value string, b *catalog.Backup) string {
 		return "a copy must not archive to where the original does"
 	case "archive_cleanup_command", "recovery_end_command", "restore_command":
 		return "it runs a command during recovery"
+	case "recovery_min_apply_delay":
+		return "recovery goes on only after that time"
 	case "primary_conninfo":
 		return "it leads to the server that the original followed"
 	}
 	switch {
+	case strings.HasPrefix(name, "recovery_target") && name != "recovery_target_action" && value != "":
+		return "it is another recovery's target"
 	case strings.HasPrefix(name, "ssl_"):
 		return "it belongs to the original's host"
 	case filepath.IsAbs(value) && b.PGDATA != "" && within(value, b.PGDATA):

@@ -30,7 +30,7 @@ func TestConfigFile(t *testing.T) {
 	target := filepath.Join(dir, "data")
 	s.must(t, "backup-fetch", "--config", file, target)
 	auto := string(readFile(t, filepath.Join(target, "postgresql.auto.conf")))
-	if want := "restore_command = 'GOTRACEBACK=crash exec " + s.pgobj + " --config ''" + file + `'' wal-fetch "%f" "%p" --received=latest'`; !strings.Contains(auto, want) || strings.Contains(auto, st.secret) {
+	if want := "restore_command = 'GOTRACEBACK=crash exec " + s.pgobj + " --config ''" + file + `'' wal-fetch "%f" "%p" --new-tablespaces=free --received=latest'`; !strings.Contains(auto, want) || strings.Contains(auto, st.secret) {
 		t.Errorf("it lacks %s:\n%s", want, auto)
 	}
 	c := s.start(t, target)

@@ -47,7 +47,7 @@ func (d *drill) recover(ctx context.Context) (_ string, err error) {
 	for {
 		select {
 		case <-d.srv.done:
-			return "", fmt.Errorf("%w: the server ended by itself while it recovered (%v). Its log:\n%s", ErrFailed, d.srv.cmd.ProcessState, d.srv.said())
+			return "", d.gaveUp()
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		case <-time.After(poll):
@@ -66,6 +66,15 @@ func (d *drill) recover(ctx context.Context) (_ string, err error) {
 			}
 		}
 	}
+}
+
+// gaveUp says why the server ended by itself while it recovered.
+func (d *drill) gaveUp() error {
+	said := d.srv.said()
+	if strings.Contains(said, cluster.ErrTablespace.Error()) { // wal-fetch's words
+		return fmt.Errorf("%w: %w. The server's log:\n%s", ErrHost, ErrTablespace, said)
+	}
+	return fmt.Errorf("%w: the server ended by itself while it recovered (%v). Its log:\n%s", ErrFailed, d.srv.cmd.ProcessState, said)
 }
 
 // roles are the superusers that the cluster may have.

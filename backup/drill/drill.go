@@ -30,6 +30,10 @@ var ErrFailed = errors.New("the drill failed")
 // ErrHost says that this host cannot hold a drill. It says nothing about the backup.
 var ErrHost = errors.New("no drill can be held here")
 
+// ErrTablespace says that the drill would have made a tablespace, which PostgreSQL makes where the original has it: outside
+// of the drill's folder, and on the original's host in its files.
+var ErrTablespace = errors.New("the backup does not have a tablespace that recovery makes")
+
 // Request says what to try.
 type Request struct {
 	Fetch    backup.FetchRequest // Target, Layout and what the server is told are the drill's own
@@ -117,7 +121,7 @@ func Run(ctx context.Context, r Request) (_ *Report, err error) {
 func (d *drill) prepare(ctx context.Context) (err error) {
 	f := &d.Fetch
 	f.Target = filepath.Join(d.Folder, "data")
-	f.Recovery.TargetAction = "promote"
+	f.Recovery.TargetAction, f.Recovery.NoTablespaces = "promote", true
 	if f.Recovery.Goal() == (backup.Recovery{}).Goal() {
 		f.Recovery.TargetAction = ""
 	}

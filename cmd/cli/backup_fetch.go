@@ -137,7 +137,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		if !c.Standby {
 			command = orAbort + command
 		}
-		r.Recovery.RestoreCommand, r.Recovery.Received = command, true
+		r.Recovery.RestoreCommand, r.Recovery.OwnCommand = command, true
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
 	r.Databases = c.OnlyDatabase

@@ -103,7 +103,7 @@ func (c *drillCmd) request(a *app) (r drill.Request, err error) {
 	if err != nil {
 		return r, err
 	}
-	f.Recovery.RestoreCommand, f.Recovery.Received = orAbort+command, true
+	f.Recovery.RestoreCommand, f.Recovery.OwnCommand = orAbort+command, true
 	f.Catalog, f.Log, f.Progress, f.Backup = a.catalog(f.Store), a.log, &backup.Progress{}, c.Backup
 	r.Scratch, r.User, r.BinDir, r.Role, r.Preload = c.Scratch, c.User, c.BinDir, c.Role, c.Preload
 	r.SQLFile, r.Database, r.Keep, r.NoRecord = c.SQL, c.Database, c.Keep, c.NoRecord

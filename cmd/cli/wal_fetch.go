@@ -34,6 +34,8 @@ type walFetch struct {
 	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the folder is in no data folder and the archive has that of several clusters."`
 	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
 	Received string `name:"received" placeholder:"TIMELINE" help:"Where the archive ends, hand over what wal-receive has stored of a segment that is not complete. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
+	// PostgreSQL makes a tablespace where the original had it made, so a copy on the original's host would overwrite it.
+	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a folder that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
 	spoolFlag
 }
 
@@ -70,6 +72,12 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 	err := dirErr
 	if err == nil {
 		err = c.fetch(ctx, a, dir)
+	}
+	if err == nil {
+		err = c.checkTablespaces(dir)
+	}
+	if errors.Is(err, cluster.ErrTablespace) { // a standby must not go on either, nor get the segment from its primary
+		return &coded{exitNobodyKnows, err}
 	}
 	if errors.Is(err, walstore.ErrAbsent) {
 		a.log.Debug("not in the archive", "file", c.Name)
@@ -183,6 +191,22 @@ func (c *walFetch) received(dataDir string) (*walstore.Received, error) {
 	}
 	r.Target = segment.Timeline(n)
 	return r, nil
+}
+
+// checkTablespaces takes a segment away again that recovery must not replay on this host. (pg_rewind and people only read:
+// see aheadOf.)
+func (c *walFetch) checkTablespaces(dataDir string) error {
+	if c.NewTablespaces == "any" || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full {
+		return nil
+	}
+	control, _, err := cluster.ReadControl(dataDir)
+	if err == nil {
+		err = cluster.CheckNewTablespaces(dataDir, control, c.Name, c.Dest, c.NewTablespaces == "none")
+	}
+	if err != nil {
+		os.Remove(c.Dest) // whether it can be or not, PostgreSQL does not take it
+	}
+	return err
 }
 
 // mayMend says whether another try can have another end. Rights and buckets come back when somebody mends

@@ -98,7 +98,7 @@ func (g *gathered) whole(id string) bool {
 	for owner, ranges := range g.refs[id] {
 		for _, x := range ranges {
 			for no := x.First; no <= x.Last; no++ {
-				if p := (retention.Part{Backup: owner, Number: no}); !g.stored.has(p, g.sizes[p]) {
+				if p := (retention.Part{Backup: owner, Number: no}); !g.stored.has(p, g.sizes.of(p)) {
 					return false
 				}
 			}
@@ -109,18 +109,20 @@ func (g *gathered) whole(id string) bool {
 
 // lacks says which part of a backup is not there as it should be. The listing only says where to look.
 func (g *gathered) lacks(ctx context.Context, r Request, e *catalog.Entry) (string, error) {
-	b, err := r.Catalog.Backup(ctx, e)
-	if err != nil {
-		return "", err
-	}
-	for _, x := range b.Parts {
+	var doubtful []catalog.Part
+	var bad error
+	_, err := r.Catalog.Parts(ctx, e, func(x catalog.Part) {
 		owner, no, err := part.ParseName(x.Name)
 		if err != nil {
-			return "", fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, b.ID, err)
+			bad = fmt.Errorf("%w: backup %s: %w", catalog.ErrDamaged, e.ID, err)
+		} else if !g.stored.has(retention.Part{Backup: owner, Number: no}, x.Size) {
+			doubtful = append(doubtful, x)
 		}
-		if g.stored.has(retention.Part{Backup: owner, Number: no}, x.Size) {
-			continue
-		}
+	})
+	if err = cmp.Or(err, bad); err != nil {
+		return "", err
+	}
+	for _, x := range doubtful {
 		switch info, err := r.Store.Stat(ctx, part.Key(x.Name)); {
 		case errors.Is(err, storage.ErrNotFound):
 			return part.Key(x.Name) + " is missing", nil

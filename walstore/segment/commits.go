@@ -1,9 +1,8 @@
 package segment
 
 import (
-	"bufio"
 	"encoding/binary"
-	"hash/crc32"
+	"errors"
 	"io"
 	"time"
 )
@@ -13,135 +12,57 @@ import (
 // xlogrecovery.c; the same from 9.5 to 18). False when there is none. It stops, without an error, where the WAL stops
 // being valid, and passes over a record that goes on in the next segment. The error is r's own.
 func LastCommit(r io.Reader) (last time.Time, found bool, err error) {
-	src := &pages{r: bufio.NewReaderSize(r, 128<<10)}
-	if err := src.begin(); err != nil {
-		return last, false, src.err
+	records, err := readRecords(r, nil)
+	if errors.Is(err, ErrHeader) { // no WAL has no records
+		return last, false, nil
 	}
-	records := bufio.NewReaderSize(src, 64<<10)
-	if _, err := records.Discard(int(align8(src.rest))); err != nil {
-		return last, false, src.err
+	if err != nil {
+		return last, false, err
 	}
-	head := make([]byte, recordHeader)
-	var body []byte
 	for {
-		if _, err := io.ReadFull(records, head); err != nil {
-			return last, found, src.err
+		head, ok := records.next()
+		if !ok {
+			return last, found, records.pages.err
 		}
-		total := int64(binary.LittleEndian.Uint32(head))
-		if total < recordHeader || total > int64(src.head.Size) { // 0: what follows was never written; more: it does not end here
-			return last, found, nil
-		}
-		body = append(body[:0], make([]byte, total-recordHeader)...)
-		if _, err := io.ReadFull(records, body); err != nil {
-			return last, found, src.err
-		}
-		crc := crc32.Update(crc32.Checksum(body, castagnoli()), castagnoli(), head[:20])
-		if crc != binary.LittleEndian.Uint32(head[20:]) {
-			return last, found, nil
+		body, ok := records.body()
+		if !ok {
+			return last, found, records.pages.err
 		}
 		if at, ok := endOfTransaction(head, body); ok {
 			last, found = at, true
 		}
-		if _, err := records.Discard(int(align8(total) - total)); err != nil {
-			return last, found, src.err
-		}
 	}
 }
 
-const recordHeader = 24 // sizeof(XLogRecord)
+// LastRecord reads a whole segment and returns where the last record begins that is whole in it: recovery with the target
+// recovery_target_lsn needs a record at the target or behind it. False when there is none. The error is r's own, or ErrHeader.
+func LastRecord(r io.Reader) (last LSN, found bool, err error) {
+	records, err := readRecords(r, nil)
+	if err != nil {
+		return 0, false, err
+	}
+	for {
+		if _, ok := records.next(); !ok {
+			return last, found, records.pages.err
+		}
+		if _, ok := records.body(); !ok {
+			return last, found, records.pages.err
+		}
+		last, found = records.pages.lsn(records.at), true
+	}
+}
 
-func align8(n int64) int64 { return (n + 7) &^ 7 }
-
-func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the library
-
-// endOfTransaction is the time in a commit or abort record. Its main data, at the record's end, begins with it.
+// endOfTransaction is the time in a commit or abort record. Its main data begins with it.
 func endOfTransaction(head, body []byte) (time.Time, bool) {
 	const rmXact, opMask = 1, 0x70
 	op := head[16] & opMask
 	if head[17] != rmXact || op != 0x00 && op != 0x20 && op != 0x30 && op != 0x40 { // (abort | commit) [prepared]
 		return time.Time{}, false
 	}
-	for i := 0; i < len(body); {
-		size := 0
-		switch body[i] {
-		case 253: // replication origin
-			i += 1 + 2
-			continue
-		case 252: // top-level transaction
-			i += 1 + 4
-			continue
-		case 255:
-			if i+2 <= len(body) {
-				size = int(body[i+1])
-			}
-		case 254:
-			if i+5 <= len(body) {
-				size = int(binary.LittleEndian.Uint32(body[i+1:]))
-			}
-		}
-		if size < 8 || size > len(body) {
-			break
-		}
-		micros := int64(binary.LittleEndian.Uint64(body[len(body)-size:]))
-		return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(micros/1e6) * time.Second).Add(time.Duration(micros%1e6) * time.Microsecond), true
+	data := mainData(body)
+	if len(data) < 8 {
+		return time.Time{}, false
 	}
-	return time.Time{}, false
-}
-
-// pages yields what is in the pages of a segment, without their headers, up to the first page that is not valid.
-type pages struct {
-	r     *bufio.Reader
-	head  Header
-	at    LSN
-	left  int   // of the current page
-	rest  int64 // of a record that began in the segment before
-	ended bool
-	err   error
-}
-
-func (p *pages) begin() error {
-	first, err := p.r.Peek(HeaderSize)
-	if err != nil {
-		return p.fail(err)
-	}
-	if p.head, err = ParseHeader(first); err != nil {
-		return err
-	}
-	p.rest, p.at = int64(binary.LittleEndian.Uint32(first[16:])), p.head.Address
-	p.left = int(p.head.PageSize) - HeaderSize
-	_, err = p.r.Discard(HeaderSize)
-	return err
-}
-
-// fail remembers an error that is not just the end.
-func (p *pages) fail(err error) error {
-	p.ended = true
-	if err != io.EOF && err != io.ErrUnexpectedEOF {
-		p.err = err
-	}
-	return io.EOF
-}
-
-func (p *pages) Read(b []byte) (int, error) {
-	if p.ended {
-		return 0, io.EOF
-	}
-	if p.left == 0 {
-		p.at += LSN(p.head.PageSize)
-		head, err := p.r.Peek(recordHeader) // a short page header has 24 bytes, too
-		if err != nil {
-			return 0, p.fail(err)
-		}
-		if binary.LittleEndian.Uint16(head) != p.head.Magic || LSN(binary.LittleEndian.Uint64(head[8:])) != p.at {
-			return 0, p.fail(io.EOF)
-		}
-		_, _ = p.r.Discard(recordHeader) // it has been peeked at
-		p.left = int(p.head.PageSize) - recordHeader
-	}
-	n, err := p.r.Read(b[:min(len(b), p.left)])
-	p.left -= n
-	if err != nil {
-		return n, p.fail(err)
-	}
-	return n, nil
+	micros := int64(binary.LittleEndian.Uint64(data))
+	return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(micros/1e6) * time.Second).Add(time.Duration(micros%1e6) * time.Microsecond), true
 }

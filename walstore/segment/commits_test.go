@@ -24,7 +24,10 @@ func record(rmid, info byte, data []byte) []byte {
 
 // segmentOf lays a stream of records out in pages of 8 kB, after rest bytes of an earlier record.
 func segmentOf(rest int, stream []byte) []byte {
-	stream = append(bytes.Repeat([]byte{0xEE}, int(align8(int64(rest)))), stream...)
+	begin := int(align8(int64(rest))) // of the next record that does not begin before a page
+	records := stream
+	stream = append(bytes.Repeat([]byte{0xEE}, begin), stream...)
+	laid := 0 // bytes of the stream
 	out := make([]byte, 0, 1<<20)
 	le := binary.LittleEndian
 	for at := 0; at < 1<<20 && len(stream) > 0; at += 8192 {
@@ -32,7 +35,12 @@ func segmentOf(rest int, stream []byte) []byte {
 		le.PutUint16(page, 0xD110)
 		le.PutUint32(page[4:], 1)
 		le.PutUint64(page[8:], uint64(5<<20+at))
+		for begin < laid && len(records) >= 4 {
+			size := int(align8(int64(le.Uint32(records))))
+			begin, records = begin+size, records[min(size, len(records)):]
+		}
 		head := 24
+		le.PutUint32(page[16:], uint32(max(0, begin-laid)))
 		if at == 0 {
 			head = 40
 			le.PutUint16(page[2:], 2)
@@ -42,7 +50,7 @@ func segmentOf(rest int, stream []byte) []byte {
 			le.PutUint32(page[36:], 8192)
 		}
 		n := copy(page[head:], stream)
-		stream = stream[n:]
+		stream, laid = stream[n:], laid+n
 		out = append(out, page...)
 	}
 	return append(out, make([]byte, 1<<20-len(out))...)
@@ -81,6 +89,22 @@ func TestLastCommit(t *testing.T) {
 	trouble := errors.New("trouble")
 	if _, _, err := LastCommit(iotest.ErrReader(trouble)); !errors.Is(err, trouble) {
 		t.Error(err)
+	}
+}
+
+func TestLastRecord(t *testing.T) {
+	for _, before := range []int{0, 160, 8192 - 40, 8192 - 40 + 8192 - 24, 100000} {
+		for _, rest := range []int{0, 13, 9000} {
+			data := segmentOf(rest, append(append(fill(before), record(1, 0x20, at(time.Now()))...), record(1, 0x20, at(time.Now()))[:40]...))
+			got, found, err := LastRecord(bytes.NewReader(data))
+			begin := data[got-5<<20:]
+			if err != nil || !found || begin[17] != 1 || binary.LittleEndian.Uint32(begin) != 51 {
+				t.Errorf("after %d bytes, rest %d: %s %v %v", before, rest, got, found, err)
+			}
+		}
+	}
+	if got, found, err := LastRecord(bytes.NewReader(segmentOf(2<<20, nil))); err != nil || found {
+		t.Errorf("no record begins in it: %s %v %v", got, found, err)
 	}
 }
 

@@ -1,0 +1,39 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+)
+
+// NewTablespace is a tablespace that a CREATE TABLESPACE in the WAL makes.
+type NewTablespace struct {
+	OID      uint32
+	Location string // empty: in the data directory itself
+}
+
+// NewTablespaces reads a segment and returns the tablespaces that replaying it makes (xl_tblspc_create_rec in
+// tablespace.h; the same from 10 to 18). before is the last page of the segment before, in which one of the records may
+// begin; nil where nothing from before is replayed. What follows the end of the WAL in a segment is looked at too, as
+// PostgreSQL alone knows that end. The error is r's own, or ErrHeader.
+func NewTablespaces(r io.Reader, before []byte) (all []NewTablespace, err error) {
+	records, err := readRecords(r, before)
+	if err != nil {
+		return nil, err
+	}
+	const rmTablespace, opMask, create = 5, 0xF0, 0x00
+	for {
+		head, ok := records.next()
+		if !ok {
+			return all, records.pages.err
+		}
+		if head[17] != rmTablespace || head[16]&opMask != create {
+			continue
+		}
+		body, ok := records.body()
+		if data := mainData(body); ok && len(data) > 4 {
+			location, _, _ := bytes.Cut(data[4:], []byte{0})
+			all = append(all, NewTablespace{binary.LittleEndian.Uint32(data), string(location)})
+		}
+	}
+}
