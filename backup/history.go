@@ -50,8 +50,8 @@ func readHistory(ctx context.Context, s storage.Store, systemID uint64) (*histor
 	return h, nil
 }
 
-// newest is the timeline that PostgreSQL calls "latest" in a recovery that begins on one: that with the highest number. It
-// looks for it by the history files; without that of a timeline which the archive has WAL of, it gets no answer and ends.
+// newest is the timeline with the highest number, or the one that recovery begins on. Of a timeline without history file,
+// but with WAL, PostgreSQL gets no answer and ends.
 func (h *history) newest(from segment.Timeline) segment.Timeline {
 	newest := from
 	for t := range h.lineage {
@@ -61,6 +61,17 @@ func (h *history) newest(from segment.Timeline) segment.Timeline {
 		newest = max(newest, t)
 	}
 	return newest
+}
+
+// latest is the timeline that PostgreSQL calls so in a recovery that begins on one: it counts up and ends at the first
+// without a history file (findNewestTimeLine in timeline.c).
+func (h *history) latest(from segment.Timeline) segment.Timeline {
+	for {
+		if _, known := h.lineage[from+1]; !known {
+			return from
+		}
+		from++
+	}
 }
 
 func (h *history) isOrphan(t segment.Timeline) bool { return slices.Contains(h.orphans, t) }

@@ -193,9 +193,15 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	p.holed = w.Missing != ""
 	warnings, err := c.checkWAL(b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
-	if newest := found.history.newest(b.Timeline); r.Timeline == "" && found.timeline != newest && !r.TargetImmediate {
+	newest, latest := found.history.newest(b.Timeline), found.history.latest(b.Timeline)
+	switch {
+	case r.TargetImmediate || r.Timeline != "" && r.Timeline != "latest":
+	case found.timeline != newest:
 		p.Recovery.Timeline = fmt.Sprint(found.timeline)
 		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", newest, found.timeline)
+	case found.timeline != latest:
+		p.Recovery.Timeline = fmt.Sprint(found.timeline)
+		p.warn("%s is not in the archive, so that PostgreSQL would not find timeline %d by itself: the settings name it", segment.HistoryName(latest+1), found.timeline)
 	}
 	for _, t := range found.history.orphans {
 		if t > b.Timeline {

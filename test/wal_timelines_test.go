@@ -128,3 +128,39 @@ func TestTrunkIsNotArchived(t *testing.T) {
 		t.Errorf("the server's log does not tell why: %s", log)
 	}
 }
+
+// A timeline can be there of which the one before never got to the archive. PostgreSQL looks for the newest by counting up,
+// and would not find it.
+func TestTimelineInBetweenIsMissing(t *testing.T) {
+	t.Parallel()
+	st := folderStore(t)
+	s := newSite(t, st, pgtest.Options{WALSegMB: 1})
+	s.Exec(t, `CREATE TABLE x (i int)`)
+	s.backup(t)
+	s.Exec(t, `INSERT INTO x VALUES (1)`)
+	s.archived(t)
+	must(t, s.AppendConf("restore_command = '"+s.pgobj+" wal-fetch %f %p'"))
+	for range 2 {
+		must(t, s.Crash())
+		must(t, os.WriteFile(filepath.Join(s.Data, "recovery.signal"), nil, 0o644))
+		s.Start(t)
+		s.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+		s.Exec(t, `INSERT INTO x SELECT max(i) + 1 FROM x`)
+	}
+	s.archived(t)
+	s.Exec(t, `INSERT INTO x SELECT max(i) + 1 FROM x`)
+	s.archived(t)
+	lost, err := filepath.Glob(filepath.Join(st.folder, "main/wal/*/00000002"))
+	must(t, err)
+	if len(lost) != 1 {
+		t.Fatal(lost)
+	}
+	must(t, os.RemoveAll(lost[0]))
+	for _, args := range [][]string{nil, {"--target-timeline=latest"}} {
+		c := s.start(t, s.fetch(t, args...), noArchiving...)
+		if got := c.SQL(t, `SELECT string_agg(i::text, ' ' ORDER BY i) FROM x`); got != "1 2 3 4" {
+			t.Errorf("%q: the copy has rows %s", args, got)
+		}
+		c.Stop(t, "immediate")
+	}
+}
