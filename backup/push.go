@@ -261,6 +261,9 @@ func (p *push) run(ctx context.Context) error {
 	if err := p.checkFolder(); err != nil {
 		return err
 	}
+	if err := p.checkStart(); err != nil {
+		return err
+	}
 	if p.changes, err = p.summaries(ctx); err != nil {
 		return err
 	}

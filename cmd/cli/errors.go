@@ -100,6 +100,7 @@ var meanings = []meaning{
 	{cluster.ErrControl, exitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
 	{backup.ErrIncarnation, exitConflict, ""},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
+	{catalog.ErrWALDeleted, exitWAL, "No backup was entered in the catalog, and none can be until the server is past the end of what was deleted: let a standby catch up. A primary that was set back (to a snapshot) needs a --server name of its own (PGOBJ_SERVER), in archive_command, too; or SELECT pg_switch_wal(), after something was written, once for each segment up to there."},
 	{backup.ErrTarget, exitTarget, ""},
 	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
