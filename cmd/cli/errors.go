@@ -82,7 +82,7 @@ var meanings = []meaning{
 	{retention.ErrRefused, exitRefused, "Nothing has been deleted."},
 	{retention.ErrPolicy, exitUsage, ""},
 	{sweep.ErrChanged, exitConflict, "Nothing has been deleted. Look at the plan that there is now."},
-	{errLocked, exitLocked, "The catalog has the deletion. The next delete --confirm tries what is left again: run it when the locks have ended, or, where access is denied, with credentials that may delete."},
+	{errLocked, exitLocked, "The catalog has the deletion: given again, the command may take more. pgobj delete garbage --confirm tries what is left again: run it when the locks have ended, or, where access is denied, with credentials that may delete."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
 	{backup.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
