@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // check asks all that can be known before any work is done.
@@ -90,4 +92,10 @@ func (p *push) checkFolder() error {
 			ErrServer, p.PGDATA, c.State, c.Redo, p.start.LSN)
 	}
 	return nil
+}
+
+// checkStart refuses a backup that begins in WAL which was deleted, before everything is copied: commit would.
+func (p *push) checkStart() error {
+	first := segment.At(p.start.Timeline, p.start.LSN, p.info.SegmentSize).Name(p.info.SegmentSize)
+	return p.state.CheckWAL(catalog.Summary{SystemID: p.info.SystemID, FirstWAL: first, LastWAL: first})
 }

@@ -272,6 +272,9 @@ func (p *push) run(ctx context.Context) error {
 	if err := p.checkFolder(); err != nil {
 		return err
 	}
+	if err := p.checkStart(); err != nil {
+		return err
+	}
 	if err := p.archiveHistory(ctx); err != nil {
 		return err
 	}

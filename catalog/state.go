@@ -279,12 +279,17 @@ func (s *State) CheckParts(parts map[string][]int) error {
 	return nil
 }
 
+// ErrWALDeleted says that a backup needs WAL of a name that a deletion has condemned.
+var ErrWALDeleted = errors.New("WAL that the backup needs was deleted")
+
 // CheckWAL reports why a backup must not be committed at this point of the log: WAL that it needs has been
-// condemned, and may vanish at any time. (Only a backup from a standby that lags behind gets there.)
+// condemned, and may vanish at any time. That is so of a standby that lags behind, and of a server that was set back
+// (to a snapshot): it archives the same names again, but a deletion that somebody began before may still remove them,
+// whatever the log says of it, so they are never forgotten.
 func (s *State) CheckWAL(b Summary) error {
 	for _, w := range s.WAL {
 		if w.SystemID == b.SystemID && w.First <= b.LastWAL && b.FirstWAL <= w.Last {
-			return fmt.Errorf("WAL from %s to %s was deleted meanwhile, and this backup needs %s to %s", w.First, w.Last, b.FirstWAL, b.LastWAL)
+			return fmt.Errorf("%w: a deletion took all from %s to %s, and it needs %s to %s", ErrWALDeleted, w.First, w.Last, b.FirstWAL, b.LastWAL)
 		}
 	}
 	return nil

@@ -341,7 +341,7 @@ func refusedDeletion(t testing.TB, s *site, args ...string) outcome {
 	if len(slices.Compact(slices.Clone(told))) != len(told) {
 		t.Errorf("the same object is told twice: %v", o)
 	}
-	for _, want := range []string{`the first is \S+/(parts|wal|backups)/\S+: `, "access denied", "HINT: .*credentials that may delete"} {
+	for _, want := range []string{`the first is \S+/(parts|wal|backups)/\S+: `, "access denied", "HINT: .*delete garbage --confirm.*credentials that may delete"} {
 		if !regexp.MustCompile(want).MatchString(o.err) {
 			t.Errorf("the error does not say %q: %v", want, o)
 		}

@@ -146,6 +146,28 @@ func TestEverything(t *testing.T) {
 	sound(t, store)
 }
 
+// A server that was set back to a snapshot goes through names of WAL that were deleted: its backups are refused before
+// anything is copied, until it is past them.
+func TestBackupOfAServerThatWasSetBack(t *testing.T) {
+	s, store := seeded(t, 3)
+	if _, err := s.remove(t.Context(), store, "me", retention.Order{Kind: retention.Everything}); err != nil {
+		t.Fatal(err)
+	}
+	end := s.at.Load()
+	s.at.Store(end - 3)
+	if err := s.push(t.Context(), store, "back", false); !errors.Is(err, catalog.ErrWALDeleted) {
+		t.Errorf("a backup that begins in deleted WAL: %v, want %v", err, catalog.ErrWALDeleted)
+	}
+	if stored := objects(t, store, "parts/"); len(stored) > 0 {
+		t.Errorf("it has stored %q", stored)
+	}
+	s.at.Store(end)
+	if err := s.push(t.Context(), store, "again", false); err != nil {
+		t.Errorf("past the end of what was deleted: %v", err)
+	}
+	sound(t, store)
+}
+
 // What the catalog does not know is no garbage.
 func TestUnknownStays(t *testing.T) {
 	s, store := seeded(t, 2)
