@@ -118,6 +118,12 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 	}
 	chunks := (f.Size + part.ChunkSize - 1) / part.ChunkSize
 	src.left.Store(chunks)
+	if chunks > manifest.MaxFileChunks {
+		// One that has gone has no line, also when its first can be taken from the previous backup without a look at it.
+		if src.once.Do(src.open); src.gone.Load() {
+			return nil
+		}
+	}
 	changed, known := p.changedBlocks(e)
 	for first := int64(0); first == 0 || first < chunks; first += manifest.MaxFileChunks {
 		f.At = first * part.ChunkSize
