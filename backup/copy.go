@@ -32,7 +32,7 @@ func (p *push) copy(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
-	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, changes: p.changes, reread: p.Reread, warn: p.warn}
+	c := packerConfig{pageSize: p.info.BlockSize, fileBlocks: p.control.SegmentBlocks, progress: p.Progress, prev: p.prev, changes: p.changes, reread: p.Reread, now: p.Now, warn: p.warn}
 	if p.info.DataChecksums {
 		c.verify = p.start.LSN
 		if p.info.Shutdown != nil {

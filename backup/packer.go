@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -47,6 +48,7 @@ type packerConfig struct {
 	prev       *previous        // what earlier backups offer
 	changes    *cluster.Changes // what has changed since the previous backup, when the server knows that
 	reread     bool             // trust no attributes: read every file
+	now        func() time.Time // for what is opened anew
 	warn       func(path, reason string)
 	emit       func(*manifest.File) error // takes the lines, in order, from one goroutine
 }
@@ -110,15 +112,23 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 	if f.Type != manifest.TypeFile {
 		return p.submit(&line{file: f}, 0)
 	}
+	src, prev, err := p.source(e, &f, data)
+	if src == nil || err != nil {
+		return err
+	}
 	chunks := (f.Size + part.ChunkSize - 1) / part.ChunkSize
-	src := &source{entry: e, data: data}
 	src.left.Store(chunks)
+	if chunks > manifest.MaxFileChunks {
+		// One that has gone has no line, also when its first can be taken from the previous backup without a look at it.
+		if src.once.Do(src.open); src.gone.Load() {
+			return nil
+		}
+	}
 	changed, known := p.changedBlocks(e)
 	for first := int64(0); first == 0 || first < chunks; first += manifest.MaxFileChunks {
 		f.At = first * part.ChunkSize
-		l := &line{file: f, chunks: make([]chunk, min(chunks-first, manifest.MaxFileChunks)), src: src}
-		if data == nil {
-			var err error
+		l := &line{file: f, chunks: make([]chunk, min(chunks-first, manifest.MaxFileChunks)), src: src, prev: prev}
+		if data == nil && first > 0 {
 			if l.prev, err = p.prev.seek(e.Path, f.At); err != nil {
 				return err
 			}
@@ -126,11 +136,11 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 		var todo []task
 		if p.unread(l) {
 			l.file.Chunks, l.chunks, l.src = l.prev.Chunks, nil, nil
-			src.left.Add(-int64(len(l.file.Chunks)))
+			src.done(len(l.file.Chunks))
 		}
 		for i := range l.chunks {
 			if known && p.summarized(l, i, changed) {
-				src.left.Add(-1)
+				src.done(1)
 			} else if len(todo) == 0 || !todo[len(todo)-1].takes(i) {
 				todo = append(todo, task{l, i, 1})
 			}
@@ -149,19 +159,44 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 	return nil
 }
 
+// source is where a file's content comes from, and its first line in the previous backup. It is nil for a file that has
+// gone; f becomes what has been opened.
+func (p *packer) source(e cluster.Entry, f *manifest.File, data io.ReaderAt) (src *source, prev *manifest.File, err error) {
+	src = &source{entry: e, data: data}
+	if data != nil {
+		return src, nil, nil
+	}
+	if prev, err = p.prev.seek(e.Path, 0); err != nil || e.Replayed() || p.keeps(f, prev) {
+		return src, prev, err
+	}
+	if src, err = p.still(e); src != nil {
+		*f = describe(src.entry, p.now())
+		f.SetPath(e.Path)
+	}
+	return src, prev, err
+}
+
 // unread says whether the whole line can be taken from the previous backup without reading the file.
 func (p *packer) unread(l *line) bool {
-	if p.reread || len(l.chunks) == 0 || !untouched(&l.file, l.prev) || p.prev.unwell[l.src.entry.Path] {
+	if len(l.chunks) == 0 || !p.keeps(&l.file, l.prev) {
 		return false
-	}
-	for _, c := range l.prev.Chunks {
-		if !p.prev.usable(c.Extents) {
-			return false
-		}
 	}
 	n := min(l.file.Size-l.file.At, int64(len(l.chunks))*part.ChunkSize)
 	p.progress.Bytes.Add(n)
 	p.progress.Reused.Add(n)
+	return true
+}
+
+// keeps says whether a line is as it was in the previous backup, and can be taken from there.
+func (p *packer) keeps(f, prev *manifest.File) bool {
+	if p.reread || !untouched(f, prev) || p.prev.unwell[f.RawPath()] {
+		return false
+	}
+	for _, c := range prev.Chunks {
+		if !p.prev.usable(c.Extents) {
+			return false
+		}
+	}
 	return true
 }
 

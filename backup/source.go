@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
@@ -23,6 +25,70 @@ type source struct {
 	err   error
 	gone  atomic.Bool  // it was dropped between the walk and here
 	left  atomic.Int64 // chunks that are still to be read
+	cut   sync.Once    // for the warning that it became shorter
+}
+
+const (
+	// stillMost is the largest file that still reads: larger ones do not fit into memory, and are logs.
+	stillMost = part.ChunkSize
+	// So often, and after such a pause, still reads a file again. The pause is longer than a step of the clock that gives
+	// files their times, within which a second change does not show.
+	stillTries = 10
+	stillPause = 20 * time.Millisecond
+)
+
+// still opens a file that replay will not repair, such as configuration: another may have got its name since the walk
+// saw it, so what is described is what was opened. A small one it also reads, again when it changed just now. It
+// returns nil when the file has gone.
+func (p *packer) still(e cluster.Entry) (*source, error) {
+	for try := 1; ; try++ {
+		src, after, err := openStill(e)
+		if err != nil {
+			return nil, fmt.Errorf("read %q: %w", e.Source, err)
+		}
+		if src == nil || src.file != nil {
+			return src, nil
+		}
+		was := src.entry
+		same := after.Size == was.Size && after.Mtime.Equal(was.Mtime) && after.Ctime.Equal(was.Ctime)
+		if same && p.now().Sub(after.Mtime).Abs() >= stillPause {
+			return src, nil
+		}
+		if try == stillTries {
+			if !same && after.Size <= was.Size { // else it is a log, which has grown
+				p.warn(e.Path, "it changed each time that it was read: what the backup has of it may be partly older than the rest")
+			}
+			return src, nil
+		}
+		time.Sleep(stillPause)
+	}
+}
+
+// openStill is one try of still. Of a file that it reads it also says what that was like afterwards.
+func openStill(e cluster.Entry) (src *source, after cluster.Entry, err error) {
+	file, err := os.Open(e.Source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, after, nil
+	}
+	if err != nil {
+		return nil, after, err
+	}
+	e, err = e.Opened(file)
+	if err == nil && e.Size > stillMost {
+		return &source{entry: e, data: file, file: file}, after, nil
+	}
+	defer file.Close() // it was only read
+	if err != nil {
+		return nil, after, err
+	}
+	data := make([]byte, e.Size)
+	n, err := io.ReadFull(file, data)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, after, err
+	}
+	e.Size = int64(n)
+	after, err = e.Opened(file)
+	return &source{entry: e, data: bytes.NewReader(data[:n])}, after, err
 }
 
 func (s *source) open() {
@@ -38,17 +104,17 @@ func (s *source) open() {
 
 // read fills data from offset at. A file that shrank meanwhile gives zeros for what is gone, as in
 // pg_basebackup: replay of the WAL truncates it again.
-func (s *source) read(data []byte, at int64) error {
+func (s *source) read(data []byte, at int64) (cut bool, err error) {
 	s.once.Do(s.open)
 	if s.err != nil {
-		return s.err
+		return false, s.err
 	}
 	n, err := s.data.ReadAt(data, at)
 	if err == io.EOF {
 		clear(data[n:])
-		err = nil
+		return true, nil
 	}
-	return err
+	return false, err
 }
 
 // done is called when n more chunks have been dealt with.
@@ -116,9 +182,12 @@ func (p *packer) packBlocks(w *part.Writer, l *line, i int, content part.Content
 
 // read reads data from offset at, and verifies its pages when it has any.
 func (p *packer) read(src *source, data []byte, at int64) error {
-	err := src.read(data, at)
+	cut, err := src.read(data, at)
 	if src.gone.Load() {
 		return nil
+	}
+	if cut && !src.entry.Replayed() {
+		src.cut.Do(func() { p.warn(src.entry.Path, "it became shorter while it was read: its end is zeros in the backup") })
 	}
 	if err == nil && src.entry.Relation && p.verify != 0 {
 		err = p.verifyPages(src, data, at)
@@ -166,7 +235,7 @@ func (p *packer) verifyPages(src *source, data []byte, at int64) error {
 	for _, block := range cluster.VerifyPages(data, first, p.pageSize, p.verify) {
 		off := int(block-first) * p.pageSize
 		page := data[off : off+p.pageSize]
-		if err := src.read(page, at+int64(off)); err != nil {
+		if _, err := src.read(page, at+int64(off)); err != nil {
 			return err
 		}
 		if len(cluster.VerifyPages(page, block, p.pageSize, p.verify)) > 0 {

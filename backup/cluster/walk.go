@@ -50,6 +50,25 @@ type Entry struct {
 	Segno    uint32
 }
 
+// Replayed says whether the replay of WAL repairs what is written to the file while it is read: that is so for
+// relations and for the state of transactions. Others have to be read as they are at one moment.
+func (e Entry) Replayed() bool {
+	top, _, _ := strings.Cut(e.Path, "/")
+	return e.Relation || top == "pg_xact" || top == "pg_multixact" || top == "pg_commit_ts"
+}
+
+// Opened is the entry with the attributes of the file that was opened for it: since the walk another may have got its
+// name.
+func (e Entry) Opened(f *os.File) (Entry, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return Entry{}, explain("read", e.Source, err)
+	}
+	o := newEntry(node{}, &st)
+	e.Mode, e.UID, e.GID, e.Size, e.Mtime, e.Ctime, e.Dev, e.Ino = o.Mode, o.UID, o.GID, o.Size, o.Mtime, o.Ctime, o.Dev, o.Ino
+	return e, nil
+}
+
 // WalkOptions is what decides, beside the files themselves, on what belongs to a backup.
 type WalkOptions struct {
 	Major          int    // PostgreSQL's version: 10 to 18
