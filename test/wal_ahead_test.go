@@ -246,6 +246,40 @@ func TestPushAheadUnderFaults(t *testing.T) {
 	}
 }
 
+// Where there is no room for markers, as on a disk that is nearly full, only a few files are pushed twice.
+func TestPushAheadWithoutRoom(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r := newWALRig(t, st)
+	room, _ := tmpfs(t, 4096) // for the list
+	r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL, "PGOBJ_WAL_SPOOL="+room)
+	r.serves(t)
+	var names []string
+	for i := range 40 {
+		names = append(names, numbered(i))
+	}
+	contents := r.wait(t, names...)
+	for _, name := range names {
+		r.asks(t, name)
+		must(t, os.Remove(filepath.Join(r.data, "pg_wal/archive_status", name+".ready")))
+	}
+	r.settled(t)
+	puts := 0
+	for _, q := range proxy.Requests() {
+		if q.Method == "PUT" {
+			puts++
+		}
+	}
+	t.Logf("%d requests to store %d files", puts, len(names))
+	if puts > len(names)+2*4 {
+		t.Errorf("%d requests to store %d files", puts, len(names))
+	}
+	for _, name := range names {
+		r.fetches(t, name, contents[name])
+	}
+}
+
 // Killed at any moment, neither process has acknowledged what is not in the archive.
 func TestPushAheadKilled(t *testing.T) {
 	t.Parallel()
