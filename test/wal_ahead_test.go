@@ -518,6 +518,15 @@ func TestPushAll(t *testing.T) {
 	if o := pushAll(); o.code != 0 || !strings.Contains(o.out, "archived 11 of 11") || !strings.Contains(o.out, ", 10 of them") {
 		t.Errorf("all: %v", o)
 	}
+	orphan := numbered(0x20) // what a crash can leave
+	r.put(t, "archive_status/"+orphan+".ready", nil)
+	status := tree(t, filepath.Join(r.data, "pg_wal/archive_status"))
+	if o := pushAll(); o.code != 0 || !strings.Contains(o.out, "archived 11 of 11") || !strings.Contains(o.err, "file="+orphan) {
+		t.Errorf("with a .ready whose file is gone: %v", o)
+	}
+	if d := differences(status, tree(t, filepath.Join(r.data, "pg_wal/archive_status"))); len(d) != 0 {
+		t.Errorf("archive_status was changed: %v", d)
+	}
 	for _, name := range names {
 		r.fetches(t, name, contents[name])
 	}
