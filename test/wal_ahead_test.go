@@ -246,6 +246,40 @@ func TestPushAheadUnderFaults(t *testing.T) {
 	}
 }
 
+// Where there is no room for markers, as on a disk that is nearly full, only a few files are pushed twice.
+func TestPushAheadWithoutRoom(t *testing.T) {
+	t.Parallel()
+	st, server := versityStore(t)
+	proxy := faultproxy.ForTest(t, server.Endpoint)
+	r := newWALRig(t, st)
+	room, _ := tmpfs(t, 4096) // for the list
+	r.env = append(r.env, "PGOBJ_S3_ENDPOINT="+proxy.URL, "PGOBJ_WAL_SPOOL="+room)
+	r.serves(t)
+	var names []string
+	for i := range 40 {
+		names = append(names, numbered(i))
+	}
+	contents := r.wait(t, names...)
+	for _, name := range names {
+		r.asks(t, name)
+		must(t, os.Remove(filepath.Join(r.data, "pg_wal/archive_status", name+".ready")))
+	}
+	r.settled(t)
+	puts := 0
+	for _, q := range proxy.Requests() {
+		if q.Method == "PUT" {
+			puts++
+		}
+	}
+	t.Logf("%d requests to store %d files", puts, len(names))
+	if puts > len(names)+2*4 {
+		t.Errorf("%d requests to store %d files", puts, len(names))
+	}
+	for _, name := range names {
+		r.fetches(t, name, contents[name])
+	}
+}
+
 // Killed at any moment, neither process has acknowledged what is not in the archive.
 func TestPushAheadKilled(t *testing.T) {
 	t.Parallel()
@@ -483,6 +517,15 @@ func TestPushAll(t *testing.T) {
 	r.put(t, numbered(0x13), contents[numbered(0x13)])
 	if o := pushAll(); o.code != 0 || !strings.Contains(o.out, "archived 11 of 11") || !strings.Contains(o.out, ", 10 of them") {
 		t.Errorf("all: %v", o)
+	}
+	orphan := numbered(0x20) // what a crash can leave
+	r.put(t, "archive_status/"+orphan+".ready", nil)
+	status := tree(t, filepath.Join(r.data, "pg_wal/archive_status"))
+	if o := pushAll(); o.code != 0 || !strings.Contains(o.out, "archived 11 of 11") || !strings.Contains(o.err, "file="+orphan) {
+		t.Errorf("with a .ready whose file is gone: %v", o)
+	}
+	if d := differences(status, tree(t, filepath.Join(r.data, "pg_wal/archive_status"))); len(d) != 0 {
+		t.Errorf("archive_status was changed: %v", d)
 	}
 	for _, name := range names {
 		r.fetches(t, name, contents[name])

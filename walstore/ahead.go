@@ -19,9 +19,9 @@ const AheadMemory = 256 << 20
 // Ahead archives files that PostgreSQL will ask for.
 type Ahead struct {
 	Jobs int // files at once
-	// Pushed is told of every file that is in the archive now, Failed of every other one that was tried, with the
-	// reason; several at once.
-	Pushed func(path string, res PushResult)
+	// Pushed is told of every file that is in the archive now. Failed is told of every other one that was tried, and of one
+	// that Pushed has an error for, with the reason. Several at once.
+	Pushed func(path string, res PushResult) error
 	Failed func(path string, err error)
 }
 
@@ -72,8 +72,9 @@ func (a Ahead) Push(ctx context.Context, s storage.Store, r PushRequest, paths [
 	q := newQueue(paths, 2*a.Jobs)
 	report := func(path string, res PushResult, err error) {
 		if err == nil {
-			a.Pushed(path, res)
-		} else {
+			err = a.Pushed(path, res)
+		}
+		if err != nil {
 			a.Failed(path, err)
 			q.fail()
 		}

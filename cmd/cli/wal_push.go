@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,6 +132,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	if err != nil {
 		return usagef("%s is no data folder: %v", c.Path, err)
 	}
+	ready = withoutOrphans(a, ready)
 	control, _, err := cluster.ReadControl(c.Path)
 	if err != nil {
 		return err
@@ -172,4 +174,17 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	_ = g.Wait() // every error is in failed
 	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), number(len(ready), "waiting file"), size(bytes), there)
 	return errors.Join(failed...)
+}
+
+// withoutOrphans leaves out what does not wait although archive_status says so: a crash can bring back the .ready of a file that
+// has been archived and removed. PostgreSQL warns of it, too, and removes it (pgarch_ArchiverCopyLoop).
+func withoutOrphans(a *app, ready []string) []string {
+	return slices.DeleteFunc(ready, func(path string) bool {
+		_, err := os.Stat(path)
+		gone := errors.Is(err, fs.ErrNotExist)
+		if gone {
+			a.log.Warn("left out: archive_status has it as waiting, and pg_wal does not have it", "file", filepath.Base(path))
+		}
+		return gone
+	})
 }

@@ -90,6 +90,10 @@ func (p *pushAhead) archived(ctx context.Context, path string) bool {
 	seen := p.markers.Pushing(name)
 	ended := make(chan struct{})
 	if !seen {
+		if p.markers.GaveUp() {
+			p.a.log.Debug("nothing is pushed ahead", "error", "a process that did so a moment ago could not go on")
+			return false
+		}
 		rest, err := waiting(p.markers, filepath.Dir(path))
 		if err != nil || len(rest) < 2 || !slices.ContainsFunc(rest, func(r string) bool { return filepath.Base(r) == name }) {
 			tidy(p.markers, filepath.Dir(path))
@@ -203,10 +207,12 @@ func (c *walPushAhead) Run(ctx context.Context, a *app) error {
 	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return true }) // ends with ctx
 	ahead := walstore.Ahead{
 		Jobs: c.jobs(control.SegmentSize),
-		Pushed: func(path string, res walstore.PushResult) {
-			if err := mark(markers, path, res); err != nil {
-				a.log.Debug("no marker, so it will be looked at again", "file", filepath.Base(path), "error", err)
+		Pushed: func(path string, res walstore.PushResult) error {
+			err := mark(markers, path, res)
+			if err != nil { // PostgreSQL's request will push it again
+				list.GiveUp()
 			}
+			return err
 		},
 		Failed: func(path string, err error) {
 			a.log.Debug("not pushed ahead", "file", filepath.Base(path), "error", err)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // One process has the list; its names are seen while it lives and has not taken them off, and nobody who looks is in its way.
@@ -46,6 +47,38 @@ func TestPushing(t *testing.T) {
 	p.f.Close() // as when the process is killed
 	if m.Pushing("a") {
 		t.Error("the process is gone, and its list counts")
+	}
+}
+
+// A process that could not go on keeps others from trying for a while; one that is merely done, or was killed, does not.
+func TestGaveUp(t *testing.T) {
+	m := NewMarkers(t.TempDir(), "scope")
+	hold := func() *Pushing {
+		t.Helper()
+		p, err := m.Hold([]string{"a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	hold().Release()
+	if m.GaveUp() {
+		t.Error("it is done")
+	}
+	p := hold()
+	p.GiveUp()
+	p.Release()
+	if !m.GaveUp() || m.Pushing("a") {
+		t.Error("it has given up")
+	}
+	m.now = func() time.Time { return time.Now().Add(2 * time.Minute) }
+	if m.GaveUp() {
+		t.Error("that was a while ago")
+	}
+	m.now = time.Now
+	hold().f.Close() // as when the process is killed
+	if m.GaveUp() {
+		t.Error("it was killed")
 	}
 }
 
