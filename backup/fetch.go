@@ -39,8 +39,9 @@ func (p *Plan) Run(ctx context.Context) error {
 	if err := p.saveWAL(); err != nil {
 		return fmt.Errorf("save WAL that was never archived (nothing was changed yet): %w", ofTarget(err))
 	}
+	p.Begun = true
 	if err := p.restore(ctx); err != nil {
-		return fmt.Errorf("restore backup %s to %s: %w\nThe restore is not complete, and PostgreSQL does not start on it. Run the same command with --delta to go on", b.ID, p.Target, ofTarget(err))
+		return fmt.Errorf("restore backup %s to %s: %w", b.ID, p.Target, p.manifest.hurt(ofTarget(err)))
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func (r *frameReader) open(ctx context.Context, wants []want) (io.ReadCloser, er
 	name, at, last := wants[0].Part, wants[0].Off, wants[len(wants)-1]
 	body, err := r.store.Get(ctx, part.Key(name), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(name), err)
+		return nil, missing(name, err)
 	}
 	return body, err
 }
@@ -81,14 +81,14 @@ func (r *frameReader) take(body io.ReadCloser, wants []want, use func(want, []by
 	for i, w := range wants {
 		if i == 0 || w.Off != wants[i-1].Off {
 			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
-				return err
+				return damagedFrame(w.Extent, err)
 			}
 			at = w.Off + int64(w.Size)
 		} else if w.Size != wants[i-1].Size || w.SHA256 != wants[i-1].SHA256 {
 			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
 		}
 		if w.Skip+w.Len > len(r.raw) {
-			return fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(w.Part), w.Off)
+			return damagedFrame(w.Extent, fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(w.Part), w.Off))
 		}
 		if err := use(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
 			return err

@@ -52,6 +52,7 @@ type Plan struct {
 	Dangers  []ConfLine
 	Warnings []string
 	LeftOut  int64 // bytes of databases that are not restored
+	Begun    bool  // Run has come to change the target: when it fails, what is there is no whole cluster
 
 	request  FetchRequest
 	holed    bool // there is a hole on the way, or just behind it

@@ -57,7 +57,7 @@ func Verify(ctx context.Context, r VerifyRequest) (v Verified, err error) {
 	}
 	defer f.close()
 	if v.Indexes, err = r.indexes(ctx, b); err != nil {
-		return v, err
+		return v, f.hurt(err)
 	}
 	if err := r.wal(ctx, b, &v); err != nil {
 		return v, err
@@ -71,7 +71,7 @@ func Verify(ctx context.Context, r VerifyRequest) (v Verified, err error) {
 		// By the frame in which a chunk begins: the small files that share one are read together.
 		u.skip = func(c manifest.Chunk) bool { return !r.picks(c.Extents[0].Part, c.Extents[0].Off) }
 	}
-	return v, u.unpack(m, b.Size)
+	return v, f.hurt(u.unpack(m, b.Size))
 }
 
 func (r *VerifyRequest) partly() bool { return r.Sample > 0 && r.Sample < 100 }
@@ -96,8 +96,11 @@ func (r *VerifyRequest) indexes(ctx context.Context, b *catalog.Backup) (int64, 
 				return fmt.Errorf("%w: part %s: the backup's description of it: %w", part.ErrDamaged, p.Name, err)
 			}
 			_, _, err := part.ReadIndex(ctx, r.Store, p.Name, p.Size, want)
-			if errors.Is(err, storage.ErrNotFound) {
-				return fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(p.Name), err)
+			switch {
+			case errors.Is(err, storage.ErrNotFound):
+				return missing(p.Name, err)
+			case errors.Is(err, part.ErrDamaged):
+				return &inPart{p.Name, -1, err}
 			}
 			return err
 		})

@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -45,6 +46,12 @@ func (x *site) spoil(key string, change func([]byte) []byte) {
 // extentOf finds the first extent of a file in a backup's manifest.
 func (x *site) extentOf(b *catalog.Backup, path string) manifest.Extent {
 	x.t.Helper()
+	return x.chunksOf(b, path)[0].Extents[0]
+}
+
+// chunksOf finds the chunks of a file in a backup's manifest.
+func (x *site) chunksOf(b *catalog.Backup, path string) []manifest.Chunk {
+	x.t.Helper()
 	f, err := fetchManifest(x.t.Context(), x.store, b)
 	if err != nil {
 		x.t.Fatal(err)
@@ -54,11 +61,11 @@ func (x *site) extentOf(b *catalog.Backup, path string) manifest.Extent {
 	for err == nil {
 		var l *manifest.File
 		if l, err = lines.Next(); err == nil && l.RawPath() == path {
-			return l.Chunks[0].Extents[0]
+			return l.Chunks
 		}
 	}
 	x.t.Fatalf("%s is not in the manifest: %v", path, err)
-	return manifest.Extent{}
+	return nil
 }
 
 func flip(at int64) func([]byte) []byte {
@@ -147,4 +154,32 @@ func TestVerifyAlwaysLooksAtTheRest(t *testing.T) {
 	if _, _, err := x.verifySample(100, 0); !errors.Is(err, walstore.ErrDamaged) {
 		t.Errorf("damaged WAL: %v", err)
 	}
+}
+
+// Whoever reads of damage wants to know what it has hit.
+func TestVerifyNamesTheFiles(t *testing.T) {
+	x := newMemSite(t)
+	for i := range 7 {
+		x.write(fmt.Sprintf("base/5/%d", 16384+i), random(uint64(i), 100))
+	}
+	x.write("base/5/20000", random(9, 3*part.ChunkSize))
+	b := x.mustPush(nil)
+	large, small := x.chunksOf(b, "base/5/20000")[2].Extents[0], x.extentOf(b, "base/5/16386")
+	says := func(want ...string) {
+		t.Helper()
+		_, _, err := x.verifySample(100, 0)
+		for _, text := range want {
+			if !errors.Is(err, part.ErrDamaged) || !strings.Contains(err.Error(), text) {
+				t.Errorf("%v\nwant %q in it", err, text)
+			}
+		}
+	}
+	at := func(e manifest.Extent) func([]byte) []byte { return flip(e.Off + int64(e.Size)/2) }
+	x.spoil(part.Key(large.Part), at(large))
+	says("content of these files in that frame: \"base/5/20000\"")
+	x.spoil(part.Key(large.Part), at(large))
+	x.spoil(part.Key(small.Part), at(small))
+	says("content of these files in that frame: ", "\"base/5/16384\", \"base/5/16385\", ", " more")
+	x.spoil(part.Key(small.Part), nil)
+	says("content of these files in that part: ", "\"base/5/16384\", \"base/5/16385\", ", " more")
 }

@@ -114,6 +114,9 @@ func (r *faultRig) refused(t *testing.T, env []string, id, key string) {
 	if !strings.Contains(message, strings.TrimPrefix(key, "main/")) {
 		t.Errorf("the message does not name %s: %s", key, message)
 	}
+	if strings.Contains(message, "to go on") {
+		t.Errorf("the same command is to go on, which would meet the same damage: %s", message)
+	}
 	checkNoControl(t, target)
 }
 

@@ -297,7 +297,7 @@ func TestDrillFindsDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if o := s.run(t, "drill", "--scratch", testenv.Dir(t)); o.code != exitDamaged {
+	if o := s.run(t, "drill", "--scratch", testenv.Dir(t)); o.code != exitDamaged || strings.Contains(o.err, "--delta") || !strings.Contains(o.err, "backup-push --full") {
 		t.Errorf("with damaged parts: %v", o)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -87,11 +89,26 @@ func (c *backupFetch) Run(ctx context.Context, a *app) error {
 	start := time.Now()
 	err = plan.Run(ctx)
 	stop()
+	if err != nil && plan.Begun {
+		return notWhole(err)
+	}
 	if err != nil {
 		return err
 	}
 	printDone(a, plan, req.Progress, time.Since(start))
 	return nil
+}
+
+// notWhole says what a restore that failed has left in its folder, and how to go on: the same command would only meet
+// the same damage again.
+func notWhole(err error) error {
+	err = fmt.Errorf("%w\nThe restore is not complete, and PostgreSQL does not start on it", err)
+	for _, damage := range []error{part.ErrDamaged, manifest.ErrDamaged, catalog.ErrDamaged} {
+		if errors.Is(err, damage) {
+			return fmt.Errorf("%w. Another backup can be restored over it with --delta", err)
+		}
+	}
+	return fmt.Errorf("%w. Run the same command with --delta to go on", err)
 }
 
 // mixedUp says of a backup that there is not that the folder, which comes first, was given in its place.

@@ -23,8 +23,8 @@ type backupPush struct {
 	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19; up to 5 all are the fastest), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
 	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"Something to know of the backup, which backup-list and backup-show tell; can be given again."`
-	Full           bool          `name:"full" help:"Store everything anew instead of reusing what earlier backups have stored."`
-	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup."`
+	Full           bool          `name:"full" help:"Store everything anew instead of reusing what earlier backups have stored: that is what it takes after these were damaged in the storage."`
+	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup. Content that is stored already is still reused: see --full."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
 	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
 	Offline        bool          `name:"offline" help:"Back up a server that is shut down, without a connection: PGDATA is the argument, or the environment's."`

@@ -78,6 +78,9 @@ type deleteBefore struct {
 func (c *deleteBefore) Run(ctx context.Context, a *app) error {
 	o := retention.Order{Kind: retention.Before, Backup: c.Point}
 	if t, err := parseTime(c.Point); err == nil {
+		if now := a.now(); t.After(now) { // a slip of the pen: nobody needs to restore to a time that has not come
+			return usagef("delete before '%s': that lies in the future; it is %s now (delete retain 1 leaves the newest good backup alone)", c.Point, now.UTC().Format("2006-01-02 15:04:05Z"))
+		}
 		o.Backup, o.Time = "", t
 	}
 	err := c.run(ctx, a, o, c.Hold)

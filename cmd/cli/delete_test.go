@@ -76,3 +76,18 @@ func TestDeleteTellsWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// TestDeleteBeforeTheFuture: a year that is one too high must not leave one backup of all.
+func TestDeleteBeforeTheFuture(t *testing.T) {
+	w := newWorld(t)
+	w.add("db1", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	w.backup("db1", "20261116T010000Z-0001", 1, 1, nil, nil)
+	w.backup("db1", "20261116T030000Z-0002", 1, 3, nil, nil)
+	w.now = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
+	if got := w.pgobj("delete", "before", "2026-11-17 08:00:01Z", "--confirm"); !strings.HasSuffix(got, "exit code 2\n") || !strings.Contains(got, "in the future; it is 2026-11-17 08:00:00Z now") {
+		t.Errorf("before a time in the future: %s", got)
+	}
+	if got := w.pgobj("delete", "before", "2026-11-17 08:00:00Z"); !strings.Contains(got, "\n1 backup and 2 parts go; ") {
+		t.Errorf("before now: %s", got)
+	}
+}
