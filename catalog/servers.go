@@ -66,6 +66,19 @@ func serverOf(key string) string {
 	return ""
 }
 
+// Exists says whether a server's folder has anything that a server has.
+func Exists(ctx context.Context, s storage.Store) (bool, error) {
+	for _, folder := range []string{"catalog/", "wal/", "parts/", "backups/"} {
+		for _, err := range s.List(ctx, folder, "") {
+			if err != nil {
+				return false, fmt.Errorf("look for the server: %w", err)
+			}
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Usage is how many bytes a server occupies in the storage.
 type Usage struct {
 	Parts   int64 `json:"parts"`

@@ -91,3 +91,43 @@ func TestDeleteBeforeTheFuture(t *testing.T) {
 		t.Errorf("before now: %s", got)
 	}
 }
+
+// TestDeleteOfNoServer: who mistypes the name of a server in a cron job has to hear of it.
+func TestDeleteOfNoServer(t *testing.T) {
+	w := newWorld(t)
+	w.wal("new", 1, 1, 2) // it archives, and has no backup yet
+	w.add("gone", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	w.put("mia", "notes.txt", 5)
+	for _, c := range []struct{ server, command, says string }{
+		{"mian", "policy --retention=redundancy=3 --confirm", "exit code 6\n"},
+		{"mian", "garbage --json", "exit code 6\n"},
+		{"mia", "retain 3 --confirm", "ERROR:  no such server: there is nothing of server mia in file:///STORAGE/mia\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server.\nexit code 6\n"},
+		{"mian", "everything mian --confirm", "exit code 6\n"},
+		{"new", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
+		{"gone", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
+		{"new", "everything new --confirm", "done: 2 objects removed\n"},
+		{"new", "everything new --confirm", "done: 0 objects removed\n"},
+	} {
+		if got := w.pgobj(append([]string{"--server=" + c.server, "delete"}, strings.Fields(c.command)...)...); !strings.HasSuffix(got, c.says) {
+			t.Errorf("%s: %s: want %s, got\n%s", c.server, c.command, c.says, got)
+		}
+	}
+	if got := w.pgobj("server-list"); strings.Contains(got, "mia") || !strings.Contains(got, "\nnew ") {
+		t.Errorf("a name that was mistyped is one of a server now:\n%s", got)
+	}
+}
+
+// TestServerListOfNoServer: those that there are are shown, and that one is not is no success.
+func TestServerListOfNoServer(t *testing.T) {
+	w := newWorld(t)
+	w.wal("new", 1, 1, 2)
+	for _, args := range [][]string{{"new", "mian", "db9"}, {"new", "mian", "db9", "--json"}} {
+		got := w.pgobj(append([]string{"server-list"}, args...)...)
+		if !strings.HasSuffix(got, "ERROR:  no such server: there is nothing of mian, db9 in file:///STORAGE\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server.\nexit code 6\n") || strings.Count(got, "new") != 1 {
+			t.Errorf("%q: %s", args, got)
+		}
+	}
+	if got := w.pgobj("server-list", "new"); strings.Contains(got, "exit code") || !strings.Contains(got, "it has no catalog") {
+		t.Errorf("one without a catalog: %s", got)
+	}
+}

@@ -52,6 +52,8 @@ var (
 	errUsage       = errors.New("invalid setting")
 	errInterrupted = errors.New("interrupted")
 	errTimeout     = errors.New("not finished within --timeout")
+	// errNoServer: a name may be mistyped, and then nothing that was done or shown is what was meant.
+	errNoServer = errors.New("no such server")
 	// errDamagedPages: the backup is complete and kept, but what it holds is not all sound.
 	errDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
 )
@@ -77,6 +79,7 @@ var meanings = []meaning{
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are. Check --storage and --server."},
+	{errNoServer, exitNotFound, "pgobj server-list shows the servers there are. Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
 	{catalog.ErrMoved, exitConflict, "Run the command again when nothing else writes to the catalog."},
 	{retention.ErrRefused, exitRefused, "Nothing has been deleted."},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -38,6 +39,7 @@ type serverEntry struct {
 	Usage     *catalog.Usage `json:"usage,omitempty"`            // with --sizes
 	Problems  []string       `json:"problems,omitempty"`         // what of the catalog is damaged, or could not be read
 	empty     bool
+	missing   bool // there is nothing of it at all
 }
 
 // serversAtOnce is how many catalogs are read at the same time; each reads several records at once.
@@ -65,12 +67,27 @@ func (c *serverList) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.JSON:
-		return printJSON(a.Out, entries)
+		err = printJSON(a.Out, entries)
 	case len(entries) == 0:
 		fmt.Fprintf(a.Err, "there is no server in %s\n", root)
+	default:
+		err = c.table(a, entries)
+	}
+	return cmp.Or(err, missing(entries, root))
+}
+
+// missing is an error that names those of which there is nothing.
+func missing(entries []*serverEntry, root storage.Store) error {
+	var names []string
+	for _, e := range entries {
+		if e.missing {
+			names = append(names, e.Server)
+		}
+	}
+	if names == nil {
 		return nil
 	}
-	return c.table(a, entries)
+	return fmt.Errorf("%w: there is nothing of %s in %s", errNoServer, strings.Join(names, ", "), root)
 }
 
 func (c *serverList) names(ctx context.Context, root storage.Store) func(func(string, error) bool) {
@@ -95,6 +112,11 @@ func (c *serverList) read(ctx context.Context, a *app, store storage.Store, e *s
 	state, err := a.catalog(store).Load(ctx)
 	if err == nil {
 		e.take(state)
+	}
+	if err == nil && e.empty {
+		var exists bool
+		exists, err = catalog.Exists(ctx, store)
+		e.missing = err == nil && !exists
 	}
 	if err == nil && c.Sizes {
 		var u catalog.Usage
@@ -173,7 +195,10 @@ func (e *serverEntry) note() string {
 		}
 		notes = append(notes, "CATALOG: "+first)
 	}
-	if e.empty {
+	switch {
+	case e.missing:
+		notes = append(notes, "there is no such server")
+	case e.empty:
 		notes = append(notes, "it has no catalog")
 	}
 	if e.Failed > 0 {

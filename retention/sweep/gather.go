@@ -109,8 +109,8 @@ func (g *gathered) decide(ctx context.Context, r Request) (retention.Plan, error
 // bad is how many complete backups are known to be of no use.
 func (g *gathered) bad() int { return len(g.history.Unreadable) + len(g.history.Damaged) }
 
-// matter are the backups that have to be looked at: the newest ones; those that go; and those that stay and may
-// refer to the same parts as these.
+// matter are the backups that have to be looked at: the newest ones; those that a rule counts, unless these are very
+// many; those that go; and those that stay and may refer to the same parts as these.
 //
 // A backup refers to parts that it has stored itself, and to such that a backup which it reuses refers to or has
 // stored. So those that refer to one part hang together by what they reuse, and on the way from one that goes
@@ -125,6 +125,15 @@ func (g *gathered) matter(o retention.Order, plan retention.Plan) []*catalog.Ent
 		out = append(out, e)
 	} else if o.Kind == retention.Oldest && len(complete) > 0 {
 		out = append(out, complete[0])
+	}
+	var counted []*catalog.Entry
+	for _, d := range plan.Backups {
+		if d.Counts {
+			counted = append(counted, d.Entry)
+		}
+	}
+	if len(counted) <= 2*looked {
+		out = append(out, counted...)
 	}
 	near := map[string][]string{}
 	for _, e := range g.state.Entries {

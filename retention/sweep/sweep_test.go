@@ -429,6 +429,24 @@ func TestSharedPartLost(t *testing.T) {
 	}
 }
 
+// So it is with the oldest that a policy counts, far behind the newest and without anything in common with those that go.
+func TestOldPartLost(t *testing.T) {
+	s, store := seeded(t, 0)
+	for i := range 70 {
+		if err := s.push(t.Context(), store, fmt.Sprint("full", i), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := listed(sound(t, store))
+	if err := store.Delete(t.Context(), objects(t, store, "parts/"+ids[4]+"/")[0]); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := sweep.Make(t.Context(), s.request(store, "me", retention.Order{Kind: retention.Retain, N: 66}))
+	if err != nil || !slices.Equal(plan.Delete.Backups, ids[:3]) {
+		t.Errorf("%q go (%v), want %q", plan.Delete.Backups, err, ids[:3])
+	}
+}
+
 // A backup whose backup.json is damaged cannot tell which parts it refers to: all that it may refer to stay.
 func TestUnreadableBackup(t *testing.T) {
 	s, store := seeded(t, 4)
