@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -18,9 +19,10 @@ type WALRange struct {
 	Received    bool        // the last bytes of it were received, of a segment that is not complete
 	Archived    time.Time   // when the last one was stored, by the storage's clock
 
-	Missing string    // the segment that would come next, if later ones show that there is a hole
-	Beyond  string    // the first one after the hole
-	beyond  time.Time // when that was stored, by the storage's clock
+	Missing string      // the segment that would come next, if later ones show that there is a hole
+	Beyond  string      // the first one after the hole
+	Before  segment.LSN // where the last record before the hole begins; 0: nobody knows
+	beyond  time.Time   // when that was stored, by the storage's clock
 }
 
 // holePatience is how long what lies behind a hole has to be there before that counts as one.
@@ -59,6 +61,21 @@ func coverLive(ctx context.Context, s storage.Store, systemID uint64, legs []Leg
 			return w, context.Cause(ctx)
 		}
 	}
+}
+
+// lookAhead is how far PostgreSQL may read ahead of what it replays (wal_decode_buffer_size, 512kB unless somebody has set
+// it).
+const lookAhead = 64 << 20
+
+// holeAhead looks for a hole from a point of the way on, as far as PostgreSQL reads ahead.
+func holeAhead(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, from segment.LSN) (WALRange, error) {
+	first := segment.At(0, from, size).No
+	for len(legs) > 1 && segment.At(0, legs[0].End, size).No < first {
+		legs = legs[1:]
+	}
+	legs = slices.Clone(legs)
+	legs[0].Begin = max(legs[0].Begin, from)
+	return cover(ctx, s, systemID, legs, size, from+lookAhead)
 }
 
 func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, until segment.LSN) (WALRange, error) {

@@ -115,15 +115,15 @@ func TestHole(t *testing.T) {
 	b.StopLSN, b.SystemID = 0x300100, 7
 	s := &catalog.State{Committed: []string{"B"}, Entries: []*catalog.Entry{{ID: "B", Status: catalog.Complete,
 		Commit: &catalog.Commit{Summary: catalog.Summary{SystemID: 7, StartLSN: 0x900000, Consistent: noon}}}}}
-	w := WALRange{End: 0x500000, Missing: "000000010000000000000005", Beyond: "000000010000000000000006", Archived: noon}
+	w := WALRange{End: 0x500000, Missing: "000000010000000000000005", Beyond: "000000010000000000000006", Before: 0x4ffe00, Archived: noon}
 	for name, c := range map[string]struct {
 		r    Recovery
 		warn bool
 		err  bool
 	}{
 		"to the end":              {Recovery{}, false, true},
-		"LSN before":              {Recovery{TargetLSN: 0x500000}, false, false},
-		"LSN behind":              {Recovery{TargetLSN: 0x500001}, false, true},
+		"LSN before":              {Recovery{TargetLSN: 0x4ffe00}, false, false},
+		"LSN behind":              {Recovery{TargetLSN: 0x4ffe01}, false, true},
 		"time behind, surely":     {Recovery{TargetTime: noon}, false, true},
 		"time, nobody knows":      {Recovery{TargetTime: noon.Add(-time.Second)}, true, false},
 		"xid, nobody knows":       {Recovery{TargetXID: 77}, true, false},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -53,6 +54,7 @@ type Plan struct {
 	LeftOut  int64 // bytes of databases that are not restored
 
 	request  FetchRequest
+	holed    bool // there is a hole on the way, or just behind it
 	target   *target
 	only     *databases
 	manifest *files
@@ -184,13 +186,39 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	if p.WAL, err = coverLive(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
 	}
-	warnings, err := c.checkWAL(b, p.WAL, state, time.Now())
+	w, err := p.lookForHole(ctx, until)
+	if err != nil {
+		return err
+	}
+	p.holed = w.Missing != ""
+	warnings, err := c.checkWAL(b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
 	if r.Timeline == "" && found.timeline != found.history.newest() && !r.TargetImmediate {
 		p.Recovery.Timeline = fmt.Sprint(found.timeline)
 		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", found.history.newest(), found.timeline)
 	}
 	return err
+}
+
+// lookForHole completes what is known of a hole on the way, or just behind the place where it ends.
+func (p *Plan) lookForHole(ctx context.Context, until segment.LSN) (w WALRange, err error) {
+	w = p.WAL
+	b, store := p.Backup, p.request.Store
+	if w.Missing == "" && until > 0 && w.End >= until {
+		ahead, err := holeAhead(ctx, store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until)
+		if err != nil || ahead.Missing == "" {
+			return w, err
+		}
+		ahead.Last = cmp.Or(ahead.Last, w.Last)
+		w = ahead
+	}
+	if w.Missing == "" || w.Last == "" {
+		return w, nil
+	}
+	if w.Before, _, err = walstore.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
+		p.request.Log.Debug("it is not known which is the last record before the hole", "error", err) // and recovery may never come there
+	}
+	return w, ctx.Err()
 }
 
 func (p *Plan) survey() (*survey, error) {
@@ -270,8 +298,8 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	}
 	p.command(&r, conf.archiving)
 	w := settingsFor(r, b.PGVersion/10000, conf)
-	if p.warnTablespaces() && w.File != "" && b.PGVersion >= 150000 {
-		// Looking ahead, recovery would ask for the segment behind the target's, and stop at what it must not replay.
+	if stops := p.warnTablespaces() || p.holed; stops && w.File != "" && b.PGVersion >= 150000 {
+		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a hole, or at what it must not replay.
 		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
 	}
 	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {

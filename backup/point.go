@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,16 +220,19 @@ func atTheEnd(version int) string {
 	return "opens with all there is"
 }
 
-// holed: recovery ends at a hole, so what comes after it cannot be had.
+// holed: recovery ends at a hole, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
 func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 	hole := fmt.Sprintf("there is a hole in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
-	what := fmt.Sprintf("Any point before %s can be restored: --target-lsn %s --exclusive.", w.End, w.End)
+	what := "pgobj pitr-windows shows what can be restored."
+	if w.Before > 0 {
+		what = fmt.Sprintf("Any point up to %s can be restored: --target-lsn %s; pgobj pitr-windows has it as a time.", w.Before, w.Before)
+	}
 	if after != nil {
 		what += fmt.Sprintf(" Backup %s is from after the hole.", after.ID)
 	}
 	what += " If the file is in the old server's pg_wal, archive it: pgobj wal-push."
 	switch {
-	case r.TargetLSN != 0 && r.TargetLSN <= w.End:
+	case r.TargetLSN != 0 && r.TargetLSN <= cmp.Or(w.Before, w.End-1):
 		return nil, nil
 	case r.TargetLSN != 0, r.toTheEnd(),
 		!r.TargetTime.IsZero() && after != nil && !r.TargetTime.Before(after.Commit.Summary.Consistent):

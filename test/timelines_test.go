@@ -106,7 +106,7 @@ func (s *site) holes(t *testing.T, a, c backupEntry, end string) {
 		t.Fatal(err)
 	}
 	s.refuses(t, 14, "there is a hole in the WAL: "+c.FirstWAL+" is missing", []string{a.Backup, "--target-timeline=1"})
-	s.refuses(t, 14, "Any point before ", []string{a.Backup, "--target-timeline=1", "--target-lsn", end})
+	s.refuses(t, 14, "Any point up to ", []string{a.Backup, "--target-timeline=1", "--target-lsn", end})
 	s.refuses(t, 14, "WAL that backup "+c.Backup+" needs", []string{c.Backup})
 	before := s.must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), a.Backup, "--target-timeline=1", "--target-lsn", a.StopLSN, "--plan")
 	if strings.Contains(before.out, "hole") {

@@ -141,8 +141,7 @@ func TestWALListVerifyWindows(t *testing.T) {
 func (s *site) proveWindow(t testing.TB, w window) {
 	t.Helper()
 	to := func(at time.Time) string { return "--target-time=" + at.UTC().Format("2006-01-02 15:04:05.999999+00") }
-	// PostgreSQL 15 and later look up to wal_decode_buffer_size ahead, and would meet the hole before the target.
-	c := s.start(t, s.fetch(t, to(w.To), w.Backups[0]), "-c", "recovery_prefetch=off")
+	c := s.start(t, s.fetch(t, to(w.To), w.Backups[0]))
 	if got := c.SQL(t, `SELECT count(*) > 0 FROM x`); got != "t" {
 		t.Errorf("at the end of the window there is nothing")
 	}
@@ -151,7 +150,7 @@ func (s *site) proveWindow(t testing.TB, w window) {
 	if o := s.run(t, "backup-fetch", target, to(w.To.Add(time.Microsecond)), w.Backups[0]); o.code != 0 {
 		return // seen before anything was fetched
 	}
-	later, err := pgtest.Attach(target, 15, "-c", "archive_mode=off", "-c", "recovery_prefetch=off")
+	later, err := pgtest.Attach(target, 15, "-c", "archive_mode=off")
 	must(t, err)
 	defer later.Close()
 	if err := later.Launch(t.Context()); err == nil {

@@ -329,17 +329,42 @@ func (v *Survey) LastReceivedCommit(ctx context.Context, s storage.Store, sysid 
 }
 
 func lastCommit(name string, read func(io.Writer) error) (last time.Time, found bool, err error) {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(read(w)) }() // ends with the pipe, which is closed below
-	last, found, err = segment.LastCommit(r)
-	if err == nil {
-		_, err = io.Copy(io.Discard, r) // the rest, so that it is checked
-	}
-	r.Close()
+	err = through(read, func(r io.Reader) (err error) {
+		last, found, err = segment.LastCommit(r)
+		return err
+	})
 	if err != nil {
 		return last, found, fmt.Errorf("read the last commit of %s: %w", name, err)
 	}
 	return last, found, nil
+}
+
+// LastRecord is where the last record begins that is whole in an archived segment; see segment.LastRecord.
+func LastRecord(ctx context.Context, s storage.Store, sysid uint64, name string) (last segment.LSN, found bool, err error) {
+	fill := func(w io.Writer) error {
+		_, err := read(ctx, s, name, sysid, w)
+		return err
+	}
+	err = through(fill, func(r io.Reader) (err error) {
+		last, found, err = segment.LastRecord(r)
+		return err
+	})
+	if err != nil {
+		return last, found, fmt.Errorf("read the last record of %s: %w", name, err)
+	}
+	return last, found, nil
+}
+
+// through lets look read what fill writes, to its end, so that all of it is checked.
+func through(fill func(io.Writer) error, look func(io.Reader) error) error {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(fill(w)) }() // ends with the pipe, which is closed below
+	defer r.Close()
+	if err := look(r); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, r)
+	return err
 }
 
 // Between are the names of the segments from one to another, along the line of descent of to's timeline, with the

@@ -115,7 +115,7 @@ var meanings = []meaning{
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
 	{walstore.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},
-	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push. To recover to a time before it (pgobj pitr-windows), set recovery_prefetch = off on PostgreSQL 15 or later, which looks ahead."},
+	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push. Or recover to a time before it (pgobj pitr-windows); PostgreSQL 15 and later look ahead, and need recovery_prefetch = off for that, which backup-fetch writes when it knows of the hole."},
 	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
 	{walstore.ErrAbsent, exitNotFound, ""},
 	{spool.ErrBusy, exitFailure, ""},

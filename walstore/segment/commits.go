@@ -34,6 +34,24 @@ func LastCommit(r io.Reader) (last time.Time, found bool, err error) {
 	}
 }
 
+// LastRecord reads a whole segment and returns where the last record begins that is whole in it: recovery with the target
+// recovery_target_lsn needs a record at the target or behind it. False when there is none. The error is r's own, or ErrHeader.
+func LastRecord(r io.Reader) (last LSN, found bool, err error) {
+	records, err := readRecords(r, nil)
+	if err != nil {
+		return 0, false, err
+	}
+	for {
+		if _, ok := records.next(); !ok {
+			return last, found, records.pages.err
+		}
+		if _, ok := records.body(); !ok {
+			return last, found, records.pages.err
+		}
+		last, found = records.pages.lsn(records.at), true
+	}
+}
+
 // endOfTransaction is the time in a commit or abort record. Its main data begins with it.
 func endOfTransaction(head, body []byte) (time.Time, bool) {
 	const rmXact, opMask = 1, 0x70

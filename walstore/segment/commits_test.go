@@ -92,6 +92,22 @@ func TestLastCommit(t *testing.T) {
 	}
 }
 
+func TestLastRecord(t *testing.T) {
+	for _, before := range []int{0, 160, 8192 - 40, 8192 - 40 + 8192 - 24, 100000} {
+		for _, rest := range []int{0, 13, 9000} {
+			data := segmentOf(rest, append(append(fill(before), record(1, 0x20, at(time.Now()))...), record(1, 0x20, at(time.Now()))[:40]...))
+			got, found, err := LastRecord(bytes.NewReader(data))
+			begin := data[got-5<<20:]
+			if err != nil || !found || begin[17] != 1 || binary.LittleEndian.Uint32(begin) != 51 {
+				t.Errorf("after %d bytes, rest %d: %s %v %v", before, rest, got, found, err)
+			}
+		}
+	}
+	if got, found, err := LastRecord(bytes.NewReader(segmentOf(2<<20, nil))); err != nil || found {
+		t.Errorf("no record begins in it: %s %v %v", got, found, err)
+	}
+}
+
 func FuzzLastCommit(f *testing.F) {
 	f.Add(segmentOf(13, record(1, 0, at(time.Unix(1e9, 0))))[:16384])
 	f.Fuzz(func(t *testing.T, data []byte) {

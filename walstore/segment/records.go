@@ -23,7 +23,9 @@ type records struct {
 	in    *bufio.Reader
 	head  []byte
 	data  []byte
-	skip  int64 // to the next record
+	at    int64 // where the record begins, in what pages yields
+	end   int64 // and the next one
+	skip  int64 // what has not been read of the bytes between
 }
 
 // readRecords begins with the first record that begins in the segment. With the last page of the segment before, it is
@@ -33,7 +35,7 @@ func readRecords(r io.Reader, before []byte) (*records, error) {
 	if err := p.begin(before); err != nil {
 		return nil, err
 	}
-	return &records{pages: p, in: bufio.NewReaderSize(p, 64<<10), head: make([]byte, recordHeader), skip: align8(p.rest)}, nil
+	return &records{pages: p, in: bufio.NewReaderSize(p, 64<<10), head: make([]byte, recordHeader), end: align8(p.rest), skip: align8(p.rest)}, nil
 }
 
 // next is the header of the next record; false where there is no more of the segment, or none that could be one.
@@ -44,8 +46,9 @@ func (r *records) next() (head []byte, ok bool) {
 	if _, err := io.ReadFull(r.in, r.head); err != nil {
 		return nil, false
 	}
+	r.at = r.end
 	total := r.total()
-	r.skip = align8(total) - recordHeader
+	r.skip, r.end = align8(total)-recordHeader, r.at+align8(total)
 	return r.head, total >= recordHeader && total <= int64(r.pages.head.Size) // 0: what follows was never written; more: it does not end here
 }
 
@@ -126,6 +129,16 @@ func (p *pages) begin(before []byte) error {
 // isPage says whether this is the header of the page at an LSN.
 func (p *pages) isPage(head []byte, at LSN) bool {
 	return binary.LittleEndian.Uint16(head) == p.head.Magic && LSN(binary.LittleEndian.Uint64(head[8:])) == at
+}
+
+// lsn is the place of a byte that Read yields, in a segment that was begun without the page before.
+func (p *pages) lsn(at int64) LSN {
+	page := int64(p.head.PageSize)
+	if at < page-HeaderSize {
+		return p.head.Address + LSN(HeaderSize+at)
+	}
+	at -= page - HeaderSize
+	return p.head.Address + LSN(page+at/(page-shortHeader)*page+shortHeader+at%(page-shortHeader))
 }
 
 // fail remembers an error that is not just the end.
