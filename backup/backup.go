@@ -27,6 +27,8 @@ var (
 	ErrIncarnation = errors.New("the catalog is of another cluster")
 	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.
 	ErrWALMissing = errors.New("WAL that the backup needs is not in the repository")
+	// ErrInside says that the storage is a folder in one that is backed up or restored.
+	ErrInside = errors.New("the storage is inside of what it is for")
 	// ErrRequest says that what was asked for contradicts itself.
 	ErrRequest = errors.New("cannot restore like that")
 	// ErrTarget says that the place to restore to cannot be used.

@@ -99,6 +99,7 @@ var meanings = []meaning{
 	{backup.ErrIncarnation, exitConflict, ""},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
 	{backup.ErrTarget, exitTarget, ""},
+	{backup.ErrInside, exitUsage, "Nothing was changed. Move the folder to another place, best on another disk, and change --storage, in archive_command, too. To restore, another folder will do."},
 	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
