@@ -28,6 +28,9 @@ func (p *push) check(ctx context.Context) (err error) {
 	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
 		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
 	}
+	if err := outside(p.StorageDir, p.PGDATA); err != nil {
+		return err
+	}
 	if p.control, _, err = cluster.ReadControl(p.PGDATA); err != nil {
 		return err
 	}
@@ -44,6 +47,23 @@ func (p *push) check(ctx context.Context) (err error) {
 		return p.checkStandby(ctx)
 	}
 	return checkArchiving(i)
+}
+
+// outside refuses a storage in a folder of the cluster: each backup would have all earlier ones in it, and a delta restore
+// would remove them, and the one that it reads.
+func outside(storageDir, dir string) error {
+	if storageDir == "" || !within(realPath(storageDir), realPath(dir)) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s lies in %s", ErrInside, storageDir, dir)
+}
+
+// realPath is a folder without links on the way, as far as it is there.
+func realPath(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return filepath.Clean(dir)
 }
 
 // checkStandby: how WAL is archived is the primary's business. If it can be told to end a segment, that is tried

@@ -269,6 +269,16 @@ func (t *target) checkMount(m *mount) error {
 	return nil
 }
 
+// checkStorage refuses places that have the storage in them. Of a tablespace only the cluster's own folder counts.
+func (t *target) checkStorage(dir string) error {
+	for _, m := range append([]*mount{{location: t.dir}}, t.mounts...) {
+		if err := outside(dir, filepath.Join(m.location, m.version)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkServers refuses to write where a running server has its files, whatever links lead there.
 func (t *target) checkServers() error {
 	servers, err := cluster.Servers()

@@ -20,6 +20,7 @@ import (
 // FetchRequest says which backup to restore, where to, and how far to recover.
 type FetchRequest struct {
 	Store      storage.Store // rooted at the server's folder
+	StorageDir string        // of a storage that is a folder of this host
 	Catalog    *catalog.Catalog
 	Target     string // folder; without Delta it must not exist, or be empty
 	Backup     string // id, the beginning of one, or LATEST: the newest that fits Recovery's target
@@ -100,6 +101,9 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 		return nil, err
 	}
 	if p.target, err = newTarget(r.Target, r.Delta, r.Layout, p.Backup, s); err != nil {
+		return nil, err
+	}
+	if err := p.target.checkStorage(r.StorageDir); err != nil {
 		return nil, err
 	}
 	p.Target, p.Delta, p.target.only = p.target.dir, p.target.delta, p.only

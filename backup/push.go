@@ -39,6 +39,7 @@ type Cluster interface {
 // PushRequest says which backup to take.
 type PushRequest struct {
 	Store          storage.Store // rooted at the server's folder
+	StorageDir     string        // of a storage that is a folder of this host
 	Catalog        *catalog.Catalog
 	State          *catalog.State // as it was a moment ago; nil: it is read
 	Session        Cluster

@@ -107,3 +107,26 @@ func (s *site) drillIsNotHeld(t testing.TB, space string) {
 	}
 	sameThings(t, "the original's tablespace, after a drill", before, survey(t, space))
 }
+
+// TestTablespaceBeforeRedo: a tablespace that was made in the very segment in which recovery begins, before that place, is in the
+// backup, and is not made again.
+func TestTablespaceBeforeRedo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, folderStore(t), pgtest.Options{Conf: []string{"archive_mode = off"}}) // it would end the segment with the server
+	s.Exec(t, `CREATE TABLESPACE late LOCATION '`+mkdir(t, filepath.Join(testenv.Dir(t), "space"), 0o700, -1)+`'`)
+	s.Exec(t, `CREATE TABLE late TABLESPACE late AS SELECT i FROM generate_series(1, 5000) i`)
+	made := s.SQL(t, `SELECT pg_walfile_name(pg_current_wal_lsn())`)
+	s.Stop(t, "fast")
+	if b := s.offline(t); b.FirstWAL != made {
+		t.Fatalf("the backup begins in %s, the tablespace was made in %s: does this test try what it means to?", b.FirstWAL, made)
+	}
+	must(t, s.AppendConf("archive_mode = on"))
+	s.Start(t)
+	s.Exec(t, `INSERT INTO late VALUES (5001)`)
+	s.archived(t)
+	c := s.start(t, s.fetch(t, "--tablespace-map-all", testenv.Dir(t), "--target-timeline", "latest"))
+	if got := c.SQL(t, `SELECT count(*) FROM late`); got != "5001" {
+		t.Errorf("the copy has %s rows", got)
+	}
+	s.drill(t, 0, "--target-timeline", "latest")
+}

@@ -30,7 +30,7 @@ func CheckNewTablespaces(dataDir string, c Control, name, path string, anywhere 
 	if err != nil {
 		return err
 	}
-	made, err := segment.NewTablespaces(f, before)
+	made, err := segment.NewTablespaces(f, before, redoFrom(dataDir, c))
 	if err != nil {
 		return fmt.Errorf("look for tablespaces that %s makes: %w", name, err)
 	}
@@ -53,6 +53,17 @@ func CheckNewTablespaces(dataDir string, c Control, name, path string, anywhere 
 			ErrTablespace, name, ts.OID, ts.Location, state)
 	}
 	return nil
+}
+
+// redoFrom is where recovery begins: what lies before that in a segment is not replayed. PostgreSQL takes it from
+// backup_label, which it renames once pg_control has it.
+func redoFrom(dataDir string, c Control) segment.LSN {
+	text, err := os.ReadFile(filepath.Join(dataDir, "backup_label"))
+	if errors.Is(err, os.ErrNotExist) {
+		return c.Redo
+	}
+	label, _ := ParseLabel(text) // one that is damaged begins at 0, and PostgreSQL refuses it
+	return label.StartLSN
 }
 
 // isTablespace says whether a link of the data directory leads to a folder: recovery goes the same way again after a

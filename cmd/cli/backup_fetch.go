@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -157,7 +158,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 		r.Recovery.RestoreCommand, r.Recovery.OwnCommand = command, true
 	}
 	r.Catalog, r.Log, r.Progress = a.catalog(r.Store), a.log, &backup.Progress{}
-	r.Databases = c.OnlyDatabase
+	r.Databases, r.StorageDir = c.OnlyDatabase, connect.Folder(a.Storage)
 	r.Target, r.Backup, r.Delta, r.SaveWAL, r.DiscardWAL = c.TargetDir, c.Backup, c.Delta, c.SaveWAL, c.DiscardWAL
 	return r, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/connect"
 )
 
 type backupPush struct {
@@ -70,7 +71,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 	progress := &backup.Progress{}
 	stop := a.show("backup-push", progress)
 	b, err := backup.Push(ctx, backup.PushRequest{
-		Store: r.store, Catalog: r.cat, State: r.state, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
+		Store: r.store, StorageDir: connect.Folder(a.Storage), Catalog: r.cat, State: r.state, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
 		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, SwitchWAL: switchWAL,
 		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
 	})

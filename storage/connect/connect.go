@@ -117,6 +117,15 @@ func openFile(cfg Config, u *url.URL) (storage.Store, error) {
 	return s, nil
 }
 
+// Folder is that of a file:// URL; empty for others.
+func Folder(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	return filepath.FromSlash(u.Path)
+}
+
 func unlessAuto(s string) string {
 	if s == "auto" {
 		return ""

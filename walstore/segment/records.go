@@ -102,7 +102,9 @@ type pages struct {
 	left  int   // of it
 	rest  int64 // of a record that began before
 	ended bool
-	err   error
+
+	before bool // they begin with the last one of the segment before
+	err    error
 }
 
 // begin reads the segment's header. The pages begin with the last one of the segment before, where a record goes on in
@@ -120,7 +122,7 @@ func (p *pages) begin(before []byte) error {
 	p.at, p.rest = p.head.Address-LSN(p.head.PageSize), rest(first)
 	// Where nothing goes on in this segment, the one before may have ended early, and the records in its last page with it.
 	if p.rest > 0 && len(before) == int(p.head.PageSize) && p.isPage(before, p.at) {
-		p.at, p.rest = p.at-LSN(p.head.PageSize), rest(before)
+		p.at, p.rest, p.before = p.at-LSN(p.head.PageSize), rest(before), true
 		p.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(before), p.r), 128<<10)
 	}
 	return nil
@@ -131,9 +133,15 @@ func (p *pages) isPage(head []byte, at LSN) bool {
 	return binary.LittleEndian.Uint16(head) == p.head.Magic && LSN(binary.LittleEndian.Uint64(head[8:])) == at
 }
 
-// lsn is the place of a byte that Read yields, in a segment that was begun without the page before.
+// lsn is the place of a byte that Read yields.
 func (p *pages) lsn(at int64) LSN {
 	page := int64(p.head.PageSize)
+	if p.before {
+		if at < page-shortHeader {
+			return p.head.Address - LSN(page-shortHeader-at)
+		}
+		at -= page - shortHeader
+	}
 	if at < page-HeaderSize {
 		return p.head.Address + LSN(HeaderSize+at)
 	}

@@ -12,11 +12,11 @@ type NewTablespace struct {
 	Location string // empty: in the data directory itself
 }
 
-// NewTablespaces reads a segment and returns the tablespaces that replaying it makes (xl_tblspc_create_rec in
+// NewTablespaces reads a segment and returns the tablespaces that replaying it from an LSN on makes (xl_tblspc_create_rec in
 // tablespace.h; the same from 10 to 18). before is the last page of the segment before, in which one of the records may
 // begin; nil where nothing from before is replayed. What follows the end of the WAL in a segment is looked at too, as
 // PostgreSQL alone knows that end. The error is r's own, or ErrHeader.
-func NewTablespaces(r io.Reader, before []byte) (all []NewTablespace, err error) {
+func NewTablespaces(r io.Reader, before []byte, from LSN) (all []NewTablespace, err error) {
 	records, err := readRecords(r, before)
 	if err != nil {
 		return nil, err
@@ -27,7 +27,7 @@ func NewTablespaces(r io.Reader, before []byte) (all []NewTablespace, err error)
 		if !ok {
 			return all, records.pages.err
 		}
-		if head[17] != rmTablespace || head[16]&opMask != create {
+		if head[17] != rmTablespace || head[16]&opMask != create || records.pages.lsn(records.at) < from {
 			continue
 		}
 		body, ok := records.body()

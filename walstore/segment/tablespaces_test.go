@@ -49,7 +49,7 @@ func TestNewTablespaces(t *testing.T) {
 		broken[40] ^= 1
 		stream = append(append(stream, broken...), creates(16385, "")...)
 		for _, rest := range []int{0, 13, 9000} {
-			got, err := NewTablespaces(iotest.HalfReader(bytes.NewReader(segmentOf(rest, stream))), nil)
+			got, err := NewTablespaces(iotest.HalfReader(bytes.NewReader(segmentOf(rest, stream))), nil, 0)
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("after %d bytes, rest %d: %v %v", before, rest, got, err)
 			}
@@ -58,11 +58,11 @@ func TestNewTablespaces(t *testing.T) {
 	ended := segmentOf(0, fill(1<<20-40-127*24))
 	clear(ended[len(ended)-8192+24:]) // by a switch, as up to 10: the pages behind it have headers
 	second := follows(segmentOf(0, append(creates(16384, "/srv/a b"), creates(16385, "")...)))
-	if got, err := NewTablespaces(bytes.NewReader(second), ended[len(ended)-8192:]); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := NewTablespaces(bytes.NewReader(second), ended[len(ended)-8192:], 0); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("after a segment that ended early: %v %v", got, err)
 	}
 	trouble := errors.New("trouble")
-	if _, err := NewTablespaces(iotest.ErrReader(trouble), nil); !errors.Is(err, trouble) {
+	if _, err := NewTablespaces(iotest.ErrReader(trouble), nil, 0); !errors.Is(err, trouble) {
 		t.Error(err)
 	}
 }
@@ -77,14 +77,20 @@ func TestNewTablespaceAcrossSegments(t *testing.T) {
 		rest := binary.LittleEndian.Uint32(made) - uint32(in)
 		second := follows(segmentOf(0, append(bytes.Clone(stream[room:]), creates(16385, "/srv/second")...)))
 		binary.LittleEndian.PutUint32(second[16:], rest)
-		if got, err := NewTablespaces(bytes.NewReader(first), nil); err != nil || got != nil {
+		if got, err := NewTablespaces(bytes.NewReader(first), nil, 0); err != nil || got != nil {
 			t.Errorf("%d bytes of it: %v %v", in, got, err)
 		}
-		got, err := NewTablespaces(bytes.NewReader(second), first[len(first)-8192:])
+		got, err := NewTablespaces(bytes.NewReader(second), first[len(first)-8192:], 0)
 		if want := []NewTablespace{{16384, "/srv/across"}, {16385, "/srv/second"}}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%d bytes of it in the segment before: %v %v", in, got, err)
 		}
-		got, err = NewTablespaces(bytes.NewReader(second), second[:8192]) // which is not the page before
+		begin := LSN(6<<20 - in)
+		for from, want := range map[LSN]int{begin: 2, begin + 8: 1, 6<<20 + 40: 1, 7 << 20: 0} {
+			if got, err := NewTablespaces(bytes.NewReader(second), first[len(first)-8192:], from); err != nil || len(got) != want {
+				t.Errorf("%d bytes of it in the segment before, from %s: %v %v", in, from, got, err)
+			}
+		}
+		got, err = NewTablespaces(bytes.NewReader(second), second[:8192], 0) // which is not the page before
 		if want := []NewTablespace{{16385, "/srv/second"}}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("without the segment before: %v %v", got, err)
 		}
@@ -94,7 +100,7 @@ func TestNewTablespaceAcrossSegments(t *testing.T) {
 func FuzzNewTablespaces(f *testing.F) {
 	f.Add(segmentOf(13, creates(16384, "/srv"))[:16384], make([]byte, 8192))
 	f.Fuzz(func(t *testing.T, data, before []byte) {
-		if _, err := NewTablespaces(bytes.NewReader(data), before); err != nil && !errors.Is(err, ErrHeader) {
+		if _, err := NewTablespaces(bytes.NewReader(data), before, 0); err != nil && !errors.Is(err, ErrHeader) {
 			t.Error(err)
 		}
 	})
@@ -104,7 +110,7 @@ func BenchmarkNewTablespaces(b *testing.B) {
 	data := segmentOf(0, fill(1<<20-40-127*24))
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		if _, err := NewTablespaces(bytes.NewReader(data), nil); err != nil {
+		if _, err := NewTablespaces(bytes.NewReader(data), nil, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
