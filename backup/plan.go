@@ -193,6 +193,9 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	p.holed = w.Missing != ""
 	warnings, err := c.checkWAL(b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
+	if err == nil && !r.TargetTime.IsZero() {
+		err = p.checkTime(ctx)
+	}
 	if newest := found.history.newest(b.Timeline); r.Timeline == "" && found.timeline != newest && !r.TargetImmediate {
 		p.Recovery.Timeline = fmt.Sprint(found.timeline)
 		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", newest, found.timeline)

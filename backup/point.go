@@ -219,8 +219,6 @@ func (c *chooser) checkWAL(b *catalog.Backup, w WALRange, s *catalog.State, now 
 		return nil, unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the old server's pg_wal is still there, archive what is left in it: pgobj wal-push.", w.End, w.Last, r.TargetLSN)
 	case w.Missing != "":
 		return holed(r, w, later(s, b, w))
-	case !r.TargetTime.IsZero() && r.TargetTime.After(w.Archived):
-		warnings = append(warnings, fmt.Sprintf("the newest WAL of this timeline was archived at %s, before the target: unless the server's clock and the storage's differ, there is no transaction after the target, and PostgreSQL %s", stamp(w.Archived), atTheEnd(b.PGVersion)))
 	case r.TargetXID != 0 || r.TargetName != "":
 		warnings = append(warnings, fmt.Sprintf("whether the target comes after the end of the backup, and is in the archive at all, shows only in the recovery: if it does not, PostgreSQL %s; then name an older backup", atTheEnd(b.PGVersion)))
 	}

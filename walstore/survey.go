@@ -372,9 +372,13 @@ func (v *Survey) LastReceivedCommit(ctx context.Context, s storage.Store, sysid 
 	if reach == 0 {
 		return last, false, nil
 	}
-	name := seg.Name(v.SegmentSize)
-	chain, _ := Chain(v.PiecesOf(name))
-	return lastCommit(name, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
+	chain, _ := Chain(v.PiecesOf(seg.Name(v.SegmentSize)))
+	return LastCommitOf(ctx, s, sysid, chain)
+}
+
+// LastCommitOf is LastCommit for the pieces of a segment that Chain has put together.
+func LastCommitOf(ctx context.Context, s storage.Store, sysid uint64, chain []Piece) (last time.Time, found bool, err error) {
+	return lastCommit(chain[0].Segment, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
 }
 
 func lastCommit(name string, read func(io.Writer) error) (last time.Time, found bool, err error) {
