@@ -49,7 +49,7 @@ func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil // there is no segment
 	}
 	for no := last.No; no >= segment.At(0, b.StartLSN, size).No; no-- {
-		at, found, err := walstore.LastCommit(ctx, store, b.SystemID, p.nameOf(no))
+		at, found, err := walstore.LastCommit(ctx, store, b.SystemID, nameOf(p.Path, p.WAL, no, size))
 		if err := p.unread(err); found || err != nil {
 			return at, err
 		}
@@ -69,18 +69,17 @@ func (p *Plan) unread(err error) error {
 	return err
 }
 
-// nameOf is the segment of a number on the way. Where a timeline is left it is the new one's, which begins with a copy, but
-// the way may end before that.
-func (p *Plan) nameOf(no uint64) string {
-	size := segment.Size(p.Backup.SegmentSize)
-	s := segment.Segment{Timeline: p.Path[0].Timeline, No: no}
-	for _, leg := range p.Path[1:] {
+// nameOf is the segment of a number on a way. Where a timeline is left it is the new one's, which begins with a copy, but
+// the WAL may end before that.
+func nameOf(legs []Leg, w WALRange, no uint64, size segment.Size) string {
+	s := segment.Segment{Timeline: legs[0].Timeline, No: no}
+	for _, leg := range legs[1:] {
 		if segment.At(0, leg.Begin, size).No <= no {
 			s.Timeline = leg.Timeline
 		}
 	}
-	if name := s.Name(size); name[8:] != p.WAL.Last[8:] {
+	if name := s.Name(size); name[8:] != w.Last[8:] {
 		return name
 	}
-	return p.WAL.Last
+	return w.Last
 }
