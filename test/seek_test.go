@@ -59,6 +59,7 @@ func TestTargetIsLookedFor(t *testing.T) {
 				return
 			}
 			s.doesNotStart(t, dir, "recovery ended before configured recovery target was reached")
+			s.restoreCheck(t, exitNotReached, "name an older backup", dir)
 		})
 	}
 }
