@@ -23,6 +23,8 @@ type WALRange struct {
 	Beyond  string      // the first one after the hole
 	Before  segment.LSN // where the last record before the hole begins; 0: nobody knows
 	beyond  time.Time   // when that was stored, by the storage's clock
+
+	tail []walstore.Piece // with Received: those with the last bytes
 }
 
 // holePatience is how long what lies behind a hole has to be there before that counts as one.
@@ -104,7 +106,7 @@ func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, 
 // addReceived adds what was received of the segment that comes next. Of the parent's, only what comes before the last
 // leg belongs to the way.
 func (c *coverage) addReceived(last Leg) {
-	_, reach := walstore.Chain(c.pieces)
+	chain, reach := walstore.Chain(c.pieces)
 	if reach == 0 || c.pieces[0].Segment[8:] != c.next.Name(c.size)[8:] {
 		return
 	}
@@ -113,7 +115,7 @@ func (c *coverage) addReceived(last Leg) {
 		end = min(end, last.Begin)
 	}
 	if end > c.End {
-		c.End, c.Received = end, true
+		c.End, c.Received, c.tail = end, true, chain
 	}
 }
 

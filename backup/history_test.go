@@ -132,7 +132,7 @@ func TestHole(t *testing.T) {
 		"restore point, somewhen": {Recovery{TargetName: "x"}, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			warnings, err := (&chooser{recovery: c.r}).checkWAL(b, w, s, noon.Add(time.Hour))
+			warnings, err := (&chooser{recovery: c.r}).checkWAL(false, b, w, s, noon.Add(time.Hour))
 			if (len(warnings) > 0) != c.warn || (err != nil) != c.err || err != nil && !errors.Is(err, ErrUnreachable) {
 				t.Errorf("warnings %q, error %v", warnings, err)
 			}

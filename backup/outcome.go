@@ -107,7 +107,11 @@ func (o *Outcome) silent(r CheckRequest, c cluster.Control) error {
 	if o.WAL.Missing != "" {
 		hole = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
 	}
-	return o.not("the server stopped in recovery, at %s or later%s. Its log says why", o.At, hole)
+	missed := ""
+	if x := o.Restored; hole == "" && !x.ToTheEnd && x.LSN == 0 {
+		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s lies before backup %s or behind the end of the archive: name an older backup, or leave out the target", x.Goal, x.Backup)
+	}
+	return o.not("the server stopped in recovery, at %s or later%s. Its log says why%s", o.At, hole, missed)
 }
 
 func (o *Outcome) signalIsGone(dir string) bool {

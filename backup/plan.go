@@ -44,6 +44,7 @@ type Plan struct {
 	Recovery Recovery
 	Path     []Leg    // the timelines that recovery follows
 	Forks    []string // timelines that it does not
+	Where    string   // the target is, in words, where it was looked for
 	WAL      WALRange
 	Fetch    int64 // bytes from the storage, about; at most, with Delta
 	Places   []Place
@@ -144,7 +145,8 @@ func (p *Plan) look(ctx context.Context) error {
 	for _, problem := range state.Problems {
 		r.Log.Warn("the catalog is damaged", "problem", problem)
 	}
-	c := &chooser{store: r.Store, recovery: r.Recovery, histories: map[uint64]*history{}}
+	c := &chooser{store: r.Store, recovery: r.Recovery, histories: map[uint64]*history{},
+		seek: &seeker{store: r.Store, catalog: r.Catalog, log: r.Log, recovery: r.Recovery, known: map[string][]segment.Mark{}, said: time.Now()}}
 	found, err := c.choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || catalog.IsLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
@@ -184,6 +186,9 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 		return nil
 	}
 	p.Path = found.history.path(b.Timeline, b.StartLSN, found.timeline)
+	if found.at != nil {
+		p.Where = where(found.at)
+	}
 	until := r.TargetLSN
 	if r.TargetImmediate {
 		until = b.StopLSN + 1
@@ -196,8 +201,11 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 		return err
 	}
 	p.holed = w.Missing != ""
-	warnings, err := c.checkWAL(b, w, state, time.Now())
+	warnings, err := c.checkWAL(found.at != nil, b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
+	if err == nil && !r.TargetTime.IsZero() {
+		err = p.checkTime(ctx)
+	}
 	newest, latest := found.history.newest(b.Timeline), found.history.latest(b.Timeline)
 	switch {
 	case r.TargetImmediate || r.Timeline != "" && r.Timeline != "latest":

@@ -20,6 +20,7 @@ type chosen struct {
 	entry    *catalog.Entry
 	history  *history
 	timeline segment.Timeline
+	at       *segment.Mark // the target, where it was looked for
 }
 
 // chooser finds the backup to begin with, and the timeline to follow.
@@ -27,6 +28,7 @@ type chooser struct {
 	store     storage.Store
 	recovery  Recovery
 	histories map[uint64]*history
+	seek      *seeker
 }
 
 func (c *chooser) history(ctx context.Context, systemID uint64) (h *history, err error) {
@@ -107,6 +109,16 @@ func (c *chooser) newest(ctx context.Context, s *catalog.State) (*chosen, error)
 		if err == nil && first != nil && c.recovery.Timeline == "" {
 			return nil, c.ambiguous(h, first, e, to)
 		}
+		if err == nil && c.recovery.seeks() {
+			at, err := c.seek.seek(ctx, e, h.path(b.Timeline, b.StartLSN, to))
+			if err != nil {
+				return nil, err
+			}
+			if at == nil {
+				continue
+			}
+			return &chosen{e, h, to, at}, nil
+		}
 		if err == nil {
 			return &chosen{entry: e, history: h, timeline: to}, nil
 		}
@@ -117,8 +129,11 @@ func (c *chooser) newest(ctx context.Context, s *catalog.State) (*chosen, error)
 			first, reason = e, err
 		}
 	}
-	if first != nil {
+	if first != nil && len(c.seek.known) == 0 {
 		return nil, fmt.Errorf("%w\nNo other backup can reach it. From backup %s: --target-timeline %d", reason, first.ID, first.Commit.Summary.Timeline)
+	}
+	if c.recovery.seeks() {
+		return nil, c.notFound(complete)
 	}
 	return nil, c.tooEarly(complete)
 }
@@ -194,8 +209,9 @@ func stamp(t time.Time) string {
 	return utc + " (" + t.Local().Format("2006-01-02 15:04:05.999999 -07:00") + " here)"
 }
 
-// checkWAL holds what the archive has against what the recovery needs, and returns warnings.
-func (c *chooser) checkWAL(b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
+// checkWAL holds what the archive has against what the recovery needs, and returns warnings. found says that the target was
+// looked for, and can be reached.
+func (c *chooser) checkWAL(found bool, b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
 	r := c.recovery
 	if w.End < b.StopLSN && isCold(b) {
 		return nil, unreachable("backup %s is of a stopped server, and the archive has no WAL from after it: %s is not there\nWithout a target it can be restored as it is.", b.ID, b.FirstWAL)
@@ -213,16 +229,14 @@ func (c *chooser) checkWAL(b *catalog.Backup, w WALRange, s *catalog.State, now 
 	switch {
 	case r.TargetImmediate && w.End <= b.StopLSN && b.PGVersion >= 130000: // of an idle standby, as a primary ends a backup with a record
 		return nil, unreachable("the archive ends where backup %s is consistent, at %s, and PostgreSQL %d only notices at the next record that it is there\nWithout --target immediate it recovers to the same point.", b.ID, b.StopLSN, b.PGVersion/10000)
-	case r.TargetImmediate:
+	case r.TargetImmediate, found:
 		return nil, nil
 	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":
 		return nil, unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the old server's pg_wal is still there, archive what is left in it: pgobj wal-push.", w.End, w.Last, r.TargetLSN)
 	case w.Missing != "":
 		return holed(r, w, later(s, b, w))
-	case !r.TargetTime.IsZero() && r.TargetTime.After(w.Archived):
-		warnings = append(warnings, fmt.Sprintf("the newest WAL of this timeline was archived at %s, before the target: unless the server's clock and the storage's differ, there is no transaction after the target, and PostgreSQL %s", stamp(w.Archived), atTheEnd(b.PGVersion)))
 	case r.TargetXID != 0 || r.TargetName != "":
-		warnings = append(warnings, fmt.Sprintf("whether the target comes after the end of the backup, and is in the archive at all, shows only in the recovery: if it does not, PostgreSQL %s; then name an older backup", atTheEnd(b.PGVersion)))
+		warnings = append(warnings, fmt.Sprintf("whether the target comes after the end of the backup, and is in the archive at all, shows only in the recovery: if it does not, PostgreSQL %s; then name an older backup, or none, so that it is looked for", atTheEnd(b.PGVersion)))
 	}
 	return warnings, nil
 }

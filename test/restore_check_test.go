@@ -108,7 +108,7 @@ func (s *site) checksAStandby(t testing.TB) {
 // checksShortRecoveries: each time the archive loses more of what it had when the restore was planned.
 func (s *site) checksShortRecoveries(t testing.TB) {
 	t.Helper()
-	target := s.fetch(t, "--target-name", "no such point", "--target-action", "promote")
+	target := s.fetch(t, s.list(t)[0].Backup, "--target-name", "no such point", "--target-action", "promote")
 	s.tryStart(t, target)
 	if s.Major < 13 {
 		s.restoreCheck(t, exitNotReached, "target not reached: recovery was to go to restore point \"no such point\", and ended at ", target)

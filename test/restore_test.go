@@ -185,7 +185,7 @@ func (m *matrix) believes(t *testing.T, c *pgtest.Cluster, paused bool, args []s
 // missed: a target that never comes. Up to 12 the server opens with all there is, from 13 on it stops with an error.
 func (m *matrix) missed(t *testing.T) {
 	t.Run("missed", func(t *testing.T) {
-		dir := m.fetch(t, "--target-name", "never made", "--target-timeline", "current")
+		dir := m.fetch(t, m.points.backup.Backup, "--target-name", "never made", "--target-timeline", "current")
 		if m.Major >= 13 {
 			m.doesNotStart(t, dir, "recovery ended before configured recovery target was reached")
 		} else if got := steps(t, m.start(t, dir)); got != "1 2 3 4 5 6 7" {

@@ -21,8 +21,10 @@ func TestRestoreTimelines(t *testing.T) {
 	a := s.backup(t)
 	one := s.SQL(t, `SELECT pg_current_wal_insert_lsn()`)
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.Exec(t, `SELECT pg_create_restore_point('before the fork')`)
 	fork := s.SQL(t, `SELECT pg_current_wal_insert_lsn()`)
 	s.Exec(t, `INSERT INTO steps VALUES (3)`)
+	s.Exec(t, `SELECT pg_create_restore_point('old line')`)
 	s.archived(t)
 
 	dir := s.fetch(t, "--target-lsn", fork, "--target-action", "promote", "--keep-archiving")
@@ -44,13 +46,15 @@ func TestRestoreTimelines(t *testing.T) {
 		args         []string
 		want, backup string
 	}{
-		"from before the fork, to before it":  {append([]string{a.Backup, "--target-lsn", one}, promote...), "1", a.Backup},
-		"from before the fork, to the branch": {[]string{a.Backup}, "1 2 20 21", a.Backup},
-		"from before the fork, staying":       {[]string{a.Backup, "--target-timeline", "current"}, "1 2 3 4 5", a.Backup},
-		"along the branch":                    {[]string{"--target-timeline", "2"}, "1 2 20 21", b.Backup},
-		"along the old line":                  {[]string{"--target-timeline", "1"}, "1 2 3 4 5", c.Backup},
-		"from behind the fork":                {[]string{c.Backup}, "1 2 3 4 5", c.Backup},
-		"until the backup is consistent":      {append([]string{c.Backup, "--target", "immediate"}, promote...), "1 2 3 4", c.Backup},
+		"from before the fork, to before it":        {append([]string{a.Backup, "--target-lsn", one}, promote...), "1", a.Backup},
+		"from before the fork, to the branch":       {[]string{a.Backup}, "1 2 20 21", a.Backup},
+		"from before the fork, staying":             {[]string{a.Backup, "--target-timeline", "current"}, "1 2 3 4 5", a.Backup},
+		"a restore point, on the way to the branch": {append([]string{"--target-timeline=2", "--target-name=before the fork"}, promote...), "1 2", a.Backup},
+		"a restore point of the old line":           {append([]string{"--target-timeline=1", "--target-name=old line"}, promote...), "1 2 3", a.Backup},
+		"along the branch":                          {[]string{"--target-timeline", "2"}, "1 2 20 21", b.Backup},
+		"along the old line":                        {[]string{"--target-timeline", "1"}, "1 2 3 4 5", c.Backup},
+		"from behind the fork":                      {[]string{c.Backup}, "1 2 3 4 5", c.Backup},
+		"until the backup is consistent":            {append([]string{c.Backup, "--target", "immediate"}, promote...), "1 2 3 4", c.Backup},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := filepath.Join(testenv.Dir(t), "data")
@@ -69,6 +73,7 @@ func TestRestoreTimelines(t *testing.T) {
 		s.refuses(t, 14, "target timeline 2 forked from backup timeline 1 at ", []string{c.Backup, "--target-timeline", "2"})
 		s.refuses(t, 14, "which is before the backup's end at "+c.StopLSN, []string{c.Backup, "--target-timeline", "latest"})
 		s.refuses(t, 14, "target timeline 1 does not descend from timeline 2", []string{b.Backup, "--target-timeline", "1"})
+		s.refuses(t, 14, `restore point "old line" is not in the archive's WAL`, []string{"--target-timeline=2", "--target-name=old line"})
 		s.refuses(t, 14, "the archive knows no timeline 7 (it has 1, 2)", []string{"--target-timeline", "7"})
 		s.refuses(t, 14, "is consistent from "+c.StopLSN, []string{c.Backup, "--target-lsn", one})
 		s.refuses(t, 14, "the oldest, "+a.Backup, []string{"--target-lsn", "0/1000028"})

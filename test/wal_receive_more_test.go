@@ -67,6 +67,7 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	<-w.done
 	s.Exec(t, `INSERT INTO w VALUES (-1, '')`)
 	at := s.SQL(t, `SELECT clock_timestamp()`)
+	s.Exec(t, `SELECT pg_create_restore_point('received')`)
 	s.Exec(t, `INSERT INTO w VALUES (-2, '')`)
 	s.Eventually(t, `SELECT bool_and(flush_lsn = pg_current_wal_lsn()) FROM pg_stat_replication`, "t")
 	s.Eventually(t, `SELECT count(*) FROM pg_ls_dir('pg_wal/archive_status') f WHERE f LIKE '%.ready'`, "0")
@@ -98,10 +99,11 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	if len(wins) != 1 || !strings.Contains(wins[0].Why, list[0].Receiving) || wins[0].To.UTC().Format("2006-01-02 15:04:05") < at[:19] {
 		t.Errorf("%+v, and the last transaction but one was at %s", wins, at)
 	}
-	// A time that only the pieces reach.
-	c := s.start(t, s.fetch(t, "--target-time="+at, "--target-action=promote"), noArchiving...)
-	if got := c.SQL(t, `SELECT string_agg(i::text, ',') FROM w WHERE i < 0`); got != "-1" {
-		t.Errorf("the rows are %s", got)
+	for _, target := range []string{"--target-time=" + at, "--target-name=received"} { // which only the pieces have
+		c := s.start(t, s.fetch(t, target, "--target-action=promote"), noArchiving...)
+		if got := c.SQL(t, `SELECT string_agg(i::text, ',') FROM w WHERE i < 0`); got != "-1" {
+			t.Errorf("%s: the rows are %s", target, got)
+		}
 	}
 	// A recovery that is kept from the pieces ends too early, which nothing but restore-check tells.
 	dir := s.fetch(t)

@@ -1,6 +1,7 @@
 package walstore
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -360,10 +361,8 @@ func Verify(ctx context.Context, s storage.Store, o Object) error {
 
 // LastCommit is the time of the last transaction that ended in an archived segment; see segment.LastCommit.
 func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string) (last time.Time, found bool, err error) {
-	return lastCommit(name, func(w io.Writer) error {
-		_, err := read(ctx, s, name, sysid, w)
-		return err
-	})
+	_, err = Marks(ctx, s, sysid, name, nil, lastOf(&last, &found))
+	return last, found, err
 }
 
 // LastReceivedCommit is LastCommit for a segment that is not complete; see Survey.Received.
@@ -372,20 +371,52 @@ func (v *Survey) LastReceivedCommit(ctx context.Context, s storage.Store, sysid 
 	if reach == 0 {
 		return last, false, nil
 	}
-	name := seg.Name(v.SegmentSize)
-	chain, _ := Chain(v.PiecesOf(name))
-	return lastCommit(name, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
+	chain, _ := Chain(v.PiecesOf(seg.Name(v.SegmentSize)))
+	return LastCommitOf(ctx, s, sysid, chain)
 }
 
-func lastCommit(name string, read func(io.Writer) error) (last time.Time, found bool, err error) {
-	err = through(read, func(r io.Reader) (err error) {
-		last, found, err = segment.LastCommit(r)
+// LastCommitOf is LastCommit for the pieces of a segment that Chain has put together.
+func LastCommitOf(ctx context.Context, s storage.Store, sysid uint64, chain []Piece) (last time.Time, found bool, err error) {
+	_, err = MarksOf(ctx, s, sysid, chain, lastOf(&last, &found))
+	return last, found, err
+}
+
+func lastOf(last *time.Time, found *bool) func(segment.Mark) {
+	return func(m segment.Mark) {
+		if !m.Point {
+			*last, *found = m.Time, true
+		}
+	}
+}
+
+// beginning is how much of a segment Marks returns: records are rarely longer that end in it.
+const beginning = 64 << 10
+
+// Marks yields the marks of an archived segment; see segment.Marks. begin is the beginning of the segment, which completes
+// the one before. With an error nothing counts that was yielded.
+func Marks(ctx context.Context, s storage.Store, sysid uint64, name string, after []byte, each func(segment.Mark)) (begin []byte, err error) {
+	return marks(name, after, each, func(w io.Writer) error {
+		_, err := read(ctx, s, name, sysid, w)
 		return err
 	})
+}
+
+// MarksOf is Marks for the pieces of a segment that Chain has put together.
+func MarksOf(ctx context.Context, s storage.Store, sysid uint64, chain []Piece, each func(segment.Mark)) (begin []byte, err error) {
+	return marks(chain[0].Segment, nil, each, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
+}
+
+func marks(name string, after []byte, each func(segment.Mark), fill func(io.Writer) error) (begin []byte, err error) {
+	err = through(fill, func(r io.Reader) error {
+		in := bufio.NewReaderSize(r, beginning)
+		first, _ := in.Peek(beginning) // an error comes again
+		begin = bytes.Clone(first)
+		return segment.Marks(in, after, each)
+	})
 	if err != nil {
-		return last, found, fmt.Errorf("read the last commit of %s: %w", name, err)
+		return nil, fmt.Errorf("look through %s: %w", name, err)
 	}
-	return last, found, nil
+	return begin, nil
 }
 
 // LastRecord is where the last record begins that is whole in an archived segment; see segment.LastRecord.

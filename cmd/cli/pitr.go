@@ -17,7 +17,7 @@ import (
 // and ends a microsecond before the last transaction in the WAL that can be got to from there without a gap
 // ended: PostgreSQL knows that it has reached a target time only from a transaction that ended after it
 // (recoveryStopsBefore in xlogrecovery.c), and fails when there is none. That last transaction is had by recovery
-// to the end of the WAL.
+// to the end of the WAL. A backup behind it has a window of its own, without an end: no time at all can be its target.
 type pitrWindows struct {
 	JSON bool `name:"json" help:"Print JSON: an array of objects, one for each window."`
 }
@@ -27,15 +27,12 @@ type pitrWindow struct {
 	SystemID uint64    `json:"system_id,string"`
 	Timeline uint32    `json:"timeline"`
 	From     time.Time `json:"from"`
-	To       time.Time `json:"to"`
+	To       time.Time `json:"to,omitzero"`
 	LastWAL  string    `json:"last_wal"`
 	Backups  []string  `json:"backups"` // that it can be restored from; each from its own consistent point on
 	Why      string    `json:"ends_because"`
 	at       []time.Time
 }
-
-// lastCommitLook is in how many segments, from the end of a window backwards, a transaction is looked for.
-const lastCommitLook = 16
 
 func (c *pitrWindows) Run(ctx context.Context, a *app) error {
 	store, all, err := a.archives(ctx)
@@ -67,7 +64,11 @@ func (c *pitrWindows) Run(ctx context.Context, a *app) error {
 // the timelines parted, and no segment is missing on the way.
 func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.Survey) ([]*pitrWindow, error) {
 	var windows []*pitrWindow
-	ends := map[segment.Segment]*pitrWindow{}
+	type ending struct {
+		segment.Segment
+		timed bool
+	}
+	ends := map[ending]*pitrWindow{}
 	x := &commits{r.sysid, store, v, map[uint64]lastCommit{}}
 	for _, e := range r.state.Complete() {
 		b := e.Commit.Summary
@@ -94,20 +95,22 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 		if end.last.No < max(low, last.No) {
 			continue // what is damaged keeps it from this timeline, or it needs that itself
 		}
-		w := ends[end.last]
+		if end.to.Before(b.Consistent) {
+			end.to = time.Time{}
+		}
+		key := ending{end.last, !end.to.IsZero()}
+		w := ends[key]
 		if w == nil {
 			w = &pitrWindow{SystemID: r.sysid, Timeline: uint32(v.Timeline), From: b.Consistent, LastWAL: end.last.Name(v.SegmentSize), Why: end.why}
-			ends[end.last] = w
+			ends[key] = w
 			windows = append(windows, w)
 		}
 		w.Backups, w.at = append(w.Backups, e.ID), append(w.at, b.Consistent)
 		if b.Consistent.Before(w.From) {
 			w.From = b.Consistent
 		}
-		for _, to := range []time.Time{end.to, b.Consistent} { // the latter when nothing has happened since
-			if w.To.Before(to) {
-				w.To = to
-			}
+		if w.To.Before(end.to) {
+			w.To = end.to
 		}
 	}
 	slices.SortFunc(windows, func(a, b *pitrWindow) int { return a.From.Compare(b.From) })
@@ -115,7 +118,7 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 }
 
 // windowEnd is the last segment of a window, why it ends there, and the last target time that its segments can prove to be
-// reached; zero when no transaction ended for long.
+// reached; zero when no transaction has ended in them.
 type windowEnd struct {
 	last segment.Segment
 	why  string
@@ -154,7 +157,7 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment) (w
 			}
 		}
 	}
-	for no := reach.No; no+lastCommitLook > reach.No && no >= low; no-- {
+	for no := reach.No; no >= low; no-- {
 		c, err := x.commit(ctx, no)
 		switch {
 		case err != nil:
@@ -202,13 +205,15 @@ const windowWidth = 60
 
 // drawWindows shows time from left to right: = can be restored, B a backup is consistent here, . nothing.
 func drawWindows(a *app, windows []*pitrWindow) {
-	begin, end := windows[0].From, windows[0].To
+	begin, end := windows[0].From, windows[0].From
 	for _, w := range windows {
-		if w.From.Before(begin) {
-			begin = w.From
-		}
-		if w.To.After(end) {
-			end = w.To
+		for _, t := range append(w.at, w.To) {
+			if t.Before(begin) && !t.IsZero() {
+				begin = t
+			}
+			if t.After(end) {
+				end = t
+			}
 		}
 	}
 	place := func(t time.Time) int {
@@ -220,7 +225,7 @@ func drawWindows(a *app, windows []*pitrWindow) {
 		j := i
 		for ; j < len(windows) && windows[j].Timeline == windows[i].Timeline && windows[j].SystemID == windows[i].SystemID; j++ {
 			w := windows[j]
-			for x := place(w.From); x <= place(w.To); x++ {
+			for x := place(w.From); !w.To.IsZero() && x <= place(w.To); x++ {
 				bar[x] = '='
 			}
 			for _, t := range w.at {
@@ -230,7 +235,12 @@ func drawWindows(a *app, windows []*pitrWindow) {
 		fmt.Fprintf(a.Out, "\nsystem %d, timeline %d\n%s\n", windows[i].SystemID, windows[i].Timeline, bar)
 		for ; i < j; i++ {
 			w := windows[i]
-			fmt.Fprintf(a.Out, "  %s to %s UTC (%s): %s %s\n", w.From.UTC().Format(time.DateTime), w.To.UTC().Format("2006-01-02 15:04:05.000000"), w.Why, plural(len(w.Backups), "backup"), strings.Join(w.Backups, ", "))
+			backups := plural(len(w.Backups), "backup") + " " + strings.Join(w.Backups, ", ")
+			if w.To.IsZero() {
+				fmt.Fprintf(a.Out, "  %s UTC, no later time: no transaction has ended since (%s). --target immediate, or no target: %s\n", w.From.UTC().Format(time.DateTime), w.Why, backups)
+				continue
+			}
+			fmt.Fprintf(a.Out, "  %s to %s UTC (%s): %s\n", w.From.UTC().Format(time.DateTime), w.To.UTC().Format("2006-01-02 15:04:05.000000"), w.Why, backups)
 		}
 	}
 }

@@ -24,6 +24,9 @@ func printPlan(a *app, p *backup.Plan) {
 	default:
 		out.row("recovery", "to %s, %s", p.Recovery.Goal(), timelines(p))
 	}
+	if p.Where != "" {
+		out.row("", "%s", p.Where)
+	}
 	for _, f := range p.Forks {
 		out.row("", "not along %s", f)
 	}
@@ -84,6 +87,9 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 		out.row("", "it follows as a standby, %s", timelines(p))
 	default:
 		out.row("", "it recovers to %s, %s", r.Goal(), timelines(p))
+	}
+	if p.Where != "" {
+		out.row("", "%s", p.Where)
 	}
 	if p.WAL.Segments > 0 && r.TargetLSN == 0 && !r.TargetImmediate {
 		out.row("", "the archive has WAL up to %s (%s)", p.WAL.End, p.WAL.Last)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"io"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -62,6 +63,16 @@ func at(t time.Time) []byte {
 	return b
 }
 
+// lastCommit is the time of the last mark that is no restore point.
+func lastCommit(r io.Reader) (last time.Time, found bool, err error) {
+	err = Marks(r, nil, func(m Mark) {
+		if !m.Point {
+			last, found = m.Time, true
+		}
+	})
+	return last, found, err
+}
+
 func TestLastCommit(t *testing.T) {
 	first := time.Date(2026, 11, 21, 1, 45, 0, 123456000, time.UTC)
 	last := first.Add(time.Hour)
@@ -73,21 +84,21 @@ func TestLastCommit(t *testing.T) {
 	stream = append(stream, record(1, 0x20, at(last))...)                // an abort counts
 	stream = append(stream, record(1, 0x10, at(last.Add(time.Hour)))...) // a prepare does not
 	for _, rest := range []int{0, 13, 9000} {
-		got, found, err := LastCommit(iotest.HalfReader(bytes.NewReader(segmentOf(rest, stream))))
+		got, found, err := lastCommit(iotest.HalfReader(bytes.NewReader(segmentOf(rest, stream))))
 		if err != nil || !found || !got.Equal(last) {
 			t.Errorf("rest %d: %v %v %v", rest, got, found, err)
 		}
 	}
 	broken := bytes.Clone(stream)
 	broken[len(broken)-100] ^= 1 // in the abort's record
-	if got, found, err := LastCommit(bytes.NewReader(segmentOf(0, broken))); err != nil || !found || !got.Equal(first) {
+	if got, found, err := lastCommit(bytes.NewReader(segmentOf(0, broken))); err != nil || !found || !got.Equal(first) {
 		t.Errorf("broken: %v %v %v", got, found, err)
 	}
-	if _, found, err := LastCommit(bytes.NewReader(segmentOf(0, nil))); err != nil || found {
+	if _, found, err := lastCommit(bytes.NewReader(segmentOf(0, nil))); err != nil || found {
 		t.Errorf("empty: %v %v", found, err)
 	}
 	trouble := errors.New("trouble")
-	if _, _, err := LastCommit(iotest.ErrReader(trouble)); !errors.Is(err, trouble) {
+	if _, _, err := lastCommit(iotest.ErrReader(trouble)); !errors.Is(err, trouble) {
 		t.Error(err)
 	}
 }
@@ -108,10 +119,51 @@ func TestLastRecord(t *testing.T) {
 	}
 }
 
-func FuzzLastCommit(f *testing.F) {
+// Restore points and transactions, also a prepared one's, and a record that ends in the next segment.
+func TestMarks(t *testing.T) {
+	when := time.Date(2026, 11, 21, 1, 45, 0, 0, time.UTC)
+	stream := fill(160)
+	stream = append(stream, record(0, 0x70, append(at(when)[:8], "before_release\x00junk"...))...)
+	stream = append(stream, record(1, 0x80, at(when))...)
+	prepared := append(at(when)[:8], 1|2|4|8|16, 1, 0, 0) // xinfo
+	prepared = append(prepared, make([]byte, 8)...)       // dbinfo
+	for _, size := range []int{4, 12, 12, 16} {
+		prepared = append(append(prepared, 1, 0, 0, 0), make([]byte, size)...)
+	}
+	stream = append(stream, record(1, 0xB0, append(prepared, 77, 0, 0, 0))...)
+	const room = 1<<20 - 40 - (1<<20/8192-1)*24
+	stream = append(stream, fill(room-40-len(stream))...)
+	torn := record(0, 0x70, append(at(when)[:8], "torn\x00"...))
+	data, next := segmentOf(0, append(stream, torn...)), segmentOf(4, nil)[:8192]
+	binary.LittleEndian.PutUint64(next[8:], 6<<20)
+	copy(next[40:], torn[40:])
+	for _, after := range [][]byte{nil, next} {
+		var got []Mark
+		if err := Marks(bytes.NewReader(data), after, func(m Mark) { got = append(got, m) }); err != nil {
+			t.Fatal(err)
+		}
+		want := []Mark{{At: 5<<20 + 40 + 160, Time: when, Point: true, Name: "before_release"}, {Time: when}, {Time: when, XID: 77}}
+		if after != nil {
+			want = append(want, Mark{At: 6<<20 - 40, Time: when, Point: true, Name: "torn"})
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%+v, want %+v", got, want)
+		}
+		for i, m := range got {
+			if want[i].At == 0 {
+				m.At = 0
+			}
+			if m != want[i] {
+				t.Errorf("%+v, want %+v", m, want[i])
+			}
+		}
+	}
+}
+
+func FuzzMarks(f *testing.F) {
 	f.Add(segmentOf(13, record(1, 0, at(time.Unix(1e9, 0))))[:16384])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, _, err := LastCommit(bytes.NewReader(data)); err != nil {
+		if _, _, err := lastCommit(bytes.NewReader(data)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -172,7 +172,7 @@ func (p *pages) Read(b []byte) (int, error) {
 			return 0, p.fail(io.EOF)
 		}
 		size := shortHeader
-		if p.at == p.head.Address {
+		if (p.at-p.head.Address)%LSN(p.head.Size) == 0 {
 			size = HeaderSize
 		}
 		if _, err := p.r.Discard(size); err != nil {
