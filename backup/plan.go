@@ -315,6 +315,8 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 			p.Dangers[i].Why = "taken out in the copy"
 		case strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby:
 			p.Dangers[i].Why = "archiving is off in the copy"
+		case d.Name == synchronous && !r.KeepArchiving && !r.Standby:
+			p.Dangers[i].Why = "cleared in the copy, whose commits would wait for ever: set it again when it has such a standby"
 		}
 	}
 	if l := conf.blind; l != nil && !r.toTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {

@@ -16,6 +16,8 @@ const (
 	blockBegin  = "# --- written by pgobj backup-fetch ---"
 	blockEnd    = "# --- end of what pgobj wrote ---"
 	maxAutoConf = 16 << 20
+
+	synchronous = "synchronous_standby_names"
 )
 
 // recoverySettings are those that PostgreSQL 12 and later reads from its configuration and earlier ones
@@ -84,15 +86,20 @@ func settingsFor(r Recovery, major int, conf confScan) written {
 	// Subscriptions may be newer than the backup: the WAL brings them, so what it knows of them does not matter.
 	w.Comments = []string{"Archiving is off, so that this copy cannot write to the original's archive, and subscriptions do not run, so that",
 		"it cannot take changes away from the original's replication slots. To have both again, as the original's successor:",
-		"ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart the server.",
-		"What was set for archiving before:"}
-	for _, l := range conf.archiving {
+		"ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart the server."}
+	w.Auto = []Setting{{"archive_mode", "off"}, {"max_logical_replication_workers", "0"}}
+	if len(conf.waiting) > 0 {
+		w.Comments = append(w.Comments, "Commits wait for no standby, as they would for ever. When this server has one, set synchronous_standby_names as it",
+			"was (ALTER SYSTEM SET), and SELECT pg_reload_conf().")
+		w.Auto = append(w.Auto, Setting{synchronous, ""})
+	}
+	before := slices.Concat(conf.archiving, conf.waiting)
+	if len(before) > 0 {
+		w.Comments = append(w.Comments, "What was set before:")
+	}
+	for _, l := range before {
 		w.Comments = append(w.Comments, fmt.Sprintf("  %s (%s, line %d)", l.Text, l.File, l.Line))
 	}
-	if len(conf.archiving) == 0 {
-		w.Comments = w.Comments[:3]
-	}
-	w.Auto = []Setting{{"archive_mode", "off"}, {"max_logical_replication_workers", "0"}}
 	return w
 }
 

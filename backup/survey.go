@@ -105,6 +105,7 @@ type ConfLine struct {
 // confScan is what the configuration in a backup says that matters to a copy.
 type confScan struct {
 	archiving []ConfLine // archive_mode, archive_command, archive_library
+	waiting   []ConfLine // synchronous_standby_names
 	steering  []ConfLine // what would steer a recovery, in other files than postgresql.auto.conf, where it is taken out
 	dangerous []ConfLine
 	blind     *ConfLine // hot_standby = off
@@ -156,6 +157,9 @@ func (c *confScan) scan(file, text string, b *catalog.Backup) {
 		if strings.HasPrefix(name, "archive_") && name != "archive_timeout" && name != "archive_cleanup_command" {
 			c.archiving = append(c.archiving, l)
 		}
+		if value != "" && name == synchronous {
+			c.waiting = append(c.waiting, l)
+		}
 		if value != "" && file != autoConf && (Recovery{}).isSteering(name) {
 			c.steering = append(c.steering, l)
 		}
@@ -185,6 +189,11 @@ func danger(name, value string, b *catalog.Backup) string {
 		return "it runs a command during recovery"
 	case "recovery_min_apply_delay":
 		return "recovery goes on only after that time"
+	case synchronous:
+		if value == "" {
+			return ""
+		}
+		return "commits wait until such a standby, or wal-receive --synchronous, is connected to it"
 	case "primary_conninfo":
 		return "it leads to the server that the original followed"
 	}

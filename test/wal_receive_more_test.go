@@ -154,7 +154,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 			st := folderStore(t)
 			s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"wal_retrieve_retry_interval = '100ms'"}})
 			s.Exec(t, `CREATE TABLE w (i int)`)
-			r := s.receive(t, "--partial-interval=50ms")
+			r := s.receive(t, "--partial-interval=50ms", "--slot=pgobj", "--create-slot") // which the follower does not have
 			s.streaming(t, "async")
 			s.must(t, "backup-push", "--wal-timeout=1m")
 			dir := s.fetch(t, "--standby", "--primary-conninfo=host="+s.SocketDir+" port="+fmt.Sprint(s.Port)+" user=postgres")
@@ -164,7 +164,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 				dsn = fmt.Sprintf("host=%s port=%d user=postgres", follower.SocketDir, follower.Port)
 			}
 			r.stop(t, syscall.SIGTERM)
-			r = s.receive(t, "--partial-interval=50ms", "--dsn="+dsn)
+			r = s.receive(t, "--partial-interval=50ms", "--slot=pgobj", "--create-slot", "--dsn="+dsn)
 			s.Exec(t, `INSERT INTO w SELECT generate_series(1, 20000)`)
 			follower.Eventually(t, `SELECT count(*) FROM w`, "20000")
 			source := s.Cluster
@@ -199,6 +199,38 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 				t.Errorf("not deleted: %v", left)
 			}
 		})
+	}
+}
+
+// A slot that is made anew at the server that has taken the other's place keeps WAL from then on only: what that has removed
+// before is a hole, and said to be.
+func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
+	t.Parallel()
+	s := onlyReceived(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 0",
+		"min_wal_size = '2MB'", "max_wal_size = '2MB'", "wal_retrieve_retry_interval = '100ms'"}})
+	first := s.receive(t)
+	s.streaming(t, "async")
+	s.must(t, "backup-push", "--wal-timeout=1m")
+	if code := first.stop(t, syscall.SIGTERM); code != 0 {
+		t.Fatal(code)
+	}
+	follower := s.start(t, s.fetch(t, "--standby", "--primary-conninfo=host="+s.SocketDir+" port="+fmt.Sprint(s.Port)+" user=postgres"))
+	r := s.receive(t, "--slot=pgobj", "--create-slot", fmt.Sprintf("--dsn=host=%s,%s port=%d,%d user=postgres", s.SocketDir, follower.SocketDir, s.Port, follower.Port))
+	s.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgobj' AND state = 'streaming'`, "1")
+	must(t, r.cmd.Process.Signal(syscall.SIGSTOP))
+	must(t, s.Crash())
+	follower.Exec(t, `SELECT pg_promote()`)
+	follower.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+	follower.Exec(t, `CREATE TABLE x (i int)`)
+	for range 8 {
+		follower.Exec(t, `INSERT INTO x VALUES (1)`)
+		follower.Exec(t, `SELECT pg_switch_wal()`)
+	}
+	follower.Exec(t, `CHECKPOINT`)
+	follower.Exec(t, `CHECKPOINT`)
+	must(t, r.cmd.Process.Signal(syscall.SIGCONT))
+	if code := r.ended(t); code != 11 || !strings.Contains(r.said(), "--accept-hole") {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -54,6 +54,7 @@ var (
 	errTimeout     = errors.New("not finished within --timeout")
 	// errNoServer: a name may be mistyped, and then nothing that was done or shown is what was meant.
 	errNoServer = errors.New("no such server")
+	errStopping = errors.New("the server is stopping, so the storage is not waited for")
 	// errDamagedPages: the backup is complete and kept, but what it holds is not all sound.
 	errDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
 )
@@ -74,6 +75,7 @@ type meaning struct {
 var meanings = []meaning{
 	{sweep.ErrUnfinished, 0, "What the command deletes is off the list already: given again, it may take more (delete oldest: the next one). pgobj delete garbage --confirm removes the objects that are left."},
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
+	{errStopping, 0, "Nothing is lost: the files stay in pg_wal, and PostgreSQL asks again when it runs. pgobj wal-push --all PGDATA archives what waits while it does not."},
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},

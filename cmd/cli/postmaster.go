@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // serverRuns says whether a postmaster runs in a data folder.
@@ -18,11 +20,7 @@ func serverRuns(dataDir string) bool {
 // postmaster reads postmaster.pid: the process, and when it was started, in the server's own words. False when
 // there is none that runs.
 func postmaster(dataDir string) (pid int, started string, ok bool) {
-	data, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
-	if err != nil {
-		return 0, "", false
-	}
-	lines := strings.Split(string(data), "\n")
+	lines := pidFile(dataDir)
 	if len(lines) < 3 {
 		return 0, "", false
 	}
@@ -30,6 +28,44 @@ func postmaster(dataDir string) (pid int, started string, ok bool) {
 		return 0, "", false
 	}
 	return pid, lines[2], runs(pid)
+}
+
+// pidFile are the lines of postmaster.pid; none: there is none that can be read.
+func pidFile(dataDir string) []string {
+	data, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
+	if err != nil {
+		return nil
+	}
+	return strings.Split(string(data), "\n")
+}
+
+// stops says whether the server on a data folder has been told to stop, and still runs. From PostgreSQL 10 on the eighth
+// line tells (pidfile.h).
+func stops(dataDir string) bool {
+	lines := pidFile(dataDir)
+	return len(lines) > 7 && strings.TrimSpace(lines[7]) == "stopping" && serverRuns(dataDir)
+}
+
+// serving returns a context that ends soon after the server on a data folder has been told to stop.
+func serving(ctx context.Context, dataDir string) context.Context {
+	ctx, stop := context.WithCancel(ctx)
+	if stops(dataDir) {
+		stop()
+		return ctx
+	}
+	go func() { // ends with ctx
+		defer stop()
+		tick := time.NewTicker(aheadWatch)
+		defer tick.Stop()
+		for !stops(dataDir) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx
 }
 
 // runs says whether there is a process of that number, whoever owns it. One that has ended and whose parent does

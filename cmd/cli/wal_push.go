@@ -39,6 +39,13 @@ type pushFlags struct {
 // walPushTimeout is the --timeout that there is without one: PostgreSQL asks again.
 const walPushTimeout = 5 * time.Minute
 
+// The server that stops asks six times at most (three failures, and three in its last round), and pg_ctl waits for a minute: so
+// long the storage is waited for then, for a request of ours, and before that of the process that works ahead.
+const (
+	walPushHaste      = 5 * time.Second
+	walPushAheadHaste = 2 * time.Second
+)
+
 func (f pushFlags) check() error {
 	if f.Level < 0 || f.Level > 19 {
 		return usagef("--wal-level (PGOBJ_WAL_LEVEL) is %d: use 0 to 19", f.Level)
@@ -83,16 +90,29 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 		return nil
 	}
 	collectLate(1)
-	s, err := a.open(retry.Policy{})
+	hurry := c.hurry(ctx)
+	s, err := a.open(retry.Policy{Hurry: hurry, Haste: walPushHaste})
 	if err != nil {
 		return err
 	}
 	res, err := c.push(ctx, s)
+	if err != nil && ctx.Err() == nil && hurry.Err() != nil && errors.Is(err, storage.ErrTransient) {
+		return fmt.Errorf("%w\n%w", errStopping, err)
+	}
 	if err != nil {
 		return c.byName(timedOut(ctx, err))
 	}
 	pushed(a, c.Path, res)
 	return nil
+}
+
+// hurry ends soon after the server has been told to stop: it does not end before its archiver does.
+func (c *walPush) hurry(ctx context.Context) context.Context {
+	dataDir, err := dataDirFor(c.Path)
+	if err != nil {
+		return context.Background() // a rescued file
+	}
+	return serving(ctx, dataDir)
 }
 
 func (c *walPush) push(ctx context.Context, s storage.Store) (walstore.PushResult, error) {

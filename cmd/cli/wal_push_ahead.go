@@ -197,13 +197,15 @@ func (c *walPushAhead) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer list.Release()
-	s, err := a.open(aheadPolicy)
-	if err != nil {
-		return err
-	}
 	limit := walPushTimeout
 	ctx, cancel := withTimeout(ctx, &limit)
 	defer cancel()
+	policy := aheadPolicy
+	policy.Hurry, policy.Haste = serving(ctx, c.Data), walPushAheadHaste
+	s, err := a.open(policy)
+	if err != nil {
+		return err
+	}
 	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return true }) // ends with ctx
 	ahead := walstore.Ahead{
 		Jobs: c.jobs(control.SegmentSize),

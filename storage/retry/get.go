@@ -33,7 +33,7 @@ type body struct {
 // open makes attempts until one gives a body.
 func (b *body) open() error {
 	for {
-		b.w = newWatch(b.ctx, b.s.p.Stall)
+		b.w = newWatch(b.ctx, b.s.p)
 		b.w.begin()
 		rc, err := b.s.s.Get(b.w.ctx, b.key, b.rest)
 		b.w.end(0)

@@ -27,6 +27,10 @@ type Policy struct {
 	// Stall ends an attempt in which fewer than 4 KiB moved for so long (default 30 s), counting only
 	// the time spent waiting for the store. A slow attempt that moves is never ended.
 	Stall time.Duration
+	// Hurry ends when there is no time for patience any more (default: never): Budget and Stall are then at most Haste, for
+	// what goes on already, too.
+	Hurry context.Context
+	Haste time.Duration
 }
 
 const (
@@ -45,6 +49,9 @@ func New(s storage.Store, p Policy, log *slog.Logger) storage.Store {
 	def(&p.FirstWait, 200*time.Millisecond)
 	def(&p.MaxWait, 20*time.Second)
 	def(&p.Stall, 30*time.Second)
+	if p.Hurry == nil {
+		p.Hurry = context.Background()
+	}
 	return &store{s, p, log}
 }
 
@@ -78,12 +85,19 @@ func (e *effort) again(ctx context.Context, err error) error {
 		e.since = time.Now()
 	}
 	p := e.s.p
+	hurry, budget := p.Hurry.Done(), p.Budget
+	if p.Hurry.Err() != nil {
+		hurry, budget = nil, min(budget, p.Haste)
+		if _, ok := errors.AsType[stalled](err); ok {
+			budget = 0 // it took so long already
+		}
+	}
 	wait := p.MaxWait
 	if shift := e.failed - 1; shift < 30 {
 		wait = min(p.FirstWait<<shift, p.MaxWait)
 	}
 	wait -= rand.N(wait/2 + 1)
-	if time.Since(e.since)+wait > p.Budget {
+	if time.Since(e.since)+wait > budget {
 		return e.giveUp(err, fmt.Errorf("gave up after attempt %d", e.failed))
 	}
 	e.s.log.Warn("storage operation failed, will try again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", cause(err))
@@ -91,6 +105,8 @@ func (e *effort) again(ctx context.Context, err error) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
+	case <-hurry: // for a last attempt, when the budget is used up by then
 		return nil
 	case <-ctx.Done():
 		return e.giveUp(err, context.Cause(ctx))
@@ -113,7 +129,7 @@ func cause(err error) error {
 func (s *store) simple(ctx context.Context, op, key string, attempt func(context.Context) error) error {
 	e := effort{s: s, op: op, key: key}
 	for {
-		w := newWatch(ctx, s.p.Stall)
+		w := newWatch(ctx, s.p)
 		w.begin()
 		err := w.explain(attempt(w.ctx), op, key, s)
 		w.close()
@@ -171,7 +187,7 @@ func (s *store) Delete(ctx context.Context, keys ...string) error {
 func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
 	e := effort{s: s, op: "put", key: key}
 	for {
-		w := newWatch(ctx, s.p.Stall)
+		w := newWatch(ctx, s.p)
 		w.begin()
 		err := w.explain(s.s.Put(w.ctx, key, watchedReader{body, w}, size), "put", key, s)
 		w.close()
@@ -205,7 +221,7 @@ func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[s
 		e := effort{s: s, op: "list", key: prefix}
 		last := startAfter
 		for {
-			w := newWatch(ctx, s.p.Stall)
+			w := newWatch(ctx, s.p)
 			var failed error
 			w.begin()
 			for info, err := range s.s.List(w.ctx, prefix, last) {

@@ -350,3 +350,39 @@ func TestSlowUploadIsNotEndedAsLongAsItMoves(t *testing.T) {
 		}
 	})
 }
+
+func TestNoPatienceInAHurry(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault  st.Fault
+		before time.Duration // of the hurry, at most
+	}{
+		"failing":                 {st.Fault{}, time.Minute},
+		"failing, from the start": {st.Fault{}, 0},
+		"hanging":                 {st.Fault{Mode: st.Hang}, 10 * time.Second},
+		"hanging, from the start": {st.Fault{Mode: st.Hang}, 0},
+		"hanging, after attempts": {st.Fault{Mode: st.Hang}, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				faulty := st.NewFaulty(mem.New())
+				hurry, stop := context.WithTimeout(t.Context(), c.before)
+				defer stop()
+				s := retry.New(faulty, retry.Policy{Hurry: hurry, Haste: 5 * time.Second}, slog.New(slog.DiscardHandler))
+				faulty.Script(c.fault)
+				begun := time.Now()
+				err := put(s, "a", "x")
+				if d := time.Since(begun) - c.before; storage.KindOf(err) != storage.KindTransient || d > 6*time.Second {
+					t.Errorf("%v after the hurry began: %v", d, err)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		hurry, stop := context.WithCancel(t.Context())
+		stop()
+		s := retry.New(trickle{mem.New(), 8 << 10}, retry.Policy{Hurry: hurry, Haste: 5 * time.Second}, slog.New(slog.DiscardHandler))
+		if err := s.Put(t.Context(), "a", slowBody{4 * time.Second, 8 << 10}, 2<<20); err != nil {
+			t.Errorf("an upload that moves: %v", err)
+		}
+	})
+}

@@ -13,26 +13,44 @@ import (
 
 var errStalled = errors.New("attempt stalled")
 
+// stalled is what is told of an attempt in which nothing moved for so long.
+type stalled time.Duration
+
+func (s stalled) Error() string { return fmt.Sprintf("nothing moved for %s", time.Duration(s)) }
+
 // watch cancels an attempt that waits for the store without progress. Time outside begin and end, in
 // which the caller does other work, does not count.
 type watch struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	stall  time.Duration
+	calm   func() bool // ends the watch for a hurry
 
 	mu    sync.Mutex
+	stall time.Duration
 	left  time.Duration // of the patience, at the last begin
 	begun time.Time
 	moved int
 }
 
-func newWatch(ctx context.Context, stall time.Duration) *watch {
-	w := &watch{stall: stall, left: stall}
+func newWatch(ctx context.Context, p Policy) *watch {
+	w := &watch{stall: p.Stall, left: p.Stall}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	w.timer = time.AfterFunc(stall, func() { w.cancel(errStalled) })
+	w.timer = time.AfterFunc(p.Stall, func() { w.cancel(errStalled) })
 	w.timer.Stop()
+	w.calm = context.AfterFunc(p.Hurry, func() { w.hasten(p.Haste) })
 	return w
+}
+
+// hasten leaves the attempt no more patience than that.
+func (w *watch) hasten(haste time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stall, w.left = min(w.stall, haste), min(w.left, haste)
+	if w.timer.Stop() {
+		w.begun = time.Now()
+		w.timer.Reset(w.left)
+	}
 }
 
 func (w *watch) begin() {
@@ -70,6 +88,7 @@ func (w *watch) count(n int) bool {
 }
 
 func (w *watch) close() {
+	w.calm()
 	w.timer.Stop()
 	w.cancel(nil)
 }
@@ -79,8 +98,10 @@ func (w *watch) explain(err error, op, key string, s *store) error {
 	if err == nil || context.Cause(w.ctx) != errStalled {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return &storage.Error{Op: op, Key: key, Store: s.String(), Kind: storage.KindTransient,
-		Err: fmt.Errorf("nothing moved for %s", w.stall)}
+		Err: stalled(w.stall)}
 }
 
 // watchedReader counts what an upload takes as progress.

@@ -116,7 +116,7 @@ type receiver struct {
 	next      map[segment.Timeline]uint64   // the first segment that the archive lacks
 	later     map[segment.Timeline][]uint64 // where else to go on when that is gone
 	histories map[segment.Timeline]bool     // that are in the archive
-	slotMade  bool
+	slotMade  bool                          // there is one at the server that it is connected to
 }
 
 // session is one connection.
@@ -126,6 +126,7 @@ func (r *receiver) session(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	r.slotMade = false // a server that has taken the other's place does not have its slots
 	for {
 		at, line, err := r.prepare(ctx, conn)
 		if err != nil {
