@@ -48,7 +48,7 @@ func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, nil // there is no segment
 	}
-	for no := last.No; no >= segment.At(0, b.StartLSN, size).No; no-- {
+	for no := last.No; no >= max(1, segment.At(0, b.StartLSN, size).No); no-- {
 		at, found, err := walstore.LastCommit(ctx, store, b.SystemID, nameOf(p.Path, p.WAL, no, size))
 		if err := p.unread(err); found || err != nil {
 			return at, err

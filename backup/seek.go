@@ -1,13 +1,15 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"path"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
@@ -23,9 +25,18 @@ type seeker struct {
 	log      *slog.Logger
 	recovery Recovery
 	known    map[string][]segment.Mark // of each segment that was read, by its key: where recovery could end
-	key      string                    // of the last one that was read
-	begin    []byte                    // and how it begins
+	begin    []byte                    // how the last one begins: the one before it may have a record that ends there
 	said     time.Time
+}
+
+// seekAhead is how many segments are read at once.
+const seekAhead = 4
+
+// sought is a segment, or what was received of one.
+type sought struct {
+	name  string
+	chain []walstore.Piece
+	marks []segment.Mark
 }
 
 // seeks says whether the recovery's target is one that has to be looked for.
@@ -47,39 +58,28 @@ func (s *seeker) seek(ctx context.Context, e *catalog.Entry, legs []Leg) (*segme
 	if err != nil {
 		return nil, err
 	}
-	var marks []segment.Mark
-	next := "" // the key of the segment behind the one that is looked at
-	if w.Received {
-		name := w.tail[0].Segment
-		marks, err = s.look(walstore.Key(b.SystemID, name), func(each func(segment.Mark)) ([]byte, error) {
-			return walstore.MarksOf(ctx, s.store, b.SystemID, w.tail, each)
-		})
-		if err != nil {
-			return nil, err
-		}
-		next = walstore.Key(b.SystemID, name)
-	}
 	last, none := segment.ParseName(w.Last, size) // none: there is no segment
-	for no := last.No; ; no-- {
-		if i := lastIndex(marks, func(m segment.Mark) bool { return m.At >= b.StopLSN && m.At < w.End }); i >= 0 {
-			return &marks[i], nil
+	no, low := last.No, max(1, segment.At(0, max(b.StartLSN, b.StopLSN), size).No)
+	var batch []*sought
+	if w.Received {
+		batch = append(batch, &sought{name: w.tail[0].Segment, chain: w.tail})
+	}
+	for {
+		for ; none == nil && no >= low && len(batch) < seekAhead; no-- {
+			batch = append(batch, &sought{name: nameOf(legs, w, no, size)})
 		}
-		if none != nil || no < segment.At(0, b.StopLSN, size).No {
+		if len(batch) == 0 {
 			return nil, nil
 		}
-		name := nameOf(legs, w, no, size)
-		key := walstore.Key(b.SystemID, name)
-		marks, err = s.look(key, func(each func(segment.Mark)) ([]byte, error) {
-			var after []byte
-			if s.key == next {
-				after = s.begin
-			}
-			return walstore.Marks(ctx, s.store, b.SystemID, name, after, each)
-		})
-		if err != nil {
+		if err := s.look(ctx, b.SystemID, batch); err != nil {
 			return nil, err
 		}
-		next = key
+		for _, f := range batch {
+			if i := lastIndex(f.marks, func(m segment.Mark) bool { return m.At >= b.StopLSN && m.At < w.End }); i >= 0 {
+				return &f.marks[i], nil
+			}
+		}
+		batch = nil
 	}
 }
 
@@ -92,27 +92,61 @@ func lastIndex[T any](all []T, is func(T) bool) int {
 	return -1
 }
 
-// look finds the marks of a segment that the recovery could end at. What is damaged has none: recovery does not get past it
-// either.
-func (s *seeker) look(key string, read func(each func(segment.Mark)) (begin []byte, err error)) (found []segment.Mark, err error) {
-	if found, ok := s.known[key]; ok {
-		return found, nil
-	}
+// look finds the marks that the recovery could end at in segments that follow each other, the newest first. What is damaged
+// has none: recovery does not get past it either.
+func (s *seeker) look(ctx context.Context, sysid uint64, files []*sought) error {
 	if time.Since(s.said) >= walSay {
-		s.log.Info("looking through the WAL for the target, the newest first", "target", s.recovery.Goal(), "segment", path.Base(key), "read", len(s.known))
+		s.log.Info("looking through the WAL for the target, the newest first", "target", s.recovery.Goal(), "segment", files[0].name, "read", len(s.known))
 		s.said = time.Now()
 	}
-	begin, err := read(func(m segment.Mark) {
+	begin := make(chan []byte, 1) // of the segment behind the one that is read
+	begin <- s.begin
+	g, reading := errgroup.WithContext(ctx)
+	for _, f := range files {
+		var ok bool
+		if f.marks, ok = s.known[walstore.Key(sysid, f.name)]; ok {
+			continue
+		}
+		r := walstore.MarksRequest{SystemID: sysid, Segment: f.name, Chain: f.chain, After: &awaited{from: begin}}
+		own := make(chan []byte, 1)
+		r.Begin = func(data []byte) { own <- data }
+		begin = own
+		g.Go(func() error { return s.read(reading, r, f) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	s.begin = <-begin
+	for _, f := range files {
+		s.known[walstore.Key(sysid, f.name)] = f.marks
+	}
+	return nil
+}
+
+func (s *seeker) read(ctx context.Context, r walstore.MarksRequest, f *sought) error {
+	err := walstore.Marks(ctx, s.store, r, func(m segment.Mark) {
 		if s.recovery.wants(m) {
-			found = append(found, m)
+			f.marks = append(f.marks, m)
 		}
 	})
 	if errors.Is(err, walstore.ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
 		s.log.Warn("cannot look through all of the WAL for the target", "target", s.recovery.Goal(), "error", err)
-		found, err = nil, nil
+		f.marks, err = nil, nil
 	}
-	s.known[key], s.key, s.begin = found, key, begin
-	return found, err
+	return err
+}
+
+// awaited reads what comes as one piece, as soon as that is there.
+type awaited struct {
+	from <-chan []byte
+	data *bytes.Reader
+}
+
+func (a *awaited) Read(b []byte) (int, error) {
+	if a.data == nil {
+		a.data = bytes.NewReader(<-a.from)
+	}
+	return a.data.Read(b)
 }
 
 // notFound: no backup has the target behind it.

@@ -361,7 +361,7 @@ func Verify(ctx context.Context, s storage.Store, o Object) error {
 
 // LastCommit is the time of the last transaction that ended in an archived segment; see segment.LastCommit.
 func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string) (last time.Time, found bool, err error) {
-	_, err = Marks(ctx, s, sysid, name, nil, lastOf(&last, &found))
+	err = Marks(ctx, s, MarksRequest{SystemID: sysid, Segment: name}, lastOf(&last, &found))
 	return last, found, err
 }
 
@@ -377,7 +377,7 @@ func (v *Survey) LastReceivedCommit(ctx context.Context, s storage.Store, sysid 
 
 // LastCommitOf is LastCommit for the pieces of a segment that Chain has put together.
 func LastCommitOf(ctx context.Context, s storage.Store, sysid uint64, chain []Piece) (last time.Time, found bool, err error) {
-	_, err = MarksOf(ctx, s, sysid, chain, lastOf(&last, &found))
+	err = Marks(ctx, s, MarksRequest{SystemID: sysid, Chain: chain}, lastOf(&last, &found))
 	return last, found, err
 }
 
@@ -389,34 +389,41 @@ func lastOf(last *time.Time, found *bool) func(segment.Mark) {
 	}
 }
 
-// beginning is how much of a segment Marks returns: records are rarely longer that end in it.
-const beginning = 64 << 10
+// Beginning is how much of a segment MarksRequest.Begin is told: records are rarely longer that end in it.
+const Beginning = 64 << 10
 
-// Marks yields the marks of an archived segment; see segment.Marks. begin is the beginning of the segment, which completes
-// the one before. With an error nothing counts that was yielded.
-func Marks(ctx context.Context, s storage.Store, sysid uint64, name string, after []byte, each func(segment.Mark)) (begin []byte, err error) {
-	return marks(name, after, each, func(w io.Writer) error {
-		_, err := read(ctx, s, name, sysid, w)
+// MarksRequest says where to look for marks.
+type MarksRequest struct {
+	SystemID uint64
+	Segment  string            // that was archived
+	Chain    []Piece           // or what was received of one
+	After    io.Reader         // how the next segment begins; nil: nobody knows
+	Begin    func(data []byte) // is told once how this one begins, whatever happens then; may be nil
+}
+
+// Marks yields the marks of a segment; see segment.Marks. With an error nothing counts that was yielded.
+func Marks(ctx context.Context, s storage.Store, r MarksRequest, each func(segment.Mark)) error {
+	name := r.Segment
+	fill := func(w io.Writer) error {
+		_, err := read(ctx, s, name, r.SystemID, w)
 		return err
-	})
-}
-
-// MarksOf is Marks for the pieces of a segment that Chain has put together.
-func MarksOf(ctx context.Context, s storage.Store, sysid uint64, chain []Piece, each func(segment.Mark)) (begin []byte, err error) {
-	return marks(chain[0].Segment, nil, each, func(w io.Writer) error { return ReadChain(ctx, s, sysid, chain, w) })
-}
-
-func marks(name string, after []byte, each func(segment.Mark), fill func(io.Writer) error) (begin []byte, err error) {
-	err = through(fill, func(r io.Reader) error {
-		in := bufio.NewReaderSize(r, beginning)
-		first, _ := in.Peek(beginning) // an error comes again
-		begin = bytes.Clone(first)
-		return segment.Marks(in, after, each)
+	}
+	if r.Chain != nil {
+		name, fill = r.Chain[0].Segment, func(w io.Writer) error { return ReadChain(ctx, s, r.SystemID, r.Chain, w) }
+	}
+	err := through(fill, func(in io.Reader) error {
+		if r.Begin != nil {
+			whole := bufio.NewReaderSize(in, Beginning)
+			first, _ := whole.Peek(Beginning) // an error comes again
+			r.Begin(bytes.Clone(first))
+			in = whole
+		}
+		return segment.Marks(in, r.After, each)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look through %s: %w", name, err)
+		return fmt.Errorf("look through %s: %w", name, err)
 	}
-	return begin, nil
+	return nil
 }
 
 // LastRecord is where the last record begins that is whole in an archived segment; see segment.LastRecord.

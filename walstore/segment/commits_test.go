@@ -137,7 +137,7 @@ func TestMarks(t *testing.T) {
 	data, next := segmentOf(0, append(stream, torn...)), segmentOf(4, nil)[:8192]
 	binary.LittleEndian.PutUint64(next[8:], 6<<20)
 	copy(next[40:], torn[40:])
-	for _, after := range [][]byte{nil, next} {
+	for _, after := range []io.Reader{nil, bytes.NewReader(next)} {
 		var got []Mark
 		if err := Marks(bytes.NewReader(data), after, func(m Mark) { got = append(got, m) }); err != nil {
 			t.Fatal(err)

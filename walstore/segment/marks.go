@@ -19,8 +19,11 @@ type Mark struct {
 
 // Marks reads a whole segment and yields its marks (xact.h, xlog_internal.h; the same from 10 to 18, but for preparedXID). It stops, without an error, where the WAL stops being valid. after is the beginning of the next segment, in which the
 // last record may end; nil: that one is passed over. The error is r's own.
-func Marks(r io.Reader, after []byte, each func(Mark)) error {
-	records, err := readRecords(io.MultiReader(r, bytes.NewReader(after)), nil)
+func Marks(r, after io.Reader, each func(Mark)) error {
+	if after != nil {
+		r = io.MultiReader(r, after)
+	}
+	records, err := readRecords(r, nil)
 	if errors.Is(err, ErrHeader) { // no WAL has no records
 		return nil
 	}
