@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"slices"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -105,6 +106,24 @@ func TestLastRecord(t *testing.T) {
 	}
 	if got, found, err := LastRecord(bytes.NewReader(segmentOf(2<<20, nil))); err != nil || found {
 		t.Errorf("no record begins in it: %s %v %v", got, found, err)
+	}
+}
+
+func TestLastChange(t *testing.T) {
+	commit := record(1, 0x20, at(time.Now()))
+	last := func(data []byte) LSN {
+		got, found, err := LastChange(bytes.NewReader(data))
+		if err != nil || !found {
+			t.Errorf("%v %v", found, err)
+		}
+		return got
+	}
+	alone := last(segmentOf(0, slices.Concat(fill(160), commit)))
+	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x40, nil)))); got != alone {
+		t.Errorf("with a switch behind it the last change is at %s, without it is at %s", got, alone)
+	}
+	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x10, nil)))); got <= alone {
+		t.Errorf("a checkpoint behind it does not count: %s, %s", got, alone)
 	}
 }
 
