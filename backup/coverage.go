@@ -40,6 +40,7 @@ type coverage struct {
 	// is the parent's.
 	begin  uint64
 	parent segment.Timeline
+	behind segment.LSN           // the end of the parent's segment in which it is left; 0: the successor has one of that, too
 	pieces []walstore.Piece      // of next
 	each   func(walstore.Object) // is told of every segment; may be nil
 }
@@ -95,6 +96,9 @@ func (c *coverage) cover(ctx context.Context, s storage.Store, systemID uint64, 
 		// The segment in which a timeline is left is read from its successor, whose first segment begins with
 		// a copy of it; the parent's own is used if the successor has not archived its copy yet.
 		c.parent, c.next.Timeline, c.begin = c.next.Timeline, leg.Timeline, segment.At(leg.Timeline, leg.Begin, size).No
+		if c.End > leg.Begin { // what comes there is of the history that was given up, unless the successor has it
+			c.behind, c.End = c.End, leg.Begin
+		}
 		if err := c.list(ctx, s, systemID, end); err != nil || c.Missing != "" {
 			return c.WALRange, err
 		}
@@ -134,8 +138,8 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
 		if err != nil || seg.No < c.next.No {
-			if err == nil && o.Type == segment.Full && c.each != nil {
-				c.each(o) // its predecessor's again: this one is what PostgreSQL asks for first
+			if err == nil && seg.No == c.begin {
+				c.again(o) // its predecessor's
 			}
 			continue // or a name that the cluster cannot have
 		}
@@ -166,4 +170,20 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		c.next = seg.Next()
 	}
 	return nil
+}
+
+// again takes the copy that a timeline has of the segment in which its parent is left: it is what PostgreSQL asks for first.
+func (c *coverage) again(o walstore.Object) {
+	if c.behind > 0 {
+		c.End, c.behind = c.behind, 0
+	}
+	if o.Type != segment.Full {
+		return
+	}
+	if c.next.No == c.begin+1 {
+		c.Last = o.Name
+	}
+	if c.each != nil {
+		c.each(o)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -39,6 +40,8 @@ type Outcome struct {
 	Status   *cluster.Recovery
 	WAL      WALRange // what the archive has now, or had then
 	Text     string   // where recovery is, in a sentence
+
+	reachedEnd bool // of the WAL that there was
 }
 
 // CheckRequest says which recovery to look at.
@@ -68,8 +71,11 @@ func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"
 		return o, nil
 	}
+	if r.Server != nil && r.Server.InRecovery && x.Standby {
+		o.Restored.Path = o.followed(r.Dir)
+	}
 	if r.Store != nil {
-		if o.WAL, err = cover(ctx, r.Store, x.SystemID, x.Path, x.SegmentSize, 0); err != nil {
+		if o.WAL, err = cover(ctx, r.Store, x.SystemID, o.Restored.Path, x.SegmentSize, 0); err != nil {
 			return nil, err
 		}
 	}
@@ -78,9 +84,45 @@ func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 		return o, o.inRecovery()
 	case r.Server != nil:
 		o.State = fmt.Sprintf("open, on timeline %d", r.Server.Timeline)
-		return o, o.ended(r.Dir, r.Server.Timeline)
+		err = o.ended(r.Dir, r.Server.Timeline)
+	default:
+		err = o.silent(r, c)
 	}
-	return o, o.silent(r, c)
+	if r.Store != nil && o.reachedEnd && o.goneOn(ctx, r.Store) {
+		o.Text += ". The archive has gone on since then, up to " + o.WAL.End.String()
+	}
+	return o, err
+}
+
+// followed is the way of a standby, which goes on from what it was restored for: also to timelines that were begun since.
+func (o *Outcome) followed(dir string) []Leg {
+	way := o.Restored.Path
+	t := o.newestHistory(dir, way[len(way)-1].Timeline)
+	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
+	if err != nil {
+		return way // it has none, as timeline 1
+	}
+	l, err := segment.ParseHistory(t, data)
+	if _, ok := l.Left(way[0].Timeline); err != nil || !ok {
+		return way
+	}
+	h := history{lineage: map[segment.Timeline]segment.Lineage{t: l}}
+	return h.path(way[0].Timeline, way[0].Begin, t)
+}
+
+// goneOn says whether the archive has records behind the end of a recovery that has reached what it had. Its last segment is
+// as long as the others wherever its last record ends.
+func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
+	x, w := o.Restored, o.WAL
+	from := max(o.At, x.End)
+	if w.End <= from {
+		return false
+	}
+	if w.Received || segment.At(0, from-1, x.SegmentSize).No != segment.At(0, w.End-1, x.SegmentSize).No {
+		return true
+	}
+	last, found, err := walstore.LastChange(ctx, s, x.SystemID, w.Last)
+	return err == nil && found && last >= o.At
 }
 
 // silent judges by pg_control, when no server answers.
@@ -214,9 +256,7 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 		return o.not("recovery ended at %s, and the archive had WAL up to %s%s", o.At, x.End, o.why())
 	}
 	o.Text = fmt.Sprintf("recovery has reached the end of the WAL: it ended at %s on timeline %d%s", o.At, o.Timeline, o.lastCommit())
-	if o.WAL.End > x.End {
-		o.Text += fmt.Sprintf(". The archive has gone on to %s since then", o.WAL.End)
-	}
+	o.reachedEnd = true
 	return nil
 }
 

@@ -104,7 +104,10 @@ func TestDrill(t *testing.T) {
 				t.Errorf("the drill: %+v, want the steps %s", d, want)
 			}
 			overridden := fmt.Sprint(d.Overridden)
-			for _, name := range []string{"listen_addresses *", "ssl on", "shared_preload_libraries no_such_library", "synchronous_standby_names nobody", "shared_buffers", "archive_mode"} {
+			if !strings.Contains(overridden, "{unix_socket_permissions 0777 0700}") {
+				t.Errorf("it does not tell unix_socket_permissions in octal digits: %s", overridden)
+			}
+			for _, name := range []string{"listen_addresses *", "ssl on", "shared_preload_libraries no_such_library", "shared_buffers", "archive_mode"} {
 				if !strings.Contains(overridden, "{"+name) && name != "archive_mode" {
 					t.Errorf("it does not say that it overrides %s: %s", name, overridden)
 				}

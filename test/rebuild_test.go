@@ -53,6 +53,9 @@ func TestCatalogRebuild(t *testing.T) {
 	if o := s.must(t, "catalog-rebuild", "--confirm"); !strings.Contains(o.out, "done.") {
 		t.Errorf("done: %v", o)
 	}
+	if o := s.must(t, "catalog-log"); !strings.Contains(o.out, "the catalog was rebuilt, and lists 2 backups from here on\n") || strings.Contains(o.out, "{") {
+		t.Errorf("catalog-log: %v", o)
+	}
 	if o := s.must(t, "catalog-rebuild"); !strings.Contains(o.out, "nothing to rebuild") {
 		t.Errorf("once more: %v", o)
 	}

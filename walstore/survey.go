@@ -428,12 +428,22 @@ func Marks(ctx context.Context, s storage.Store, r MarksRequest, each func(segme
 
 // LastRecord is where the last record begins that is whole in an archived segment; see segment.LastRecord.
 func LastRecord(ctx context.Context, s storage.Store, sysid uint64, name string) (last segment.LSN, found bool, err error) {
+	return lastRecord(ctx, s, sysid, name, segment.LastRecord)
+}
+
+// LastChange is where the last record begins that is whole in an archived segment, and does not only end it; see
+// segment.LastChange.
+func LastChange(ctx context.Context, s storage.Store, sysid uint64, name string) (last segment.LSN, found bool, err error) {
+	return lastRecord(ctx, s, sysid, name, segment.LastChange)
+}
+
+func lastRecord(ctx context.Context, s storage.Store, sysid uint64, name string, find func(io.Reader) (segment.LSN, bool, error)) (last segment.LSN, found bool, err error) {
 	fill := func(w io.Writer) error {
 		_, err := read(ctx, s, name, sysid, w)
 		return err
 	}
 	err = through(fill, func(r io.Reader) (err error) {
-		last, found, err = segment.LastRecord(r)
+		last, found, err = find(r)
 		return err
 	})
 	if err != nil {

@@ -132,7 +132,11 @@ func (d *drill) ask(ctx context.Context, conf, name string) (string, error) {
 	if err != nil {
 		return "", errors.New(strings.TrimSpace(complaint.String()) + " (" + err.Error() + ")")
 	}
-	return strings.TrimSuffix(string(out), "\n"), nil
+	value := strings.TrimSuffix(string(out), "\n")
+	if mode, err := strconv.ParseUint(value, 10, 32); name == "unix_socket_permissions" && err == nil {
+		value = fmt.Sprintf("%04o", mode) // told in decimal digits
+	}
+	return value, nil
 }
 
 // modestBuffers is how many blocks of 8 kB the copy may take for itself beside others: an eighth of the memory.

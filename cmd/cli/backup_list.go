@@ -73,8 +73,8 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range strangers {
-		a.log.Warn("there is a newer backup that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backup", id)
+	if n := len(strangers); n > 0 {
+		a.log.Warn("there are newer backups that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backups", n, "first", strangers[0], "last", strangers[n-1])
 	}
 	for _, p := range r.state.Problems {
 		a.log.Warn("the catalog is damaged; backups may be missing from this list: see pgobj catalog-rebuild", "problem", p)

@@ -133,6 +133,8 @@ func logText(l catalog.Logged) string {
 		return "backup " + r.Drill.Backup + " was " + drillText(r.Drill)
 	case r.Delete != nil:
 		return deletionText(r.Delete)
+	case r.Rebuilt != nil:
+		return "the catalog was rebuilt, and lists " + number(len(r.Rebuilt.State.Committed), "backup") + " from here on"
 	case r.Purged != nil:
 		return fmt.Sprintf("what record %d deleted is gone from the storage", r.Purged.Of)
 	}

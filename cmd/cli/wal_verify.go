@@ -305,8 +305,11 @@ func (v *walVerified) verdict() error {
 func (c *walVerify) acknowledge(ctx context.Context, a *app, store storage.Store, all []archive) error {
 	first, last, _ := strings.Cut(c.Acknowledge, "..")
 	last = cmp.Or(last, first)
-	if segment.Classify(first) != segment.Full || segment.Classify(last) != segment.Full || c.Reason == "" {
-		return usagef("--acknowledge is %q and --reason %q: use FROM..TO, two names of WAL segments, and say why", c.Acknowledge, c.Reason)
+	if segment.Classify(first) != segment.Full || segment.Classify(last) != segment.Full {
+		return usagef("--acknowledge is %q: use FROM..TO, two names of WAL segments", c.Acknowledge)
+	}
+	if c.Reason == "" {
+		return usagef("--acknowledge needs a --reason: wal-list and wal-verify show why the segments are lost")
 	}
 	done := 0
 	for _, r := range all {

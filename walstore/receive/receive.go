@@ -98,7 +98,7 @@ func Run(ctx context.Context, c Config) (Position, error) {
 // final says that trying again would have the same end.
 func (r *receiver) final(err error) bool {
 	for _, f := range []error{cluster.ErrReplication, cluster.ErrVersion, ErrRemoved, ErrOtherServer, ErrStream,
-		walstore.ErrConflict, walstore.ErrDamaged, walstore.ErrSource, errSpool} {
+		walstore.ErrConflict, walstore.ErrDamaged, walstore.ErrSource, ErrSpool} {
 		if errors.Is(err, f) {
 			return true
 		}
@@ -301,7 +301,7 @@ func (r *receiver) storeHistory(ctx context.Context, tli segment.Timeline, data 
 	}
 	defer f.Close()
 	if _, err := f.Write(data); err != nil {
-		return fmt.Errorf("%w: %w", errSpool, err)
+		return fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	_, err = walstore.Push(ctx, r.Store, walstore.PushRequest{Path: segment.HistoryName(tli), File: f, Level: r.Level,
 		SystemID: func() (uint64, error) { return r.sysid, nil }})

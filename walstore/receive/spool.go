@@ -16,8 +16,8 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// errSpool: the folder for what was received cannot be written.
-var errSpool = walstore.ErrDest
+// ErrSpool: the folder for what was received cannot be written.
+var ErrSpool = errors.New("cannot keep on this host what is received")
 
 // nameless is a temporary file that the system removes when this process is gone, however it ends.
 func nameless(dir string) (*os.File, error) {
@@ -26,7 +26,7 @@ func nameless(dir string) (*os.File, error) {
 		err = os.Remove(f.Name())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSpool, err)
+		return nil, fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	return f, nil
 }
@@ -124,7 +124,7 @@ func (r *receiver) settle(s *spooled, n int64) error {
 	}
 	n = min(n, s.reach)
 	if same, err := equal(s.f, s.before, n); err != nil {
-		return fmt.Errorf("%w: %w", errSpool, err)
+		return fmt.Errorf("%w: %w", ErrSpool, err)
 	} else if !same {
 		e := &walstore.ConflictError{Name: s.name, Key: s.pieces[0].String()}
 		for f, sum := range map[*os.File]*[32]byte{s.f: &e.Source, s.before: &e.Stored} {
@@ -201,7 +201,7 @@ func (s *spooled) covered(store []walstore.Piece) (gone []walstore.Piece) {
 func (s *spooled) check(sysid uint64, size segment.Size) error {
 	head := make([]byte, segment.HeaderSize)
 	if _, err := s.f.ReadAt(head, 0); err != nil {
-		return fmt.Errorf("%w: %w", errSpool, err)
+		return fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	h, err := segment.ParseHeader(head)
 	if err == nil && h.SystemID != sysid {

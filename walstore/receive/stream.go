@@ -197,7 +197,7 @@ func (s *stream) spool(ctx context.Context, m cluster.Received) error {
 		c := s.cur
 		n := min(int64(len(data)), int64(s.size)-c.received)
 		if _, err := c.f.WriteAt(data[:n], c.received); err != nil {
-			return fmt.Errorf("%w: %w", errSpool, err)
+			return fmt.Errorf("%w: %w", ErrSpool, err)
 		}
 		begins := c.received < segment.HeaderSize && c.received+n >= segment.HeaderSize
 		data = data[n:]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"slices"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -157,6 +158,24 @@ func TestMarks(t *testing.T) {
 				t.Errorf("%+v, want %+v", m, want[i])
 			}
 		}
+	}
+}
+
+func TestLastChange(t *testing.T) {
+	commit := record(1, 0x20, at(time.Now()))
+	last := func(data []byte) LSN {
+		got, found, err := LastChange(bytes.NewReader(data))
+		if err != nil || !found {
+			t.Errorf("%v %v", found, err)
+		}
+		return got
+	}
+	alone := last(segmentOf(0, slices.Concat(fill(160), commit)))
+	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x40, nil)))); got != alone {
+		t.Errorf("with a switch behind it the last change is at %s, without it is at %s", got, alone)
+	}
+	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x10, nil)))); got <= alone {
+		t.Errorf("a checkpoint behind it does not count: %s, %s", got, alone)
 	}
 }
 
