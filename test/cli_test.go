@@ -208,6 +208,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := os.Lstat(target); err == nil {
 		t.Error("a restore that was refused has made its target")
 	}
+	s.Eventually(t, `SELECT count(*) FROM pg_ls_dir('pg_wal/archive_status') f WHERE f LIKE '%.ready'`, "0")
 	running := tree(t, s.Data)
 	s.fails(t, nil, exitTarget, says(s.Data, "runs"), "backup-fetch", s.Data)
 	writeFile(t, filepath.Join(filepath.Dir(target), "precious"), "data", 0o600)

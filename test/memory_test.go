@@ -128,7 +128,8 @@ func TestMemoryDoesNotGrowWithBackups(t *testing.T) {
 	var ids []string
 	for i := range backups {
 		at := time.Date(2026, 1, 1+i, 0, 0, 0, 0, time.UTC)
-		b := &catalog.Backup{ID: catalog.NewID(at, [2]byte{}), SegmentSize: 16 << 20, Summary: catalog.Summary{SystemID: 1, PGVersion: 150004, Timeline: 1, Started: at, Consistent: at, Finished: at}}
+		b := &catalog.Backup{ID: catalog.NewID(at, [2]byte{}), SegmentSize: 16 << 20, Summary: catalog.Summary{SystemID: 1, PGVersion: 150004, Timeline: 1, Started: at, Consistent: at, Finished: at,
+			FirstWAL: "000000010000000000000001", LastWAL: "000000010000000000000001"}}
 		add(catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: b.ID, SystemID: 1, Reuses: ids[max(0, i-1):]}})
 		ids = append(ids, b.ID)
 		for n := range parts { // a hundredth of them are its own

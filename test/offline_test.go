@@ -57,7 +57,7 @@ func TestOfflineBackup(t *testing.T) {
 					t.Errorf("backup-push --offline has changed %s from %v to %v", path, before[path], x)
 				}
 			}
-			if again := s.offline(t, "--compression=lz4"); again.Stored > 100_000 || again.StartLSN != b.StartLSN || again.Consistent != b.Consistent {
+			if again := s.offline(t, "--compression=lz4"); again.Stored > 200_000 || again.StartLSN != b.StartLSN || again.Consistent != b.Consistent {
 				t.Errorf("the same again: %+v after %+v", again, b)
 			}
 			s.unreachableCold(t, b)
