@@ -69,9 +69,6 @@ func realPath(dir string) string {
 // checkStandby: how WAL is archived is the primary's business. If it can be told to end a segment, that is tried
 // now, and not for the first time when everything has been copied.
 func (p *push) checkStandby(ctx context.Context) error {
-	if !p.info.ReplayPaused && !cluster.IsStandby(p.PGDATA) {
-		return fmt.Errorf("%w: it is no standby, and its recovery has not ended yet: wait until it has (pgobj restore-check), so that the backup is on the server's new timeline", ErrServer)
-	}
 	if p.info.ReplayPaused {
 		p.Log.Warn("the replay of WAL is paused on this standby: the backup will be of what it has replayed so far")
 	}

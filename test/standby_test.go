@@ -280,30 +280,3 @@ func TestStandbyRefusals(t *testing.T) {
 			strings.Contains(o.err, "A standby answers with hot_standby = on")
 	})
 }
-
-// A server that a restore has been started on answers before its recovery is over. A backup of it then would be one of the
-// old timeline, and count as the newest.
-func TestBackupDuringRecovery(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, folderStore(t), pgtest.Options{WALSegMB: 1})
-	s.Exec(t, `CREATE TABLE x (i int)`)
-	b := s.backup(t)
-	s.archived(t)
-	hold := filepath.Join(testenv.Dir(t), "hold")
-	must(t, os.WriteFile(hold, nil, 0o644))
-	command := fmt.Sprintf(`while [ "%%f" \> "%s" ] && [ -e %s ]; do sleep 0.1; done; PGOBJ_STORAGE=file://%s %s wal-fetch "%%f" "%%p"`, b.LastWAL, hold, s.folder, s.pgobj)
-	dir := s.fetch(t, "--restore-command", command)
-	c, err := pgtest.Attach(dir, s.Major, archivingArgs(s.pgobj)...)
-	must(t, err)
-	t.Cleanup(func() { must(t, c.Close()) })
-	c.AddEnv(append(s.settings, s.credentials...)...)
-	must(t, c.Launch(t.Context()))
-	copied := &site{store: s.store, pgobj: s.pgobj, Cluster: c}
-	c.Eventually(t, `SELECT pg_is_in_recovery()`, "t")
-	if o := copied.run(t, "backup-push"); o.code != 9 || !strings.Contains(o.err, "its recovery has not ended yet") {
-		t.Errorf("backup-push: %v", o)
-	}
-	must(t, os.Remove(hold))
-	c.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
-	copied.backup(t)
-}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -25,19 +22,6 @@ type Recovery struct {
 	Replayed      segment.LSN      // the end of the last record that was replayed since the server was started
 	LastCommit    time.Time        // of the last transaction that was replayed since then
 	Timeline      segment.Timeline // that it writes to; 0 in recovery
-}
-
-// IsStandby says whether the server on a data folder follows another for ever: by standby.signal, before 12
-// by recovery.conf.
-func IsStandby(dir string) bool {
-	if dir == "" {
-		return false
-	}
-	if _, err := os.Stat(filepath.Join(dir, "standby.signal")); err == nil {
-		return true
-	}
-	conf, err := os.ReadFile(filepath.Join(dir, "recovery.conf"))
-	return err == nil && regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`).Match(conf)
 }
 
 // Recovery asks the server how far its recovery is, or was.
