@@ -289,11 +289,7 @@ func (t *target) checkServers() error {
 	for _, dir := range servers {
 		for _, used := range clusterPaths(dir) {
 			for _, m := range places {
-				at := m.location
-				if real, err := filepath.EvalSymlinks(at); err == nil {
-					at = real
-				}
-				if within(at, used) {
+				if within(realPath(m.location), used) {
 					return fmt.Errorf("%s: %w: %s is in use by the server that runs in %s: put it elsewhere", m.name, ErrTarget, m.location, dir)
 				}
 			}

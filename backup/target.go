@@ -60,9 +60,7 @@ func newTarget(dir string, delta bool, l Layout, b *catalog.Backup, s *survey) (
 	if err != nil {
 		return nil, err
 	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
-	}
+	dir = realPath(dir)
 	t := &target{dir: dir, pgdata: b.PGDATA, delta: delta, uid: -1, gid: -1, fileMode: 0o600}
 	if t.delta && !exists(dir) {
 		t.delta = false

@@ -264,7 +264,7 @@ func PutOwn(ctx context.Context, s Store, key string, body io.ReaderAt, size int
 	}
 	switch same, e := Holds(ctx, s, key, body, size); {
 	case e != nil:
-		return fmt.Errorf("%w, and it cannot be compared: %w", err, e)
+		return fmt.Errorf("%v, and it cannot be compared: %w", err, e) // whose it is, nobody knows
 	case same:
 		return nil
 	}
