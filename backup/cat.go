@@ -71,33 +71,32 @@ func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.
 	if err != nil {
 		return err
 	}
-	var wants []want
+	var extents []manifest.Extent
+	last := map[int]manifest.Chunk{} // the chunk that an extent is the last one of
 	for _, c := range f.Chunks {
-		chunk := &assembly{sum: c.SHA256}
-		for _, x := range c.Extents {
-			chunk.at, chunk.len = x.At/part.ChunkSize*part.ChunkSize, chunk.len+x.Len
-			wants = append(wants, want{Extent: x, chunk: chunk})
-		}
+		extents = append(extents, c.Extents...)
+		last[len(extents)-1] = c
 	}
 	data := make([]byte, 0, part.ChunkSize)
-	take := func(w want, content []byte) error {
-		if data = append(data, content...); len(data) < w.chunk.len {
-			return nil
-		}
-		w.chunk.data = data
-		if err := w.chunk.check(); err != nil {
+	for done := 0; done < len(extents); {
+		n := joined(extents[done:])
+		err := r.read(ctx, extents[done:done+n], func(i int, content []byte) error {
+			data = append(data, content...)
+			c, whole := last[done+i]
+			if !whole {
+				return nil
+			}
+			if c.SHA256 != (part.Hash{}) && part.Sum(data) != c.SHA256 {
+				return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, extents[done+i].At/part.ChunkSize*part.ChunkSize)
+			}
+			_, err := to.Write(data)
+			data = data[:0]
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		_, err := to.Write(data)
-		data = data[:0]
-		return err
-	}
-	for len(wants) > 0 {
-		n := joined(wants)
-		if err := r.read(ctx, wants[:n], take); err != nil {
-			return err
-		}
-		wants = wants[n:]
+		done += n
 	}
 	return nil
 }

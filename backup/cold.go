@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/cluster"
-	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -50,9 +49,6 @@ func (w walContent) ReadAt(b []byte, at int64) (int, error) {
 	}
 	return len(b), nil
 }
-
-// isCold: a backup of a stopped server is complete in itself, and its server starts without a recovery.
-func isCold(b *catalog.Backup) bool { return b.From == "offline" }
 
 // rollsForward says whether a recovery is asked for that goes on behind the place where a server was shut down.
 // PostgreSQL can do that from a clean shutdown as from a backup (InitWalRecovery in xlogrecovery.c: DB_SHUTDOWNED), if

@@ -22,12 +22,12 @@ const settled = 2 * time.Second
 
 // copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest.
 func (p *push) copy(ctx context.Context) error {
-	u := newUploader(ctx, p)
+	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.prev, p.Progress)
 	writers, err := u.writers(p.Workers + 1)
 	if err != nil {
 		return err
 	}
-	l, err := newLister(p, writers[p.Workers])
+	l, err := newLister(p.prev, writers[p.Workers], p.info.Major(), p.info.SystemID)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (p *push) copy(ctx context.Context) error {
 			p.backup.Adopted += used.Live
 		}
 	}
-	if p.backup.Manifest, err = l.store(ctx, p); err != nil {
+	if p.backup.Manifest, err = l.store(ctx, p.Store, p.backup.ID, p.Progress); err != nil {
 		return err
 	}
 	p.backup.Stored = p.Progress.Stored.Load()
@@ -190,7 +190,7 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 		if err := pk.drain(); err != nil {
 			return err
 		}
-		size, err := l.endNative(now, control, p)
+		size, err := l.endNative(now, control, p.start.Timeline, p.start.LSN, p.stop.LSN)
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func (p *Plan) warnDatabases() {
 	}
 	p.warn("with --only-database pg_verifybackup finds the files that are left out to be wrong, and a backup of this server would keep what is in them: nothing")
 	switch {
-	case isCold(p.Backup):
+	case p.Backup.Offline():
 	case p.Backup.PGVersion < 130000:
 		p.warn("if the recovery ends with \"WAL contains references to invalid pages\", VACUUM has been at work in a database that is left out: restore all of them")
 	default:

@@ -141,22 +141,22 @@ func (d *describer) readIndexes(ctx context.Context) error {
 
 // readFiles takes the rest from what PostgreSQL has written into the backup.
 func (d *describer) readFiles(ctx context.Context, commit *catalog.Commit) error {
-	content := map[string][]byte{}
+	texts := map[string][]byte{}
 	for _, name := range []string{"backup_label", "PG_VERSION", controlPath} {
 		f := d.small[name]
 		if f == nil {
 			return fmt.Errorf("%w: the backup has no %s", manifest.ErrDamaged, name)
 		}
 		var err error
-		if content[name], err = readContent(ctx, d.store, f); err != nil {
+		if texts[name], err = readContent(ctx, d.store, f); err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 	}
-	control, err := cluster.ParseControl(content[controlPath])
+	control, err := cluster.ParseControl(texts[controlPath])
 	if err != nil {
 		return err
 	}
-	label, err := cluster.ParseLabel(content["backup_label"])
+	label, err := cluster.ParseLabel(texts["backup_label"])
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (d *describer) readFiles(ctx context.Context, commit *catalog.Commit) error
 			b.Compression = codec.String()
 		}
 	}
-	if b.PGVersionText = strings.TrimSpace(string(content["PG_VERSION"])); commit != nil {
+	if b.PGVersionText = strings.TrimSpace(string(texts["PG_VERSION"])); commit != nil {
 		b.Summary = commit.Summary
 		return nil
 	}
@@ -260,7 +260,7 @@ func rebuildList(ctx context.Context, s storage.Store, id string, sizes map[stri
 			break
 		}
 		at += int64(x.Extent.Len)
-		err := r.read(ctx, []want{{Extent: x.Extent}}, func(_ want, data []byte) error {
+		err := r.read(ctx, []manifest.Extent{x.Extent}, func(_ int, data []byte) error {
 			if part.Sum(data) != x.SHA256 {
 				return fmt.Errorf("%w: a section of the manifest in part %s has another hash than its index says", part.ErrDamaged, x.Extent.Part)
 			}

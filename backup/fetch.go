@@ -92,7 +92,7 @@ func (p *Plan) restore(ctx context.Context) error {
 	if err := t.relocateMap(); err != nil {
 		return err
 	}
-	if err := t.writeSettings(p.written); err != nil {
+	if err := p.written.writeTo(t); err != nil {
 		return fmt.Errorf("write the recovery settings: %w", err)
 	}
 	if err := p.writeRestored(); err != nil {

@@ -52,25 +52,23 @@ func (m *files) fill(ctx context.Context, s storage.Store) error {
 	if err != nil {
 		return err
 	}
-	wants := make([]want, len(m.sections))
+	extents := make([]manifest.Extent, len(m.sections))
 	for i, x := range m.sections {
-		wants[i] = want{Extent: x.Extent}
+		extents[i] = x.Extent
 	}
-	i := 0
-	for len(wants) > 0 {
-		n := joined(wants)
-		err := r.read(ctx, wants[:n], func(_ want, data []byte) error {
-			if part.Sum(data) != m.sections[i].SHA256 {
-				return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, i+1)
+	for done := 0; done < len(extents); {
+		n := joined(extents[done:])
+		err := r.read(ctx, extents[done:done+n], func(i int, data []byte) error {
+			if part.Sum(data) != m.sections[done+i].SHA256 {
+				return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, done+i+1)
 			}
-			i++
 			_, err := m.spool.Write(data)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		wants = wants[n:]
+		done += n
 	}
 	return nil
 }

@@ -22,9 +22,9 @@ const (
 	maxRange = 12 << 20
 )
 
-// joined is how many of the wants, from the first, one request should fetch: those that come in one part,
-// by rising offset, close together. Several may want the same frame.
-func joined(w []want) int {
+// joined is how many of the extents, from the first, one request should fetch: those that come in one part,
+// by rising offset, close together. Several may be in the same frame.
+func joined(w []manifest.Extent) int {
 	n, end := 1, w[0].Off+int64(w[0].Size)
 	for ; n < len(w); n++ {
 		next := w[n].Off + int64(w[n].Size)
@@ -50,18 +50,18 @@ func newFrameReader(s storage.Store) (*frameReader, error) {
 	return &frameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame)}, err
 }
 
-// read fetches the frames of joined wants with one request, and gives the content of each want to take.
-func (r *frameReader) read(ctx context.Context, wants []want, take func(want, []byte) error) error {
-	body, err := r.open(ctx, wants)
+// read fetches the frames of joined extents with one request, and gives the content of each to take, by its index.
+func (r *frameReader) read(ctx context.Context, extents []manifest.Extent, take func(i int, data []byte) error) error {
+	body, err := r.open(ctx, extents)
 	if err != nil {
 		return err
 	}
-	return r.take(body, wants, take)
+	return r.take(body, extents, take)
 }
 
-// open makes the request for joined wants. It may be called while take is at work on others.
-func (r *frameReader) open(ctx context.Context, wants []want) (io.ReadCloser, error) {
-	name, at, last := wants[0].Part, wants[0].Off, wants[len(wants)-1]
+// open makes the request for joined extents. It may be called while take is at work on others.
+func (r *frameReader) open(ctx context.Context, extents []manifest.Extent) (io.ReadCloser, error) {
+	name, at, last := extents[0].Part, extents[0].Off, extents[len(extents)-1]
 	body, err := r.store.Get(ctx, part.Key(name), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, missing(name, err)
@@ -69,28 +69,28 @@ func (r *frameReader) open(ctx context.Context, wants []want) (io.ReadCloser, er
 	return body, err
 }
 
-// take reads what open has asked for, checks each frame's hash, and gives the content of each want to use, which must
-// not retain it. It closes body.
-func (r *frameReader) take(body io.ReadCloser, wants []want, use func(want, []byte) error) error {
+// take reads what open has asked for, checks each frame's hash, and gives the content of each extent to use, by its index, which
+// must not retain it. It closes body.
+func (r *frameReader) take(body io.ReadCloser, extents []manifest.Extent, use func(i int, data []byte) error) error {
 	defer body.Close()
-	at := wants[0].Off
-	codec, err := part.CodecOf(wants[0].Part)
+	at := extents[0].Off
+	codec, err := part.CodecOf(extents[0].Part)
 	if err != nil {
 		return err
 	}
-	for i, w := range wants {
-		if i == 0 || w.Off != wants[i-1].Off {
-			if err := r.frame(body, codec, w.Extent, w.Off-at); err != nil {
-				return damagedFrame(w.Extent, err)
+	for i, w := range extents {
+		if i == 0 || w.Off != extents[i-1].Off {
+			if err := r.frame(body, codec, w, w.Off-at); err != nil {
+				return damagedFrame(w, err)
 			}
 			at = w.Off + int64(w.Size)
-		} else if w.Size != wants[i-1].Size || w.SHA256 != wants[i-1].SHA256 {
+		} else if w.Size != extents[i-1].Size || w.SHA256 != extents[i-1].SHA256 {
 			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
 		}
 		if w.Skip+w.Len > len(r.raw) {
-			return damagedFrame(w.Extent, fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(w.Part), w.Off))
+			return damagedFrame(w, fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(w.Part), w.Off))
 		}
-		if err := use(w, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
+		if err := use(i, r.raw[w.Skip:w.Skip+w.Len]); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Sections of the
@@ -38,18 +39,19 @@ type lister struct {
 	bytes       int64
 }
 
-func newLister(p *push, w *part.Writer) (*lister, error) {
-	l := &lister{prev: p.prev, parts: w}
+// newLister is for a server of a major version with a system identifier. w is the writer that sections go through.
+func newLister(prev *previous, w *part.Writer, major int, systemID uint64) (*lister, error) {
+	l := &lister{prev: prev, parts: w}
 	l.lines = manifest.NewWriter(l.keep)
 	var err error
 	if l.nativeSpool, err = manifest.TempFile(); err != nil {
 		return nil, err
 	}
-	switch major := p.info.Major(); {
+	switch {
 	case major >= 17:
-		l.native = cluster.NewManifestWriter(l.nativeSpool, 2, p.info.SystemID)
+		l.native = cluster.NewManifestWriter(l.nativeSpool, 2, systemID)
 	case major >= 13:
-		l.native = cluster.NewManifestWriter(l.nativeSpool, 1, p.info.SystemID)
+		l.native = cluster.NewManifestWriter(l.nativeSpool, 1, systemID)
 	}
 	return l, nil
 }
@@ -120,12 +122,12 @@ func (l *lister) add(f *manifest.File) error {
 const controlPath = "global/pg_control"
 
 // endNative completes backup_manifest and returns its size. pg_control is in it before it is added as a
-// file, as it is the last file of all.
-func (l *lister) endNative(now time.Time, control []byte, p *push) (int64, error) {
+// file, as it is the last file of all. The WAL that the backup needs is that of one timeline from start to stop.
+func (l *lister) endNative(now time.Time, control []byte, tli segment.Timeline, start, stop segment.LSN) (int64, error) {
 	if err := l.native.File(controlPath, int64(len(control)), now, checksum(control)); err != nil {
 		return 0, err
 	}
-	if err := l.native.WALRange(p.start.Timeline, p.start.LSN, p.stop.LSN); err != nil {
+	if err := l.native.WALRange(tli, start, stop); err != nil {
 		return 0, err
 	}
 	if err := l.native.Close(); err != nil {
@@ -135,21 +137,21 @@ func (l *lister) endNative(now time.Time, control []byte, p *push) (int64, error
 }
 
 // store puts the list of sections into the repository: from then on there is a manifest.
-func (l *lister) store(ctx context.Context, p *push) (catalog.Object, error) {
+func (l *lister) store(ctx context.Context, s storage.Store, backup string, progress *Progress) (catalog.Object, error) {
 	sections := make([]manifest.Section, len(l.extents))
 	for i, x := range l.extents {
 		sections[i] = manifest.Section{SHA256: l.sums[i], Extent: x}
 	}
-	data, err := manifest.WriteList(p.backup.ID, sections, l.entries)
+	data, err := manifest.WriteList(backup, sections, l.entries)
 	if err != nil {
 		return catalog.Object{}, fmt.Errorf("write the manifest: %w", err)
 	}
-	if back, n, err := manifest.ReadList(data, p.backup.ID); err != nil || n != l.entries || !slices.Equal(back, sections) {
+	if back, n, err := manifest.ReadList(data, backup); err != nil || n != l.entries || !slices.Equal(back, sections) {
 		return catalog.Object{}, fmt.Errorf("write the manifest: %w: those of its list (%v)", part.ErrMispacked, err)
 	}
-	if err := storage.PutOwn(ctx, p.Store, catalog.ManifestKey(p.backup.ID), bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := storage.PutOwn(ctx, s, catalog.ManifestKey(backup), bytes.NewReader(data), int64(len(data))); err != nil {
 		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)
 	}
-	p.Progress.Stored.Add(int64(len(data)))
+	progress.Stored.Add(int64(len(data)))
 	return catalog.Object{Size: int64(len(data)), SHA256: part.Sum(data).String()}, nil
 }

@@ -166,7 +166,7 @@ func (p *Plan) look(ctx context.Context) error {
 		p.manifest, err = fetchManifest(fetching, r.Store, p.Backup)
 		fetched <- err
 	}()
-	if isCold(p.Backup) && !p.Recovery.rollsForward() {
+	if p.Backup.Offline() && !p.Recovery.rollsForward() {
 		p.Recovery.NoSettings, p.Recovery.TargetImmediate = true, false // which is where it is
 		err = p.leaveCold(ctx, found)
 	} else {
@@ -328,7 +328,7 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a hole, or at what it must not replay.
 		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
 	}
-	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
+	if p.only != nil && b.PGVersion >= 130000 && !b.Offline() {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
 	}
 	for i, d := range p.Dangers {

@@ -213,7 +213,7 @@ func stamp(t time.Time) string {
 // looked for, and can be reached.
 func (c *chooser) checkWAL(found bool, b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
 	r := c.recovery
-	if w.End < b.StopLSN && isCold(b) {
+	if w.End < b.StopLSN && b.Offline() {
 		return nil, unreachable("backup %s is of a stopped server, and the archive has no WAL from after it: %s is not there\nWithout a target it can be restored as it is.", b.ID, b.FirstWAL)
 	}
 	if w.End < b.StopLSN {

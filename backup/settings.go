@@ -39,16 +39,16 @@ var steering = []Setting{
 
 // isSteering says whether a recovery of this kind must not take over a setting. A standby goes on as the one that was
 // backed up: late, and with its commands; but it has no target.
-func (r Recovery) isSteering(name string) bool {
+func isSteering(r Recovery, name string) bool {
 	return slices.ContainsFunc(steering, func(s Setting) bool { return s.Name == name }) && (!r.Standby || strings.HasPrefix(name, "recovery_target"))
 }
 
 // neutral are the settings that undo what left says. They come before the recovery's own: PostgreSQL reads a target that is empty
 // behind another one as a second target.
-func (r Recovery) neutral(left []ConfLine, own []Setting) (s []Setting) {
+func neutral(r Recovery, left []ConfLine, own []Setting) (s []Setting) {
 	for _, n := range steering {
 		named := func(l ConfLine) bool { return l.Name == n.Name }
-		if slices.ContainsFunc(left, named) && r.isSteering(n.Name) && !slices.ContainsFunc(own, func(o Setting) bool { return o.Name == n.Name }) {
+		if slices.ContainsFunc(left, named) && isSteering(r, n.Name) && !slices.ContainsFunc(own, func(o Setting) bool { return o.Name == n.Name }) {
 			s = append(s, n)
 		}
 	}
@@ -78,7 +78,7 @@ func settingsFor(r Recovery, major int, conf confScan) written {
 		w.Signal = "recovery.signal"
 	}
 	if w.Signal != "" {
-		w.Recovery = append(r.neutral(conf.steering, w.Recovery), w.Recovery...)
+		w.Recovery = append(neutral(r, conf.steering, w.Recovery), w.Recovery...)
 	}
 	if r.KeepArchiving || r.Standby { // before its promotion a standby archives nothing, and then it is the server
 		return w
@@ -117,9 +117,9 @@ func block(comments []string, settings []Setting) string {
 	return b.String()
 }
 
-// writeSettings writes what makes PostgreSQL recover, and keeps it from archiving, when it is started on the
+// writeTo writes what makes PostgreSQL recover, and keeps it from archiving, when it is started on the
 // target.
-func (t *target) writeSettings(w written) error {
+func (w written) writeTo(t *target) error {
 	auto := w.Auto
 	switch w.File {
 	case autoConf:

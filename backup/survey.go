@@ -116,10 +116,10 @@ func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*
 	var c confScan
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	content := make([][]byte, len(files))
+	texts := make([][]byte, len(files))
 	for i, f := range files {
 		g.Go(func() (err error) {
-			if content[i], err = readContent(ctx, s, f); err != nil {
+			if texts[i], err = readContent(ctx, s, f); err != nil {
 				return fmt.Errorf("read %s of the backup: %w", f.RawPath(), err)
 			}
 			return nil
@@ -129,7 +129,7 @@ func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*
 		return c, err
 	}
 	for i, f := range files {
-		c.scan(f.RawPath(), string(content[i]), b)
+		c.scan(f.RawPath(), string(texts[i]), b)
 	}
 	for _, f := range b.ConfigFiles {
 		if !isAccess(f.Path) {
@@ -160,7 +160,7 @@ func (c *confScan) scan(file, text string, b *catalog.Backup) {
 		if value != "" && name == synchronous {
 			c.waiting = append(c.waiting, l)
 		}
-		if value != "" && file != autoConf && (Recovery{}).isSteering(name) {
+		if value != "" && file != autoConf && isSteering(Recovery{}, name) {
 			c.steering = append(c.steering, l)
 		}
 		if name == "hot_standby" && slices.Contains([]string{"off", "false", "no", "0"}, strings.ToLower(value)) {

@@ -15,7 +15,7 @@ import (
 // whatever is mapped. It is no more than a warning, as nobody knows here whether recovery comes that far, and whether
 // they are on its timeline at all; wal-fetch does.
 func (p *Plan) warnTablespaces() (warned bool) {
-	if p.Recovery.TargetImmediate || isCold(p.Backup) && len(p.Path) == 0 {
+	if p.Recovery.TargetImmediate || p.Backup.Offline() && len(p.Path) == 0 {
 		return false
 	}
 	warn := func(whose, dir string) {

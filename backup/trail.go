@@ -33,7 +33,7 @@ type Trail struct {
 func FindTrail(ctx context.Context, r TrailRequest) (Trail, error) {
 	var t Trail
 	b := r.Backup
-	if isCold(b) && r.Alone {
+	if b.Offline() && r.Alone {
 		return t, nil
 	}
 	h, err := readHistory(ctx, r.Store, b.SystemID)
@@ -63,7 +63,7 @@ func FindTrail(ctx context.Context, r TrailRequest) (Trail, error) {
 	if t.WALRange, err = c.cover(ctx, r.Store, b.SystemID, legs, until); err != nil {
 		return t, err
 	}
-	if t.Needed = t.End < b.StopLSN && !isCold(b); t.Needed && t.Missing == "" {
+	if t.Needed = t.End < b.StopLSN && !b.Offline(); t.Needed && t.Missing == "" {
 		t.Missing = c.next.Name(c.size)
 	}
 	for _, w := range r.State.WAL {

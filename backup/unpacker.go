@@ -54,8 +54,9 @@ type unpacker struct {
 
 // job is one range of a part, or a file without content.
 type job struct {
-	wants []want
-	empty *output
+	extents []manifest.Extent
+	wants   []want // beside the extents
+	empty   *output
 }
 
 // want is an extent and where it belongs.
@@ -211,12 +212,16 @@ func (u *unpacker) flush() error {
 		}
 	}
 	slices.SortFunc(w, func(a, b want) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.Off, b.Off)) })
+	extents := make([]manifest.Extent, len(w))
+	for i := range w {
+		extents[i] = w[i].Extent
+	}
 	for len(w) > 0 {
-		n := joined(w)
-		if err := u.send(job{wants: w[:n]}); err != nil {
+		n := joined(extents)
+		if err := u.send(job{extents: extents[:n], wants: w[:n]}); err != nil {
 			return err
 		}
-		w = w[n:]
+		extents, w = extents[n:], w[n:]
 	}
 	return nil
 }
@@ -245,7 +250,7 @@ func (u *unpacker) work() error {
 		if o.err == nil && o.empty != nil {
 			o.err = u.done(o.empty)
 		} else if o.err == nil {
-			o.err = r.take(o.body, o.wants, use)
+			o.err = r.take(o.body, o.extents, func(i int, data []byte) error { return use(o.wants[i], data) })
 		}
 		if o.err != nil {
 			return o.err
@@ -273,7 +278,7 @@ func (u *unpacker) ahead(r *frameReader) <-chan opened {
 		for j := range u.jobs {
 			o := opened{job: j}
 			if j.empty == nil {
-				o.body, o.err = r.open(u.ctx, j.wants)
+				o.body, o.err = r.open(u.ctx, j.extents)
 			}
 			select {
 			case next <- o:

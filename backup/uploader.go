@@ -65,9 +65,9 @@ func (p *usedPart) used() catalog.Part {
 	return c
 }
 
-func newUploader(ctx context.Context, p *push) *uploader {
-	workers := p.Workers
-	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, parts: map[string]*usedPart{}}
+// newUploader is for the parts of a backup, packed by a number of workers.
+func newUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, prev *previous, progress *Progress) *uploader {
+	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, parts: map[string]*usedPart{}}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	u.buffers = make(chan []byte, 2*workers+1)
 	for range 2*workers + 1 {

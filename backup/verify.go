@@ -111,7 +111,7 @@ func (r *VerifyRequest) indexes(ctx context.Context, b *catalog.Backup) (int64, 
 // wal looks for every segment from the backup's start to its end, without which it cannot be restored, and reads
 // those of the sample.
 func (r *VerifyRequest) wal(ctx context.Context, b *catalog.Backup, v *Verified) error {
-	if isCold(b) {
+	if b.Offline() {
 		return nil
 	}
 	if size := segment.Size(b.SegmentSize); !size.Valid() {

@@ -38,6 +38,10 @@ type Backup struct {
 	Tool           string         `json:"tool"` // version of pgobj
 }
 
+// Offline says that the backup was taken of a stopped server: it is complete in itself, and its server starts without a
+// recovery.
+func (b *Backup) Offline() bool { return b.From == "offline" }
+
 // Tablespace is one that lies outside of PGDATA's folder tree or was linked into it.
 type Tablespace struct {
 	OID      uint32 `json:"oid"`
