@@ -104,7 +104,7 @@ func TestReadControl(t *testing.T) {
 			if major != 15 { // the others come without pg_controldata
 				return
 			}
-			out := run(t, c.Bin("pg_controldata"), c.Data)
+			out := pgtest.Run(t, c.Bin("pg_controldata"), c.Data)
 			for _, line := range []string{
 				fmt.Sprintf("Database system identifier: %d", ctl.SystemID),
 				"Database cluster state: " + ctl.State.String(),

@@ -34,8 +34,8 @@ func TestManifestPassesPgVerifybackup(t *testing.T) {
 	c.Exec(t, "CREATE TABLE t TABLESPACE s AS SELECT generate_series(1, 10000)")
 	out := testenv.Dir(t)
 	data := out + "/data"
-	run(t, c.Bin("pg_basebackup"), "-d", c.DSN("postgres"), "-D", data, "-X", "fetch", "-c", "fast", "-T", space+"="+out+"/s")
-	run(t, c.Bin("pg_verifybackup"), data)
+	pgtest.Run(t, c.Bin("pg_basebackup"), "-d", c.DSN("postgres"), "-D", data, "-X", "fetch", "-c", "fast", "-T", space+"="+out+"/s")
+	pgtest.Run(t, c.Bin("pg_verifybackup"), data)
 
 	// Ours takes the place of pg_basebackup's own; only the range of WAL is taken over.
 	var own struct {
@@ -72,13 +72,13 @@ func TestManifestPassesPgVerifybackup(t *testing.T) {
 	if err := testenv.ChownPostgres(file); err != nil {
 		t.Fatal(err)
 	}
-	run(t, c.Bin("pg_verifybackup"), data)
+	pgtest.Run(t, c.Bin("pg_verifybackup"), data)
 
 	version := filepath.Join(data, "PG_VERSION")
 	if err := os.WriteFile(version, []byte("16\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := try(c.Bin("pg_verifybackup"), data); err == nil || !strings.Contains(out, "checksum mismatch") {
+	if out, err := pgtest.Try(c.Bin("pg_verifybackup"), data); err == nil || !strings.Contains(out, "checksum mismatch") {
 		t.Errorf("a changed file passes: %v\n%s", err, out)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,22 +20,6 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
-
-func run(t testing.TB, name string, args ...string) string {
-	t.Helper()
-	out, err := try(name, args...)
-	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return out
-}
-
-func try(name string, args ...string) (string, error) {
-	cmd := testenv.AsPostgres(exec.Command(name, args...))
-	cmd.Dir, cmd.Env = "/", append(os.Environ(), "LC_ALL=C")
-	out, err := cmd.CombinedOutput()
-	return string(out), err
-}
 
 func connect(t testing.TB, dsn string) *Session {
 	t.Helper()
@@ -246,7 +229,7 @@ func TestCancelledCallEndsOnTheServer(t *testing.T) {
 func TestStandbyBackupAndPromotion(t *testing.T) {
 	primary := pgtest.Start(t, pgtest.Options{})
 	data := testenv.Dir(t) + "/standby"
-	run(t, primary.Bin("pg_basebackup"), "-d", primary.DSN("postgres"), "-D", data, "-R", "-X", "stream", "-c", "fast")
+	pgtest.Run(t, primary.Bin("pg_basebackup"), "-d", primary.DSN("postgres"), "-D", data, "-R", "-X", "stream", "-c", "fast")
 	standby, err := pgtest.Open(t, data, 15)
 	if err != nil {
 		t.Fatal(err)

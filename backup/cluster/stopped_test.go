@@ -48,7 +48,7 @@ func TestShutdownRecord(t *testing.T) {
 			default:
 				inPage = true
 			}
-			out := run(t, c.Bin("pg_waldump"), "-p", filepath.Join(c.Data, "pg_wal"), "-s", s.shutdown.Checkpoint.String(), "-e", s.shutdown.End.String())
+			out := pgtest.Run(t, c.Bin("pg_waldump"), "-p", filepath.Join(c.Data, "pg_wal"), "-s", s.shutdown.Checkpoint.String(), "-e", s.shutdown.End.String())
 			if strings.Count(out, "CHECKPOINT_SHUTDOWN") != 1 || strings.Count(out, "rmgr:") != 1 || s.shutdown.WAL[0].Name != seg.Name(1<<20) {
 				t.Errorf("%+v: pg_waldump says %s", s.shutdown, out)
 			}

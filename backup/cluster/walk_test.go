@@ -101,7 +101,7 @@ func TestWalkEqualsPgBasebackup(t *testing.T) {
 	}
 	c.Exec(t, "CHECKPOINT")
 	out := testenv.Dir(t)
-	run(t, c.Bin("pg_basebackup"), "-d", c.DSN("postgres"), "-D", out+"/data", "-X", "none", "-c", "fast",
+	pgtest.Run(t, c.Bin("pg_basebackup"), "-d", c.DSN("postgres"), "-D", out+"/data", "-X", "none", "-c", "fast",
 		"-T", outside+"="+out+"/outside", "-T", inside+"="+out+"/inside")
 
 	ctl, _, err := ReadControl(c.Data)
