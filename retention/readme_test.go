@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestPictureInREADME draws what a policy leaves of a backup every night, as the README shows it.
+// TestPictureInREADME draws what a policy leaves of a backup every night, as docs/retention.md shows it.
 func TestPictureInREADME(t *testing.T) {
 	w := newWorld(1)
 	w.now = time.Date(2026, 9, 19, 1, 0, 0, 0, time.UTC)
@@ -39,13 +39,13 @@ func TestPictureInREADME(t *testing.T) {
 			backups.WriteString(".")
 		}
 	}
-	readme, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile("../docs/retention.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{backups.String(), wal.String()} {
 		if !strings.Contains(string(readme), "  "+line+"\n") {
-			t.Errorf("README.md does not show\n%s", line)
+			t.Errorf("docs/retention.md does not show\n%s", line)
 		}
 	}
 }

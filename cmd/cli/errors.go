@@ -23,29 +23,29 @@ import (
 )
 
 // Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
-// own for its code, because PostgreSQL acts on it.
+// own for its code, because PostgreSQL acts on it. docs/exit-codes.md is made of these lines.
 const (
-	exitFailure     = 1
-	exitUsage       = 2
-	exitStorage     = 3
-	exitDenied      = 4
-	exitNoStore     = 5
-	exitNotFound    = 6
-	exitConflict    = 7
-	exitDamaged     = 8
-	exitPostgres    = 9
-	exitTarget      = 10
-	exitWAL         = 11
-	exitNewer       = 12
-	exitPages       = 13
-	exitUnreachable = 14
-	exitRefused     = 15
-	exitLocked      = 16
-	exitDrill       = 17
-	exitTimeout     = 18
-	exitInterrupted = 20
-	exitNotReached  = 21
-	exitRecovering  = 22
+	exitFailure     = 1  // something failed that no other code stands for; the text says what
+	exitUsage       = 2  // the command line, a setting or the configuration file is wrong, or the command cannot be tried here
+	exitStorage     = 3  // temporary storage error, also after retries
+	exitDenied      = 4  // the storage denies access: credentials or permissions
+	exitNoStore     = 5  // there is no such bucket or directory, or the storage cannot be used
+	exitNotFound    = 6  // no such backup, server, WAL file or file of a backup
+	exitConflict    = 7  // something else is there: other content under the same name, another cluster, a plan that has changed
+	exitDamaged     = 8  // stored data is damaged or missing
+	exitPostgres    = 9  // PostgreSQL does not answer, or does not allow it; or a backup of this moment could not be restored
+	exitTarget      = 10 // the directory to restore to cannot be used
+	exitWAL         = 11 // WAL is missing, or is not valid
+	exitNewer       = 12 // a newer pgobj has written this
+	exitPages       = 13 // the backup is complete, but the database has damaged pages
+	exitUnreachable = 14 // the recovery target cannot be reached from any backup, or from the one named
+	exitRefused     = 15 // a rule of retention forbids the deletion
+	exitLocked      = 16 // the storage did not let all objects go: object lock, or no right to delete
+	exitDrill       = 17 // the drill failed: the backup did not pass
+	exitTimeout     = 18 // not finished within --timeout
+	exitInterrupted = 20 // interrupted by a signal
+	exitNotReached  = 21 // restore-check: the recovery did not reach its target
+	exitRecovering  = 22 // restore-check: the recovery still goes on
 )
 
 var (
