@@ -99,7 +99,7 @@ func TestDatabaseCopiedMeanwhile(t *testing.T) {
 					t.Errorf("%q: %v, want exit code %d and %q", c.do, o, c.code, c.says)
 				}
 				if c.code == 0 {
-					r := s.start(t, s.fetch(t, "--target", "immediate", "--target-action", "promote"), noArchiving...)
+					r := s.start(t, s.fetch(t, "--tablespace-map-all", testenv.Dir(t), "--target", "immediate", "--target-action", "promote"), noArchiving...)
 					const databases = `SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database`
 					if got, want := r.SQL(t, databases), s.SQL(t, databases); got != want {
 						t.Errorf("%q: the copy has the databases %s, want %s", c.do, got, want)

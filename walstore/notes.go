@@ -3,7 +3,6 @@ package walstore
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
@@ -165,8 +163,37 @@ func LastChanges(ctx context.Context, s storage.Store, sysid uint64, tli segment
 	return last, nil
 }
 
-// sortParameters brings them into their order in the WAL, each once: a timeline's first segment is a copy of another's.
-func sortParameters(all []segment.Parameters) []segment.Parameters {
-	slices.SortFunc(all, func(a, b segment.Parameters) int { return cmp.Compare(a.At, b.At) })
-	return slices.Compact(all)
+// Minimal are the places on the way to the end of a timeline from which on the WAL was written with wal_level = minimal. all are
+// the surveys of Examine.
+func (v *Survey) Minimal(ctx context.Context, s storage.Store, sysid uint64, all []*Survey) (places []segment.LSN, err error) {
+	ends := map[segment.Timeline]segment.LSN{v.Timeline: ^segment.LSN(0)}
+	for _, a := range v.Lineage {
+		ends[a.Timeline] = a.Switch
+	}
+	var changes []segment.Parameters
+	for _, x := range all {
+		n, err := ReadNotes(ctx, s, x.Notes, x.SegmentSize)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range n.Parameters {
+			if c.At < ends[x.Timeline] {
+				changes = append(changes, c)
+			}
+		}
+	}
+	if seg, reach := v.Received(); reach > 0 {
+		chain, _ := Chain(v.PiecesOf(seg.Name(v.SegmentSize)))
+		received, err := ParametersIn(ctx, s, sysid, chain)
+		if err != nil && !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, ErrDamaged) { // completed meanwhile, or said elsewhere
+			return nil, err
+		}
+		changes = append(changes, received...)
+	}
+	for _, c := range segment.SortParameters(changes) {
+		if c.Minimal() {
+			places = append(places, c.At)
+		}
+	}
+	return places, nil
 }

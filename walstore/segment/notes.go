@@ -1,9 +1,11 @@
 package segment
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"hash/crc32"
+	"slices"
 )
 
 // Parameters is a record that the server writes when it starts with other settings than before, or takes over
@@ -275,4 +277,10 @@ func (n *Notes) noteParameters(v []uint32, at LSN, major int) {
 	if p.WALLevel != "" {
 		n.Parameters = append(n.Parameters, p)
 	}
+}
+
+// SortParameters brings them into their order in the WAL, each once: a timeline's first segment is a copy of another's.
+func SortParameters(all []Parameters) []Parameters {
+	slices.SortFunc(all, func(a, b Parameters) int { return cmp.Compare(a.At, b.At) })
+	return slices.Compact(all)
 }
