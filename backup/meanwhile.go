@@ -2,11 +2,13 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/replay"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -88,4 +90,52 @@ func (p *push) lostDatabases(ctx context.Context, lost []replay.Lost) error {
 		what = append(what, fmt.Sprintf("database %d%s: %s", l.Database, name, l))
 	}
 	return fmt.Errorf("%w\n%s", ErrDatabaseLost, strings.Join(what, "\n"))
+}
+
+// warnMinimal says it when wal_level was minimal between the last backup and this one: recovery from older ones ends there.
+func (p *push) warnMinimal(ctx context.Context) error {
+	var last *catalog.Summary
+	for _, id := range p.state.Complete() {
+		if s := id.Commit.Summary; s.SystemID == p.info.SystemID {
+			last = &s
+		}
+	}
+	size := p.info.SegmentSize
+	if last == nil {
+		return nil
+	}
+	first, err := segment.ParseName(last.FirstWAL, size)
+	if err != nil || first.No == 0 {
+		return nil // it says nothing of WAL
+	}
+	var notes []walstore.Object
+	for o, err := range walstore.ListAll(ctx, p.Store, p.info.SystemID, 0, segment.Segment{Timeline: first.Timeline, No: first.No - 1}.Name(size)) {
+		if err != nil {
+			return err
+		}
+		if o.Note == walstore.NoteOfParameters {
+			notes = append(notes, o)
+		}
+	}
+	if len(notes) == 0 {
+		return nil
+	}
+	legs := []Leg{{Timeline: p.control.Timeline}}
+	if p.control.Timeline > 1 {
+		line, err := walstore.ReadHistory(ctx, p.Store, p.info.SystemID, p.control.Timeline)
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+		for _, a := range line {
+			legs = append(legs, Leg{Timeline: a.Timeline, End: a.Switch})
+		}
+	}
+	changes, err := parametersOf(ctx, p.Store, notes, legs, size)
+	for _, c := range changes {
+		if c.Minimal() && c.At >= last.StartLSN && c.At < p.start.LSN {
+			p.warn("wal_level", fmt.Sprintf("it was minimal from %s on, for a time: what was done then is not in the WAL, so that no older backup reaches anything after it", c.At))
+			break
+		}
+	}
+	return err
 }

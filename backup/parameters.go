@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -105,11 +109,11 @@ func needed(control segment.Parameters, changes []segment.Parameters) (settings 
 // isNeeded knows the names of those.
 func isNeeded(name string) bool {
 	_, ok := parameterDefaults[name]
-	return ok || name == "max_connections"
+	return ok
 }
 
-// parameterDefaults are those of the settings in PostgreSQL 12 to 18, where it matters; those of max_connections are written by initdb.
-var parameterDefaults = map[string]int{"max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
+// parameterDefaults are what they are in PostgreSQL 10 to 18 where nothing sets them.
+var parameterDefaults = map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
 
 // need adds what the recovery needs and the configuration may not have.
 func (p *Plan) need(ctx context.Context, s *survey, conf confScan, w *written) error {
@@ -179,4 +183,49 @@ func (c *confScan) has(s Setting, whole bool) bool {
 		}
 	}
 	return known && set >= want
+}
+
+// Needs are the settings without which the recovery stops, as far as the archive knows.
+func (p *Plan) Needs() []Setting { return p.needs }
+
+// lacking are those of the settings that recovery needs by pg_control and that there is less of.
+func lacking(control segment.Parameters, have func(Setting) bool) (lack []string) {
+	for _, n := range needed(control, nil) {
+		if !have(n) {
+			lack = append(lack, n.String())
+		}
+	}
+	return lack
+}
+
+// lackingNow is for a server that answers; a setting that it does not tell is not lacking.
+func lackingNow(control segment.Parameters, s *cluster.Recovery) []string {
+	return lacking(control, func(n Setting) bool {
+		want, _ := strconv.Atoi(n.Value)
+		set, known := s.Settings[n.Name]
+		return !known || set >= want
+	})
+}
+
+// lackingIn is for a server that stopped: by its configuration, and the command line of its last start (postmaster.opts).
+func lackingIn(dir string, control segment.Parameters) []string {
+	var c confScan
+	for _, name := range []string{"postgresql.conf", autoConf} {
+		text, _ := os.ReadFile(filepath.Join(dir, name)) // one that cannot be read sets nothing
+		c.scan(name, string(text), &catalog.Backup{})
+	}
+	options, _ := os.ReadFile(filepath.Join(dir, "postmaster.opts"))
+	text := string(options)
+	if c.blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text) {
+		return nil
+	}
+	return lacking(control, func(n Setting) bool {
+		given := regexp.MustCompile(`\b`+n.Name+`=(\d+)`).FindAllStringSubmatch(text, -1)
+		if len(given) == 0 {
+			return c.has(n, exists(filepath.Join(dir, "postgresql.conf")))
+		}
+		want, _ := strconv.Atoi(n.Value)
+		set, _ := strconv.Atoi(given[len(given)-1][1])
+		return set >= want
+	})
 }

@@ -299,6 +299,9 @@ func (p *push) run(ctx context.Context) error {
 	if err := p.checkReplay(ctx); err != nil {
 		return err
 	}
+	if err := p.warnMinimal(ctx); err != nil {
+		return err
+	}
 	return p.commit(ctx)
 }
 
