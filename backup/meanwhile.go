@@ -55,7 +55,7 @@ func (p *push) directoryChanges(ctx context.Context) (dirs []segment.DirectoryCh
 		if err != nil {
 			return nil, err
 		}
-		if o.Name > last.Name(size) {
+		if len(o.Name) >= 24 && o.Name[:24] > last.Name(size) { // a .backup has a longer name
 			break
 		}
 		if o.Note == walstore.NoteOfDirectories {
