@@ -17,6 +17,8 @@
 //     8 bytes "PGOBJWAL", u8 version (1), 7 zero bytes, u64 length of the content, and 32 bytes SHA-256
 //     of the content. Integers are little-endian.
 //
+// Beside a segment there may be notes on it, NAME.HASH.parameters and NAME.HASH.directories: see ReadNotes.
+//
 // Objects are created once and never replaced or rewritten.
 package walstore
 
