@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/testenv"
 )
 
 // raised is a server that has started with more of everything after its backup, and has archived a row since.
@@ -51,7 +52,7 @@ func TestParametersOfRecovery(t *testing.T) {
 			s.Exec(t, `INSERT INTO steps VALUES (4)`)
 			s.archived(t)
 			less := s.fetch(t, "--target-time", late)
-			paused, err := pgtest.Attach(less, major, "-c", "max_connections=50", "-c", "max_wal_senders=3")
+			paused, err := pgtest.Attach(less, major, "-c", "max_connections=150")
 			must(t, err)
 			t.Cleanup(func() { _ = paused.Close() })
 			paused.AddEnv(s.credentials...)
@@ -87,7 +88,7 @@ func TestMinimalBetween(t *testing.T) {
 				s.Exec(t, `INSERT INTO steps VALUES (4)`)
 			}
 			s.archived(t)
-			if o := s.run(t, "backup-fetch", "--plan", t.TempDir()+"/x"); o.code != exitUnreachable || !strings.Contains(o.err, "wal_level = minimal") {
+			if o := s.run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x"); o.code != exitUnreachable || !strings.Contains(o.err, "wal_level = minimal") {
 				t.Errorf("a way across: %v", o)
 			}
 			if o := s.must(t, "pitr-windows"); !strings.Contains(o.out, "wal_level was minimal") {
@@ -96,8 +97,8 @@ func TestMinimalBetween(t *testing.T) {
 			if o := s.must(t, "backup-push", "--wal-timeout=1m"); !strings.Contains(o.err, "no older backup reaches anything after it") {
 				t.Errorf("backup-push: %v", o)
 			}
-			s.must(t, "backup-fetch", "--plan", t.TempDir()+"/x")
-			if o := s.run(t, "backup-fetch", "--plan", t.TempDir()+"/x", old.Backup); o.code != exitUnreachable {
+			s.must(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x")
+			if o := s.run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", old.Backup); o.code != exitUnreachable {
 				t.Errorf("a way across from the old one: %v", o)
 			}
 			o := s.must(t, "pitr-windows", "--json")
