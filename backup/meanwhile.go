@@ -131,6 +131,10 @@ func (p *push) warnMinimal(ctx context.Context) error {
 		}
 	}
 	changes, err := parametersOf(ctx, p.Store, notes, legs, size)
+	if errors.Is(err, walstore.ErrDamaged) {
+		p.Log.Warn("whether wal_level was minimal since the last backup is not known", "error", err)
+		err = nil
+	}
 	for _, c := range changes {
 		if c.Minimal() && c.At >= last.StartLSN && c.At < p.start.LSN {
 			p.warn("wal_level", fmt.Sprintf("it was minimal from %s on, for a time: what was done then is not in the WAL, so that no older backup reaches anything after it", c.At))

@@ -163,8 +163,8 @@ func LastChanges(ctx context.Context, s storage.Store, sysid uint64, tli segment
 	return last, nil
 }
 
-// Minimal are the places on the way to the end of a timeline from which on the WAL was written with wal_level = minimal. all are
-// the surveys of Examine.
+// Minimal are the places on the way to the end of a timeline from which on the WAL was written with wal_level = minimal; the
+// segments of damaged notes count. all are the surveys of Examine.
 func (v *Survey) Minimal(ctx context.Context, s storage.Store, sysid uint64, all []*Survey) (places []segment.LSN, err error) {
 	ends := map[segment.Timeline]segment.LSN{v.Timeline: ^segment.LSN(0)}
 	for _, a := range v.Lineage {
@@ -172,13 +172,18 @@ func (v *Survey) Minimal(ctx context.Context, s storage.Store, sysid uint64, all
 	}
 	var changes []segment.Parameters
 	for _, x := range all {
-		n, err := ReadNotes(ctx, s, x.Notes, x.SegmentSize)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range n.Parameters {
-			if c.At < ends[x.Timeline] {
-				changes = append(changes, c)
+		for _, o := range x.Notes {
+			n, err := ReadNotes(ctx, s, []Object{o}, x.SegmentSize)
+			if seg, e := segment.ParseName(o.Name, x.SegmentSize); e == nil && errors.Is(err, ErrDamaged) { // nobody knows what it said
+				n.Parameters, err = []segment.Parameters{{At: seg.Start(x.SegmentSize), WALLevel: segment.WALLevel(0)}}, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range n.Parameters {
+				if c.At < ends[x.Timeline] {
+					changes = append(changes, c)
+				}
 			}
 		}
 	}
