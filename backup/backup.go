@@ -25,6 +25,8 @@ var (
 	ErrServer = errors.New("PostgreSQL does not allow a backup")
 	// ErrUnseen says that data of the server is not where it should be, as seen from here: the backup would lack it.
 	ErrUnseen = errors.New("data of the server cannot be seen here")
+	// ErrDatabaseLost says that the replay of the WAL of a backup would not bring back a database as it was.
+	ErrDatabaseLost = errors.New("a restore of this backup would lose a database, because of what was done while it ran")
 	// ErrIncarnation says that the catalog is of another PostgreSQL cluster.
 	ErrIncarnation = errors.New("the catalog is of another cluster")
 	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.

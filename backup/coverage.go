@@ -24,7 +24,8 @@ type WALRange struct {
 	Before  segment.LSN // where the last record before the hole begins; 0: nobody knows
 	beyond  time.Time   // when that was stored, by the storage's clock
 
-	tail []walstore.Piece // with Received: those with the last bytes
+	tail  []walstore.Piece  // with Received: those with the last bytes
+	notes []walstore.Object // of all kinds, of segments that are not beyond a hole
 }
 
 // holePatience is how long what lies behind a hole has to be there before that counts as one.
@@ -129,11 +130,11 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 	if from.No = min(from.No, c.begin); from.No > 0 {
 		from.No-- // a listing begins after a name
 	}
-	for o, err := range walstore.List(ctx, s, systemID, from.Timeline, from.Name(c.size)) {
+	for o, err := range walstore.ListAll(ctx, s, systemID, from.Timeline, from.Name(c.size)) {
 		if err != nil {
 			return err
 		}
-		if o.Type != segment.Full && o.Type != segment.Received {
+		if o.Type != segment.Full && o.Type != segment.Received && o.Type != segment.Noted {
 			continue
 		}
 		seg, err := segment.ParseName(o.Name, c.size)
@@ -145,6 +146,10 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 		}
 		if end > 0 && seg.Start(c.size) >= end {
 			return nil
+		}
+		if o.Type == segment.Noted {
+			c.note(o, seg.No == c.next.No)
+			continue
 		}
 		if seg.No > c.next.No {
 			if c.next.No < c.begin {
@@ -172,8 +177,23 @@ func (c *coverage) list(ctx context.Context, s storage.Store, systemID uint64, e
 	return nil
 }
 
+// note takes what was noted of a segment on the way.
+func (c *coverage) note(o walstore.Object, onTheWay bool) {
+	if !onTheWay {
+		return
+	}
+	c.notes = append(c.notes, o)
+	if c.each != nil {
+		c.each(o)
+	}
+}
+
 // again takes the copy that a timeline has of the segment in which its parent is left: it is what PostgreSQL asks for first.
 func (c *coverage) again(o walstore.Object) {
+	if o.Type == segment.Noted {
+		c.note(o, true)
+		return
+	}
 	if c.behind > 0 {
 		c.End, c.behind = c.behind, 0
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/storage"
@@ -42,6 +43,7 @@ type Outcome struct {
 	Text     string   // where recovery is, in a sentence
 
 	reachedEnd bool // of the WAL that there was
+	control    segment.Parameters
 }
 
 // CheckRequest says which recovery to look at.
@@ -66,7 +68,7 @@ func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 	if c.SystemID != x.SystemID {
 		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
 	}
-	o := &Outcome{Restored: *x, Status: r.Server, WAL: WALRange{End: x.End, Last: x.Last, Received: x.Received}}
+	o := &Outcome{Restored: *x, Status: r.Server, control: c.Parameters, WAL: WALRange{End: x.End, Last: x.Last, Received: x.Received}}
 	if len(x.Path) == 0 {
 		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"
 		return o, nil
@@ -149,6 +151,9 @@ func (o *Outcome) silent(r CheckRequest, c cluster.Control) error {
 	if o.WAL.Missing != "" {
 		hole = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
 	}
+	if lack := lackingIn(r.Dir, c.Parameters); hole == "" && len(lack) > 0 {
+		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and start it", o.At, strings.Join(lack, ", "))
+	}
 	missed := ""
 	if x := o.Restored; hole == "" && !x.ToTheEnd && x.LSN == 0 {
 		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s lies before backup %s or behind the end of the archive: name an older backup, or leave out the target", x.Goal, x.Backup)
@@ -189,7 +194,11 @@ func (o *Outcome) inRecovery() error {
 		}
 	}
 	o.State = "in recovery"
+	lack := lackingNow(o.control, s)
 	switch {
+	case len(lack) > 0:
+		o.State = "in recovery, stopped by a setting"
+		return o.not("recovery stopped at %s, and that is not its target: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and restart it. Do not run pg_wal_replay_resume(): it ends the server", o.At, strings.Join(lack, ", "))
 	case x.Standby && o.atEnd(WALRange{Last: o.WAL.Last}): // it gets complete segments only
 		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all that the archive has, up to %s", o.At)
 		return nil

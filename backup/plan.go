@@ -57,7 +57,10 @@ type Plan struct {
 	Begun    bool  // Run has come to change the target: when it fails, what is there is no whole cluster
 
 	request  FetchRequest
-	holed    bool // there is a hole on the way, or just behind it
+	holed    bool                 // there is a hole on the way, or just behind it
+	changes  []segment.Parameters // of the server's settings, on the way
+	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
+	needs    []Setting            // without which recovery stops
 	target   *target
 	only     *databases
 	manifest *files
@@ -196,6 +199,12 @@ func (p *Plan) follow(ctx context.Context, c *chooser, found *chosen, state *cat
 	if p.WAL, err = coverLive(ctx, p.request.Store, b.SystemID, p.Path, segment.Size(b.SegmentSize), until); err != nil {
 		return err
 	}
+	if err := p.readParameters(ctx); err != nil {
+		return err
+	}
+	if err := p.checkMinimal(found.at); err != nil {
+		return err
+	}
 	w, err := p.lookForHole(ctx, until)
 	if err != nil {
 		return err
@@ -330,6 +339,9 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 	}
 	if p.only != nil && b.PGVersion >= 130000 && !b.Offline() {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
+	}
+	if err := p.need(ctx, s, conf, &w); err != nil {
+		return err
 	}
 	for i, d := range p.Dangers {
 		if d.File != autoConf && slices.ContainsFunc(w.Recovery, func(s Setting) bool { return s.Name == d.Name }) {

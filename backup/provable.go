@@ -25,6 +25,8 @@ func (p *Plan) checkTime(ctx context.Context) error {
 	}
 	met += fmt.Sprintf(", and PostgreSQL takes %s for reached only at one that ended after it", stamp(r.TargetTime))
 	switch {
+	case p.minimal > 0:
+		return unreachable("%s\n%s\n%s", met, p.minimalText(), p.beforeMinimal())
 	case b.PGVersion < 130000:
 		p.warn("%s: at the end of the WAL it %s", met, atTheEnd(b.PGVersion))
 		return nil
@@ -49,7 +51,7 @@ func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil // there is no segment
 	}
 	for no := last.No; no >= max(1, segment.At(0, b.StartLSN, size).No); no-- {
-		at, found, err := walstore.LastCommit(ctx, store, b.SystemID, nameOf(p.Path, p.WAL, no, size))
+		at, found, err := walstore.LastCommit(ctx, store, b.SystemID, nameOf(p.Path, p.WAL, no, size), p.WAL.End)
 		if err := p.unread(err); found || err != nil {
 			return at, err
 		}

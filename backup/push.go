@@ -296,6 +296,12 @@ func (p *push) run(ctx context.Context) error {
 	if err := p.waitForWAL(ctx); err != nil {
 		return err
 	}
+	if err := p.checkReplay(ctx); err != nil {
+		return err
+	}
+	if err := p.warnMinimal(ctx); err != nil {
+		return err
+	}
 	return p.commit(ctx)
 }
 

@@ -26,6 +26,7 @@ type survey struct {
 	files   map[string]bool   // of these, the files
 	spaces  map[uint32]string // where tablespaces were, by OID
 	confs   []*manifest.File  // files with settings
+	control *manifest.File    // pg_control
 	mode    manifest.Mode     // of the data directory
 }
 
@@ -88,6 +89,9 @@ func (s *survey) add(f *manifest.File) {
 			break
 		}
 	}
+	if p == controlPath {
+		s.control = f
+	}
 	if strings.HasSuffix(p, ".conf") && !isAccess(p) && strings.Count(p, "/") <= 2 && f.Size <= maxConfSize && len(s.confs) < maxConfFiles {
 		s.confs = append(s.confs, f)
 	}
@@ -109,6 +113,9 @@ type confScan struct {
 	steering  []ConfLine // what would steer a recovery, in other files than postgresql.auto.conf, where it is taken out
 	dangerous []ConfLine
 	blind     *ConfLine // hot_standby = off
+
+	parameters []ConfLine // that recovery may need
+	includes   bool       // there may be settings that are not in the backup
 }
 
 // scanConf reads the configuration files that the backup has.
@@ -166,6 +173,10 @@ func (c *confScan) scan(file, text string, b *catalog.Backup) {
 		if name == "hot_standby" && slices.Contains([]string{"off", "false", "no", "0"}, strings.ToLower(value)) {
 			c.blind = &l
 		}
+		if isNeeded(name) {
+			c.parameters = append(c.parameters, l)
+		}
+		c.includes = c.includes || strings.HasPrefix(name, "include")
 		if l.Why = danger(name, value, b); l.Why != "" {
 			c.dangerous = append(c.dangerous, l)
 		}

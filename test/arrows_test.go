@@ -32,11 +32,12 @@ var arrows = map[string][]string{
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
-	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
+	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "backup/replay", "catalog", "walstore"},
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
 	"backup/part":     {"storage/frames", "storage/sha256x2"},
+	"backup/replay":   {},
 	"catalog":         {},
 
 	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2"},

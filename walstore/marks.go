@@ -12,9 +12,14 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// LastCommit is the time of the last transaction that ended in an archived segment; see segment.LastCommit.
-func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string) (last time.Time, found bool, err error) {
-	err = Marks(ctx, s, MarksRequest{SystemID: sysid, Segment: name}, lastOf(&last, &found))
+// LastCommit is the time of the last transaction that ended in an archived segment, before a place in it if that is not 0.
+func LastCommit(ctx context.Context, s storage.Store, sysid uint64, name string, until segment.LSN) (last time.Time, found bool, err error) {
+	note := lastOf(&last, &found)
+	err = Marks(ctx, s, MarksRequest{SystemID: sysid, Segment: name}, func(m segment.Mark) {
+		if until == 0 || m.At < until {
+			note(m)
+		}
+	})
 	return last, found, err
 }
 

@@ -135,7 +135,10 @@ func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushRes
 	defer o.body.close()
 	res := PushResult{Key: Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.body.size, Warnings: s.warnings,
 		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
-	var err error
+	err := s.putNotes(ctx, to)
+	if err != nil {
+		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
+	}
 	res.AlreadyThere, err = create(ctx, to, res.Key, o.body, o.body.size, func() error { return compare(ctx, to, s.name, s.sysid, o.sum) })
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
@@ -193,7 +196,8 @@ type source struct {
 	first    []byte // the first piece of the content
 	warnings []string
 	quick    *xxh3.Hasher // of the content, as far as it was read
-	borrowed bool         // the file is the caller's to close
+	noter    segment.Noter
+	borrowed bool // the file is the caller's to close
 }
 
 func badSource(format string, args ...any) error {
@@ -301,6 +305,7 @@ func compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 				sums[0].Write(pieces[0])
 			}
 			for i, piece := range pieces {
+				_, _ = files[i].noter.Write(piece) // never fails
 				if r.XXH3 {
 					_, _ = files[i].quick.Write(piece) // never fails
 				}

@@ -31,6 +31,7 @@ type Survey struct {
 	History     bool            // the history file is there, sound or not
 	Partial     bool            // there is a .partial
 	Lost        []Lost          // acknowledged
+	Notes       []Object        // of parameters; see ReadNotes
 	Pieces      []Piece         // of segments that are not complete, in the order of their keys
 	Obsolete    []Piece         // of segments that are
 }
@@ -69,6 +70,9 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64, size segment.Si
 			return nil, fmt.Errorf("list WAL: %w", err)
 		}
 		o, ok := ParseKey(info.Key)
+		if !ok {
+			o, ok = parseNote(sysid, info.Key)
+		}
 		name := o.Name
 		if !ok {
 			if name, ok = lostName(sysid, info.Key); !ok {
@@ -91,6 +95,10 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64, size segment.Si
 			v.settle(o.Name)
 		case segment.Received:
 			v.Pieces = append(v.Pieces, o.Piece)
+		case segment.Noted:
+			if o.Note == NoteOfParameters {
+				v.Notes = append(v.Notes, o)
+			}
 		case segment.Partial:
 			v.Partial = true
 		case segment.History:

@@ -17,6 +17,8 @@
 //     8 bytes "PGOBJWAL", u8 version (1), 7 zero bytes, u64 length of the content, and 32 bytes SHA-256
 //     of the content. Integers are little-endian.
 //
+// Beside a segment there may be notes on it, NAME.HASH.parameters and NAME.HASH.directories: see ReadNotes.
+//
 // Objects are created once and never replaced or rewritten.
 package walstore
 
@@ -109,6 +111,7 @@ type Object struct {
 	Size     int64     // as stored
 	Created  time.Time // by the store's clock; see storage.Info
 	Piece    Piece     // of a segment.Received; Name is the segment's then
+	Note     string    // of a segment.Noted: NoteOfParameters or NoteOfDirectories; Name is the segment's then
 }
 
 // ParseKey is Key backwards; false for a key that Key does not build.
@@ -134,7 +137,7 @@ func ParseKey(key string) (Object, bool) {
 func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		for o, err := range ListAll(ctx, s, sysid, tli, after) {
-			if o.Type == segment.Invalid && err == nil {
+			if (o.Type == segment.Invalid || o.Type == segment.Noted) && err == nil {
 				continue
 			}
 			if !yield(o, err) {
@@ -144,7 +147,8 @@ func List(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeli
 	}
 }
 
-// ListAll is List with the acknowledgements of what is lost: they have type Invalid and a name FIRST-LAST.
+// ListAll is List with notes, which come before their segments, and with the acknowledgements of what is lost: these have type
+// Invalid and a name FIRST-LAST.
 func ListAll(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, after string) iter.Seq2[Object, error] {
 	prefix, start := archiveDir(sysid), ""
 	if tli != 0 {
@@ -160,6 +164,9 @@ func ListAll(ctx context.Context, s storage.Store, sysid uint64, tli segment.Tim
 				return
 			}
 			o, ok := ParseKey(info.Key)
+			if !ok {
+				o, ok = parseNote(sysid, info.Key)
+			}
 			if !ok {
 				if _, ok = lostName(sysid, info.Key); !ok {
 					continue

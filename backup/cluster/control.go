@@ -64,6 +64,8 @@ type Control struct {
 	// Partial: the version is newer than 1800. The CRC holds, but nothing from here on is known.
 	Partial bool
 
+	Parameters segment.Parameters // of the server that wrote the WAL up to here; without a place
+
 	MinRecoveryPoint    segment.LSN
 	MinRecoveryTimeline segment.Timeline
 	BackupStart         segment.LSN
@@ -168,14 +170,7 @@ func (r *structReader) control(version uint32) (c Control) {
 	r.skip(1, 8) // unloggedLSN
 	c.MinRecoveryPoint, c.MinRecoveryTimeline = r.lsn(), segment.Timeline(r.u32())
 	c.BackupStart, c.BackupEnd, c.BackupEndRequired = r.lsn(), r.lsn(), r.bool()
-	r.skip(1, 4) // wal_level
-	r.skip(1, 1) // wal_log_hints
-	settings := 4
-	if version >= 1201 {
-		settings++ // max_wal_senders
-	}
-	r.skip(settings, 4)
-	r.skip(1, 1) // track_commit_timestamp
+	c.Parameters = r.parameters(version)
 	r.skip(1, 4) // maxAlign
 	r.skip(1, 8) // floatFormat
 	c.BlockSize, c.SegmentBlocks = r.u32(), r.u32()
@@ -191,6 +186,19 @@ func (r *structReader) control(version uint32) (c Control) {
 		r.skip(1, 1) // default_char_signedness
 	}
 	return c
+}
+
+// parameters reads what CheckRequiredParameterValues compares, and the two settings beside it.
+func (r *structReader) parameters(version uint32) (p segment.Parameters) {
+	p.WALLevel = segment.WALLevel(r.u32())
+	r.skip(1, 1) // wal_log_hints
+	p.MaxConnections, p.MaxWorkerProcesses = int32(r.u32()), int32(r.u32())
+	if version >= 1201 {
+		p.MaxWALSenders = int32(r.u32())
+	}
+	p.MaxPreparedTransactions, p.MaxLocksPerTransaction = int32(r.u32()), int32(r.u32())
+	r.skip(1, 1) // track_commit_timestamp
+	return p
 }
 
 // checkpoint reads struct CheckPoint.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,6 +23,7 @@ type Recovery struct {
 	Replayed      segment.LSN      // the end of the last record that was replayed since the server was started
 	LastCommit    time.Time        // of the last transaction that was replayed since then
 	Timeline      segment.Timeline // that it writes to; 0 in recovery
+	Settings      map[string]int   // those that a recovery may not have less of than the server that wrote the WAL
 }
 
 // Recovery asks the server how far its recovery is, or was.
@@ -34,7 +36,9 @@ func (s *Session) Recovery(ctx context.Context) (r Recovery, err error) {
 		SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN `+paused+` END, pg_last_wal_replay_lsn(),
 		  (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint,
 		  CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
-		  (SELECT setting FROM pg_settings WHERE name = 'data_directory'), (SELECT system_identifier FROM pg_control_system())`)
+		  (SELECT setting FROM pg_settings WHERE name = 'data_directory'), (SELECT system_identifier FROM pg_control_system()),
+		  (SELECT string_agg(name || ' ' || setting, ',') FROM pg_settings
+		    WHERE name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction'))`)
 	if err != nil {
 		return r, fmt.Errorf("ask the server about its recovery: %w", err)
 	}
@@ -54,6 +58,11 @@ func (s *Session) Recovery(ctx context.Context) (r Recovery, err error) {
 			return r, fmt.Errorf("%q is not a timeline", row[4])
 		}
 		r.Timeline = segment.Timeline(t)
+	}
+	r.Settings = map[string]int{}
+	for s := range strings.SplitSeq(row[7], ",") {
+		name, value, _ := strings.Cut(s, " ")
+		r.Settings[name], _ = strconv.Atoi(value) // they are numbers
 	}
 	id, err := strconv.ParseInt(row[6], 10, 64) // SQL has no unsigned numbers
 	r.SystemID = uint64(id)

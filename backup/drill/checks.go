@@ -99,6 +99,9 @@ func (d *drill) connect(ctx context.Context) (ready bool, err error) {
 		}
 		defer s.Close(context.WithoutCancel(ctx))
 		d.Status, err = s.Recovery(ctx)
+		if err == nil && d.Status.InRecovery && d.Status.Paused { // it was not told to pause
+			_, err = d.ended(ctx)
+		}
 		return err == nil && !d.Status.InRecovery, err
 	}
 	return false, fmt.Errorf("%w: the server is up, and has no superuser %s: give --role (%w)", ErrHost, strings.Join(d.roles(), " or "), err)

@@ -41,8 +41,8 @@ func (d *drill) settings() []setting {
 		// It writes nowhere but into the drill's folder.
 		{name: "external_pid_file"}, {name: "stats_temp_directory", value: "pg_stat_tmp", last: 14}, {name: "temp_tablespaces"},
 		{name: "logging_collector", value: "off"}, {name: "log_destination", value: "stderr"}, {name: "log_min_messages", value: "warning"}, {name: "lc_messages", value: "C"},
-		// Recovery goes on with fewer connections than the original had, too; and the checks are not disturbed.
-		{name: "hot_standby", value: "off"}, {name: "restart_after_crash", value: "off"}, {name: "autovacuum", value: "off"},
+		// The checks are not disturbed.
+		{name: "restart_after_crash", value: "off"}, {name: "autovacuum", value: "off"},
 		{name: "default_transaction_read_only", value: "off"}, {name: "statement_timeout", value: "0"},
 	}
 }
@@ -67,7 +67,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 		// Includes may lead to files that this host does not have. The data can be tried all the same.
 		note = fmt.Sprintf("the original's configuration cannot be used here, PostgreSQL's defaults are: %v", err)
 		conf = filepath.Join(d.Folder, "postgresql.conf")
-		if err := os.WriteFile(conf, []byte("max_prepared_transactions = 1000\n"), 0o644); err != nil {
+		if err := os.WriteFile(conf, []byte(d.least()), 0o644); err != nil {
 			return "", err
 		}
 	}
@@ -78,6 +78,17 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 		note = fmt.Sprintf("%d of the original's overridden", len(d.Overridden))
 	}
 	return note, nil
+}
+
+// least is a configuration with which the recovery goes on.
+func (d *drill) least() string {
+	lines := "max_prepared_transactions = 1000\n"
+	for _, s := range d.plan.Needs() {
+		if s.Name != "max_prepared_transactions" || len(s.Value) > 3 {
+			lines += s.String() + "\n"
+		}
+	}
+	return lines
 }
 
 // override compares what the configuration says with what the server is told.

@@ -78,8 +78,11 @@ func dataFiles(ctx context.Context, store storage.Store, b *catalog.Backup) ([]l
 func (c *backupFiles) wal(ctx context.Context, store storage.Store, state *catalog.State, b *catalog.Backup) (files []listedFile, hole, err error) {
 	t, err := backup.FindTrail(ctx, backup.TrailRequest{Store: store, State: state, Backup: b, Alone: c.Target == "standalone", Each: func(o walstore.Object) {
 		kind := "wal"
-		if o.Type == segment.History {
+		switch o.Type {
+		case segment.History:
 			kind = "history"
+		case segment.Noted:
+			kind = "note"
 		}
 		files = append(files, listedFile{o.Key, kind, o.Size})
 	}})

@@ -96,6 +96,7 @@ var meanings = []meaning{
 	{backup.ErrRecovering, exitRecovering, "Ask again later."},
 	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
+	{backup.ErrDatabaseLost, exitPostgres, "No backup was entered in the catalog. Run the command again; and not while CREATE DATABASE, DROP DATABASE or ALTER DATABASE … SET TABLESPACE run, or templates change."},
 	{backup.ErrUnseen, exitPostgres, "No backup was entered in the catalog. Mount its volume where pgobj runs (in its container, too), at the same path, and run the command again. Of a tablespace that is lost: DROP TABLESPACE; of a stopped server, remove the link if it was left over."},
 	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},

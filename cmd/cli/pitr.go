@@ -69,7 +69,11 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 		timed bool
 	}
 	ends := map[ending]*pitrWindow{}
-	x := &commits{r.sysid, store, v, map[uint64]lastCommit{}}
+	x := &commits{r.sysid, store, v, map[place]lastCommit{}}
+	minimal, err := v.Minimal(ctx, store, r.sysid, r.surveys)
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range r.state.Complete() {
 		b := e.Commit.Summary
 		if b.SystemID != r.sysid || len(v.Runs) == 0 || v.Orphan() {
@@ -88,7 +92,11 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 			continue // it ends on an ancestor, and is shown there
 		}
 		low := max(first.No, segment.At(v.Timeline, v.Lineage.Begin(), v.SegmentSize).No, 1)
-		end, err := x.end(ctx, low, reach)
+		cut := firstAfter(minimal, b.StartLSN)
+		if cut > 0 && cut < v.Lineage.Begin() {
+			continue // it ends on an ancestor, too
+		}
+		end, err := x.end(ctx, low, reach, cut)
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +138,23 @@ type commits struct {
 	sysid uint64
 	store storage.Store
 	*walstore.Survey
-	known map[uint64]lastCommit
+	known map[place]lastCommit
+}
+
+// place is a segment, all of it or what comes before until.
+type place struct {
+	no    uint64
+	until segment.LSN
+}
+
+// firstAfter is the first place that is not before another one; 0: there is none.
+func firstAfter(places []segment.LSN, from segment.LSN) segment.LSN {
+	for _, p := range places {
+		if p >= from {
+			return p
+		}
+	}
+	return 0
 }
 
 type lastCommit struct {
@@ -138,10 +162,14 @@ type lastCommit struct {
 	found, damaged bool
 }
 
-// end is where recovery from segment low gets to, when no segment is missing up to reach: there, or before a damaged one.
-func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment) (windowEnd, error) {
+// end is where recovery from segment low gets to, when no segment is missing up to reach: there, or before a damaged one, or
+// at cut (if that is not 0), where wal_level is minimal.
+func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment, cut segment.LSN) (windowEnd, error) {
 	e := windowEnd{last: reach, why: x.Name(reach.No+1) + " is missing"}
-	if reach.No == x.Runs[len(x.Runs)-1].Last {
+	switch at := segment.At(reach.Timeline, cut, x.SegmentSize); {
+	case cut > 0 && (at.No <= reach.No || at.No == reach.No+1):
+		e.last.No, e.why = min(at.No, reach.No), "from "+cut.String()+" on wal_level was minimal"
+	case reach.No == x.Runs[len(x.Runs)-1].Last:
 		e.why = "end of the archive"
 		if seg, n := x.Received(); n > 0 {
 			c, err := x.received(ctx, seg)
@@ -157,8 +185,8 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment) (w
 			}
 		}
 	}
-	for no := reach.No; no >= low; no-- {
-		c, err := x.commit(ctx, no)
+	for no := e.last.No; no >= low; no-- {
+		c, err := x.commit(ctx, no, cut)
 		switch {
 		case err != nil:
 			return e, err
@@ -173,13 +201,15 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment) (w
 }
 
 // commit is a segment's.
-func (x *commits) commit(ctx context.Context, no uint64) (lastCommit, error) {
-	return x.once(no, func() (time.Time, bool, error) { return walstore.LastCommit(ctx, x.store, x.sysid, x.Name(no)) })
+func (x *commits) commit(ctx context.Context, no uint64, until segment.LSN) (lastCommit, error) {
+	return x.once(place{no, until}, func() (time.Time, bool, error) {
+		return walstore.LastCommit(ctx, x.store, x.sysid, x.Name(no), until)
+	})
 }
 
 // received is the one in what was received of a segment.
 func (x *commits) received(ctx context.Context, seg segment.Segment) (lastCommit, error) {
-	return x.once(seg.No, func() (time.Time, bool, error) {
+	return x.once(place{no: seg.No}, func() (time.Time, bool, error) {
 		at, found, err := x.LastReceivedCommit(ctx, x.store, x.sysid)
 		if errors.Is(err, storage.ErrNotFound) { // the segment has been completed meanwhile
 			return at, false, nil
@@ -188,7 +218,7 @@ func (x *commits) received(ctx context.Context, seg segment.Segment) (lastCommit
 	})
 }
 
-func (x *commits) once(no uint64, read func() (time.Time, bool, error)) (lastCommit, error) {
+func (x *commits) once(no place, read func() (time.Time, bool, error)) (lastCommit, error) {
 	if c, ok := x.known[no]; ok {
 		return c, nil
 	}

@@ -324,9 +324,12 @@ func (p *Plan) rangeOf(ctx context.Context, r Request, w retention.WAL) (out WAL
 	}
 	all := p.Order.Kind == retention.Everything
 	last, before := "", "" // of the segments that are found, and the one before it
-	for o, err := range walstore.List(ctx, r.Store, w.SystemID, w.Timeline, after) {
+	for o, err := range walstore.ListAll(ctx, r.Store, w.SystemID, w.Timeline, after) {
 		if err != nil {
 			return out, nil, err
+		}
+		if o.Type == segment.Invalid { // of what is lost
+			continue
 		}
 		if o.Type == segment.History {
 			if all {

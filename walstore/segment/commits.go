@@ -12,8 +12,7 @@ func LastRecord(r io.Reader) (last LSN, found bool, err error) {
 
 // LastChange is LastRecord without the record that ends a segment early (XLOG_SWITCH), which says nothing else.
 func LastChange(r io.Reader) (last LSN, found bool, err error) {
-	const rmXLOG, opMask, opSwitch = 0, 0xF0, 0x40
-	return lastRecord(r, func(head []byte) bool { return head[17] != rmXLOG || head[16]&opMask != opSwitch })
+	return lastRecord(r, func(head []byte) bool { return !isSwitch(head) })
 }
 
 func lastRecord(r io.Reader, counts func(head []byte) bool) (last LSN, found bool, err error) {

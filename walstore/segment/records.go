@@ -54,6 +54,9 @@ func (r *records) next() (head []byte, ok bool) {
 
 func (r *records) total() int64 { return int64(binary.LittleEndian.Uint32(r.head)) }
 
+// isSwitch says whether a record ends its segment early (XLOG_SWITCH).
+func isSwitch(head []byte) bool { return head[17] == rmXLOG && head[16]&opMask == 0x40 }
+
 // body is the rest of the record; false if it is not whole.
 func (r *records) body() ([]byte, bool) {
 	size := r.total() - recordHeader
@@ -130,7 +133,7 @@ func (p *pages) begin(before []byte) error {
 
 // isPage says whether this is the header of the page at an LSN.
 func (p *pages) isPage(head []byte, at LSN) bool {
-	return binary.LittleEndian.Uint16(head) == p.head.Magic && LSN(binary.LittleEndian.Uint64(head[8:])) == at
+	return isPage(head, p.head.Magic, at)
 }
 
 // lsn is the place of a byte that Read yields.

@@ -101,6 +101,8 @@ const (
 	// Received is what of a segment has been received and stored while it was not complete. PostgreSQL has no such
 	// file, and Classify never returns it.
 	Received
+	// Noted is what was found in a segment when it was archived; PostgreSQL has no such file either. See Notes.
+	Noted
 )
 
 // Classify tells what kind of file a name is, by PostgreSQL's own rules (IsXLogFileName and its

@@ -1,0 +1,79 @@
+package segment
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// Changes reads a whole segment and yields the database (its OID) whose files a record changes, and where that begins, of the
+// records before until. Hint bits alone do not count. after is the beginning of the next segment, in which the last record may
+// end. An error, ErrHeader too, says that not all of these records could be read.
+func Changes(r, after io.Reader, until LSN, each func(database uint32, at LSN)) error {
+	records, err := readRecords(io.MultiReader(r, after), nil)
+	if err != nil {
+		return err
+	}
+	pages, switched := records.pages, false
+	for {
+		at := pages.lsn(records.end)
+		head, ok := records.next()
+		if at >= until || at >= pages.head.Address+LSN(pages.head.Size) || !ok && switched {
+			return nil
+		}
+		body, sound := []byte(nil), false
+		if ok {
+			body, sound = records.body()
+		}
+		if pages.err != nil {
+			return pages.err
+		}
+		if !sound {
+			return fmt.Errorf("%w: the record at %s cannot be read", ErrHeader, at)
+		}
+		if db, ok := changedDatabase(head, body, pages.head.Version()); ok {
+			each(db, at)
+		}
+		switched = isSwitch(head)
+	}
+}
+
+// changedDatabase is that of the first block which a record refers to (DecodeXLogRecord in xlogreader.c): all are in one
+// database. Records of the storage manager name a relation without a block (storage_xlog.h).
+func changedDatabase(head, body []byte, major int) (uint32, bool) {
+	const rmStorage, create, truncate, hint = 2, 0x10, 0x20, 0xA0
+	info, rm := head[16]&opMask, head[17]
+	at, data := 4, body
+	switch {
+	case rm == rmXLOG && info == hint:
+		return 0, false
+	case rm == rmStorage && info == create:
+		data = mainData(body)
+	case rm == rmStorage && info == truncate:
+		at, data = 8, mainData(body)
+	default:
+		const maxBlockID, hasImage = 32, 0x10
+		if len(body) < 9 || body[0] > maxBlockID {
+			return 0, false
+		}
+		at = 4 + 4
+		if body[1]&hasImage != 0 {
+			if at += 5; squeezed(body[8], major) {
+				at += 2
+			}
+		}
+	}
+	if len(data) < at+4 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(data[at:]), true
+}
+
+// squeezed says whether a page's image has a hole and is compressed: then the hole's length stands there, too.
+func squeezed(info byte, major int) bool {
+	const hasHole, compressed, compressedFrom15 = 0x01, 0x02, 0x04 | 0x08 | 0x10
+	if major != 0 && major < 15 {
+		return info&hasHole != 0 && info&compressed != 0
+	}
+	return info&hasHole != 0 && info&compressedFrom15 != 0
+}
