@@ -214,6 +214,9 @@ func refusal(req *http.Request, resp *http.Response) *Failure {
 	}
 	f.Kind = kindOf(f, req.Method)
 	f.foreign = f.Code == "" && resp.Header.Get("x-amz-bucket-region") == ""
+	if f.Code == "InvalidArgument" && strings.Contains(f.Message, "API port") { // MinIO's console, which has no code of its own for that
+		f.Kind, f.foreign = storage.KindNoStore, true
+	}
 	return f
 }
 
