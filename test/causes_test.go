@@ -176,13 +176,13 @@ func TestCausesOfTheStorage(t *testing.T) {
 		byProxy := env(plain, d, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL)
 		proxy.Reset()
 		proxy.On(fp.Always, fp.Fail(407, ""))
-		r.gives(t, "storage.ErrProxy", 4, append(byProxy, "PGOBJ_S3_ENDPOINT=http://"+nowhere+":9000"), "backup-list")
+		r.gives(t, "storage.ErrProxy", 4, append(byProxy, "PGOBJ_S3_ENDPOINT=http://storage.example:9000"), "backup-list")
 		proxy.Reset()
 		proxy.On(fp.Method("CONNECT"), fp.Fail(403, ""))
-		r.gives(t, "storage.ErrProxy", 4, append(byProxy, "PGOBJ_S3_ENDPOINT=https://"+nowhere), "backup-list")
+		r.gives(t, "storage.ErrProxy", 4, append(byProxy, "PGOBJ_S3_ENDPOINT=https://storage.example"), "backup-list")
 		proxy.Reset()
 		proxy.On(func(q fp.Request) bool { return q.N > 1 }, fp.Fail(403, ""))
-		r.gives(t, "storage.ErrProxy", 3, append(byProxy, "PGOBJ_S3_ENDPOINT=http://"+nowhere+":9000"), "backup-list")
+		r.gives(t, "storage.ErrProxy", 3, append(byProxy, "PGOBJ_S3_ENDPOINT=http://storage.example:9000"), "backup-list")
 	}
 	r.gives(t, "storage.ErrNoRegion", 5, append(plain.Env(), "AWS_REGION=", "PGOBJ_STORAGE=s3://bucket/p"), "backup-list")
 
