@@ -99,13 +99,15 @@ func (w *wire) consider(req *http.Request, f *Failure) {
 	proxy := w.proxyOf(req)
 	if f.foreign && f.Status == http.StatusProxyAuthRequired || f.foreign && proxy != "" && req.URL.Scheme == "http" {
 		f.Cause = storage.ErrProxy
-		f.Message += strings.TrimSuffix(" (it is a proxy that answers: "+proxy, ": ") + ")"
+		f.Message += strings.TrimSuffix(" (a proxy has answered, or has passed this on: "+proxy, ": ") + ")"
 	}
 	switch {
 	case w.spoken.Load():
 		w.interrupted(f)
 	case w.onlyTLS(req, f):
 		f.Kind, f.Cause = storage.KindNoStore, storage.ErrOnlyTLS
+	case f.foreign && f.Cause == nil && f.Kind == storage.KindDenied:
+		f.Cause = storage.ErrNotS3
 	case f.foreign && f.Cause == nil && (f.Kind == storage.KindNoStore || f.page):
 		f.Kind, f.Cause = storage.KindNoStore, storage.ErrNotS3
 	}
