@@ -118,13 +118,12 @@ func (c *walPush) hurry(ctx context.Context) context.Context {
 }
 
 func (c *walPush) push(ctx context.Context, a *app, s storage.Store) (walstore.PushResult, error) {
-	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }, Spill: os.TempDir()}
 	memory, dir, err := c.memory(a)
 	if err != nil {
 		return walstore.PushResult{}, err
 	}
-	req.Spill, req.Admit = cmp.Or(dir, req.Spill), a.gate(s, memory).Admit
-	return walstore.Push(ctx, s, req)
+	return walstore.Push(ctx, s, walstore.PushRequest{Path: c.Path, Level: c.Level, Spill: cmp.Or(dir, os.TempDir()), Admit: a.gate(s, memory).Admit,
+		SystemID: func() (uint64, error) { return systemIDOf(c.Path) }})
 }
 
 // memory is the spool of the data directory that the file belongs to, and the markers in it; none for a rescued file.
