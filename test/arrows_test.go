@@ -27,8 +27,8 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
-		"storage/connect", "storage/retry"},
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "walstore/admit", "retention", "retention/sweep", "catalog",
+		"storage/connect", "storage/retry", "storage/owned"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
@@ -40,10 +40,11 @@ var arrows = map[string][]string{
 	"backup/replay":   {},
 	"catalog":         {},
 
-	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2"},
+	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2", "storage/owned"},
+	"walstore/admit":   {"walstore", "walstore/spool", "catalog"},
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
-	"walstore/spool":   {},
+	"walstore/spool":   {"storage/owned"},
 
 	"storage":             {},
 	"storage/connect":     {"storage/s3", "storage/minio", "storage/file", "storage/mem", "storage/s3store", "storage/retry", "storage/limit"},
@@ -55,6 +56,7 @@ var arrows = map[string][]string{
 	"storage/retry":       {},
 	"storage/limit":       {},
 	"storage/frames":      {},
+	"storage/owned":       {},
 	"storage/sha256x2":    {},
 	"storage/storagetest": {},
 }
@@ -71,6 +73,7 @@ var speechless = map[string][]string{
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
 	"walstore/spool":      {"storage"},
+	"walstore/admit":      {"walstore/segment"},
 	"storage/s3":          {"walstore/segment"},
 	"storage/minio":       {"walstore/segment"},
 	"storage/s3store":     {"walstore/segment"},
@@ -82,6 +85,7 @@ var speechless = map[string][]string{
 	"storage/storagetest": {"walstore/segment"},
 
 	"storage/frames":   {"storage", "walstore/segment"},
+	"storage/owned":    {"storage", "walstore/segment"},
 	"storage/sha256x2": {"storage", "walstore/segment"},
 }
 

@@ -309,33 +309,6 @@ func (r *walRig) race(t *testing.T, round, pushers int, raced func()) {
 	must(t, os.RemoveAll(dir))
 }
 
-// Rows 4 and 5: two clusters that archive to one place, by mistake or because initdb made the second, stay
-// apart: each gets back its own, and neither is told about the other's.
-func TestTwoClustersInOnePlace(t *testing.T) {
-	t.Parallel()
-	st := folderStore(t)
-	a, b := newWALRig(t, st), newWALRig(t, st)
-	ofA, ofB := walSegment(wal1, a.sysid, mib, 1), walSegment(wal1, b.sysid, mib, 2)
-	a.mustPush(t, wal1, ofA)
-	before := tree(t, st.folder)
-	if o, _ := b.fetch(t, wal1); o.code != 255 || !strings.Contains(o.err, fmt.Sprint(b.sysid)) {
-		t.Errorf("the second cluster has no archive yet: %v", o)
-	}
-	if o := b.push(t, wal1, ofA); o.code != 11 || !strings.Contains(o.err, fmt.Sprint(a.sysid)) || !strings.Contains(o.err, fmt.Sprint(b.sysid)) {
-		t.Errorf("WAL of the other cluster in pg_wal: %v", o)
-	}
-	if after := tree(t, st.folder); !maps.Equal(before, after) {
-		t.Errorf("the repository changed: %v", differences(before, after))
-	}
-	b.mustPush(t, wal1, ofB)
-	b.mustPush(t, wal2, walSegment(wal2, b.sysid, mib, 2))
-	a.fetches(t, wal1, ofA)
-	b.fetches(t, wal1, ofB)
-	if o, _ := a.fetch(t, wal2); o.code != 1 {
-		t.Errorf("the first cluster never had %s: %v", wal2, o)
-	}
-}
-
 // Rows 9 and 10, and 28 where the disk is at fault.
 func TestWALPushRefuses(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -98,7 +99,7 @@ func throughTemp(dest string, fill func(io.Writer) error) (err error) {
 func openTemp(dest string) (*os.File, error) {
 	dir, base := filepath.Split(dest)
 	path := dir + ".pgobj-" + base + ".tmp"
-	if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err == nil {
+	if f, err := owned.Open(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		mine, err1 := f.Stat()
 		there, err2 := os.Lstat(path) // it could have become the other process's dest meanwhile

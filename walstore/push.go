@@ -31,8 +31,10 @@ type PushRequest struct {
 	// do not have it in a header of their own (.history, .backup). For WAL it may be nil; if it is not
 	// and succeeds, WAL of another cluster is refused.
 	SystemID func() (uint64, error)
-	Level    int // zstd compression level; 0 is the fastest
-	Workers  int // that compress, each with about 4 MiB of memory; 0 means 2
+	// Admit, when set, is asked whether the archive takes WAL of a cluster, before anything is stored. Its error is Push's.
+	Admit   func(ctx context.Context, systemID uint64) error
+	Level   int // zstd compression level; 0 is the fastest
+	Workers int // that compress, each with about 4 MiB of memory; 0 means 2
 	// Spill is a folder on this host for the objects of large segments, beyond their first 32 MiB; it need not exist.
 	// "": they stay in memory.
 	Spill string
@@ -67,7 +69,7 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	if segment.Classify(name) == segment.Invalid {
 		return PushResult{}, fmt.Errorf("push %q: %w", name, ErrName)
 	}
-	src, err := r.source()
+	src, err := r.source(ctx)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
@@ -82,8 +84,8 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 // pushTwo is Push of two files at a time, which takes less of it for two of one size: the SHA-256 of both are computed
 // side by side. Whatever is wrong with one of them is left to Push. done is told of each when it is over.
 func pushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done func(path string, res PushResult, err error)) {
-	first, err1 := reqs[0].source()
-	second, err2 := reqs[1].source()
+	first, err1 := reqs[0].source(ctx)
+	second, err2 := reqs[1].source(ctx)
 	defer first.close()
 	defer second.close()
 	files := []*source{first, second}
@@ -106,13 +108,16 @@ func pushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done fun
 	both.Wait()
 }
 
-// source opens the file and looks at its beginning.
-func (r PushRequest) source() (*source, error) {
+// source opens the file, looks at its beginning, and asks whether it may be archived.
+func (r PushRequest) source(ctx context.Context) (*source, error) {
 	f, err := r.open()
 	if err != nil {
 		return nil, badSource("%w", err)
 	}
 	src, err := inspect(f, filepath.Base(r.Path), r.SystemID)
+	if err == nil && r.Admit != nil {
+		err = r.Admit(ctx, src.sysid)
+	}
 	if err != nil {
 		if r.File == nil {
 			f.Close()

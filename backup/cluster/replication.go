@@ -56,7 +56,7 @@ func ConnectReplication(ctx context.Context, dsn, application string) (*Replicat
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConnect, inFull(err))
+		return nil, connectError(err)
 	}
 	r := &Replication{conn: conn}
 	if major := r.Major(); major < minVersion/10000 {

@@ -92,7 +92,7 @@ func Connect(ctx context.Context, dsn string) (*Session, error) {
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConnect, inFull(err))
+		return nil, connectError(err)
 	}
 	s := &Session{PingEvery: 10 * time.Second, conn: conn}
 	if err := s.prepare(ctx); err != nil {

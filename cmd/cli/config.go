@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/pgobj/pgobj/storage/owned"
 )
 
 // config is what a configuration file says: lines NAME=VALUE, with the names of the environment variables, as a
@@ -37,7 +39,7 @@ func loadConfig(args []string) (config, error) {
 	}
 	c, err := readConfig(path, environment(reflect.TypeFor[grammar]()))
 	if err != nil {
-		return c, usagef("%s (PGOBJ_CONFIG): %v", configFlag, err)
+		return c, fmt.Errorf("%w: %s (PGOBJ_CONFIG): %w", errUsage, configFlag, err)
 	}
 	for name, value := range c.values {
 		if _, set := os.LookupEnv(name); !set {
@@ -70,9 +72,12 @@ func readConfig(path string, known []string) (c config, err error) {
 	}
 	f, err := os.Open(c.path)
 	if err != nil {
-		return c, err
+		return c, fmt.Errorf("%w: %w", errConfigFile, err)
 	}
 	defer f.Close()
+	if err := owned.Named(f); err != nil {
+		return c, err
+	}
 	st, err := f.Stat()
 	if err != nil {
 		return c, err

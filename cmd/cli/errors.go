@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
@@ -17,6 +18,7 @@ import (
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/admit"
 	"github.com/pgobj/pgobj/walstore/receive"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
@@ -72,11 +74,17 @@ type meaning struct {
 	hint string
 }
 
-var meanings = []meaning{
+// meanings: how a command ended counts more than why, and a cause that is known closely more than its kind.
+var meanings = slices.Concat(endings, causes, kinds)
+
+var endings = []meaning{
 	{sweep.ErrUnfinished, 0, "What the command deletes is off the list already: given again, it may take more (delete oldest: the next one). pgobj delete garbage --confirm removes the objects that are left."},
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
 	{errStopping, 0, "Nothing is lost: the files stay in pg_wal, and PostgreSQL asks again when it runs. pgobj wal-push --all PGDATA archives what waits while it does not."},
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
+}
+
+var kinds = []meaning{
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
@@ -98,7 +106,7 @@ var meanings = []meaning{
 	{backup.ErrServer, exitPostgres, ""},
 	{backup.ErrDatabaseLost, exitPostgres, "No backup was entered in the catalog. Run the command again; and not while CREATE DATABASE, DROP DATABASE or ALTER DATABASE … SET TABLESPACE run, or templates change."},
 	{backup.ErrUnseen, exitPostgres, "No backup was entered in the catalog. Mount its volume where pgobj runs (in its container, too), at the same path, and run the command again. Of a tablespace that is lost: DROP TABLESPACE; of a stopped server, remove the link if it was left over."},
-	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
+	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, or --dsn)? Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrNotStopped, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
@@ -128,6 +136,7 @@ var meanings = []meaning{
 	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal to wal-push, as archive_command's %p, and the name of one to wal-fetch, as restore_command's %f."},
 	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
 	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
+	{admit.ErrForeign, exitConflict, "The archive was not changed, and PostgreSQL keeps its WAL. Another server needs a --server name of its own (PGOBJ_SERVER), in archive_command, too. After pg_upgrade: pgobj backup-push enters the new cluster; after initdb on purpose: pgobj backup-push --new-incarnation. Archiving then goes on by itself."},
 	{walstore.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},
 	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push. Or recover to a time before it (pgobj pitr-windows); PostgreSQL 15 and later look ahead, and need recovery_prefetch = off for that, which backup-fetch writes when it knows of the hole."},
 	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
@@ -136,8 +145,8 @@ var meanings = []meaning{
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrTooLarge, exitDamaged, "pgobj did not write it. Bring the object back from a copy or an older version of the bucket."},
-	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
-	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint: the bucket or folder has to exist. Is a disk not mounted?"},
+	{storage.ErrDenied, exitDenied, "The credentials are known, and do not allow it: pgobj has to get, put and list below its prefix, and for deletions to delete."},
+	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint."},
 	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},
 	{storage.ErrNotFound, exitDamaged, "An object that has to be there is not. Does a lifecycle rule delete objects in the bucket?"},
 	{storage.ErrTransient, exitStorage, "The storage did not answer in time, although pgobj tried again. Check the network, --s3-endpoint and the service's state."},

@@ -74,25 +74,27 @@ func sentinels(t *testing.T, root string) (names []string) {
 	return names
 }
 
-// inTable lists the errors that the source of meanings names.
+// inTable lists the errors that the sources of meanings name.
 func inTable(t *testing.T) (names []string) {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"errors.go", "causes.go"} {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			v, ok := n.(*ast.ValueSpec)
+			if !ok || !slices.Contains([]string{"endings", "causes", "kinds"}, v.Names[0].Name) {
+				return true
+			}
+			for _, entry := range v.Values[0].(*ast.CompositeLit).Elts {
+				names = append(names, selector(entry.(*ast.CompositeLit).Elts[0]))
+			}
+			return false
+		})
 	}
-	ast.Inspect(f, func(n ast.Node) bool {
-		v, ok := n.(*ast.ValueSpec)
-		if !ok || v.Names[0].Name != "meanings" {
-			return true
-		}
-		for _, entry := range v.Values[0].(*ast.CompositeLit).Elts {
-			names = append(names, selector(entry.(*ast.CompositeLit).Elts[0]))
-		}
-		return false
-	})
 	if len(names) != len(meanings) {
-		t.Fatalf("the source of meanings has %d entries, the table %d", len(names), len(meanings))
+		t.Fatalf("the sources of meanings have %d entries, the table %d", len(names), len(meanings))
 	}
 	return names
 }

@@ -37,8 +37,8 @@ func (c *walFetch) aheadOf(a *app, dataDir string, control cluster.Control) (*fe
 	if err != nil {
 		return nil, usagef("--prefetch (PGOBJ_WAL_PREFETCH) is %q: %v", c.Prefetch, err)
 	}
-	dir, err := c.dir(dataDir)
-	if err != nil {
+	dir, err := c.dir(a, dataDir)
+	if err != nil || dir == "" {
 		return nil, err
 	}
 	if bytes == 0 || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full || control.Partial {
@@ -130,8 +130,8 @@ func (c *walPrefetch) Run(ctx context.Context, a *app) error {
 	if c.Of != serverRun(c.Data) {
 		return nil
 	}
-	dir, err := c.dir(c.Data)
-	if err != nil {
+	dir, err := c.dir(a, c.Data)
+	if err != nil || dir == "" {
 		return err
 	}
 	w, err := a.window(dir, c.Data, control)

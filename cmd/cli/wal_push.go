@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/spool"
 )
 
 // walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
@@ -95,7 +97,7 @@ func (c *walPush) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.push(ctx, s)
+	res, err := c.push(ctx, a, s)
 	if err != nil && ctx.Err() == nil && hurry.Err() != nil && errors.Is(err, storage.ErrTransient) {
 		return fmt.Errorf("%w\n%w", errStopping, err)
 	}
@@ -115,14 +117,34 @@ func (c *walPush) hurry(ctx context.Context) context.Context {
 	return serving(ctx, dataDir)
 }
 
-func (c *walPush) push(ctx context.Context, s storage.Store) (walstore.PushResult, error) {
-	req := walstore.PushRequest{Path: c.Path, Level: c.Level, SystemID: func() (uint64, error) { return systemIDOf(c.Path) }}
-	if dataDir, err := dataDirFor(c.Path); err == nil {
-		if req.Spill, err = c.dir(dataDir); err != nil {
-			return walstore.PushResult{}, err
-		}
+func (c *walPush) push(ctx context.Context, a *app, s storage.Store) (walstore.PushResult, error) {
+	memory, dir, err := c.memory(a)
+	if err != nil {
+		return walstore.PushResult{}, err
 	}
-	return walstore.Push(ctx, s, req)
+	return walstore.Push(ctx, s, walstore.PushRequest{Path: c.Path, Level: c.Level, Spill: cmp.Or(dir, os.TempDir()), Admit: a.gate(s, memory).Admit,
+		SystemID: func() (uint64, error) { return systemIDOf(c.Path) }})
+}
+
+// memory is the spool of the data directory that the file belongs to, and the markers in it; none for a rescued file.
+func (c *walPush) memory(a *app) (*spool.Markers, string, error) {
+	dataDir, err := dataDirFor(c.Path)
+	if err != nil {
+		return nil, "", nil
+	}
+	dir, err := c.dir(a, dataDir)
+	if err != nil || dir == "" {
+		return nil, "", err
+	}
+	control, _, err := cluster.ReadControl(dataDir)
+	if err != nil {
+		return nil, dir, nil // Push says what is wrong, where that matters
+	}
+	memory, err := a.markers(dir, dataDir, control)
+	if err != nil {
+		a.log.Debug("nothing is remembered of this archive", "error", err)
+	}
+	return memory, dir, nil
 }
 
 // byName says of a file that there is not that pg_wal has it, as PostgreSQL runs archive_command in the data folder.
@@ -164,9 +186,14 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	spill, err := c.dir(c.Path)
+	spill, err := c.dir(a, c.Path)
 	if err != nil {
 		return err
+	}
+	if len(ready) > 0 { // one question for all of them
+		if err := a.gate(s, nil).Admit(ctx, control.SystemID); err != nil {
+			return fmt.Errorf("archive what waits in %s: %w", c.Path, err)
+		}
 	}
 	var mu sync.Mutex
 	var failed []error
@@ -175,7 +202,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	g.SetLimit(c.jobs(control.SegmentSize))
 	for _, path := range ready {
 		g.Go(func() error {
-			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: spill,
+			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: cmp.Or(spill, os.TempDir()),
 				SystemID: func() (uint64, error) { return control.SystemID, nil }})
 			mu.Lock()
 			defer mu.Unlock()

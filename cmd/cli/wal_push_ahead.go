@@ -50,8 +50,8 @@ func (c *walPush) aheadOf(a *app) (*pushAhead, error) {
 	if err != nil || c.jobs(control.SegmentSize) == 1 {
 		return nil, nil
 	}
-	dir, err := c.dir(dataDir)
-	if err != nil {
+	dir, err := c.dir(a, dataDir)
+	if err != nil || dir == "" {
 		return nil, err
 	}
 	markers, err := a.markers(dir, dataDir, control)
@@ -67,14 +67,6 @@ func (c *walPush) aheadOf(a *app) (*pushAhead, error) {
 	args := append([]string{"wal-push-ahead", absWAL, absData, "--of=" + serverRun(absData), "--spool=" + dir,
 		"--wal-level=" + strconv.Itoa(c.Level), "--ahead=" + strconv.Itoa(c.Ahead)}, a.Settings.args()...)
 	return &pushAhead{a: a, markers: markers, start: args}, nil
-}
-
-func (a *app) markers(dir, dataDir string, control cluster.Control) (*spool.Markers, error) {
-	scope, err := a.scope(control.SystemID, dataDir)
-	if err != nil {
-		return nil, err
-	}
-	return spool.NewMarkers(dir, scope), nil
 }
 
 // archived says whether the file is in the archive. It waits while another process has it on its list, and starts one when
@@ -175,8 +167,8 @@ func (c *walPushAhead) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	dir, err := c.dir(c.Data)
-	if err != nil {
+	dir, err := c.dir(a, c.Data)
+	if err != nil || dir == "" {
 		return err
 	}
 	markers, err := a.markers(dir, c.Data, control)
@@ -207,6 +199,9 @@ func (c *walPushAhead) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return true }) // ends with ctx
+	if err := a.gate(s, markers).Admit(ctx, control.SystemID); err != nil {
+		return err // as the request does, which is then not answered by a marker
+	}
 	ahead := walstore.Ahead{
 		Jobs: c.jobs(control.SegmentSize),
 		Pushed: func(path string, res walstore.PushResult) error {

@@ -55,7 +55,8 @@ func (c *walReceive) Run(ctx context.Context, a *app) error {
 		Connect: func(ctx context.Context) (*cluster.Replication, error) {
 			return cluster.ConnectReplication(ctx, c.DSN, c.ApplicationName)
 		},
-		Slot: c.Slot, CreateSlot: c.CreateSlot, Interval: interval, Status: c.StatusInterval, AcceptHole: c.AcceptHole,
+		Admit: a.gate(s, nil).Admit,
+		Slot:  c.Slot, CreateSlot: c.CreateSlot, Interval: interval, Status: c.StatusInterval, AcceptHole: c.AcceptHole,
 		Level: c.Level, Spool: cmp.Or(c.Spool, os.TempDir()), Log: a.log,
 	})
 	if err != nil {

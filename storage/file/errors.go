@@ -29,11 +29,11 @@ func (s *store) fault(op, key string, err error) error {
 	kind := storage.KindOther
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		kind = storage.KindDenied
+		kind, err = storage.KindDenied, storage.Because(err, storage.ErrFolderRights)
 	case is(syscall.EROFS):
 		kind, err = storage.KindDenied, fmt.Errorf("%w: the file system is mounted read-only", err)
 	case is(syscall.ENOSPC, syscall.EDQUOT):
-		err = fmt.Errorf("%w: the disk (or its quota, or its inodes) is full", err)
+		err = storage.Because(fmt.Errorf("%w: the disk (or its quota, or its inodes) is full", err), storage.ErrFull)
 	case is(syscall.ESTALE, syscall.EAGAIN, syscall.EINTR, syscall.ETIMEDOUT, syscall.EMFILE, syscall.ENFILE, syscall.ENOTCONN):
 		kind = storage.KindTransient // a network file system, or too many open files
 	case errors.Is(err, fs.ErrNotExist): // a folder was removed under us; objects were asked for before

@@ -78,7 +78,7 @@ func (s *store) open(ctx context.Context, op, key string) (*os.Root, error) {
 	// os.OpenRoot has an error of its own for what is no folder.
 	info, statErr := os.Stat(s.dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) || statErr == nil && !info.IsDir() {
-		return nil, s.fail(op, key, storage.KindNoStore, fmt.Errorf("%w (is the disk mounted? a new folder must be created first)", err))
+		return nil, s.fail(op, key, storage.KindNoStore, storage.Because(fmt.Errorf("%w (is the disk mounted? a new folder must be created first)", err), storage.ErrNoFolder))
 	}
 	return nil, s.fault(op, key, err)
 }

@@ -3,13 +3,12 @@ package s3store
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +25,10 @@ type Failure struct {
 	Message string
 	ID      string // the store's id of the request, for its operator
 	Err     error
+	Cause   error // one of storage's causes; nil: not known
+
+	foreign bool // the answer is not in S3's protocol
+	page    bool // it is a page for people
 }
 
 func (f *Failure) Error() string {
@@ -45,7 +48,9 @@ func (f *Failure) Error() string {
 	return s
 }
 
-func (f *Failure) Unwrap() error { return f.Err }
+func (f *Failure) Unwrap() []error {
+	return slices.DeleteFunc([]error{f.Err, f.Cause}, func(err error) bool { return err == nil })
+}
 
 const (
 	maxErrorBody = 64 << 10
@@ -115,7 +120,8 @@ func judgeList(req *http.Request, resp *http.Response) (*http.Response, *Failure
 		return nil, strange(resp, body)
 	}
 	if doc.XMLName.Local != "ListBucketResult" {
-		return nil, &Failure{Kind: storage.KindNoStore, Status: resp.StatusCode, Message: "asked for a list of objects, got <" + doc.XMLName.Local + ">"}
+		return nil, &Failure{Kind: storage.KindNoStore, Status: resp.StatusCode, foreign: true,
+			Message: "asked for a list of objects, got <" + doc.XMLName.Local + ">"}
 	}
 	if next := doc.NextContinuationToken; doc.IsTruncated && (next == "" || next == req.URL.Query().Get("continuation-token")) {
 		return nil, &Failure{Kind: storage.KindOther, Status: resp.StatusCode, Message: "list is truncated, but the store does not say where to go on"}
@@ -175,7 +181,7 @@ func strange(resp *http.Response, body []byte) *Failure {
 		}
 		return f
 	}
-	f.Message = "answer is not S3's: " + snippet(body)
+	f.Message, f.foreign, f.page = "answer is not S3's: "+snippet(body), true, isPage(body)
 	return f
 }
 
@@ -207,6 +213,10 @@ func refusal(req *http.Request, resp *http.Response) *Failure {
 		f.Message += " (this host's clock says " + time.Now().UTC().Format(http.TimeFormat) + ", the store's " + resp.Header.Get("Date") + ")"
 	}
 	f.Kind = kindOf(f, req.Method)
+	f.foreign = f.Code == "" && resp.Header.Get("x-amz-bucket-region") == ""
+	if f.Code == "InvalidArgument" && strings.Contains(f.Message, "API port") { // MinIO's console, which has no code of its own for that
+		f.Kind, f.foreign = storage.KindNoStore, true
+	}
 	return f
 }
 
@@ -260,22 +270,25 @@ func (f *Failure) stale() bool {
 }
 
 // noAnswer classifies an error of the connection. Certificates that do not verify and names that do not
-// exist fail fast, as they are mistakes of configuration; but once this endpoint has answered, a name that
-// is gone is a resolver in trouble, and a backup of many hours must not die of it.
-func noAnswer(ctx context.Context, err error, spoken bool) *Failure {
+// exist fail fast, as they are mistakes of configuration; once this endpoint has spoken S3, consider takes them for trouble: a
+// name that is gone is a resolver's, and a backup of many hours must not die of it.
+func noAnswer(ctx context.Context, err error) *Failure {
 	f := &Failure{Kind: storage.KindTransient, Err: err}
 	if ctx.Err() != nil {
 		f.Err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		return f
 	}
-	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		f.Kind, f.Err = storage.KindNoStore, fmt.Errorf("server's certificate is not trusted: %w", cert.Err)
-	} else if rec, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		f.Kind, f.Err = storage.KindNoStore, fmt.Errorf("server does not speak TLS: %w", rec)
-	} else if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound && !spoken {
+	switch cause := causeOfNoAnswer(err); cause {
+	case storage.ErrUntrusted, storage.ErrWrongName, storage.ErrExpired:
+		f.Kind, f.Err = storage.KindNoStore, fmt.Errorf("server's certificate is not trusted: %w", err)
+	case storage.ErrNoTLS:
+		f.Kind, f.Err = storage.KindNoStore, fmt.Errorf("server does not speak TLS: %w", err)
+	case storage.ErrUnknownHost:
 		f.Kind = storage.KindNoStore
-	} else if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-		f.Kind = storage.KindNoStore
+	case storage.ErrProxy:
+		if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
+			f.Kind = kindOf(&Failure{Status: refusal.status}, http.MethodConnect)
+		}
 	}
 	return f
 }

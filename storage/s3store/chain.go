@@ -30,7 +30,7 @@ func (c *chain) load(ctx context.Context) (*aws.Config, error) {
 	if c.cfg == nil {
 		cfg, err := config.LoadDefaultConfig(ctx)
 		if err != nil {
-			return nil, &Failure{Kind: storage.KindDenied, Err: fmt.Errorf("load AWS configuration: %w", err)}
+			return nil, &Failure{Kind: storage.KindDenied, Cause: storage.ErrNoCredentials, Err: fmt.Errorf("load AWS configuration: %w", err)}
 		}
 		if c.given != nil {
 			cfg.Credentials = c.given
@@ -52,7 +52,7 @@ func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 		if onTheWay(ctx, err) {
 			kind = storage.KindTransient
 		}
-		return aws.Credentials{}, &Failure{Kind: kind, Err: fmt.Errorf("no credentials found: %w", err)}
+		return aws.Credentials{}, &Failure{Kind: kind, Cause: storage.ErrNoCredentials, Err: fmt.Errorf("no credentials found: %w", err)}
 	}
 	return creds, nil
 }

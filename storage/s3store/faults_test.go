@@ -57,7 +57,7 @@ func TestFaults(t *testing.T) {
 			name string
 			test func(*testing.T, *rig)
 		}{
-			{"answers", answers}, {"redirects", redirects}, {"lists", badLists}, {"requests", requests}, {"corrupt upload", corruptUpload},
+			{"answers", answers}, {"answers of something else", foreignAnswers}, {"redirects", redirects}, {"lists", badLists}, {"requests", requests}, {"corrupt upload", corruptUpload},
 			{"cut downloads", cutDownloads}, {"cut uploads", cutUploads}, {"lost answers", lostAnswers}, {"black hole", blackHole},
 			{"storm", storm},
 		} {
@@ -89,13 +89,8 @@ func answers(t *testing.T, r *rig) {
 		{fp.Fail(400, "RequestTimeout"), storage.KindTransient},
 		{fp.Fail(403, "AccessDenied"), storage.KindDenied},
 		{fp.Fail(403, "SomethingNew"), storage.KindDenied},
-		{fp.Fail(403, ""), storage.KindDenied},
-		{fp.Fail(407, ""), storage.KindDenied},
 		{fp.Fail(400, "ExpiredToken"), storage.KindDenied},
 		{fp.Fail(404, "NoSuchBucket"), storage.KindNoStore},
-		{fp.Fail(404, ""), storage.KindNoStore},
-		{fp.Fail(405, ""), storage.KindNoStore},
-		{fp.Fail(400, ""), storage.KindNoStore},
 		{fp.Fail(501, "NotImplemented"), storage.KindOther},
 		{fp.Fail(507, "XMinioStorageFull"), storage.KindOther},
 		{fp.Replace200(""), storage.KindTransient},
@@ -129,6 +124,70 @@ func answers(t *testing.T, r *rig) {
 	r.proxy.Reset()
 	if _, err := r.driver.Stat(t.Context(), "one"); storage.KindOf(err) != storage.KindNotFound {
 		t.Errorf("something was stored: %v", err)
+	}
+}
+
+// foreignAnswers: what is not S3's is a mistake of configuration when it is the first thing that an endpoint says, and trouble that is
+// tried again when the endpoint has spoken S3 before. It never says anything about an object.
+func foreignAnswers(t *testing.T, r *rig) {
+	r.proxy.On(fp.Always, fp.Replace200(`<?xml version="1.0"?><ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>`))
+	for _, err := range open(t, r.open, r.cfg).List(t.Context(), "", "") {
+		if storage.KindOf(err) != storage.KindNoStore {
+			t.Errorf("a list of buckets as the first answer: %v", err)
+		}
+	}
+	page := "<!DOCTYPE html><html><body>default backend</body></html>"
+	for _, c := range []struct {
+		fault fp.Fault
+		first storage.Kind
+		cause error
+	}{
+		{fp.Fail(404, ""), storage.KindNoStore, storage.ErrNotS3},
+		{fp.Fail(405, ""), storage.KindNoStore, storage.ErrNotS3},
+		{fp.Fail(400, ""), storage.KindNoStore, storage.ErrNotS3},
+		{fp.Fail(401, ""), storage.KindDenied, storage.ErrDenied},
+		{fp.Fail(403, ""), storage.KindDenied, storage.ErrDenied},
+		{fp.Fail(407, ""), storage.KindDenied, storage.ErrProxy},
+		{fp.Fail(501, ""), storage.KindOther, nil},
+		{fp.Answer(302, http.Header{"Location": {"http://login.invalid/"}}, page), storage.KindNoStore, storage.ErrNotS3},
+		{fp.Replace200(page), storage.KindNoStore, storage.ErrNotS3},
+	} {
+		r.proxy.Reset()
+		r.proxy.Times(1, fp.Always, c.fault)
+		new := open(t, r.open, r.cfg)
+		if _, err := readAll(t, new, "one", storage.All); storage.KindOf(err) != c.first || c.cause != nil && !errors.Is(err, c.cause) {
+			t.Errorf("as the first answer: want kind %d, got %d: %v", c.first, storage.KindOf(err), err)
+		}
+		key := fmt.Sprintf("foreign/%s", strings.Trim(r.proxy.Requests()[0].Fault, " "))
+		key = strings.ReplaceAll(key, " ", "-")
+		for what, do := range map[string]func(s storage.Store) error{
+			"put": func(s storage.Store) error { return s.Put(t.Context(), key, strings.NewReader("x"), 1) },
+			"get": func(s storage.Store) error { _, err := readAll(t, s, key, storage.All); return err },
+			"list": func(s storage.Store) (err error) {
+				for _, err = range s.List(t.Context(), "foreign/", "") {
+				}
+				return err
+			},
+			"stat":   func(s storage.Store) error { _, err := s.Stat(t.Context(), key); return err },
+			"delete": func(s storage.Store) error { return s.Delete(t.Context(), key) },
+		} {
+			r.proxy.Reset()
+			if what != "put" {
+				storagetest.PutBytes(t, r.driver, key, []byte("x"))
+			}
+			r.proxy.On(fp.Always, c.fault)
+			if err := do(r.driver); storage.KindOf(err) != storage.KindTransient {
+				t.Errorf("%s, after S3 has been spoken: want a transient error, got kind %d: %v", what, storage.KindOf(err), err)
+			}
+			r.proxy.Reset()
+			r.proxy.Times(1, fp.Always, c.fault)
+			if err := do(r.patient); err != nil {
+				t.Errorf("%s is not tried again: %v", what, err)
+			}
+			if err := r.driver.Delete(t.Context(), key); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 
@@ -166,7 +225,7 @@ func badLists(t *testing.T, r *rig) {
 		name, body string
 		want       storage.Kind
 	}{
-		{"buckets", `<?xml version="1.0"?><ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>`, storage.KindNoStore},
+		{"buckets", `<?xml version="1.0"?><ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>`, storage.KindTransient},
 		{"truncated, no token", page("<IsTruncated>true</IsTruncated>", "a", "b"), storage.KindOther},
 		{"goes back", page("<IsTruncated>false</IsTruncated>", "b", "a"), storage.KindOther},
 		{"repeats", page("<IsTruncated>false</IsTruncated>", "b", "b"), storage.KindOther},

@@ -87,7 +87,7 @@ func (s *store) ready(ctx context.Context) (Client, error) {
 				return nil, err
 			}
 			if region = cfg.Region; region == "" && s.endpoint == nil {
-				return nil, &Failure{Kind: storage.KindNoStore, Err: errors.New("no region is configured, which AWS needs")}
+				return nil, &Failure{Kind: storage.KindNoStore, Cause: storage.ErrNoRegion, Err: errors.New("no region is configured, which AWS needs")}
 			} else if region == "" {
 				region = "us-east-1"
 			}

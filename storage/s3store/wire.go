@@ -20,7 +20,10 @@ import (
 type wire struct {
 	chain  *chain
 	inner  func() *http.Transport
-	spoken atomic.Bool // the endpoint has answered at least once
+	spoken atomic.Bool // the endpoint has spoken S3 at least once
+
+	probe   sync.Once
+	tlsPort bool // what probe has found
 }
 
 func newWire(c *chain, extra []*x509.Certificate) *wire {
@@ -41,7 +44,7 @@ func transport(extra []*x509.Certificate) *http.Transport {
 		conf.RootCAs = pool
 	}
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
+		Proxy: http.ProxyFromEnvironment, OnProxyConnectResponse: connected,
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:     conf, // HTTP/1.1 only: workers want a connection each, not one shared window
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -57,14 +60,15 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := w.inner().RoundTrip(req)
 	var f *Failure
 	if err != nil {
-		f = noAnswer(req.Context(), err, w.spoken.Load())
+		f = noAnswer(req.Context(), err)
 	} else {
-		w.spoken.Store(true)
 		resp, f = judge(req, resp)
 	}
 	if f == nil {
+		w.spoken.Store(true)
 		return resp, nil
 	}
+	w.consider(req, f)
 	if f.Kind == storage.KindDenied && f.stale() && w.chain.renew(req.Context(), accessKey(req), req.Header.Get("X-Amz-Security-Token")) {
 		f.Kind, f.Message = storage.KindTransient, f.Message+" (new credentials are at hand)"
 	}

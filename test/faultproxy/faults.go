@@ -85,6 +85,14 @@ func Hook(f func(Request)) Fault {
 	}}
 }
 
+// SetHeader gives the request another value of a header, then lets it pass on.
+func SetHeader(name, value string) Fault {
+	return Fault{"set header", func(x *exchange) bool {
+		x.r.Header.Set(name, value)
+		return false
+	}}
+}
+
 // Reset ends the connection with a TCP reset, after reading n bytes of the request's body, without
 // forwarding.
 func Reset(n int64) Fault {

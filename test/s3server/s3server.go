@@ -31,6 +31,8 @@ const (
 	MinIOTLS   Kind = "minio-tls"
 	Versity    Kind = "versitygw"
 	VersityTLS Kind = "versitygw-tls"
+	// MinIOConsole is MinIO with its console for people, at Server.Console.
+	MinIOConsole Kind = "minio-console"
 )
 
 // Server is a running server with one empty bucket.
@@ -41,6 +43,7 @@ type Server struct {
 	AccessKey string
 	SecretKey string
 	CAFile    string // "" without TLS
+	Console   string // http://127.0.0.1:port, of MinIOConsole only
 	Bucket    string
 
 	// Dir is the bucket as a folder. With versitygw every object is a plain file at Dir/key, which a test
@@ -54,7 +57,7 @@ type Server struct {
 
 // Start runs a server and returns when its bucket exists. Stop ends it; so does the end of this process.
 func Start(ctx context.Context, kind Kind) (*Server, error) {
-	if !slices.Contains([]Kind{MinIO, MinIOTLS, Versity, VersityTLS}, kind) {
+	if !slices.Contains([]Kind{MinIO, MinIOTLS, Versity, VersityTLS, MinIOConsole}, kind) {
 		return nil, fmt.Errorf("no S3 server of kind %q", kind)
 	}
 	var errs []error
@@ -124,10 +127,19 @@ func (s *Server) launch(addr string) error {
 	}
 	var tool string
 	var args []string
+	browser := "off"
 	switch s.Kind {
-	case MinIO, MinIOTLS:
+	case MinIO, MinIOTLS, MinIOConsole:
 		tool = "minio"
 		args = []string{"server", data, "--address", addr, "--certs-dir", certs, "--quiet", "--anonymous"}
+		if s.Kind == MinIOConsole {
+			port, err := testenv.Port()
+			if err != nil {
+				return err
+			}
+			s.Console, browser = fmt.Sprintf("http://127.0.0.1:%d", port), "on"
+			args = append(args, "--console-address", strings.TrimPrefix(s.Console, "http://"))
+		}
 	case Versity, VersityTLS:
 		tool = "versitygw"
 		// --keep-alive: as every other S3 server does. --sidecar: not all file systems have xattrs.
@@ -149,7 +161,7 @@ func (s *Server) launch(addr string) error {
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.root, log, log
 	cmd.Env = []string{"HOME=" + s.root, "PATH=" + os.Getenv("PATH"),
-		"MINIO_ROOT_USER=" + s.AccessKey, "MINIO_ROOT_PASSWORD=" + s.SecretKey, "MINIO_BROWSER=off", "MINIO_UPDATE=off",
+		"MINIO_ROOT_USER=" + s.AccessKey, "MINIO_ROOT_PASSWORD=" + s.SecretKey, "MINIO_BROWSER=" + browser, "MINIO_UPDATE=off",
 		"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

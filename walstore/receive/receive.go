@@ -37,6 +37,7 @@ var (
 type Config struct {
 	Store   storage.Store // rooted at the server's folder
 	Connect func(context.Context) (*cluster.Replication, error)
+	Admit   func(ctx context.Context, systemID uint64) error // see admit.Gate
 
 	Slot       string
 	CreateSlot bool          // unless it is there
@@ -171,6 +172,9 @@ func (r *receiver) prepare(ctx context.Context, conn *cluster.Replication) (star
 	}
 	if r.sysid == 0 {
 		r.size = size
+		if err := r.Admit(ctx, l.at.SystemID); err != nil {
+			return start{}, l, err
+		}
 		if err := r.survey(ctx, l.at.SystemID); err != nil {
 			return start{}, l, err
 		}

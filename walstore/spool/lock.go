@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/pgobj/pgobj/storage/owned"
 )
 
 // ErrBusy: another process does it already.
@@ -13,7 +15,7 @@ var ErrBusy = errors.New("another process does it already")
 // lockFile takes the lock that a file stands for, and makes the file if there is none. A lock on a file that has been
 // removed meanwhile is none.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := owned.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +44,7 @@ func lockSoon(path string) (*os.File, error) {
 
 // held says whether a process that lives has the lock that a file stands for.
 func held(path string) bool {
-	f, err := os.Open(path)
+	f, err := owned.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false
 	}

@@ -1,9 +1,6 @@
 package spool
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -54,13 +51,7 @@ func (m *Markers) path(name string) string {
 // Add marks a file as archived. It is called only after the archive has acknowledged it. It makes no folder: the data
 // folder may have been removed meanwhile, and must not come back.
 func (m *Markers) Add(name string, a Archived) error {
-	data, err := json.Marshal(marker{m.scope, name, m.now().UTC(), a})
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(data)
-	data = fmt.Appendf(data, "\n%x\n", sum)
-	if err := replace(m.path(name), data); err != nil {
+	if err := seal(m.path(name), marker{m.scope, name, m.now().UTC(), a}); err != nil {
 		return fmt.Errorf("mark %s as archived: %w", name, err)
 	}
 	return nil
@@ -68,16 +59,8 @@ func (m *Markers) Add(name string, a Archived) error {
 
 // read returns the marker of a name if it can be believed as far as that can be told without the file.
 func (m *Markers) read(name string) (marker, bool) {
-	data, err := os.ReadFile(m.path(name))
-	if err != nil {
-		return marker{}, false
-	}
-	body, sum, ok := strings.Cut(string(data), "\n")
-	if own := sha256.Sum256([]byte(body)); !ok || sum != hex.EncodeToString(own[:])+"\n" {
-		return marker{}, false
-	}
 	var k marker
-	if json.Unmarshal([]byte(body), &k) != nil || k.Scope != m.scope || k.Name != name {
+	if !unseal(m.path(name), &k) || k.Scope != m.scope || k.Name != name {
 		return marker{}, false
 	}
 	age := m.now().Sub(k.Time)
@@ -133,10 +116,12 @@ func (m *Markers) Tidy(keep func(name string) bool) {
 	for _, e := range entries {
 		old := false
 		if info, err := e.Info(); err == nil {
-			old = m.now().Sub(info.ModTime()) > markerLife
+			age := m.now().Sub(info.ModTime())
+			old = age > markerLife && !strings.HasPrefix(e.Name(), admittedPrefix) || age > AdmittedLife
 		}
 		name, ours := strings.CutPrefix(e.Name(), markerPrefix+m.scope+"-")
-		spoolFile := strings.HasPrefix(e.Name(), markerPrefix) || strings.HasPrefix(e.Name(), pushingPrefix) || strings.HasPrefix(e.Name(), ".new-")
+		spoolFile := strings.HasPrefix(e.Name(), markerPrefix) || strings.HasPrefix(e.Name(), pushingPrefix) ||
+			strings.HasPrefix(e.Name(), admittedPrefix) || strings.HasPrefix(e.Name(), ".new-")
 		if spoolFile && old || ours && !keep(name) {
 			os.Remove(filepath.Join(m.dir, e.Name()))
 		}

@@ -27,7 +27,7 @@ func (m *Markers) pushing() string { return filepath.Join(m.dir, pushingPrefix+m
 // Hold makes the caller the one process that archives ahead for the scope, the files called names; and the folder, if there
 // is none. ErrBusy: there is such a process.
 func (m *Markers) Hold(names []string) (*Pushing, error) {
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+	if err := makeDir(m.dir); err != nil {
 		return nil, err
 	}
 	f, err := lockSoon(m.pushing())
@@ -76,6 +76,6 @@ func (m *Markers) Pushing(name string) bool {
 	if !held(m.pushing()) {
 		return false
 	}
-	names, err := os.ReadFile(m.pushing())
+	names, err := readOwned(m.pushing())
 	return err == nil && slices.Contains(strings.Split(string(names), "\n"), name)
 }

@@ -15,11 +15,15 @@ package spool
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/pgobj/pgobj/storage/owned"
 )
 
 // Folder is where the folder is in the data folder.
@@ -48,6 +52,46 @@ func IdentityOf(info os.FileInfo) (Identity, bool) {
 		return Identity{}, false
 	}
 	return Identity{Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), OwnerID: st.Uid}, true
+}
+
+// makeDir makes a folder of the spool, and those above it, unless it is there; nobody else may write to it.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return owned.Dir(dir)
+}
+
+// readOwned reads a small file that another process of ours has written.
+func readOwned(path string) ([]byte, error) {
+	f, err := owned.Open(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// seal writes a value so that unseal tells whether all of it is there.
+func seal(path string, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return replace(path, fmt.Appendf(data, "\n%x\n", sha256.Sum256(data)))
+}
+
+// unseal reads what seal has written; false when it is not there, torn, or not safe to believe.
+func unseal(path string, value any) bool {
+	data, err := readOwned(path)
+	if err != nil {
+		return false
+	}
+	body, sum, ok := strings.Cut(string(data), "\n")
+	if own := sha256.Sum256([]byte(body)); !ok || sum != hex.EncodeToString(own[:])+"\n" {
+		return false
+	}
+	return json.Unmarshal([]byte(body), value) == nil
 }
 
 // replace writes a small file that is either whole or not there when the process is killed. It is not synced: after a

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pgobj/pgobj/storage/owned"
 )
 
 // Window is a folder of WAL segments that were fetched and checked before PostgreSQL asked for them. It belongs to
@@ -29,16 +31,21 @@ const (
 // NewWindow is that of a scope in the spool dir; it need not exist yet.
 func NewWindow(dir, scope string) *Window { return &Window{filepath.Join(dir, windowPrefix+scope)} }
 
-// Find is the file of a segment and the XXH3 that it was fetched with.
+// Find is the file of a segment and the XXH3 that it was fetched with. A file that another user could have put there, or can
+// still write to, is none: PostgreSQL gets the very file.
 func (w *Window) Find(name string) (path string, sum uint64, ok bool) {
+	if owned.Dir(w.dir) != nil {
+		return "", 0, false
+	}
 	entries, err := os.ReadDir(w.dir)
 	if err != nil {
 		return "", 0, false
 	}
 	for _, e := range entries {
 		of, sum, ok := whole(e.Name())
-		if ok && of == name {
-			return filepath.Join(w.dir, e.Name()), sum, true
+		file := filepath.Join(w.dir, e.Name())
+		if ok && of == name && owned.File(file) == nil {
+			return file, sum, true
 		}
 	}
 	return "", 0, false
@@ -83,7 +90,7 @@ func (w *Window) Filled() bool { return held(w.lock()) }
 // Asked tells the process that fills the window which segment PostgreSQL got; false when there is none. A name that cannot
 // be written is lost: the next one says more.
 func (w *Window) Asked(name string) bool {
-	f, err := os.OpenFile(w.lock(), os.O_WRONLY|os.O_APPEND, 0)
+	f, err := owned.Open(w.lock(), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return false
 	}
@@ -98,7 +105,7 @@ func (w *Window) Asked(name string) bool {
 // Hold makes the caller the process that fills the window. asked yields what Asked is given; release removes
 // the window with all that is in it.
 func (w *Window) Hold(ctx context.Context) (asked <-chan string, release func(), err error) {
-	if err := os.MkdirAll(w.dir, 0o700); err != nil {
+	if err := makeDir(w.dir); err != nil {
 		return nil, nil, fmt.Errorf("make window: %w", err)
 	}
 	lock, err := lockSoon(w.lock())
