@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"strings"
 	"sync"
 
@@ -16,9 +15,6 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
-
-// bufferSize is a part's buffer: a full part, the frame that filled it, and its index.
-const bufferSize = part.TargetSize + 2*part.MaxFrame + 1<<20
 
 // uploader stores parts while the workers pack the next ones. It owns the buffers, and so the memory of a
 // backup: each worker fills one while one of its parts is on the way.
@@ -40,28 +36,13 @@ type uploader struct {
 // usedPart is a part that this backup refers to.
 type usedPart struct {
 	catalog.Part
-	touched uint64 // by slices of the stored part: whether anything in it is referred to
+	usage part.Usage
 }
 
-// slice is a 64th of the largest part.
-const slice = bufferSize/64 + 1
-
-// touch notes that the frame of x is used.
-func (p *usedPart) touch(x manifest.Extent) {
-	p.Live += int64(x.Len)
-	for i := x.Off / slice; i <= (x.Off+int64(x.Size)-1)/slice; i++ {
-		p.touched |= 1 << min(i, 63)
-	}
-}
-
-// used describes the part for backup.json. What is referred to a hundred times, such as a template database's
-// files, counts once: so no more is live than the frames hold in which anything is used.
+// used describes the part for backup.json.
 func (p *usedPart) used() catalog.Part {
 	c := p.Part
-	if c.Size > 0 {
-		frames := float64(bits.OnesCount64(p.touched)) * slice / float64(c.Size)
-		c.Live = min(c.Live, int64(min(frames, 1)*float64(c.Raw)))
-	}
+	c.Live = p.usage.Live(c.Size, c.Raw)
 	return c
 }
 
@@ -97,7 +78,7 @@ func (u *uploader) buffer() ([]byte, error) {
 	select {
 	case b := <-u.buffers:
 		if b == nil {
-			b = make([]byte, 0, bufferSize)
+			b = make([]byte, 0, part.MaxStored)
 		}
 		return b, nil
 	case <-u.ctx.Done():
@@ -156,7 +137,6 @@ func (u *uploader) part(name string) *usedPart {
 		} else if old, ok := u.prev.spares[name]; ok {
 			p.Part = old
 		}
-		p.Live = 0
 		u.parts[name] = p
 	}
 	return p
@@ -167,7 +147,7 @@ func (u *uploader) refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, x := range extents {
-		u.part(x.Part).touch(x)
+		u.part(x.Part).usage.Refer(x.Off, x.Size, x.Len)
 	}
 }
 
