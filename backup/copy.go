@@ -84,7 +84,7 @@ func (p *push) pack(ctx context.Context, pk *packer, l *lister) error {
 		return err
 	}
 	st := root.Sys().(*syscall.Stat_t)
-	dir := manifest.File{Type: manifest.TypeDir, Mode: manifest.Mode(root.Mode().Perm()), UID: int(st.Uid), GID: int(st.Gid), Mtime: root.ModTime().UTC()}
+	dir := manifest.File{Type: manifest.TypeDir, Mode: manifest.Mode(root.Mode().Perm()), UID: int(st.Uid), GID: int(st.Gid), Mtime: dated(root.ModTime())}
 	if err := pk.add(cluster.Entry{Path: manifest.Root}, dir, nil); err != nil {
 		return err
 	}
@@ -130,19 +130,28 @@ func (p *push) walkOptions(warn func(path, reason string)) cluster.WalkOptions {
 
 // describe turns a directory entry into a manifest line.
 func describe(e cluster.Entry, now time.Time) manifest.File {
-	f := manifest.File{Mode: manifest.Mode(e.Mode.Perm()), UID: e.UID, GID: e.GID, Mtime: e.Mtime.UTC()}
+	f := manifest.File{Mode: manifest.Mode(e.Mode.Perm()), UID: e.UID, GID: e.GID, Mtime: dated(e.Mtime)}
 	f.SetLink(e.Link)
 	switch e.Type {
 	case cluster.TypeDir:
 		f.Type = manifest.TypeDir
 	case cluster.TypeFile:
 		f.Type, f.Size = manifest.TypeFile, e.Size
-		f.Ctime, f.Ino, f.Dev = e.Ctime.UTC(), e.Ino, e.Dev
+		f.Ctime, f.Ino, f.Dev = dated(e.Ctime), e.Ino, e.Dev
 		f.Hot = now.Sub(e.Ctime) < settled
 	default:
 		f.Type, f.Mode = manifest.TypeLink, 0
 	}
 	return f
+}
+
+// dated is a time as the manifest can have it: RFC 3339 has no year of five digits, as a file may. The zero time stands for
+// those, and means nothing to a restore.
+func dated(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // tail ends the backup in PostgreSQL and adds the files that are made or read last.

@@ -29,6 +29,9 @@ const (
 	// frame is up to 1 MiB to fetch and expand for the sake of some pages.
 	patchedMost = 4
 	framesMost  = 8
+	// extentsMost bounds how many extents the chunks of one line get: with that many, of some 200 bytes each, it is no longer
+	// than a section may be. Then chunks of which pages have changed are stored whole.
+	extentsMost = 4096
 	// knownMost bounds the table of content known by its hash, at about 250 bytes each: 16 MB, which covers
 	// 64 GB of whole chunks. More content than that is still reused at its own path.
 	knownMost = 65536

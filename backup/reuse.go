@@ -69,7 +69,8 @@ func (p *packer) reuse(prev *manifest.Chunk, sum part.Hash, n int) ([]piece, boo
 
 // patch stores only the pages of a chunk that differ from the previous backup's, and refers to the others
 // where they are. It declines (nil) when that would not be worth it or cannot be known.
-func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]piece, error) {
+func (p *packer) patch(w *part.Writer, l *line, i int, c part.Content) ([]piece, error) {
+	prev := l.previous(i)
 	if prev == nil || !c.Relation || len(c.Data)%part.PageSize != 0 || !p.prev.usable(prev.Extents) {
 		return nil, nil
 	}
@@ -78,7 +79,7 @@ func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]
 		return nil, err
 	}
 	runs := split(prev.Extents, changed, c.At)
-	if !worthPatching(runs, len(changed)) {
+	if !worthPatching(runs, len(changed)) || !l.admits(len(runs), len(prev.Extents)) {
 		return nil, nil
 	}
 	return p.store(w, runs, c, func([]byte, int64) error { return nil })
@@ -193,6 +194,17 @@ func (p *packer) changed(prev *manifest.Chunk, data []byte) ([]bool, error) {
 type run struct {
 	manifest.Extent
 	fresh bool
+}
+
+// admits says whether the line has room for a chunk that gets so many extents in the place of the old ones, and gives it
+// that room.
+func (l *line) admits(extents, old int) bool {
+	more := int64(extents - old)
+	if l.extents.Add(more) <= extentsMost || more <= 0 {
+		return true
+	}
+	l.extents.Add(-more)
+	return false
 }
 
 // split cuts a chunk, which begins at the file's offset at, into runs of changed and of unchanged pages.
