@@ -22,6 +22,9 @@ const settled = 2 * time.Second
 
 // copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest.
 func (p *push) copy(ctx context.Context) error {
+	if err := p.remember(); err != nil {
+		return err
+	}
 	u := newUploader(ctx, p)
 	writers, err := u.writers(p.Workers + 1)
 	if err != nil {
@@ -61,7 +64,7 @@ func (p *push) copy(ctx context.Context) error {
 		return err
 	}
 	p.damage(pk.damaged)
-	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Read.Load()
+	p.backup.Size, p.backup.Files, p.backup.Read = p.meant.Bytes, p.meant.Files, p.Progress.Read.Load()
 	p.backup.Reused = p.Progress.Reused.Load()
 	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
 		used := u.parts[name].used()
@@ -182,6 +185,7 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 	}
 	now := p.Now().UTC()
 	add := func(path string, data io.ReaderAt, size int64) error {
+		p.meant.Require(path)
 		f := manifest.File{Type: manifest.TypeFile, Mode: like.Mode & 0o660, UID: like.UID, GID: like.GID, Mtime: now, Size: size}
 		return pk.add(cluster.Entry{Path: path}, f, data)
 	}

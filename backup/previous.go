@@ -15,6 +15,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -54,6 +55,7 @@ type previous struct {
 	next  *manifest.File // the line that the merge has come to
 
 	sections map[part.Hash]piece // of the manifest
+	seen     *readback.Seen      // of them, those that the merge has read
 	parts    map[string]catalog.Part
 	spares   map[string]catalog.Part // parts that runs without a commit left behind
 	unwell   map[string]bool         // files with damaged pages: they are read again each time
@@ -93,6 +95,11 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup, known
 		p.close()
 		return nil, err
 	}
+	sections := make([]readback.Stored, len(p.files.sections))
+	for i, x := range p.files.sections {
+		sections[i] = readback.Stored{SHA256: x.SHA256, Lines: p.files.lines[i]}
+	}
+	p.seen = readback.NewSeen(sections)
 	p.lines, err = p.files.read()
 	return p, err
 }
@@ -182,6 +189,7 @@ func (p *previous) seek(path string, at int64) (*manifest.File, error) {
 			if err != nil {
 				return nil, err
 			}
+			p.seen.Line(f)
 			p.next = f
 		}
 		switch c := cmp.Or(cmp.Compare(p.next.RawPath(), path), cmp.Compare(p.next.At, at)); {

@@ -21,6 +21,7 @@ import (
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -74,6 +75,8 @@ type push struct {
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
+	meant   *readback.Meant
+	frames  *readback.Frames
 	warning sync.Mutex // workers warn too
 }
 
@@ -88,6 +91,7 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 		return nil, err
 	}
 	defer p.prev.close()
+	defer p.forget()
 	err := p.run(ctx)
 	if err != nil {
 		p.abort(ctx, err)
@@ -293,7 +297,7 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.waitForWAL(ctx); err != nil {
+	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	return p.commit(ctx)
@@ -310,8 +314,12 @@ func (p *push) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	commit := &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}
+	if err := p.readDescription(ctx, commit); err != nil {
+		return err
+	}
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
-		r := catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}}
+		r := catalog.Record{Type: "commit", Commit: commit}
 		return r, cmp.Or(s.CheckCommit(b.ID, parts), s.CheckWAL(b.Summary))
 	})
 	return err

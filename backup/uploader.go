@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -24,6 +25,7 @@ type uploader struct {
 	codec    part.Codec
 	progress *Progress
 	prev     *previous
+	frames   *readback.Frames
 	group    *errgroup.Group
 	ctx      context.Context
 	buffers  chan []byte
@@ -48,7 +50,7 @@ func (p *usedPart) used() catalog.Part {
 
 func newUploader(ctx context.Context, p *push) *uploader {
 	workers := p.Workers
-	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, parts: map[string]*usedPart{}}
+	u := &uploader{store: p.Store, backup: p.backup.ID, codec: p.Codec, progress: p.Progress, prev: p.prev, frames: p.frames, parts: map[string]*usedPart{}}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	u.buffers = make(chan []byte, 2*workers+1)
 	for range 2*workers + 1 {
@@ -101,7 +103,10 @@ func (u *uploader) keep(f part.Full) ([]byte, error) {
 	p.Size, p.Index, p.Raw = int64(len(f.Body)), f.Index.String(), f.Raw
 	u.mu.Unlock()
 	u.group.Go(func() error {
-		err := storage.PutOwn(u.ctx, u.store, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body)))
+		err := u.frames.Add(f.Name, f.Body, f.Index)
+		if err == nil {
+			err = storage.PutOwn(u.ctx, u.store, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body)))
+		}
 		if err == nil && f.Name == part.Name(u.backup, 1, u.codec) {
 			err = u.heldTo(part.Key(f.Name))
 		}
@@ -149,6 +154,15 @@ func (u *uploader) refer(extents []manifest.Extent) {
 	for _, x := range extents {
 		u.part(x.Part).usage.Refer(x.Off, x.Size, x.Len)
 	}
+}
+
+// sizeOf is the size of a part that another backup has stored.
+func (p *previous) sizeOf(name string) (int64, bool) {
+	x, ok := p.parts[name]
+	if !ok {
+		x, ok = p.spares[name]
+	}
+	return x.Size, ok
 }
 
 // wait returns when every part is stored.

@@ -27,15 +27,16 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "backup/readback", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
-	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
+	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "backup/readback", "catalog", "walstore"},
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
+	"backup/readback": {"backup/manifest", "backup/part"},
 	"backup/part":     {"storage/frames", "storage/sha256x2"},
 	"catalog":         {},
 
@@ -69,6 +70,7 @@ var speechless = map[string][]string{
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
+	"backup/readback":     {"storage", "walstore/segment"},
 	"walstore/spool":      {"storage"},
 	"storage/s3":          {"walstore/segment"},
 	"storage/minio":       {"walstore/segment"},

@@ -12,6 +12,7 @@ import (
 	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
@@ -113,6 +114,7 @@ var meanings = []meaning{
 	{backup.ErrInside, exitUsage, "Nothing was changed. Move the folder to another place, best on another disk, and change --storage, in archive_command, too. To restore, another folder will do."},
 	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
+	{readback.ErrRefused, exitFailure, "Nothing was entered in the catalog; older backups are as they were. Run the command again, with --full, which reuses nothing of what is stored. If that is refused, too, either pgobj has a fault (please report the line above) or the memory of this host has (memtest86+)."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrMispacked, exitFailure, "Nothing was entered in the catalog. Either the memory or the processor of this host makes errors, or the compression does: run the command again, with --compression lz4 (or zstd) if it fails at the same file; and if another one fails, test the memory (memtest86+), or take backups on a standby, until it is in order."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket. New backups reuse what is stored, and with it the damage: as long as the server has its data, pgobj backup-push --full stores everything anew."},
