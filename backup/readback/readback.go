@@ -34,8 +34,8 @@ func NewCheck(backup string, sections int, entries int64, meant *Meant, frames *
 	if sections != len(meant.sections) || entries != meant.lines {
 		return nil, refused("its manifest has %d entries in %d sections, meant were %d in %d", entries, sections, meant.lines, len(meant.sections))
 	}
-	if meant.last != manifest.Tail[len(manifest.Tail)-1] {
-		return nil, refused("its last file is %q instead of %s", meant.last, manifest.Tail[len(manifest.Tail)-1])
+	if end := manifest.Tail[len(manifest.Tail)-1]; meant.first != manifest.Root || meant.last != end {
+		return nil, refused("it goes from %q to %q instead of from %s to %s", meant.first, meant.last, manifest.Root, end)
 	}
 	if missing := meant.missing(); len(missing) > 0 {
 		return nil, refused("it does not have %q", missing)
@@ -93,11 +93,11 @@ func refused(format string, args ...any) error {
 type Meant struct {
 	Files, Bytes int64 // that the lines list
 
-	lines    int64
-	last     string
-	pending  []sum // of the lines that are in no section yet
-	sections []sum
-	required map[string]bool // false: it has not come yet
+	lines       int64
+	first, last string
+	pending     []sum // of the lines that are in no section yet
+	sections    []sum
+	required    map[string]bool // false: it has not come yet
 }
 
 // Require names files, by their paths in the data directory, without which the backup cannot be restored.
@@ -115,8 +115,10 @@ func (m *Meant) Line(f *manifest.File) {
 	var s sum
 	s.add(f)
 	m.pending = append(m.pending, s)
-	m.lines++
 	m.last = f.RawPath()
+	if m.lines++; m.lines == 1 {
+		m.first = m.last
+	}
 	if f.Type == manifest.TypeFile && f.At == 0 {
 		m.Files++
 		m.Bytes += f.Size
