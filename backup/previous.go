@@ -60,6 +60,8 @@ type previous struct {
 	spares   map[string]catalog.Part // parts that runs without a commit left behind
 	unwell   map[string]bool         // files with damaged pages: they are read again each time
 	lost     []string                // parts that are not in the storage as they were stored
+	sealed   []string                // parts that cannot be read as they are stored, the first with the reason
+	closed   sync.Map                // names of parts of which that was found out later
 
 	mu      sync.Mutex
 	known   map[part.Hash]piece
@@ -121,17 +123,7 @@ func (p *previous) findParts(ctx context.Context, parts []catalog.Part) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(listers)
 	for backup, sizes := range want {
-		g.Go(func() error {
-			for x, err := range part.List(ctx, p.store, backup) {
-				if err != nil {
-					return err
-				}
-				if size, ok := sizes[x.Name]; ok && size == x.Size {
-					delete(sizes, x.Name)
-				}
-			}
-			return nil
-		})
+		g.Go(func() error { return p.findPartsOf(ctx, backup, sizes) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -140,11 +132,60 @@ func (p *previous) findParts(ctx context.Context, parts []catalog.Part) error {
 		backup, _, _ := strings.Cut(x.Name, "/")
 		if _, lost := want[backup][x.Name]; lost {
 			p.lost = append(p.lost, x.Name)
-		} else if x.Live >= x.Raw/thin {
+		} else if _, sealed := p.closed.Load(x.Name); !sealed && x.Live >= x.Raw/thin {
 			p.parts[x.Name] = x
 		}
 	}
 	return nil
+}
+
+// findPartsOf takes those parts of one backup out of sizes that are in the storage as they were stored, and notes which
+// cannot be read. What has been archived a listing tells. That a key cannot be used shows only when something is read: one
+// part speaks for all that the backup has stored, as they have one key.
+func (p *previous) findPartsOf(ctx context.Context, backup string, sizes map[string]int64) error {
+	var found []part.Stored
+	for x, err := range part.List(ctx, p.store, backup) {
+		if err != nil {
+			return err
+		}
+		if size, ok := sizes[x.Name]; !ok || size != x.Size {
+			continue
+		}
+		delete(sizes, x.Name)
+		if x.Class != "" {
+			p.seal(x.Name, "it is in storage class "+x.Class)
+		} else {
+			found = append(found, x)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	err := part.Probe(ctx, p.store, found[0].Name, found[0].Size)
+	if errors.Is(err, storage.ErrUnreadable) {
+		for _, x := range found {
+			p.seal(x.Name, err.Error())
+		}
+		return nil
+	}
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, part.ErrDamaged) { // that is for others to tell
+		return nil
+	}
+	return err
+}
+
+// seal notes that a part cannot be read, and reports whether that is new.
+func (p *previous) seal(name, why string) bool {
+	if _, known := p.closed.LoadOrStore(name, why); known {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.sealed) == 0 {
+		name += " (" + why + ")"
+	}
+	p.sealed = append(p.sealed, name)
+	return true
 }
 
 func (p *previous) close() {
@@ -208,6 +249,9 @@ func (p *previous) seek(path string, at int64) (*manifest.File, error) {
 // usable says whether all of the extents are in parts that are worth keeping.
 func (p *previous) usable(extents []manifest.Extent) bool {
 	for _, x := range extents {
+		if _, sealed := p.closed.Load(x.Part); sealed {
+			return false
+		}
 		if _, ok := p.parts[x.Part]; !ok {
 			if _, ok := p.spares[x.Part]; !ok {
 				return false

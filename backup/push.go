@@ -188,7 +188,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 	var base *catalog.Backup
 	complete := p.state.Complete()
 	if n := len(complete); n > 0 && !p.Full {
-		if base, err = p.Catalog.Backup(ctx, complete[n-1]); errors.Is(err, catalog.ErrDamaged) {
+		if base, err = p.Catalog.Backup(ctx, complete[n-1]); errors.Is(err, catalog.ErrDamaged) || errors.Is(err, storage.ErrUnreadable) {
 			p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
 			err = nil
 		}
@@ -201,7 +201,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 		known /= 2 // so that there is room for what those have stored
 	}
 	p.prev, err = openPrevious(ctx, p.Store, base, known)
-	if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, part.ErrDamaged) { // a part may have lines of the manifest
+	if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, part.ErrDamaged) || errors.Is(err, storage.ErrUnreadable) { // a part may have lines of the manifest
 		p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
 		p.prev, err = openPrevious(ctx, p.Store, nil, known)
 		base = nil
@@ -230,14 +230,22 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 
 // warnOfLost names the parts of the last backup that cannot be reused because something happened to them.
 func (p *push) warnOfLost() {
-	const most = 5
-	if n := len(p.prev.lost); n > 0 {
-		names := strings.Join(p.prev.lost[:min(n, most)], ", ")
-		if n > most {
-			names += fmt.Sprintf(" and %d more", n-most)
-		}
-		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+names+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
+	if len(p.prev.lost) > 0 {
+		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+some(p.prev.lost)+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
 	}
+	if len(p.prev.sealed) > 0 {
+		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.sealed)+": what they held is stored anew for this backup; to restore an older one, bring its objects back first, which pgobj backup-files BACKUP --url lists")
+	}
+}
+
+// some are the first of many names.
+func some(names []string) string {
+	const most = 5
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if n := len(names); n > most {
+		text += fmt.Sprintf(" and %d more", n-most)
+	}
+	return text
 }
 
 // incarnation enters the cluster in the catalog when it is new there. Another system identifier is

@@ -10,6 +10,7 @@ import (
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
 )
 
 // piece is some content in a frame, whose place may not be known yet.
@@ -173,6 +174,12 @@ func (p *packer) changed(prev *manifest.Chunk, data []byte) ([]bool, error) {
 		hashes, err := p.prev.hashes(p.ctx, x)
 		if errors.Is(err, part.ErrDamaged) {
 			p.warn(x.Part, "page hashes cannot be used, storing whole chunks: "+err.Error())
+			return nil, nil
+		}
+		if errors.Is(err, storage.ErrUnreadable) {
+			if p.prev.seal(x.Part, err.Error()) {
+				p.warn(x.Part, "it cannot be read, so what it held is stored anew from here on: "+err.Error())
+			}
 			return nil, nil
 		}
 		if hashes == nil || err != nil {

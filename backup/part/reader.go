@@ -16,6 +16,12 @@ import (
 // ErrDamaged is the cause of every error that says that stored bytes are not what was written.
 var ErrDamaged = errors.New("stored object is damaged")
 
+// Probe reads the end of a part, to see whether the storage gives it.
+func Probe(ctx context.Context, s storage.Store, name string, size int64) error {
+	_, err := readRange(ctx, s, name, max(0, size-trailerSize), trailerSize)
+	return err
+}
+
 // ReadIndex reads the index of a part that is size bytes long, with two small range requests, and checks
 // it against want (from the catalog) unless want is zero, as for a part that no backup refers to. It returns
 // the index's hash, too.

@@ -44,6 +44,7 @@ const (
 	exitLocked      = 16
 	exitDrill       = 17
 	exitTimeout     = 18
+	exitUnreadable  = 19
 	exitInterrupted = 20
 	exitNotReached  = 21
 	exitRecovering  = 22
@@ -137,6 +138,7 @@ var meanings = []meaning{
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrTooLarge, exitDamaged, "pgobj did not write it. Bring the object back from a copy or an older version of the bucket."},
+	{storage.ErrUnreadable, exitUnreadable, "Nothing is damaged. Bring archived objects back (pgobj backup-files BACKUP --target full --url lists them; aws s3api restore-object brings one back), or enable the key again, and run the command again. A lifecycle rule must not archive what backups need: pgobj delete policy removes what none does."},
 	{storage.ErrDenied, exitDenied, "Check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role …) and what they may do in the bucket; for a folder, its owner and mode."},
 	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint: the bucket or folder has to exist. Is a disk not mounted?"},
 	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},
