@@ -65,7 +65,7 @@ func (p *push) copy(ctx context.Context) error {
 	}
 	p.damage(pk.damaged)
 	p.backup.Size, p.backup.Files, p.backup.Read = p.meant.Bytes, p.meant.Files, p.Progress.Read.Load()
-	p.backup.Reused = p.Progress.Reused.Load()
+	p.backup.Reused, p.backup.Repeated = p.Progress.Reused.Load(), p.Progress.Repeated.Load()
 	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
 		used := u.parts[name].used()
 		p.backup.Parts = append(p.backup.Parts, used)

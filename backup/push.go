@@ -221,7 +221,11 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 			return nil, err
 		}
 		if bytes > 0 {
-			p.Log.Info("an earlier run did not finish: what it stored is used again where it still fits", "backup", e.ID, "bytes", bytes)
+			what := "an earlier run did not finish: what it stored is used again where it still fits"
+			if e.Status == catalog.Running {
+				what = "another backup has begun and is not complete (it runs, or was killed): what it has stored is used where it fits"
+			}
+			p.Log.Info(what, "backup", e.ID, "status", e.Status, "by", e.By, "bytes", bytes)
 			reuses = append(reuses, e.ID)
 		}
 	}

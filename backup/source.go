@@ -213,7 +213,11 @@ func (p *packer) put(w *part.Writer, l *line, i int, content part.Content) (chun
 	n := len(content.Data)
 	var ok bool
 	if c.pieces, ok = p.reuse(l.previous(i), c.sha, n); ok {
-		p.progress.Reused.Add(int64(n))
+		if c.pieces[0].frame.Fresh() {
+			p.progress.Repeated.Add(int64(n))
+		} else {
+			p.progress.Reused.Add(int64(n))
+		}
 		return c, nil
 	}
 	var err error

@@ -173,6 +173,9 @@ type Frame struct {
 	sealed chan struct{} // nil: the place was always known
 }
 
+// Fresh says whether the frame is one that this process has packed.
+func (f *Frame) Fresh() bool { return f.sealed != nil }
+
 // Wait returns when the frame's place is known.
 func (f *Frame) Wait(ctx context.Context) error {
 	if f.sealed == nil {
