@@ -14,7 +14,9 @@ type Progress struct {
 	Bytes  atomic.Int64 // of file content
 	Read   atomic.Int64 // of these, read from the data directory; or what the frames that were fetched expand to
 	Reused atomic.Int64 // of these, in the storage already
-	Stored atomic.Int64 // bytes sent to the storage, or fetched from it
+	// Repeated are those of a backup that it had stored already itself, as the same content stands in several places.
+	Repeated atomic.Int64
+	Stored   atomic.Int64 // bytes sent to the storage, or fetched from it
 
 	TotalFiles atomic.Int64 // what there will be in the end; 0 while it is not known
 	TotalBytes atomic.Int64

@@ -22,12 +22,15 @@ const settled = 2 * time.Second
 
 // copy stores every file of the cluster, ends the backup in PostgreSQL and stores the manifest.
 func (p *push) copy(ctx context.Context) error {
-	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.prev, p.Progress)
+	if err := p.remember(); err != nil {
+		return err
+	}
+	u := newUploader(ctx, p.Store, p.backup.ID, p.Codec, p.Workers, p.prev, p.frames, p.Progress)
 	writers, err := u.writers(p.Workers + 1)
 	if err != nil {
 		return err
 	}
-	l, err := newLister(p.prev, writers[p.Workers], p.info.Major(), p.info.SystemID)
+	l, err := newLister(p.prev, writers[p.Workers], p.meant, p.info.Major(), p.info.SystemID)
 	if err != nil {
 		return err
 	}
@@ -61,8 +64,8 @@ func (p *push) copy(ctx context.Context) error {
 		return err
 	}
 	p.damage(pk.damaged)
-	p.backup.Size, p.backup.Files, p.backup.Read = l.bytes, l.files, p.Progress.Read.Load()
-	p.backup.Reused = p.Progress.Reused.Load()
+	p.backup.Size, p.backup.Files, p.backup.Read = p.meant.Bytes, p.meant.Files, p.Progress.Read.Load()
+	p.backup.Reused, p.backup.Repeated = p.Progress.Reused.Load(), p.Progress.Repeated.Load()
 	for _, name := range slices.Sorted(maps.Keys(u.parts)) {
 		used := u.parts[name].used()
 		p.backup.Parts = append(p.backup.Parts, used)
@@ -84,7 +87,7 @@ func (p *push) pack(ctx context.Context, pk *packer, l *lister) error {
 		return err
 	}
 	st := root.Sys().(*syscall.Stat_t)
-	dir := manifest.File{Type: manifest.TypeDir, Mode: manifest.Mode(root.Mode().Perm()), UID: int(st.Uid), GID: int(st.Gid), Mtime: root.ModTime().UTC()}
+	dir := manifest.File{Type: manifest.TypeDir, Mode: manifest.Mode(root.Mode().Perm()), UID: int(st.Uid), GID: int(st.Gid), Mtime: dated(root.ModTime())}
 	if err := pk.add(cluster.Entry{Path: manifest.Root}, dir, nil); err != nil {
 		return err
 	}
@@ -130,19 +133,28 @@ func (p *push) walkOptions(warn func(path, reason string)) cluster.WalkOptions {
 
 // describe turns a directory entry into a manifest line.
 func describe(e cluster.Entry, now time.Time) manifest.File {
-	f := manifest.File{Mode: manifest.Mode(e.Mode.Perm()), UID: e.UID, GID: e.GID, Mtime: e.Mtime.UTC()}
+	f := manifest.File{Mode: manifest.Mode(e.Mode.Perm()), UID: e.UID, GID: e.GID, Mtime: dated(e.Mtime)}
 	f.SetLink(e.Link)
 	switch e.Type {
 	case cluster.TypeDir:
 		f.Type = manifest.TypeDir
 	case cluster.TypeFile:
 		f.Type, f.Size = manifest.TypeFile, e.Size
-		f.Ctime, f.Ino, f.Dev = e.Ctime.UTC(), e.Ino, e.Dev
+		f.Ctime, f.Ino, f.Dev = dated(e.Ctime), e.Ino, e.Dev
 		f.Hot = now.Sub(e.Ctime) < settled
 	default:
 		f.Type, f.Mode = manifest.TypeLink, 0
 	}
 	return f
+}
+
+// dated is a time as the manifest can have it: RFC 3339 has no year of five digits, as a file may. The zero time stands for
+// those, and means nothing to a restore.
+func dated(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // tail ends the backup in PostgreSQL and adds the files that are made or read last.
@@ -173,6 +185,7 @@ func (p *push) tail(ctx context.Context, pk *packer, l *lister, like manifest.Fi
 	}
 	now := p.Now().UTC()
 	add := func(path string, data io.ReaderAt, size int64) error {
+		p.meant.Require(path)
 		f := manifest.File{Type: manifest.TypeFile, Mode: like.Mode & 0o660, UID: like.UID, GID: like.GID, Mtime: now, Size: size}
 		return pk.add(cluster.Entry{Path: path}, f, data)
 	}

@@ -31,7 +31,7 @@ import (
 type describer struct {
 	store storage.Store
 	sizes map[string]int64 // of the parts that there are
-	parts map[string]*catalog.Part
+	parts map[string]*usedPart
 	small map[string]*manifest.File // the files that tell something
 	b     *catalog.Backup
 }
@@ -41,7 +41,7 @@ const lostWithJSON = "described anew by catalog-rebuild; not known any more are 
 
 // describeAnew returns what backup.json has to say. The summary comes from the log when that still has it.
 func describeAnew(ctx context.Context, s storage.Store, id string, list []byte, sizes map[string]int64, commit *catalog.Commit) (*catalog.Backup, error) {
-	d := &describer{store: s, sizes: sizes, parts: map[string]*catalog.Part{}, small: map[string]*manifest.File{}, b: &catalog.Backup{ID: id, Warnings: []string{lostWithJSON}}}
+	d := &describer{store: s, sizes: sizes, parts: map[string]*usedPart{}, small: map[string]*manifest.File{}, b: &catalog.Backup{ID: id, Warnings: []string{lostWithJSON}}}
 	f := &files{backup: id}
 	var err error
 	if f.sections, f.entries, err = manifest.ReadList(list, id); err != nil {
@@ -74,10 +74,10 @@ func (d *describer) refer(extents []manifest.Extent) {
 	for _, x := range extents {
 		p := d.parts[x.Part]
 		if p == nil {
-			p = &catalog.Part{Name: x.Part}
+			p = &usedPart{Part: catalog.Part{Name: x.Part}}
 			d.parts[x.Part] = p
 		}
-		p.Live += int64(x.Len)
+		p.usage.Refer(x.Off, x.Size, x.Len)
 	}
 }
 
@@ -134,7 +134,7 @@ func (d *describer) readIndexes(ctx context.Context) error {
 	}
 	err := g.Wait()
 	for _, name := range slices.Sorted(maps.Keys(d.parts)) {
-		d.b.Parts = append(d.b.Parts, *d.parts[name])
+		d.b.Parts = append(d.b.Parts, d.parts[name].used())
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,22 +16,16 @@ import (
 type files struct {
 	backup   string
 	sections []manifest.Section
+	lines    []int // of each section
 	entries  int64
 	spool    *manifest.Spool
 }
 
 // fetchManifest brings the manifest to this host, and checks every hash before a line of it is believed.
 func fetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*files, error) {
-	key := catalog.ManifestKey(b.ID)
-	data, err := storage.ReadAll(ctx, s, key, manifest.MaxList)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s is missing", manifest.ErrDamaged, key)
-	}
+	data, err := readList(ctx, s, b)
 	if err != nil {
 		return nil, err
-	}
-	if part.Sum(data).String() != b.Manifest.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog", manifest.ErrDamaged, key)
 	}
 	m := &files{backup: b.ID}
 	if m.sections, m.entries, err = manifest.ReadList(data, b.ID); err != nil {
@@ -46,26 +41,48 @@ func fetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*fi
 	return m, nil
 }
 
-// fill fetches the sections into the spool file, neighbours with one request.
-func (m *files) fill(ctx context.Context, s storage.Store) error {
-	r, err := newFrameReader(s)
-	if err != nil {
-		return err
+// readList fetches the list of a manifest's sections.
+func readList(ctx context.Context, s storage.Store, b *catalog.Backup) ([]byte, error) {
+	key := catalog.ManifestKey(b.ID)
+	data, err := storage.ReadAll(ctx, s, key, manifest.MaxList)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s is missing", manifest.ErrDamaged, key)
 	}
+	if err != nil {
+		return nil, err
+	}
+	if part.Sum(data).String() != b.Manifest.SHA256 {
+		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog", manifest.ErrDamaged, key)
+	}
+	return data, nil
+}
+
+// fill fetches the sections into the spool file.
+func (m *files) fill(ctx context.Context, s storage.Store) error {
 	extents := make([]manifest.Extent, len(m.sections))
 	for i, x := range m.sections {
 		extents[i] = x.Extent
 	}
+	return readSections(ctx, s, extents, func(data []byte) error {
+		i := len(m.lines)
+		if part.Sum(data) != m.sections[i].SHA256 {
+			return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, i+1)
+		}
+		m.lines = append(m.lines, bytes.Count(data, []byte("\n")))
+		_, err := m.spool.Write(data)
+		return err
+	})
+}
+
+// readSections fetches sections of a manifest, neighbours with one request, and gives each to use.
+func readSections(ctx context.Context, s storage.Store, extents []manifest.Extent, use func(data []byte) error) error {
+	r, err := newFrameReader(s)
+	if err != nil {
+		return err
+	}
 	for done := 0; done < len(extents); {
 		n := joined(extents[done:])
-		err := r.read(ctx, extents[done:done+n], func(i int, data []byte) error {
-			if part.Sum(data) != m.sections[done+i].SHA256 {
-				return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, done+i+1)
-			}
-			_, err := m.spool.Write(data)
-			return err
-		})
-		if err != nil {
+		if err := r.read(ctx, extents[done:done+n], func(_ int, data []byte) error { return use(data) }); err != nil {
 			return err
 		}
 		done += n

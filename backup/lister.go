@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -35,13 +35,13 @@ type lister struct {
 	native      *cluster.ManifestWriter // nil before PostgreSQL 13
 	crc         uint32                  // of the file whose lines are coming
 	unread      bool                    // it has chunks without a checksum
-	files       int64
-	bytes       int64
+	meant       *readback.Meant
 }
 
-// newLister is for a server of a major version with a system identifier. w is the writer that sections go through.
-func newLister(prev *previous, w *part.Writer, major int, systemID uint64) (*lister, error) {
-	l := &lister{prev: prev, parts: w}
+// newLister is for a server of a major version with a system identifier. w is the writer that sections go through; meant
+// is told every line.
+func newLister(prev *previous, w *part.Writer, meant *readback.Meant, major int, systemID uint64) (*lister, error) {
+	l := &lister{prev: prev, parts: w, meant: meant}
 	l.lines = manifest.NewWriter(l.keep)
 	var err error
 	if l.nativeSpool, err = manifest.TempFile(); err != nil {
@@ -59,7 +59,8 @@ func newLister(prev *previous, w *part.Writer, major int, systemID uint64) (*lis
 func (l *lister) close() { l.nativeSpool.Close() }
 
 // keep stores a section of the manifest, or finds it stored already.
-func (l *lister) keep(section []byte) error {
+func (l *lister) keep(section []byte, lines int) error {
+	l.meant.Section(lines)
 	sum := part.Sum(section)
 	x, ok := l.prev.sections[sum]
 	if !ok {
@@ -91,6 +92,7 @@ func (l *lister) end(u *uploader) (err error) {
 
 // add writes one line.
 func (l *lister) add(f *manifest.File) error {
+	l.meant.Line(f)
 	if err := l.lines.Add(f); err != nil {
 		return fmt.Errorf("write the manifest: %w", err)
 	}
@@ -98,8 +100,6 @@ func (l *lister) add(f *manifest.File) error {
 		return nil
 	}
 	if f.At == 0 {
-		l.files++
-		l.bytes += f.Size
 		l.crc, l.unread = 0, false
 	}
 	at := f.At
@@ -145,9 +145,6 @@ func (l *lister) store(ctx context.Context, s storage.Store, backup string, prog
 	data, err := manifest.WriteList(backup, sections, l.entries)
 	if err != nil {
 		return catalog.Object{}, fmt.Errorf("write the manifest: %w", err)
-	}
-	if back, n, err := manifest.ReadList(data, backup); err != nil || n != l.entries || !slices.Equal(back, sections) {
-		return catalog.Object{}, fmt.Errorf("write the manifest: %w: those of its list (%v)", part.ErrMispacked, err)
 	}
 	if err := storage.PutOwn(ctx, s, catalog.ManifestKey(backup), bytes.NewReader(data), int64(len(data))); err != nil {
 		return catalog.Object{}, fmt.Errorf("store the manifest: %w", err)

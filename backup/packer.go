@@ -55,12 +55,24 @@ type packerConfig struct {
 
 // line is one manifest line in the making.
 type line struct {
-	file   manifest.File
-	chunks []chunk
-	prev   *manifest.File // the same piece of the same file in the previous backup, or nil
-	src    *source
-	left   atomic.Int64  // tasks that are not done yet
-	packed chan struct{} // closed when left is 0
+	file    manifest.File
+	chunks  []chunk
+	prev    *manifest.File // the same piece of the same file in the previous backup, or nil
+	src     *source
+	extents atomic.Int64  // of its chunks, at most
+	left    atomic.Int64  // tasks that are not done yet
+	packed  chan struct{} // closed when left is 0
+}
+
+// count says how many extents the line has as long as its chunks are stored as they were in the previous backup.
+func (l *line) count() {
+	for i := range l.chunks {
+		n := 1
+		if prev := l.previous(i); prev != nil {
+			n = len(prev.Extents)
+		}
+		l.extents.Add(int64(n))
+	}
 }
 
 func (l *line) weight() int64 { return 1 + int64(len(l.chunks)) }
@@ -133,6 +145,7 @@ func (p *packer) add(e cluster.Entry, f manifest.File, data io.ReaderAt) error {
 				return err
 			}
 		}
+		l.count()
 		var todo []task
 		if p.unread(l) {
 			l.file.Chunks, l.chunks, l.src = l.prev.Chunks, nil, nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -29,6 +30,9 @@ const (
 	// frame is up to 1 MiB to fetch and expand for the sake of some pages.
 	patchedMost = 4
 	framesMost  = 8
+	// extentsMost bounds how many extents the chunks of one line get: with that many, of some 200 bytes each, it is no longer
+	// than a section may be. Then chunks of which pages have changed are stored whole.
+	extentsMost = 4096
 	// knownMost bounds the table of content known by its hash, at about 250 bytes each: 16 MB, which covers
 	// 64 GB of whole chunks. More content than that is still reused at its own path.
 	knownMost = 65536
@@ -51,10 +55,13 @@ type previous struct {
 	next  *manifest.File // the line that the merge has come to
 
 	sections map[part.Hash]piece // of the manifest
+	seen     *readback.Seen      // of them, those that the merge has read
 	parts    map[string]catalog.Part
 	spares   map[string]catalog.Part // parts that runs without a commit left behind
 	unwell   map[string]bool         // files with damaged pages: they are read again each time
 	lost     []string                // parts that are not in the storage as they were stored
+	sealed   []string                // parts that cannot be read as they are stored, the first with the reason
+	closed   sync.Map                // names of parts of which that was found out later
 
 	mu      sync.Mutex
 	known   map[part.Hash]piece
@@ -90,6 +97,11 @@ func openPrevious(ctx context.Context, s storage.Store, b *catalog.Backup, known
 		p.close()
 		return nil, err
 	}
+	sections := make([]readback.Stored, len(p.files.sections))
+	for i, x := range p.files.sections {
+		sections[i] = readback.Stored{SHA256: x.SHA256, Lines: p.files.lines[i]}
+	}
+	p.seen = readback.NewSeen(sections)
 	p.lines, err = p.files.read()
 	return p, err
 }
@@ -111,17 +123,7 @@ func (p *previous) findParts(ctx context.Context, parts []catalog.Part) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(listers)
 	for backup, sizes := range want {
-		g.Go(func() error {
-			for x, err := range part.List(ctx, p.store, backup) {
-				if err != nil {
-					return err
-				}
-				if size, ok := sizes[x.Name]; ok && size == x.Size {
-					delete(sizes, x.Name)
-				}
-			}
-			return nil
-		})
+		g.Go(func() error { return p.findPartsOf(ctx, backup, sizes) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -130,11 +132,60 @@ func (p *previous) findParts(ctx context.Context, parts []catalog.Part) error {
 		backup, _, _ := strings.Cut(x.Name, "/")
 		if _, lost := want[backup][x.Name]; lost {
 			p.lost = append(p.lost, x.Name)
-		} else if x.Live >= x.Raw/thin {
+		} else if _, sealed := p.closed.Load(x.Name); !sealed && x.Live >= x.Raw/thin {
 			p.parts[x.Name] = x
 		}
 	}
 	return nil
+}
+
+// findPartsOf takes those parts of one backup out of sizes that are in the storage as they were stored, and notes which
+// cannot be read. What has been archived a listing tells. That a key cannot be used shows only when something is read: one
+// part speaks for all that the backup has stored, as they have one key.
+func (p *previous) findPartsOf(ctx context.Context, backup string, sizes map[string]int64) error {
+	var found []part.Stored
+	for x, err := range part.List(ctx, p.store, backup) {
+		if err != nil {
+			return err
+		}
+		if size, ok := sizes[x.Name]; !ok || size != x.Size {
+			continue
+		}
+		delete(sizes, x.Name)
+		if x.Class != "" {
+			p.seal(x.Name, "it is in storage class "+x.Class)
+		} else {
+			found = append(found, x)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	err := part.Probe(ctx, p.store, found[0].Name, found[0].Size)
+	if errors.Is(err, storage.ErrUnreadable) {
+		for _, x := range found {
+			p.seal(x.Name, err.Error())
+		}
+		return nil
+	}
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, part.ErrDamaged) { // that is for others to tell
+		return nil
+	}
+	return err
+}
+
+// seal notes that a part cannot be read, and reports whether that is new.
+func (p *previous) seal(name, why string) bool {
+	if _, known := p.closed.LoadOrStore(name, why); known {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.sealed) == 0 {
+		name += " (" + why + ")"
+	}
+	p.sealed = append(p.sealed, name)
+	return true
 }
 
 func (p *previous) close() {
@@ -179,6 +230,7 @@ func (p *previous) seek(path string, at int64) (*manifest.File, error) {
 			if err != nil {
 				return nil, err
 			}
+			p.seen.Line(f)
 			p.next = f
 		}
 		switch c := cmp.Or(cmp.Compare(p.next.RawPath(), path), cmp.Compare(p.next.At, at)); {
@@ -197,6 +249,9 @@ func (p *previous) seek(path string, at int64) (*manifest.File, error) {
 // usable says whether all of the extents are in parts that are worth keeping.
 func (p *previous) usable(extents []manifest.Extent) bool {
 	for _, x := range extents {
+		if _, sealed := p.closed.Load(x.Part); sealed {
+			return false
+		}
 		if _, ok := p.parts[x.Part]; !ok {
 			if _, ok := p.spares[x.Part]; !ok {
 				return false

@@ -21,6 +21,7 @@ import (
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -74,6 +75,8 @@ type push struct {
 	backup  catalog.Backup
 	start   cluster.StartPoint
 	stop    cluster.StopPoint
+	meant   *readback.Meant
+	frames  *readback.Frames
 	warning sync.Mutex // workers warn too
 }
 
@@ -88,6 +91,7 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 		return nil, err
 	}
 	defer p.prev.close()
+	defer p.forget()
 	err := p.run(ctx)
 	if err != nil {
 		p.abort(ctx, err)
@@ -184,7 +188,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 	var base *catalog.Backup
 	complete := p.state.Complete()
 	if n := len(complete); n > 0 && !p.Full {
-		if base, err = p.Catalog.Backup(ctx, complete[n-1]); errors.Is(err, catalog.ErrDamaged) {
+		if base, err = p.Catalog.Backup(ctx, complete[n-1]); errors.Is(err, catalog.ErrDamaged) || errors.Is(err, storage.ErrUnreadable) {
 			p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
 			err = nil
 		}
@@ -197,7 +201,7 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 		known /= 2 // so that there is room for what those have stored
 	}
 	p.prev, err = openPrevious(ctx, p.Store, base, known)
-	if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, part.ErrDamaged) { // a part may have lines of the manifest
+	if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, part.ErrDamaged) || errors.Is(err, storage.ErrUnreadable) { // a part may have lines of the manifest
 		p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
 		p.prev, err = openPrevious(ctx, p.Store, nil, known)
 		base = nil
@@ -217,7 +221,11 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 			return nil, err
 		}
 		if bytes > 0 {
-			p.Log.Info("an earlier run did not finish: what it stored is used again where it still fits", "backup", e.ID, "bytes", bytes)
+			what := "an earlier run did not finish: what it stored is used again where it still fits"
+			if e.Status == catalog.Running {
+				what = "another backup has begun and is not complete (it runs, or was killed): what it has stored is used where it fits"
+			}
+			p.Log.Info(what, "backup", e.ID, "status", e.Status, "by", e.By, "bytes", bytes)
 			reuses = append(reuses, e.ID)
 		}
 	}
@@ -226,14 +234,22 @@ func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
 
 // warnOfLost names the parts of the last backup that cannot be reused because something happened to them.
 func (p *push) warnOfLost() {
-	const most = 5
-	if n := len(p.prev.lost); n > 0 {
-		names := strings.Join(p.prev.lost[:min(n, most)], ", ")
-		if n > most {
-			names += fmt.Sprintf(" and %d more", n-most)
-		}
-		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+names+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
+	if len(p.prev.lost) > 0 {
+		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+some(p.prev.lost)+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
 	}
+	if len(p.prev.sealed) > 0 {
+		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.sealed)+": what they held is stored anew for this backup; to restore an older one, bring its objects back first, which pgobj backup-files BACKUP --url lists")
+	}
+}
+
+// some are the first of many names.
+func some(names []string) string {
+	const most = 5
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if n := len(names); n > most {
+		text += fmt.Sprintf(" and %d more", n-most)
+	}
+	return text
 }
 
 // incarnation enters the cluster in the catalog when it is new there. Another system identifier is
@@ -293,7 +309,7 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.waitForWAL(ctx); err != nil {
+	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	if err := p.checkReplay(ctx); err != nil {
@@ -316,8 +332,12 @@ func (p *push) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	commit := &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}
+	if err := p.readDescription(ctx, commit); err != nil {
+		return err
+	}
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
-		r := catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}}
+		r := catalog.Record{Type: "commit", Commit: commit}
 		return r, cmp.Or(s.CheckCommit(b.ID, parts), s.CheckWAL(b.Summary))
 	})
 	return err

@@ -10,6 +10,7 @@ import (
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage"
 )
 
 // piece is some content in a frame, whose place may not be known yet.
@@ -69,7 +70,8 @@ func (p *packer) reuse(prev *manifest.Chunk, sum part.Hash, n int) ([]piece, boo
 
 // patch stores only the pages of a chunk that differ from the previous backup's, and refers to the others
 // where they are. It declines (nil) when that would not be worth it or cannot be known.
-func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]piece, error) {
+func (p *packer) patch(w *part.Writer, l *line, i int, c part.Content) ([]piece, error) {
+	prev := l.previous(i)
 	if prev == nil || !c.Relation || len(c.Data)%part.PageSize != 0 || !p.prev.usable(prev.Extents) {
 		return nil, nil
 	}
@@ -78,7 +80,7 @@ func (p *packer) patch(w *part.Writer, prev *manifest.Chunk, c part.Content) ([]
 		return nil, err
 	}
 	runs := split(prev.Extents, changed, c.At)
-	if !worthPatching(runs, len(changed)) {
+	if !worthPatching(runs, len(changed)) || !l.admits(len(runs), len(prev.Extents)) {
 		return nil, nil
 	}
 	return p.store(w, runs, c, func([]byte, int64) error { return nil })
@@ -174,6 +176,12 @@ func (p *packer) changed(prev *manifest.Chunk, data []byte) ([]bool, error) {
 			p.warn(x.Part, "page hashes cannot be used, storing whole chunks: "+err.Error())
 			return nil, nil
 		}
+		if errors.Is(err, storage.ErrUnreadable) {
+			if p.prev.seal(x.Part, err.Error()) {
+				p.warn(x.Part, "it cannot be read, so what it held is stored anew from here on: "+err.Error())
+			}
+			return nil, nil
+		}
 		if hashes == nil || err != nil {
 			return nil, err
 		}
@@ -193,6 +201,17 @@ func (p *packer) changed(prev *manifest.Chunk, data []byte) ([]bool, error) {
 type run struct {
 	manifest.Extent
 	fresh bool
+}
+
+// admits says whether the line has room for a chunk that gets so many extents in the place of the old ones, and gives it
+// that room.
+func (l *line) admits(extents, old int) bool {
+	more := int64(extents - old)
+	if l.extents.Add(more) <= extentsMost || more <= 0 {
+		return true
+	}
+	l.extents.Add(-more)
+	return false
 }
 
 // split cuts a chunk, which begins at the file's offset at, into runs of changed and of unchanged pages.

@@ -146,7 +146,7 @@ func (p *packer) pack(w *part.Writer, t task, buf []byte) error {
 	both[0].SHA256, both[1].SHA256 = part.Sum2(both[0].Data, both[1].Data)
 	for k, c := range contents {
 		var err error
-		if l.chunks[t.i+k], err = p.put(w, l.previous(t.i+k), c); err != nil {
+		if l.chunks[t.i+k], err = p.put(w, l, t.i+k, c); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,7 @@ func (p *packer) packBlocks(w *part.Writer, l *line, i int, content part.Content
 		return false, nil
 	}
 	runs := split(prev.Extents, marks(c.blocks, pages), content.At)
-	if !worthPatching(runs, pages) {
+	if !worthPatching(runs, pages) || !l.admits(len(runs), len(prev.Extents)) {
 		return false, nil
 	}
 	var err error
@@ -207,17 +207,21 @@ func (l *line) previous(i int) *manifest.Chunk {
 	return &l.prev.Chunks[i]
 }
 
-// put decides what of a chunk has to be stored, and stores that.
-func (p *packer) put(w *part.Writer, prev *manifest.Chunk, content part.Content) (chunk, error) {
+// put decides what of chunk i of a line has to be stored, and stores that.
+func (p *packer) put(w *part.Writer, l *line, i int, content part.Content) (chunk, error) {
 	c := chunk{sha: content.SHA256, crc: content.CRC32C}
 	n := len(content.Data)
 	var ok bool
-	if c.pieces, ok = p.reuse(prev, c.sha, n); ok {
-		p.progress.Reused.Add(int64(n))
+	if c.pieces, ok = p.reuse(l.previous(i), c.sha, n); ok {
+		if c.pieces[0].frame.Fresh() {
+			p.progress.Repeated.Add(int64(n))
+		} else {
+			p.progress.Reused.Add(int64(n))
+		}
 		return c, nil
 	}
 	var err error
-	if c.pieces, err = p.patch(w, prev, content); err != nil || c.pieces != nil {
+	if c.pieces, err = p.patch(w, l, i, content); err != nil || c.pieces != nil {
 		return c, err
 	}
 	frame, skip, err := w.Add(content)

@@ -304,7 +304,7 @@ func (t *target) link(f *manifest.File) error {
 	p, to := f.RawPath(), f.RawLink()
 	if m := t.mount(p); m != nil {
 		to = m.location
-	} else if path.Dir(p) == "pg_tblspc" {
+	} else if _, space := spaceOf(f); space {
 		return fmt.Errorf("%w: the link is of a tablespace that the backup does not list", manifest.ErrDamaged)
 	} else if filepath.IsAbs(to) {
 		to = t.relocate(to, t.pgdata)

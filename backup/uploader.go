@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"strings"
 	"sync"
 
@@ -13,12 +12,10 @@ import (
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
-
-// bufferSize is a part's buffer: a full part, the frame that filled it, and its index.
-const bufferSize = part.TargetSize + 2*part.MaxFrame + 1<<20
 
 // uploader stores parts while the workers pack the next ones. It owns the buffers, and so the memory of a
 // backup: each worker fills one while one of its parts is on the way.
@@ -28,6 +25,7 @@ type uploader struct {
 	codec    part.Codec
 	progress *Progress
 	prev     *previous
+	frames   *readback.Frames
 	group    *errgroup.Group
 	ctx      context.Context
 	buffers  chan []byte
@@ -40,34 +38,19 @@ type uploader struct {
 // usedPart is a part that this backup refers to.
 type usedPart struct {
 	catalog.Part
-	touched uint64 // by slices of the stored part: whether anything in it is referred to
+	usage part.Usage
 }
 
-// slice is a 64th of the largest part.
-const slice = bufferSize/64 + 1
-
-// touch notes that the frame of x is used.
-func (p *usedPart) touch(x manifest.Extent) {
-	p.Live += int64(x.Len)
-	for i := x.Off / slice; i <= (x.Off+int64(x.Size)-1)/slice; i++ {
-		p.touched |= 1 << min(i, 63)
-	}
-}
-
-// used describes the part for backup.json. What is referred to a hundred times, such as a template database's
-// files, counts once: so no more is live than the frames hold in which anything is used.
+// used describes the part for backup.json.
 func (p *usedPart) used() catalog.Part {
 	c := p.Part
-	if c.Size > 0 {
-		frames := float64(bits.OnesCount64(p.touched)) * slice / float64(c.Size)
-		c.Live = min(c.Live, int64(min(frames, 1)*float64(c.Raw)))
-	}
+	c.Live = p.usage.Live(c.Size, c.Raw)
 	return c
 }
 
-// newUploader is for the parts of a backup, packed by a number of workers.
-func newUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, prev *previous, progress *Progress) *uploader {
-	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, parts: map[string]*usedPart{}}
+// newUploader is for the parts of a backup, packed by a number of workers. frames is told where the frames are.
+func newUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, prev *previous, frames *readback.Frames, progress *Progress) *uploader {
+	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, frames: frames, parts: map[string]*usedPart{}}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	u.buffers = make(chan []byte, 2*workers+1)
 	for range 2*workers + 1 {
@@ -97,7 +80,7 @@ func (u *uploader) buffer() ([]byte, error) {
 	select {
 	case b := <-u.buffers:
 		if b == nil {
-			b = make([]byte, 0, bufferSize)
+			b = make([]byte, 0, part.MaxStored)
 		}
 		return b, nil
 	case <-u.ctx.Done():
@@ -120,7 +103,10 @@ func (u *uploader) keep(f part.Full) ([]byte, error) {
 	p.Size, p.Index, p.Raw = int64(len(f.Body)), f.Index.String(), f.Raw
 	u.mu.Unlock()
 	u.group.Go(func() error {
-		err := storage.PutOwn(u.ctx, u.store, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body)))
+		err := u.frames.Add(f.Name, f.Body, f.Index)
+		if err == nil {
+			err = storage.PutOwn(u.ctx, u.store, part.Key(f.Name), bytes.NewReader(f.Body), int64(len(f.Body)))
+		}
 		if err == nil && f.Name == part.Name(u.backup, 1, u.codec) {
 			err = u.heldTo(part.Key(f.Name))
 		}
@@ -156,7 +142,6 @@ func (u *uploader) part(name string) *usedPart {
 		} else if old, ok := u.prev.spares[name]; ok {
 			p.Part = old
 		}
-		p.Live = 0
 		u.parts[name] = p
 	}
 	return p
@@ -167,8 +152,17 @@ func (u *uploader) refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, x := range extents {
-		u.part(x.Part).touch(x)
+		u.part(x.Part).usage.Refer(x.Off, x.Size, x.Len)
 	}
+}
+
+// sizeOf is the size of a part that another backup has stored.
+func (p *previous) sizeOf(name string) (int64, bool) {
+	x, ok := p.parts[name]
+	if !ok {
+		x, ok = p.spares[name]
+	}
+	return x.Size, ok
 }
 
 // wait returns when every part is stored.

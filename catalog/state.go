@@ -49,10 +49,11 @@ type Summary struct {
 	LastWAL      string           `json:"last_wal"`  // and of the last one
 	Size         int64            `json:"size"`      // bytes of the files in the backup
 	Files        int64            `json:"files"`
-	Read         int64            `json:"read"`              // bytes of them that were read from the data directory
-	Reused       int64            `json:"reused"`            // bytes of them that were in the repository already
-	Adopted      int64            `json:"adopted,omitempty"` // bytes of these that runs which did not finish had stored
-	Stored       int64            `json:"stored"`            // bytes that this backup added to the repository
+	Read         int64            `json:"read"`               // bytes of them that were read from the data directory
+	Reused       int64            `json:"reused"`             // bytes of them that were in the repository already
+	Adopted      int64            `json:"adopted,omitempty"`  // bytes of these that runs which did not finish had stored
+	Repeated     int64            `json:"repeated,omitempty"` // bytes of them whose content this backup had stored already itself
+	Stored       int64            `json:"stored"`             // bytes that this backup added to the repository
 	DamagedPages int64            `json:"damaged_pages"`
 	From         string           `json:"from,omitempty"` // "primary", "standby", or "offline": of a stopped server
 

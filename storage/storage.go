@@ -64,6 +64,7 @@ type Info struct {
 	Key     string
 	Size    int64
 	Created time.Time // by the store's own clock; informative only, nothing may be decided from it
+	Class   string    // the storage class, in S3's words; empty where there is none
 
 	// LockedUntil is how long an object lock forbids to delete this object, as Stat (not List) finds it; zero
 	// without one. A bucket that keeps versions hides such an object when it is told to delete it, and keeps
@@ -72,6 +73,10 @@ type Info struct {
 	// LegalHold is a lock without an end, as Stat finds it.
 	LegalHold bool
 }
+
+// Archived says whether the object's class is one of those that Get cannot read before somebody has brought the object back.
+// A copy that was brought back is there for some days only, so it does not count.
+func (i Info) Archived() bool { return i.Class == "GLACIER" || i.Class == "DEEP_ARCHIVE" }
 
 // Range selects Length bytes from Offset. A Length of 0 means to the end, so the zero Range is the
 // whole object. Offset and Length are never negative.
@@ -98,6 +103,9 @@ const (
 	KindNoStore
 	// KindTransient: trouble on the way; the same call may succeed later.
 	KindTransient
+	// KindUnreadable: the object is there and whole, and nobody can read (or, of a key, write) it before somebody has brought
+	// it back from an archive or enabled the key that it is encrypted with.
+	KindUnreadable
 )
 
 // Sentinels for errors.Is, one for each Kind but KindOther.
@@ -107,6 +115,8 @@ var (
 	ErrDenied    = errors.New("access denied")
 	ErrNoStore   = errors.New("storage not found")
 	ErrTransient = errors.New("storage did not answer as it should")
+	// ErrUnreadable is of KindUnreadable.
+	ErrUnreadable = errors.New("object is archived, or its encryption key cannot be used")
 )
 
 // ErrTooLarge is ReadAll's: an object is larger than anything of its kind.
@@ -124,6 +134,8 @@ func (k Kind) sentinel() error {
 		return ErrNoStore
 	case KindTransient:
 		return ErrTransient
+	case KindUnreadable:
+		return ErrUnreadable
 	}
 	return nil
 }

@@ -27,15 +27,16 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "walstore/admit", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "backup/readback", "walstore", "walstore/receive", "walstore/spool", "walstore/admit", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry", "storage/owned"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
-	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "backup/replay", "catalog", "walstore"},
+	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "backup/readback", "backup/replay", "catalog", "walstore"},
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
+	"backup/readback": {"backup/manifest", "backup/part"},
 	"backup/part":     {"storage/frames", "storage/sha256x2"},
 	"backup/replay":   {},
 	"catalog":         {},
@@ -72,6 +73,7 @@ var speechless = map[string][]string{
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
+	"backup/readback":     {"storage", "walstore/segment"},
 	"walstore/spool":      {"storage"},
 	"walstore/admit":      {"walstore/segment"},
 	"storage/s3":          {"walstore/segment"},

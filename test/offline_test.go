@@ -227,3 +227,35 @@ func TestOfflineRefusals(t *testing.T) {
 		t.Errorf("restored, it answers %q, want %q", got, want)
 	}
 }
+
+// TestOfflineOnALaterTimeline: the backup of a stopped server that was promoted once has a history file beside its WAL. It is
+// restored like any other, also when it is the only one that retention has left.
+func TestOfflineOnALaterTimeline(t *testing.T) {
+	for _, major := range []int{10, 13, 15, 17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, folderStore(t), pgtest.Options{Major: major, Template: true})
+			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+			s.backup(t)
+			s.archived(t)
+			s.Stop(t, "fast")
+			next := &site{store: s.store, pgobj: s.pgobj, Cluster: s.startArchiving(t, s.fetch(t, "--keep-archiving"))}
+			next.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+			next.Exec(t, `INSERT INTO steps VALUES (2)`)
+			next.Stop(t, "fast")
+			if b := next.offline(t); b.Timeline != 2 {
+				t.Errorf("the backup is of timeline %d", b.Timeline)
+			}
+			next.offline(t) // its manifest is merged with the one before
+			next.must(t, "delete", "retain", "1", "--confirm")
+			next.must(t, "backup-verify", "all")
+			target := next.fetch(t)
+			if _, err := os.Stat(filepath.Join(target, "pg_wal", "00000002.history")); err != nil {
+				t.Error(err)
+			}
+			if got := steps(t, next.start(t, target)); got != "1 2" {
+				t.Errorf("restored, it has the steps %s", got)
+			}
+		})
+	}
+}

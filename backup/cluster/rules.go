@@ -121,8 +121,16 @@ func isTemp(name string) bool {
 
 // isSpacePath knows pg_tblspc/OID.
 func isSpacePath(path string) bool {
-	dir, oid, ok := strings.Cut(path, "/")
-	return ok && dir == "pg_tblspc" && allDigits(oid)
+	dir, name, ok := strings.Cut(path, "/")
+	_, is := spaceOID(name)
+	return ok && dir == "pg_tblspc" && is
+}
+
+// spaceOID reads a name in pg_tblspc. PostgreSQL takes no other for a tablespace than an OID as it writes it (do_pg_backup_start
+// in xlog.c): with another name it is something that somebody has put there.
+func spaceOID(name string) (uint32, bool) {
+	oid, err := strconv.ParseUint(name, 10, 32)
+	return uint32(oid), err == nil && strconv.FormatUint(oid, 10) == name
 }
 
 // isVersionDir knows the folder of one PostgreSQL version in a tablespace: PG_MAJOR_CATALOG.

@@ -129,11 +129,11 @@ func (s *Stopped) tablespaces() ([]Tablespace, error) {
 	}
 	var spaces []Tablespace
 	for _, e := range entries {
-		oid, err := strconv.ParseUint(e.Name(), 10, 32)
-		if err != nil {
+		oid, ok := spaceOID(e.Name())
+		if !ok {
 			continue
 		}
-		t := Tablespace{OID: uint32(oid), Name: e.Name()}
+		t := Tablespace{OID: oid, Name: e.Name()}
 		if !e.IsDir() {
 			if t.Location, err = os.Readlink(filepath.Join(s.dir, "pg_tblspc", e.Name())); err != nil {
 				return nil, explain("read link", e.Name(), err)

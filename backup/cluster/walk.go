@@ -147,7 +147,7 @@ func (w *walker) prepare() error {
 		return explain("read folder", filepath.Join(w.root, "pg_tblspc"), err)
 	}
 	for _, e := range spaces {
-		if allDigits(e.Name()) && e.Type()&fs.ModeSymlink != 0 {
+		if isSpacePath("pg_tblspc/"+e.Name()) && e.Type()&fs.ModeSymlink != 0 {
 			w.mark(filepath.Join(w.root, "pg_tblspc", e.Name()), spaceWithin)
 		}
 	}
@@ -266,6 +266,7 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 		if w.opt.Major >= 17 {
 			n.children = append(n.children, "summaries")
 		}
+		slices.Sort(n.children) // a history file comes before the segments of its timeline
 	case isSpacePath(n.path):
 		n.children = []string{w.opt.VersionDir()}
 	case w.marks[n.id] == skipContent:
@@ -393,7 +394,7 @@ func readNames(dir string) ([]string, error) {
 		return nil, err
 	}
 	slices.Sort(names)
-	return names, nil
+	return slices.Compact(names), nil // a folder that changes while it is read may give a name twice
 }
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -11,6 +11,7 @@ package manifest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -158,14 +159,15 @@ const (
 
 // Writer groups lines into sections.
 type Writer struct {
-	keep    func(section []byte) error
+	keep    func(section []byte, lines int) error
 	section bytes.Buffer
+	lines   int // in the section
 	json    *json.Encoder
 	entries int64
 }
 
-// NewWriter gives each section to keep, which must not retain it.
-func NewWriter(keep func(section []byte) error) *Writer {
+// NewWriter gives each section, and the number of its lines, to keep, which must not retain it.
+func NewWriter(keep func(section []byte, lines int) error) *Writer {
 	w := &Writer{keep: keep}
 	w.json = json.NewEncoder(&w.section)
 	w.json.SetEscapeHTML(false)
@@ -191,6 +193,7 @@ func (w *Writer) Add(f *File) error {
 		w.section.Write(line)
 	}
 	w.entries++
+	w.lines++
 	if w.section.Len() >= sectionSize || crc32.ChecksumIEEE([]byte(f.RawPath()))%sectionLines == 0 {
 		return w.end()
 	}
@@ -201,8 +204,9 @@ func (w *Writer) end() error {
 	if w.section.Len() == 0 {
 		return nil
 	}
-	err := w.keep(w.section.Bytes())
+	err := w.keep(w.section.Bytes(), w.lines)
 	w.section.Reset()
+	w.lines = 0
 	return err
 }
 
@@ -226,11 +230,60 @@ type Reader struct {
 	tail    int    // how many of Tail have been seen
 }
 
-// NewReader reads the lines of a backup's manifest, of which there have to be entries.
+// NewReader reads the lines of a backup's manifest, of which there have to be entries. Without r they come by Section.
 func NewReader(r io.Reader, backup string, entries int64) *Reader {
+	return &Reader{lines: scan(r), backup: backup, want: entries}
+}
+
+func scan(r io.Reader) *bufio.Scanner {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine+1)
-	return &Reader{lines: lines, backup: backup, want: entries}
+	return lines
+}
+
+// Section reads the lines of the next section, and gives each to use.
+func (r *Reader) Section(data []byte, use func(*File) error) error {
+	r.lines = scan(bytes.NewReader(data))
+	for {
+		f, err := r.line()
+		if f == nil || err != nil {
+			return err
+		}
+		if err := use(f); err != nil {
+			return err
+		}
+	}
+}
+
+// Place is what of a line decides on what may come before and after it.
+type Place struct {
+	path    string
+	at, end int64 // of the file's bytes that the line lists, the end on a border of chunks
+}
+
+// Place is that of a line.
+func (f *File) Place() Place {
+	return Place{f.RawPath(), f.At, f.At + int64(len(f.Chunks))*part.ChunkSize}
+}
+
+// Pass takes a section of n lines, from first to last, as read. None of the files in Tail may be in it.
+func (r *Reader) Pass(first, last Place, n int) error {
+	if err := r.checkOrder(first); err != nil {
+		return r.damaged("%v", err)
+	}
+	r.entries += int64(n)
+	if last.path != Root {
+		r.last, r.lastEnd = last.path, last.end
+	}
+	return nil
+}
+
+// End says whether there were as many lines as there have to be.
+func (r *Reader) End() error {
+	if r.entries != r.want {
+		return r.damaged("it has %d entries instead of %d", r.entries, r.want)
+	}
+	return nil
 }
 
 func (r *Reader) damaged(format string, args ...any) error {
@@ -239,14 +292,20 @@ func (r *Reader) damaged(format string, args ...any) error {
 
 // Next returns the next line, and io.EOF after the last one.
 func (r *Reader) Next() (*File, error) {
+	f, err := r.line()
+	if f == nil && err == nil {
+		err = cmp.Or(r.End(), io.EOF)
+	}
+	return f, err
+}
+
+// line returns the next line, and nil behind the last one.
+func (r *Reader) line() (*File, error) {
 	if !r.lines.Scan() {
 		if err := r.lines.Err(); err != nil {
 			return nil, r.damaged("%v", err)
 		}
-		if r.entries != r.want {
-			return nil, r.damaged("it has %d entries instead of %d", r.entries, r.want)
-		}
-		return nil, io.EOF
+		return nil, nil
 	}
 	f := new(File)
 	if err := json.Unmarshal(r.lines.Bytes(), f); err != nil {
@@ -286,7 +345,10 @@ func (r *Reader) check(f *File) error {
 	default:
 		return fmt.Errorf("%q has unknown type %q: written by a newer pgobj?", path, f.Type)
 	}
-	return r.checkOrder(f, path)
+	if path == Root && f.Type != TypeDir {
+		return fmt.Errorf("the data directory itself is a %s", f.Type)
+	}
+	return r.checkOrder(f.Place())
 }
 
 func checkChunks(f *File) error {
@@ -325,17 +387,18 @@ func (x Extent) check(start, end int64) error {
 	return err
 }
 
-func (r *Reader) checkOrder(f *File, path string) error {
+func (r *Reader) checkOrder(f Place) error {
+	path := f.path
 	if path == Root {
-		if r.entries > 0 || f.Type != TypeDir {
+		if r.entries > 0 {
 			return fmt.Errorf("the data directory itself has to be the first line")
 		}
 		return nil
 	}
-	defer func() { r.last, r.lastEnd = path, f.At+int64(len(f.Chunks))*part.ChunkSize }()
-	if f.At > 0 {
-		if path != r.last || f.At != r.lastEnd {
-			return fmt.Errorf("%q goes on at %d without its beginning", path, f.At)
+	defer func() { r.last, r.lastEnd = path, f.end }()
+	if f.at > 0 {
+		if path != r.last || f.at != r.lastEnd {
+			return fmt.Errorf("%q goes on at %d without its beginning", path, f.at)
 		}
 		return nil
 	}

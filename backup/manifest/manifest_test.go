@@ -27,7 +27,7 @@ func file(path string, size int64) *File {
 func write(t *testing.T, files ...*File) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	w := NewWriter(func(section []byte) error { buf.Write(section); return nil })
+	w := NewWriter(func(section []byte, _ int) error { buf.Write(section); return nil })
 	for _, f := range files {
 		if err := w.Add(f); err != nil {
 			t.Fatal(err)
@@ -171,7 +171,7 @@ func TestList(t *testing.T) {
 func TestSectionsAreStable(t *testing.T) {
 	sections := func(skip int) map[string]bool {
 		out := map[string]bool{}
-		w := NewWriter(func(s []byte) error { out[string(s)] = true; return nil })
+		w := NewWriter(func(s []byte, _ int) error { out[string(s)] = true; return nil })
 		for i := range 5000 {
 			if i == skip {
 				continue

@@ -17,6 +17,7 @@ type Stored struct {
 	Backup string // that stored it
 	Number int
 	Size   int64
+	Class  string // of an archive, from which it has to be brought back before it can be read; empty: it can be read
 }
 
 // List yields the parts that a backup has stored, or all there are when backup is empty; foreign keys are
@@ -33,6 +34,9 @@ func List(ctx context.Context, s storage.Store, backup string) iter.Seq2[Stored,
 				return
 			}
 			p := Stored{Name: info.Key[len(Key("")):], Size: info.Size}
+			if info.Archived() {
+				p.Class = info.Class
+			}
 			if p.Backup, p.Number, err = ParseName(p.Name); err == nil && !yield(p, nil) {
 				return
 			}

@@ -41,6 +41,9 @@ const (
 	// workers 8 MiB parts need 40 MB, and 32 MiB parts 150 MB, while requests cost little either way.
 	TargetSize = 8 << 20
 
+	// MaxStored bounds a part as stored: a full one, the frame that filled it, and its index.
+	MaxStored = TargetSize + 2*MaxFrame + 1<<20
+
 	// targetIndex is the size of an index, expanded, at which a part is full, too: with many small files it
 	// would need more memory than the part.
 	targetIndex = 2 << 20
@@ -169,6 +172,9 @@ type Frame struct {
 
 	sealed chan struct{} // nil: the place was always known
 }
+
+// Fresh says whether the frame is one that this process has packed.
+func (f *Frame) Fresh() bool { return f.sealed != nil }
 
 // Wait returns when the frame's place is known.
 func (f *Frame) Wait(ctx context.Context) error {

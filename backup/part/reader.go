@@ -16,10 +16,26 @@ import (
 // ErrDamaged is the cause of every error that says that stored bytes are not what was written.
 var ErrDamaged = errors.New("stored object is damaged")
 
+// Probe reads the end of a part, to see whether the storage gives it.
+func Probe(ctx context.Context, s storage.Store, name string, size int64) error {
+	_, err := readRange(ctx, s, name, max(0, size-trailerSize), trailerSize)
+	return err
+}
+
 // ReadIndex reads the index of a part that is size bytes long, with two small range requests, and checks
 // it against want (from the catalog) unless want is zero, as for a part that no backup refers to. It returns
 // the index's hash, too.
 func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, want Hash) (lines []IndexLine, sum Hash, err error) {
+	return readIndex(name, size, want, func(off int64, n int) ([]byte, error) { return readRange(ctx, s, name, off, n) })
+}
+
+// ParseIndex is ReadIndex of a part that is in memory.
+func ParseIndex(name string, body []byte, want Hash) ([]IndexLine, error) {
+	lines, _, err := readIndex(name, int64(len(body)), want, func(off int64, n int) ([]byte, error) { return body[off : off+int64(n)], nil })
+	return lines, err
+}
+
+func readIndex(name string, size int64, want Hash, read func(off int64, n int) ([]byte, error)) (lines []IndexLine, sum Hash, err error) {
 	codec, err := CodecOf(name)
 	if err != nil {
 		return nil, sum, err
@@ -30,7 +46,7 @@ func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, wa
 	if size < trailerSize {
 		return nil, sum, damaged("%d bytes are too few for a part", size)
 	}
-	t, err := readRange(ctx, s, name, size-trailerSize, trailerSize)
+	t, err := read(size-trailerSize, trailerSize)
 	if err != nil {
 		return nil, sum, err
 	}
@@ -49,7 +65,7 @@ func ReadIndex(ctx context.Context, s storage.Store, name string, size int64, wa
 	case want != Hash{} && sum != want:
 		return nil, sum, damaged("its index is not the one that was written")
 	}
-	stored, err := readRange(ctx, s, name, int64(off), int(n))
+	stored, err := read(int64(off), int(n))
 	if err != nil {
 		return nil, sum, err
 	}

@@ -89,9 +89,9 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 			needs = "needs no WAL from the archive"
 		}
 		fmt.Fprintf(a.Out, "backup %s is complete: %s, %s, in %s; %s\n", b.ID, number(b.Files, "file"), size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
-		fmt.Fprintf(a.Out, "read %s of it, found %s stored already (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
+		fmt.Fprintf(a.Out, "read %s of it, found %s stored by earlier backups (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
 		if b.Adopted > 0 {
-			fmt.Fprintf(a.Out, "of what was stored already, %s came from earlier runs that did not finish\n", size(b.Adopted))
+			fmt.Fprintf(a.Out, "of what was found, %s was stored by runs that are not complete\n", size(b.Adopted))
 		}
 	}
 	if b.DamagedPages > 0 {

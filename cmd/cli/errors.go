@@ -13,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
@@ -45,6 +46,7 @@ const (
 	exitLocked      = 16 // the storage did not let all objects go: object lock, or no right to delete
 	exitDrill       = 17 // the drill failed: the backup did not pass
 	exitTimeout     = 18 // not finished within --timeout
+	exitUnreadable  = 19 // stored objects cannot be read now: an archive storage class, or a disabled key
 	exitInterrupted = 20 // interrupted by a signal
 	exitNotReached  = 21 // restore-check: the recovery did not reach its target
 	exitRecovering  = 22 // restore-check: the recovery still goes on
@@ -122,6 +124,7 @@ var kinds = []meaning{
 	{backup.ErrInside, exitUsage, "Nothing was changed. Move the folder to another place, best on another disk, and change --storage, in archive_command, too. To restore, another folder will do."},
 	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
 	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
+	{readback.ErrRefused, exitFailure, "Nothing was entered in the catalog; older backups are as they were. Run the command again, with --full, which reuses nothing of what is stored. If that is refused, too, either pgobj has a fault (please report the line above) or the memory of this host has (memtest86+)."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrMispacked, exitFailure, "Nothing was entered in the catalog. Either the memory or the processor of this host makes errors, or the compression does: run the command again, with --compression lz4 (or zstd) if it fails at the same file; and if another one fails, test the memory (memtest86+), or take backups on a standby, until it is in order."},
 	{part.ErrDamaged, exitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket. New backups reuse what is stored, and with it the damage: as long as the server has its data, pgobj backup-push --full stores everything anew."},
@@ -145,6 +148,7 @@ var kinds = []meaning{
 	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrTooLarge, exitDamaged, "pgobj did not write it. Bring the object back from a copy or an older version of the bucket."},
+	{storage.ErrUnreadable, exitUnreadable, "Nothing is damaged. Bring archived objects back (pgobj backup-files BACKUP --target full --url lists them; aws s3api restore-object brings one back), or enable the key again, and run the command again. A lifecycle rule must not archive what backups need: pgobj delete policy removes what none does."},
 	{storage.ErrDenied, exitDenied, "The credentials are known, and do not allow it: pgobj has to get, put and list below its prefix, and for deletions to delete."},
 	{storage.ErrNoStore, exitNoStore, "Check --storage and --s3-endpoint."},
 	{storage.ErrExists, exitConflict, "pgobj never replaces an object. Does another server write to the same place?"},

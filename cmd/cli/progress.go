@@ -45,8 +45,8 @@ func progressLine(what string, p *backup.Progress, elapsed time.Duration) string
 	done, total := p.Bytes.Load(), p.TotalBytes.Load()
 	rate := float64(done) / elapsed.Seconds()
 	line := fmt.Sprintf("%s: %s, %s", what, number(p.Files.Load(), "file"), size(done))
-	if total > 0 {
-		line += fmt.Sprintf(" of %s (%.0f %%)", size(total), 100*float64(done)/float64(total))
+	if total = max(total, done); p.TotalBytes.Load() > 0 { // files grow, and some come that nobody had counted
+		line += fmt.Sprintf(" of %s (%d %%)", size(total), int(100*float64(done)/float64(total)))
 	}
 	line += fmt.Sprintf(", %s/s", size(int64(rate)))
 	if total > done && rate > 0 {

@@ -147,7 +147,7 @@ func timelines(ctx context.Context, s storage.Store, sysid uint64) (map[segment.
 		switch kind := storage.KindOf(err); {
 		case err == nil:
 			out[tli] = lineage
-		case errors.Is(err, storage.ErrNotFound), errors.Is(err, walstore.ErrDamaged):
+		case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrUnreadable), errors.Is(err, walstore.ErrDamaged):
 		case kind != storage.KindOther:
 			return nil, err
 		}

@@ -93,7 +93,7 @@ func (c *client) Get(ctx context.Context, key, byteRange string) (io.ReadCloser,
 
 func (c *client) Head(ctx context.Context, key string) (storage.Info, error) {
 	o, err := c.api.StatObject(ctx, c.bucket, key, minio.StatObjectOptions{})
-	info := storage.Info{Size: o.Size, Created: o.LastModified, LegalHold: o.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == "ON"}
+	info := storage.Info{Size: o.Size, Created: o.LastModified, Class: o.Metadata.Get("X-Amz-Storage-Class"), LegalHold: o.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == "ON"}
 	if t, err := time.Parse(time.RFC3339, o.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date")); err == nil {
 		info.LockedUntil = t
 	}
@@ -105,7 +105,7 @@ func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 	opts := minio.ListObjectsOptions{Prefix: prefix, StartAfter: startAfter, Recursive: true, FetchOwner: &noOwner}
 	return func(yield func(storage.Info, error) bool) {
 		for o := range c.api.ListObjectsIter(ctx, c.bucket, opts) {
-			if !yield(storage.Info{Key: o.Key, Size: o.Size, Created: o.LastModified}, o.Err) || o.Err != nil {
+			if !yield(storage.Info{Key: o.Key, Size: o.Size, Created: o.LastModified, Class: o.StorageClass}, o.Err) || o.Err != nil {
 				return
 			}
 		}

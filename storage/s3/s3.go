@@ -88,7 +88,7 @@ func (c *client) Head(ctx context.Context, key string) (storage.Info, error) {
 	if err != nil {
 		return storage.Info{}, err
 	}
-	return storage.Info{Size: aws.ToInt64(out.ContentLength), Created: aws.ToTime(out.LastModified), LockedUntil: aws.ToTime(out.ObjectLockRetainUntilDate),
+	return storage.Info{Size: aws.ToInt64(out.ContentLength), Created: aws.ToTime(out.LastModified), Class: string(out.StorageClass), LockedUntil: aws.ToTime(out.ObjectLockRetainUntilDate),
 		LegalHold: out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn}, nil
 }
 
@@ -112,7 +112,7 @@ func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 						return
 					}
 				}
-				if !yield(storage.Info{Key: key, Size: aws.ToInt64(o.Size), Created: aws.ToTime(o.LastModified)}, nil) {
+				if !yield(storage.Info{Key: key, Size: aws.ToInt64(o.Size), Created: aws.ToTime(o.LastModified), Class: string(o.StorageClass)}, nil) {
 					return
 				}
 			}

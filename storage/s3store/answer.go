@@ -65,6 +65,8 @@ type errorDoc struct {
 	Region    string
 	RequestID string `xml:"RequestId"`
 
+	StorageClass, AccessTier string // of InvalidObjectState
+
 	// of <ListBucketResult>
 	IsTruncated           bool
 	NextContinuationToken string
@@ -209,6 +211,9 @@ func refusal(req *http.Request, resp *http.Response) *Failure {
 	if region != "" && (f.Status/100 == 3 || f.Code == "AuthorizationHeaderMalformed") {
 		f.Message += " (the bucket is in region " + region + ")"
 	}
+	if class := strings.Trim(doc.StorageClass+", "+doc.AccessTier, ", "); f.Code == "InvalidObjectState" && class != "" {
+		f.Message += " (it is in storage class " + class + ")"
+	}
 	if f.Code == "RequestTimeTooSkewed" {
 		f.Message += " (this host's clock says " + time.Now().UTC().Format(http.TimeFormat) + ", the store's " + resp.Header.Get("Date") + ")"
 	}
@@ -242,7 +247,9 @@ func kindOf(f *Failure, method string) storage.Kind {
 		"SlowDownWrite", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded",
 		"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch":
 		return storage.KindTransient
-	case "InvalidObjectState", "NotImplemented", "XMinioStorageFull", "QuotaExceeded":
+	case "InvalidObjectState", "KMS.DisabledException", "KMS.KMSInvalidStateException", "KMS.InvalidStateException", "KMS.NotFoundException":
+		return storage.KindUnreadable
+	case "NotImplemented", "XMinioStorageFull", "QuotaExceeded":
 		return storage.KindOther
 	}
 	switch s := f.Status; {
