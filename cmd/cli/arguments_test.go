@@ -52,16 +52,16 @@ func TestArgumentsMixedUp(t *testing.T) {
 		{"delete policy --redundancy", "2", ""},
 		{"delete oldest latest", "2", ""},
 		// An argument that is empty, as a variable that is not set makes it.
-		{"backup-fetch ''", "2", "the argument <target-dir> is empty\n"},
-		{"backup-fetch --delta '' latest", "2", "the argument <target-dir> is empty\n"},
-		{"backup-fetch new ''", "2", "the argument [<backup>] is empty\n"},
-		{"backup-push ''", "2", "the argument [<pgdata>] is empty\n"},
-		{"wal-push ''", "2", "the argument <path> is empty\n"},
-		{"wal-push --all ''", "2", "the argument <path> is empty\n"},
-		{"wal-fetch '' pg_wal/RECOVERYXLOG", "255", "the argument <name> is empty\n"},
-		{"wal-fetch " + segment1 + " ''", "255", "the argument [<dest>] is empty\n"},
-		{"delete target ''", "2", "the argument <backup> is empty\n"},
-		{"delete everything ''", "2", "the argument <server-name> is empty\n"},
+		{"backup-fetch ''", "2", "<target-dir>: the value is empty"},
+		{"backup-fetch --delta '' latest", "2", "<target-dir>: the value is empty"},
+		{"backup-fetch new ''", "2", "[<backup>]: the value is empty"},
+		{"backup-push ''", "2", "[<pgdata>]: the value is empty"},
+		{"wal-push ''", "2", "<path>: the value is empty"},
+		{"wal-push --all ''", "2", "<path>: the value is empty"},
+		{"wal-fetch '' pg_wal/RECOVERYXLOG", "255", "<name>: the value is empty"},
+		{"wal-fetch " + segment1 + " ''", "255", "[<dest>]: the value is empty"},
+		{"delete target ''", "2", "<backup>: the value is empty"},
+		{"delete everything ''", "2", "<server-name>: the value is empty"},
 	} {
 		args := strings.Fields(c.line)
 		for i, arg := range args {

@@ -206,8 +206,8 @@ func (c *placeFlags) layout() (backup.Layout, error) {
 		l.Tablespaces[name] = dir
 	}
 	for _, link := range c.Link {
-		path, dir, _ := strings.Cut(link, "=")
-		if path == "" || !filepath.IsLocal(path) {
+		path, dir, to := strings.Cut(link, "=")
+		if path == "" || !filepath.IsLocal(path) || to && dir == "" {
 			return l, usagef("--link %q: write it as PATH or PATH=DIR, with the path in the data directory", link)
 		}
 		l.Links[path] = dir

@@ -186,11 +186,6 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 		if err != nil {
 			return nil, usagef("%v%s", err, instead(err))
 		}
-		for _, p := range command.Path { // what a script makes of "$DIR" where DIR is not set means no folder, not this one
-			if arg := p.Positional; arg != nil && arg.Target.Kind() == reflect.String && arg.Target.String() == "" {
-				return nil, usagef("the argument %s is empty", arg.Summary())
-			}
-		}
 		return command, nil
 	}
 	if target, settings, ok := oneCommand(a.args); ok {
@@ -235,14 +230,22 @@ func instead(err error) string {
 	return ""
 }
 
-// verbatim takes a string as it was given. kong's own way for strings leads through JSON, which puts U+FFFD in place
-// of bytes that are no UTF-8: the path of another file, or of none.
+// verbatim takes a string as it was given, of a flag, an argument or an environment variable. kong's own way for strings
+// leads through JSON, which puts U+FFFD in place of bytes that are not UTF-8: the path of another file, or of none.
+//
+// An empty string is refused, wherever it comes from. It is what a script makes of "$TIME" where TIME is not set, and
+// never means what leaving the flag out means. Values of other kinds refuse it themselves, as it is no number.
 func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	token, err := c.Scan.PopValue("string")
-	if err == nil {
-		to.SetString(fmt.Sprint(token.Value))
+	if err != nil {
+		return err
 	}
-	return err
+	text := fmt.Sprint(token.Value)
+	if text == "" {
+		return errors.New("the value is empty: give one, or leave it out")
+	}
+	to.SetString(text)
+	return nil
 }
 
 // oneCommand is the grammar of the command line's command alone, behind settings, which all take a value: building all
@@ -257,7 +260,7 @@ func oneCommand(args []string) (target any, settings *Settings, ok bool) {
 		args = args[min(n, len(args)):]
 	}
 	for f := range reflect.TypeFor[grammar]().Fields() {
-		if len(args) > 0 && f.Tag.Get("name") == args[0] {
+		if name := f.Tag.Get("name"); len(args) > 0 && name != "" && name == args[0] {
 			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))
 			return g.Interface(), g.Elem().Field(0).Addr().Interface().(*Settings), true
 		}

@@ -118,6 +118,9 @@ func parseConfig(text string, known []string) (map[string]string, error) {
 			}
 			value = value[1 : len(value)-1]
 		}
+		if value == "" && slices.Contains(known, name) {
+			return nil, fmt.Errorf("line %d: %s is empty: give it a value, or take the line out", n, name)
+		}
 		values[name] = value
 	}
 	return values, nil
