@@ -114,7 +114,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
-	raw     io.Writer // Out for what is no text
+	raw     *output // Out for what is no text
 	config  config
 	version string
 	args    []string // the command line
@@ -138,10 +138,13 @@ func run(ctx context.Context, a *app) (code int) {
 			if !ok {
 				panic(r)
 			}
-			code = int(e)
+			if code = int(e); code == 0 {
+				code = report(a.Err, a.raw.endHelp())
+			}
 		}
 	}()
-	a.raw, a.Out = a.Out, printable{a.Out}
+	a.raw = &output{Writer: a.Out}
+	a.Out = printable{a.raw}
 	var err error
 	if a.config, err = loadConfig(a.args); err != nil {
 		return report(a.Err, badCommandLine(a.args, err))
@@ -171,7 +174,7 @@ func run(ctx context.Context, a *app) (code int) {
 	default:
 		err = timedOut(limited, err)
 	}
-	return report(a.Err, err)
+	return report(a.Err, a.raw.end(err))
 }
 
 func (a *app) parse() (*kong.Context, *Settings, error) {
@@ -198,8 +201,7 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 	return command, &g.Settings, err
 }
 
-// helpTo is where help is written. A reader who has gone (| head) has seen enough of it, and kong would blame the
-// command line.
+// helpTo is where help is written: kong would blame the command line for a failure, which output remembers.
 type helpTo struct{ io.Writer }
 
 func (h helpTo) Write(p []byte) (int, error) {

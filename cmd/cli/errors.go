@@ -77,6 +77,7 @@ var meanings = []meaning{
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
 	{errStopping, 0, "Nothing is lost: the files stay in pg_wal, and PostgreSQL asks again when it runs. pgobj wal-push --all PGDATA archives what waits while it does not."},
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
+	{errOutput, exitFailure, "The command has done its work; only its text is lost. See what standard output leads to (a full device, a reader who has gone), and look again: with pgobj backup-list, or by the same command where it only reports."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},

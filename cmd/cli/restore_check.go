@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,9 +54,7 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 		if o.WAL.End > 0 {
 			r.ArchiveEnd = o.WAL.End.String()
 		}
-		if e := printJSON(a.Out, r); e != nil {
-			return e
-		}
+		err = cmp.Or(err, printJSON(a.Out, r))
 	default:
 		printOutcome(a, o, req.Store == nil)
 	}
