@@ -32,7 +32,7 @@ func (c *catalogLog) Run(ctx context.Context, a *app) error {
 	if c.Limit < 0 {
 		return usagef("--limit %d: give the number of records to show", c.Limit)
 	}
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return err
 	}

@@ -298,8 +298,8 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 
 // open connects to the server's folder in the storage. No request is made yet.
 func (a *app) open(policy retry.Policy) (storage.Store, error) {
-	if err := storage.CheckKey(a.Server); err != nil {
-		return nil, usagef("--server (PGOBJ_SERVER) %q cannot be a folder's name: %v", a.Server, err)
+	if err := catalog.CheckServer(a.Server); err != nil {
+		return nil, usagef("--server (PGOBJ_SERVER) is %q: %v", a.Server, err)
 	}
 	s, err := a.root(policy)
 	if err != nil {
@@ -340,7 +340,7 @@ type repository struct {
 	state *catalog.State
 }
 
-// load opens the server's folder and reads its catalog.
+// load opens the server's folder and reads its catalog. The server need not be there yet.
 func (a *app) load(ctx context.Context) (r repository, err error) {
 	if r.store, err = a.open(retry.Policy{}); err != nil {
 		return r, err
@@ -350,12 +350,31 @@ func (a *app) load(ctx context.Context) (r repository, err error) {
 	return r, err
 }
 
+// loadKnown is load for a server that has to be there, for all who only read: of a name that is mistyped there is
+// nothing, and who watches it would be content for ever. It costs a request where the catalog is empty.
+func (a *app) loadKnown(ctx context.Context) (repository, error) {
+	r, err := a.load(ctx)
+	if err == nil && r.state.N == 0 {
+		err = a.known(ctx, r.store)
+	}
+	return r, err
+}
+
+// known fails with errNoServer if there is nothing of the server.
+func (a *app) known(ctx context.Context, s storage.Store) error {
+	exists, err := catalog.Exists(ctx, s)
+	if err == nil && !exists {
+		err = fmt.Errorf("%w: there is nothing of server %s in %s", errNoServer, a.Server, s)
+	}
+	return err
+}
+
 // isPath says of what stands in a backup's place that it is none for certain: ids have no slash.
 func isPath(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
 
 // find is load, and the backup that somebody names.
 func (a *app) find(ctx context.Context, name string) (repository, *catalog.Entry, error) {
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return r, nil, err
 	}

@@ -205,8 +205,8 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 		return err
 	}
 	if plan.N == 0 { // the log has no record
-		if exists, err := catalog.Exists(ctx, store); err != nil || !exists {
-			return cmp.Or(err, fmt.Errorf("%w: there is nothing of server %s in %s", errNoServer, a.Server, store))
+		if err := a.known(ctx, store); err != nil {
+			return err
 		}
 	}
 	if !c.JSON {

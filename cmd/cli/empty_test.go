@@ -132,3 +132,5 @@ func TestHalfEmpty(t *testing.T) {
 		w.refused(args[len(args)-1], args...)
 	}
 }
+
+func isJSON(f *kong.Flag) bool { return f.Name == "json" }

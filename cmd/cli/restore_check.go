@@ -85,6 +85,9 @@ func (c *restoreCheck) request(ctx context.Context, a *app) (r backup.CheckReque
 		if r.Store, err = a.open(retry.Policy{}); err != nil {
 			return r, err
 		}
+		if err := a.known(ctx, r.Store); err != nil {
+			return r, err
+		}
 	}
 	r.Dir = c.TargetDir
 	dsn := c.DSN
