@@ -101,7 +101,7 @@ func TestDeleteOfNoServer(t *testing.T) {
 	for _, c := range []struct{ server, command, says string }{
 		{"mian", "policy --retention=redundancy=3 --confirm", "exit code 6\n"},
 		{"mian", "garbage --json", "exit code 6\n"},
-		{"mia", "retain 3 --confirm", "ERROR:  no such server: there is nothing of server mia in file:///STORAGE/mia\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A new server is there from its first wal-push or backup-push on.\nexit code 6\n"},
+		{"mia", "retain 3 --confirm", "ERROR:  no such server: there is nothing of server mia in file:///STORAGE/mia\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
 		{"mian", "everything mian --confirm", "exit code 6\n"},
 		{"new", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
 		{"gone", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
@@ -123,7 +123,7 @@ func TestServerListOfNoServer(t *testing.T) {
 	w.wal("new", 1, 1, 2)
 	for _, args := range [][]string{{"new", "mian", "db9"}, {"new", "mian", "db9", "--json"}} {
 		got := w.pgobj(append([]string{"server-list"}, args...)...)
-		if !strings.HasSuffix(got, "ERROR:  no such server: there is nothing of mian, db9 in file:///STORAGE\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A new server is there from its first wal-push or backup-push on.\nexit code 6\n") || strings.Count(got, "new") != 1 {
+		if !strings.HasSuffix(got, "ERROR:  no such server: there is nothing of mian, db9 in file:///STORAGE\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n") || strings.Count(got, "new") != 1 {
 			t.Errorf("%q: %s", args, got)
 		}
 	}

@@ -81,7 +81,7 @@ var meanings = []meaning{
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
-	{errNoServer, exitNotFound, "pgobj server-list shows the servers there are. Check --storage and --server. A new server is there from its first wal-push or backup-push on."},
+	{errNoServer, exitNotFound, "pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are, and says when the catalog has lost some (pgobj catalog-rebuild mends it). Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
 	{catalog.ErrMoved, exitConflict, "Run the command again when nothing else writes to the catalog."},
