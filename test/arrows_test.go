@@ -26,8 +26,9 @@ const module = "github.com/pgobj/pgobj/"
 // package that has to do without them stands in speechless. When a package wants another arrow, the design is
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
-	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/pgobj":   {"cmd/cli"},
+	"cmd/instant": {},
+	"cmd/cli": {"cmd/instant", "backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
@@ -68,6 +69,7 @@ var speechless = map[string][]string{
 	"backup/drill":        {"storage"},
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
+	"cmd/instant":         {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
 	"walstore/spool":      {"storage"},
 	"storage/s3":          {"walstore/segment"},

@@ -46,7 +46,7 @@ func TestArgumentsMixedUp(t *testing.T) {
 		{"delete latest", "2", kinds},
 		{"delete --confirm 20261116T05", "2", kinds},
 		{"delete retain latest", "2", `"latest" is not a number: retain is told how many backups stay`},
-		{"delete before 2026-11-16", "6", "Nor is it a time, which is written as '2026-11-21 14:05:00+01'\n"},
+		{"delete before 2026/11/16", "6", "Nor is it a time, which is written as '2026-11-21 14:05:00+01'\n"},
 		{"delete target 2027", "6", ""},
 		{"delete policy redundancy", "2", "The policy is given with --retention, in quotes\n"},
 		{"delete policy --redundancy", "2", ""},

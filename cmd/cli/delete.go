@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage/retry"
@@ -77,13 +78,17 @@ type deleteBefore struct {
 
 func (c *deleteBefore) Run(ctx context.Context, a *app) error {
 	o := retention.Order{Kind: retention.Before, Backup: c.Point}
-	if t, err := parseTime(c.Point); err == nil {
+	t, err := parseTime("delete before", c.Point)
+	switch {
+	case err == nil:
 		if now := a.now(); t.After(now) { // a slip of the pen: nobody needs to restore to a time that has not come
 			return usagef("delete before '%s': that lies in the future; it is %s now (delete retain 1 leaves the newest good backup alone)", c.Point, now.UTC().Format("2006-01-02 15:04:05Z"))
 		}
 		o.Backup, o.Time = "", t
+	case !errors.Is(err, instant.ErrForm): // else it is the name of a backup
+		return err
 	}
-	err := c.run(ctx, a, o, c.Hold)
+	err = c.run(ctx, a, o, c.Hold)
 	if o.Backup != "" && errors.Is(err, catalog.ErrNoBackup) {
 		err = fmt.Errorf("%w\nNor is it a time, which is written as '2026-11-21 14:05:00+01'", err)
 	}

@@ -63,7 +63,7 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 
 func printOutcome(a *app, o *backup.Outcome, remembered bool) {
 	out := &columns{w: a.Out}
-	out.row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.Format(time.DateTime+" MST"))
+	out.row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.UTC().Format(time.DateTime+" MST"))
 	out.row("goal", "%s", o.Restored.Goal)
 	if o.WAL.Last != "" {
 		last := o.WAL.Last
