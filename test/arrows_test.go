@@ -28,13 +28,14 @@ const module = "github.com/pgobj/pgobj/"
 var arrows = map[string][]string{
 	"cmd/pgobj":   {"cmd/cli"},
 	"cmd/instant": {},
-	"cmd/cli": {"cmd/instant", "backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"cmd/instant", "backup", "backup/conninfo", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
 	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
-	"backup/cluster":  {},
+	"backup/cluster":  {"backup/conninfo"},
+	"backup/conninfo": {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
 	"backup/part":     {"storage/frames", "storage/sha256x2"},
@@ -66,6 +67,7 @@ var speechless = map[string][]string{
 	"storage":             {"storage", "walstore/segment"},
 	"walstore/segment":    {"storage", "walstore/segment"},
 	"backup/cluster":      {"storage"},
+	"backup/conninfo":     {"storage", "walstore/segment"},
 	"backup/drill":        {"storage"},
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
@@ -89,7 +91,7 @@ var speechless = map[string][]string{
 // libraries: the one room (or few) that each large library is let into, so that it can be replaced there.
 var libraries = map[string][]string{
 	"github.com/alecthomas/kong":     {"cmd/cli"},
-	"github.com/jackc/pgx/":          {"backup/cluster"},
+	"github.com/jackc/pgx/":          {"backup/cluster", "backup/conninfo"},
 	"github.com/aws/":                {"storage/s3", "storage/minio", "storage/s3store", "storage/connect"},
 	"github.com/minio/minio-go/":     {"storage/minio"},
 	"github.com/klauspost/compress/": {"storage/frames", "backup/part", "backup/manifest", "walstore"},
@@ -102,7 +104,7 @@ var libraries = map[string][]string{
 // calls: functions that only some rooms may use. Configuration is a value passed in, and only main ends
 // the process.
 var calls = map[string][]string{
-	"os.Getenv":    {"cmd/cli"},
+	"os.Getenv":    {"cmd/cli", "backup/conninfo"}, // libpq's variables, of which pgconn reads the most by itself
 	"os.LookupEnv": {"cmd/cli"},
 	"os.Environ":   {"cmd/cli"},
 	"os.ExpandEnv": {"cmd/cli"},

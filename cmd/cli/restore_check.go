@@ -129,7 +129,7 @@ func ownDSN(dir string) string {
 	if len(lines) < 5 || lines[4] == "" {
 		return ""
 	}
-	dsn := fmt.Sprintf("host=%s port=%s", cluster.Quote(lines[4]), strings.TrimSpace(lines[3]))
+	dsn := fmt.Sprintf("host=%s hostaddr='' port=%s", cluster.Quote(lines[4]), strings.TrimSpace(lines[3]))
 	if os.Getenv("PGDATABASE") == "" {
 		dsn += " dbname=template1"
 	}
