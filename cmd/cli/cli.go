@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"strings"
@@ -157,6 +158,9 @@ func run(ctx context.Context, a *app) (code int) {
 		return report(a.Err, badCommandLine(a.args, err))
 	}
 	settings.fromAWS()
+	if settings.S3CAFile != "" { // restore_command has it, too, and is run from elsewhere
+		settings.S3CAFile, _ = filepath.Abs(settings.S3CAFile) // fails only where there is no working directory
+	}
 	a.Settings = *settings
 	a.Config = a.config.path // absolute: others run from elsewhere
 	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)

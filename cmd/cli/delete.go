@@ -354,7 +354,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 		if x.Last != "" {
 			last = x.Last[8:]
 		}
-		fmt.Fprintf(w, "%s .. %s\t%s\t%s\t%s\n", x.First, last, verdict(x.Keep), frees, why)
+		fmt.Fprintf(w, "%s .. %s\t%s\t%s\t%s\n", x.First, last, verdict(x.Keep || x.Files == 0), frees, why)
 	}
 	w.Flush()
 	for _, u := range p.Unpurged {

@@ -131,3 +131,17 @@ func TestServerListOfNoServer(t *testing.T) {
 		t.Errorf("one without a catalog: %s", got)
 	}
 }
+
+// TestNothingGoes: a plan that deletes nothing says of nothing that it goes.
+func TestNothingGoes(t *testing.T) {
+	w := newWorld(t)
+	w.add("db1", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	w.wal("db1", 1, 1, 6)
+	w.backup("db1", "20261116T050000Z-0001", 1, 5, nil, nil)
+	for args, nothing := range map[string]bool{"delete garbage --hold=99999h": true, "delete retain 1 --hold=99999h": true, "delete garbage": false} {
+		got := w.pgobj(strings.Fields(args)...)
+		if strings.Contains(got, "There is nothing to delete.") != nothing || strings.Contains(got, "GOES") == nothing || nothing && !strings.Contains(got, "(--hold leaves 4 newer files for now)") {
+			t.Errorf("%s:\n%s", args, got)
+		}
+	}
+}
