@@ -262,9 +262,16 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// hostZone is where the host's time zone is, mostly as a link to a file of a package that may not be there.
+const hostZone = "/etc/localtime"
+
 // parseTime reads a point in time. what is the flag that has it.
 func parseTime(what, text string) (time.Time, error) {
-	t, err := instant.Parse(text, time.Local, os.Getenv("TZ"))
+	tz, set := os.LookupEnv("TZ")
+	if _, err := os.Lstat(hostZone); err == nil && !set {
+		tz = hostZone
+	}
+	t, err := instant.Parse(text, time.Local, tz)
 	if err != nil {
 		return t, fmt.Errorf("%w: %s %q: %w", errUsage, what, text, err)
 	}

@@ -149,8 +149,8 @@ func TestTimes(t *testing.T) {
 	}{
 		{berlin, "Europe/Berlin", "2026-10-25 02:30", "for the first time '2026-10-25 02:30:00+02:00', for the second '2026-10-25 02:30:00+01:00'"},
 		{berlin, "Europe/Berlin", "2026-03-29 02:30", "never show"},
-		{time.UTC, "<+01>-1", "2026-11-16 02:30", `TZ names ("<+01>-1")`},
-		{time.UTC, "Europe/Berlni", "2026-11-16", `TZ names ("Europe/Berlni")`},
+		{time.UTC, "<+01>-1", "2026-11-16 02:30", `("<+01>-1", by the variable TZ`},
+		{time.UTC, "Europe/Berlni", "2026-11-16", `("Europe/Berlni", by the variable TZ`},
 	} {
 		local := time.Local
 		time.Local = c.zone

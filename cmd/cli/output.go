@@ -15,7 +15,8 @@ var errOutput = errors.New("the result could not be written")
 // it prints: a command whose result is lost, on a full device say, does not end well.
 type output struct {
 	io.Writer
-	err error
+	err   error
+	wrote bool
 }
 
 func (o *output) Write(p []byte) (int, error) {
@@ -23,14 +24,15 @@ func (o *output) Write(p []byte) (int, error) {
 		return 0, o.err
 	}
 	n, err := o.Writer.Write(p)
-	o.err = err
+	o.err, o.wrote = err, true
 	return n, err
 }
 
 // end closes standard output, as some file systems tell only then that there is no room, and returns the error of a command
-// that returned err. A failure of the command's own goes before the loss of its text.
+// that returned err. A failure of the command's own goes before the loss of its text. Nothing is lost of a command that had
+// nothing to say: wal-fetch must not end with 1 for the sake of a log on a full disk.
 func (o *output) end(err error) error {
-	if f, ok := o.Writer.(*os.File); ok && o.err == nil {
+	if f, ok := o.Writer.(*os.File); ok && o.err == nil && o.wrote {
 		o.err = f.Close()
 	}
 	c, quiet := errors.AsType[*coded](err)

@@ -42,6 +42,11 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	o, err := backup.CheckRestore(ctx, req)
+	if o != nil && req.Store != nil && len(o.Restored.Path) > 0 && o.WAL.Last == "" { // is it the archive that was meant?
+		if e := a.known(ctx, req.Store); e != nil {
+			return e
+		}
+	}
 	switch {
 	case o == nil:
 		return err
@@ -83,9 +88,6 @@ func (c *restoreCheck) request(ctx context.Context, a *app) (r backup.CheckReque
 	}
 	if a.Storage != "" {
 		if r.Store, err = a.open(retry.Policy{}); err != nil {
-			return r, err
-		}
-		if err := a.known(ctx, r.Store); err != nil {
 			return r, err
 		}
 	}

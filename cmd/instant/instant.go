@@ -21,8 +21,9 @@ var ErrForm = errors.New("it is not a time: write it as '2026-11-21 14:05:00+01'
 // date alone is its midnight, as in PostgreSQL.
 //
 // In autumn a local time comes twice; PostgreSQL takes the later one (DetermineTimeZoneOffset), here it is an error, and so is
-// one in spring that does not come at all. tz is the value of the environment variable TZ. When it is one that Go cannot
-// load, as a POSIX string or a misspelt name, local is UTC and not what tz says, and local times are an error.
+// one in spring that does not come at all. tz is the value of the environment variable TZ, or where that is not set the file
+// with the host's zone, if there is one. When it is one that Go cannot load, as a POSIX string, a misspelt name or a link to a
+// file that is not installed, local is UTC and not what tz says, and local times are an error.
 func Parse(text string, local *time.Location, tz string) (time.Time, error) {
 	if t, ok := withOffset(text); ok {
 		return t, nil
@@ -40,7 +41,7 @@ func Parse(text string, local *time.Location, tz string) (time.Time, error) {
 		}
 		return within(wall, named, "")
 	case !loaded(local, tz):
-		return time.Time{}, fmt.Errorf("it is a local time, and the time zone that the environment variable TZ names (%q) cannot be loaded: give the offset, as in '2026-11-21 14:05:00+01', or set TZ to a name such as Europe/Berlin", tz)
+		return time.Time{}, fmt.Errorf("it is a local time, and the time zone of this process (%q, by the variable TZ or of the host) cannot be loaded: give the offset, as in '2026-11-21 14:05:00+01', or set TZ to a name such as Europe/Berlin", tz)
 	}
 	return within(wall, local, zone)
 }

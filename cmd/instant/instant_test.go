@@ -67,6 +67,7 @@ func TestRefused(t *testing.T) {
 		{"2026-11-21", "UTC", "Europe/Berlni", `"Europe/Berlni"`},
 		{"2026-11-21 14:05", "UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "cannot be loaded"},
 		{"2026-11-21 14:05:00 CET", "UTC", ":CET-1", "cannot be loaded"},
+		{"2026-11-21 14:05:00", "UTC", "/etc/localtime", "cannot be loaded"},
 	} {
 		got, err := Parse(c.text, zone(t, c.zone), c.tz)
 		if err == nil || errors.Is(err, ErrForm) || !strings.Contains(err.Error(), c.says) {
