@@ -262,16 +262,13 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// hostZone is where the host's time zone is, mostly as a link to a file of a package that may not be there.
-const hostZone = "/etc/localtime"
-
 // parseTime reads a point in time. what is the flag that has it.
 func parseTime(what, text string) (time.Time, error) {
-	tz, set := os.LookupEnv("TZ")
-	if _, err := os.Lstat(hostZone); err == nil && !set {
-		tz = hostZone
+	local, tz := time.Local, os.Getenv("TZ")
+	if _, set := os.LookupEnv("TZ"); !set {
+		local, tz = instant.HostZone("/etc/localtime")
 	}
-	t, err := instant.Parse(text, time.Local, tz)
+	t, err := instant.Parse(text, local, tz)
 	if err != nil {
 		return t, fmt.Errorf("%w: %s %q: %w", errUsage, what, text, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
@@ -80,6 +81,7 @@ var meanings = []meaning{
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
 	{errOutput, exitFailure, "The command has done its work; only its text is lost. See what standard output leads to (a full device, a reader who has gone), and look again: with pgobj backup-list, or by the same command where it only reports."},
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
+	{instant.ErrForm, exitUsage, ""},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{errNoServer, exitNotFound, "pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on."},

@@ -5,6 +5,7 @@ package instant
 import (
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,9 +22,8 @@ var ErrForm = errors.New("it is not a time: write it as '2026-11-21 14:05:00+01'
 // date alone is its midnight, as in PostgreSQL.
 //
 // In autumn a local time comes twice; PostgreSQL takes the later one (DetermineTimeZoneOffset), here it is an error, and so is
-// one in spring that does not come at all. tz is the value of the environment variable TZ, or where that is not set the file
-// with the host's zone, if there is one. When it is one that Go cannot load, as a POSIX string, a misspelt name or a link to a
-// file that is not installed, local is UTC and not what tz says, and local times are an error.
+// one in spring that does not come at all. tz is the value of the environment variable TZ (where that is not set, see HostZone). When it is one
+// that Go cannot load, as a POSIX string or a misspelt name, local is UTC and not what tz says, and local times are an error.
 func Parse(text string, local *time.Location, tz string) (time.Time, error) {
 	if t, ok := withOffset(text); ok {
 		return t, nil
@@ -44,6 +44,20 @@ func Parse(text string, local *time.Location, tz string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("it is a local time, and the time zone of this process (%q, by the variable TZ or of the host) cannot be loaded: give the offset, as in '2026-11-21 14:05:00+01', or set TZ to a name such as Europe/Berlin", tz)
 	}
 	return within(wall, local, zone)
+}
+
+// HostZone is the zone of a host where TZ is not set, and its name for Parse. link is /etc/localtime. On a host without zone
+// data it leads to a file that is not there, and time.Local is UTC; the data that is embedded here has its name.
+func HostZone(link string) (local *time.Location, tz string) {
+	target, err := os.Readlink(link)
+	if _, missing := os.Stat(link); err != nil || missing == nil {
+		return time.Local, ""
+	}
+	_, name, _ := strings.Cut(target, "zoneinfo/")
+	if zone, err := time.LoadLocation(name); err == nil && name != "" {
+		return zone, name
+	}
+	return time.UTC, target
 }
 
 // loaded says whether local is what tz asks for: time.Local is UTC when it is not. An empty value is UTC.

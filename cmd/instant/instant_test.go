@@ -2,6 +2,8 @@ package instant
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,5 +84,32 @@ func TestRefused(t *testing.T) {
 	// An offset needs no zone, so it does not matter that there is none.
 	if _, err := Parse("2026-11-21 14:05:00+01", time.UTC, "<+01>-1"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestHostZone: a host whose zone is a link to a file that is not installed has that zone all the same.
+func TestHostZone(t *testing.T) {
+	dir := t.TempDir()
+	there := filepath.Join(dir, "there")
+	if err := os.WriteFile(there, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]string{
+		dir + "/zoneinfo/Europe/Berlin": "2026-11-30T14:35:00Z", "../nothing/zoneinfo/Etc/UTC": "2026-11-30T15:35:00Z", dir + "/zoneinfo/Europe/Berlni": "", dir + "/elsewhere": "", dir + "/zoneinfo/": "",
+	} {
+		link := filepath.Join(t.TempDir(), "localtime")
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		zone, tz := HostZone(link)
+		got, err := Parse("2026-11-30 15:35", zone, tz)
+		if (err == nil) != (want != "") || err == nil && got.UTC().Format(time.RFC3339) != want {
+			t.Errorf("%s: %v (%v), want %s", target, got, err, want)
+		}
+	}
+	for _, link := range []string{there, filepath.Join(dir, "none")} {
+		if zone, tz := HostZone(link); zone != time.Local || tz != "" {
+			t.Errorf("%s: %v %q", link, zone, tz)
+		}
 	}
 }
