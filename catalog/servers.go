@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -12,9 +13,30 @@ import (
 // page is how many keys a store returns at once: those behind the first cost nothing.
 const page = 1000
 
+// CheckServer says why a name cannot be a server's. It is one directory below the storage: a server that lay within
+// another one would be listed, counted and deleted with it or not at all, and two clusters would seem to be one.
+func CheckServer(name string) error {
+	if within, own, nested := cutLast(name, "/"); nested && storage.CheckKey(name) == nil {
+		return fmt.Errorf("it has a slash, and one server cannot lie within another: two clusters need two names, such as %s-%s\nWhat has been stored under this name so far is server %s of the storage whose URL ends with /%s", strings.ReplaceAll(within, "/", "-"), own, own, within)
+	}
+	if strings.Contains(name, "/") || storage.CheckKey(name) != nil {
+		return errors.New("use 1 to 255 of the characters A-Z a-z 0-9 . _ - (not . and not .. alone)")
+	}
+	return nil
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return "", s, false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
 // Servers yields the names of the servers in a storage (not in one server's folder), in the order of their keys. It
-// costs at most one listing of one page for each, however much a server has. A server whose folder lies within
-// another server's may be passed over.
+// costs at most one listing of one page for each, however much a server has. Those of a storage that begins deeper, with
+// another URL, are not among them.
 func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		seen, after := map[string]bool{}, ""
@@ -27,7 +49,7 @@ func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
 					return
 				}
 				last = serverOf(info.Key)
-				if last != "" && !seen[last] {
+				if last != "" && !seen[last] && CheckServer(last) == nil {
 					seen[last] = true
 					if !yield(last, nil) {
 						return

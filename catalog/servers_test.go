@@ -32,8 +32,8 @@ func TestServers(t *testing.T) {
 		}
 	}
 	// Names whose keys come before, within and after each other's; folders of others; and things that look alike.
-	want := []string{"a", "a-b", "a.b", "a0", "main", "parts", "team/a", "team/b", "wal"}
-	for _, name := range want {
+	want := []string{"a", "a-b", "a.b", "a0", "main", "parts", "team", "wal"}
+	for _, name := range append([]string{"a/b", "below/a", "below/b", "team/a", "team/z"}, want...) { // some are of other storages, which begin deeper
 		put(name + "/backups/20261116T010000Z-0001/backup.json")
 		put(name + "/catalog/log/0000000001.json")
 		put(name + "/parts/20261116T010000Z-0001/00001.tar.zst")
@@ -59,7 +59,7 @@ func TestServers(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("servers %q, want %q", got, want)
 	}
-	if lists > len(want)+1 {
+	if lists > len(want)+6 {
 		t.Errorf("%d listings for %d servers", lists, len(want))
 	}
 	u, err := Used(t.Context(), storage.Sub(store, "main"))
@@ -94,5 +94,21 @@ func TestServersCost(t *testing.T) {
 	}
 	if found != servers || store.lists > servers+4 {
 		t.Errorf("found %d servers of %d with %d listings", found, servers, store.lists)
+	}
+}
+
+func TestCheckServer(t *testing.T) {
+	for _, good := range []string{"main", "db1.example.com", "A_b-0", "-x", "wal", "..."} {
+		if err := CheckServer(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"", ".", "..", "a/b", "a/b/c", "/a", "a/", "/", "a//b", "../a", "a/..", "a b", "a\x1bb", "a\nb", "a\x00b", "ä", "\xff", ".tmp", "a\\b", strings.Repeat("x", 256)} {
+		if err := CheckServer(bad); err == nil {
+			t.Errorf("%q may be the name of a server", bad)
+		}
+	}
+	if err := CheckServer("team/x/db"); !strings.Contains(err.Error(), "two names, such as team-x-db\n") || !strings.Contains(err.Error(), "is server db of the storage whose URL ends with /team/x") {
+		t.Error(err)
 	}
 }

@@ -26,14 +26,16 @@ const module = "github.com/pgobj/pgobj/"
 // package that has to do without them stands in speechless. When a package wants another arrow, the design is
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
-	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "backup/readback", "walstore", "walstore/receive", "walstore/spool", "walstore/admit", "retention", "retention/sweep", "catalog",
+	"cmd/pgobj":   {"cmd/cli"},
+	"cmd/instant": {},
+	"cmd/cli": {"cmd/instant", "backup", "backup/conninfo", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "backup/readback", "walstore", "walstore/receive", "walstore/spool", "walstore/admit", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry", "storage/owned"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
 	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "backup/readback", "backup/replay", "catalog", "walstore"},
-	"backup/cluster":  {},
+	"backup/cluster":  {"backup/conninfo"},
+	"backup/conninfo": {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
 	"backup/readback": {"backup/manifest", "backup/part"},
@@ -69,9 +71,11 @@ var speechless = map[string][]string{
 	"storage":             {"storage", "walstore/segment"},
 	"walstore/segment":    {"storage", "walstore/segment"},
 	"backup/cluster":      {"storage"},
+	"backup/conninfo":     {"storage", "walstore/segment"},
 	"backup/drill":        {"storage"},
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
+	"cmd/instant":         {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
 	"backup/readback":     {"storage", "walstore/segment"},
 	"walstore/spool":      {"storage"},
@@ -94,7 +98,7 @@ var speechless = map[string][]string{
 // libraries: the one room (or few) that each large library is let into, so that it can be replaced there.
 var libraries = map[string][]string{
 	"github.com/alecthomas/kong":     {"cmd/cli"},
-	"github.com/jackc/pgx/":          {"backup/cluster"},
+	"github.com/jackc/pgx/":          {"backup/cluster", "backup/conninfo"},
 	"github.com/aws/":                {"storage/s3", "storage/minio", "storage/s3store", "storage/connect"},
 	"github.com/minio/minio-go/":     {"storage/minio"},
 	"github.com/klauspost/compress/": {"storage/frames", "backup/part", "backup/manifest", "walstore"},
@@ -107,7 +111,7 @@ var libraries = map[string][]string{
 // calls: functions that only some rooms may use. Configuration is a value passed in, and only main ends
 // the process.
 var calls = map[string][]string{
-	"os.Getenv":    {"cmd/cli"},
+	"os.Getenv":    {"cmd/cli", "backup/conninfo"}, // libpq's variables, of which pgconn reads the most by itself
 	"os.LookupEnv": {"cmd/cli"},
 	"os.Environ":   {"cmd/cli"},
 	"os.ExpandEnv": {"cmd/cli"},

@@ -59,7 +59,7 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 	dir := testenv.Dir(t)
 	s := &site{pgobj: testenv.Pgobj(t), store: store{settings: env("PGOBJ_STORAGE=file://"+dir, "HOME="+dir)}}
 	for _, command := range [][]string{{"backup-push"}, {"backup-list"}, {"backup-fetch", dir + "/target"}, {"wal-push", "pg_wal/000000010000000000000001"}} {
-		s.fails(t, env("PGOBJ_STORAGE="), exitUsage, says("--storage", "PGOBJ_STORAGE", "file:///", "s3://"), command...)
+		s.fails(t, env("PGOBJ_STORAGE="), exitUsage, says("--storage", "PGOBJ_STORAGE", "empty"), command...)
 		s.fails(t, env("PGOBJ_STORAGE=ftp://host/dir"), exitUsage, says("--storage (PGOBJ_STORAGE)", "ftp://host/dir", "file:///", "s3://"), command...)
 	}
 	for _, c := range []struct {
@@ -74,6 +74,7 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 		{env("PGOBJ_STORAGE=file://" + dir + "/missing"), exitNoStore, says(dir+"/missing", "HINT:", "--storage"), says("backup-list")},
 		{env("PGOBJ_SERVER=a b"), exitUsage, says("--server (PGOBJ_SERVER)", `"a b"`), says("backup-list")},
 		{env("PGOBJ_SERVER=.."), exitUsage, says("--server (PGOBJ_SERVER)"), says("backup-list")},
+		{env("PGOBJ_SERVER=team/db"), exitUsage, says("--server (PGOBJ_SERVER)", "two names"), says("wal-push", "pg_wal/000000010000000000000001")},
 		{env("PGOBJ_S3_DRIVER=gcs"), exitUsage, says("--s3-driver", "gcs"), says("backup-list")},
 		{env("PGOBJ_S3_ENDPOINT=https://x"), exitUsage, says("--s3-endpoint (PGOBJ_S3_ENDPOINT)"), says("backup-list")},
 		{env("PGOBJ_STORAGE=s3://b/p", "PGOBJ_S3_ENDPOINT=minio:9000"), exitUsage, says("--s3-endpoint (PGOBJ_S3_ENDPOINT)", "http://host"), says("backup-list")},
@@ -192,6 +193,7 @@ func TestRefusals(t *testing.T) {
 	s := newSite(t, folderStore(t), pgtest.Options{})
 	target := filepath.Join(testenv.Dir(t), "target")
 	s.fails(t, nil, exitNotFound, says("no complete backup", "HINT:"), "backup-fetch", target)
+	s.archived(t)
 	if o := s.must(t, "backup-list"); o.out != "" || !strings.Contains(o.err, "no backup") {
 		t.Errorf("backup-list of nothing: %v", o)
 	}

@@ -157,7 +157,10 @@ type backupEntry struct {
 
 func (s *site) list(t testing.TB) (backups []backupEntry) {
 	t.Helper()
-	o := s.must(t, "backup-list", "--json")
+	o := s.run(t, "backup-list", "--json")
+	if o.code == exitNotFound { // nothing has been stored of it yet
+		return nil
+	}
 	if err := json.Unmarshal([]byte(o.out), &backups); err != nil {
 		t.Fatalf("backup-list --json: %v in %v", err, o)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pgobj/pgobj/backup/conninfo"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -45,9 +45,10 @@ type Identity struct {
 // ConnectReplication connects with settings as Connect takes them. application is the name for pg_stat_replication
 // and synchronous_standby_names; when it is empty, the one in dsn counts.
 func ConnectReplication(ctx context.Context, dsn, application string) (*Replication, error) {
-	cfg, err := pgconn.ParseConfig(forReplication(dsn))
+	// Such connections have no database; lines of ~/.pgpass and pg_hba.conf call it replication.
+	cfg, err := conninfo.Parse(conninfo.With(dsn, "dbname", "replication"))
 	if err != nil {
-		return nil, fmt.Errorf("read connection settings: %w", err)
+		return nil, err
 	}
 	cfg.RuntimeParams["replication"] = "true"
 	cfg.RuntimeParams["application_name"] = cmp.Or(application, cfg.RuntimeParams["application_name"], "pgobj")
@@ -64,19 +65,6 @@ func ConnectReplication(ctx context.Context, dsn, application string) (*Replicat
 		return nil, fmt.Errorf("%w: the server is %s, the oldest that works is 10", ErrVersion, conn.ParameterStatus("server_version"))
 	}
 	return r, nil
-}
-
-// forReplication names the database "replication", which such connections do not have, as lines of ~/.pgpass do.
-func forReplication(dsn string) string {
-	if !strings.Contains(dsn, "://") {
-		return dsn + " dbname=replication" // the last one counts
-	}
-	u, err := url.Parse(dsn)
-	if err != nil {
-		return dsn // ParseConfig says what is wrong with it
-	}
-	u.Path = "/replication"
-	return u.String()
 }
 
 // Close ends the connection at once.

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
+	"github.com/pgobj/pgobj/backup/conninfo"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -68,19 +69,19 @@ func declined(err error) bool {
 
 // Quote writes a value as libpq's keyword/value strings take it.
 func Quote(value string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+	return conninfo.Quote(value)
 }
 
 // Connect opens the session. dsn is a URL or a keyword/value string as libpq takes it; what it leaves out
-// (or all of it, when empty) comes from libpq's environment variables, service file and ~/.pgpass.
+// (or all of it, when empty) comes from libpq's environment variables, service file and ~/.pgpass: see conninfo.Parse.
 //
 // No timeout of the server applies to the session, as a configured statement_timeout would end a backup
 // in the middle. The client encoding is SQL_ASCII, which makes the server hand out paths and labels as
 // the bytes that they are instead of converting them from the database's encoding.
 func Connect(ctx context.Context, dsn string) (*Session, error) {
-	cfg, err := pgconn.ParseConfig(dsn)
+	cfg, err := conninfo.Parse(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the connection settings cannot be used: %w", ErrConnect, err)
+		return nil, err
 	}
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "pgobj"

@@ -108,7 +108,7 @@ func (d *drill) connect(ctx context.Context) (ready bool, err error) {
 }
 
 func (d *drill) session(ctx context.Context) (*cluster.Session, error) {
-	return cluster.Connect(ctx, fmt.Sprintf("host=%s port=5432 user=%s dbname=%s sslmode=disable", cluster.Quote(filepath.Join(d.Folder, "socket")), cluster.Quote(d.role), ownBase))
+	return cluster.Connect(ctx, fmt.Sprintf("host=%s hostaddr='' port=5432 user=%s dbname=%s sslmode=disable", cluster.Quote(filepath.Join(d.Folder, "socket")), cluster.Quote(d.role), ownBase))
 }
 
 // ended holds where recovery ended against where it should have.

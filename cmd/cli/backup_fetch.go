@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -37,7 +38,7 @@ type backupFetch struct {
 // pointFlags are the recovery target, in PostgreSQL's words. The drill takes the same.
 type pointFlags struct {
 	Target         string `name:"target" placeholder:"immediate" help:"immediate: only until the backup is consistent."`
-	TargetTime     string `name:"target-time" placeholder:"TIME" help:"To this time, such as '2026-11-21 14:05:00+01' (without an offset: local time)."`
+	TargetTime     string `name:"target-time" placeholder:"TIME" help:"To this time, such as '2026-11-21 14:05:00+01', or a date, which is its midnight (without an offset or zone: local time)."`
 	TargetXID      string `name:"target-xid" placeholder:"XID" help:"To the end of this transaction."`
 	TargetLSN      string `name:"target-lsn" placeholder:"LSN" help:"To this place in the WAL, such as 16/B374D848."`
 	TargetName     string `name:"target-name" placeholder:"NAME" help:"To this restore point (pg_create_restore_point)."`
@@ -167,7 +168,7 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 func (c *pointFlags) recovery() (r backup.Recovery, err error) {
 	r = backup.Recovery{TargetName: c.TargetName, Exclusive: c.Exclusive, Timeline: c.TargetTimeline}
 	if c.TargetTime != "" {
-		if r.TargetTime, err = parseTime(c.TargetTime); err != nil {
+		if r.TargetTime, err = parseTime("--target-time", c.TargetTime); err != nil {
 			return r, err
 		}
 	}
@@ -206,8 +207,8 @@ func (c *placeFlags) layout() (backup.Layout, error) {
 		l.Tablespaces[name] = dir
 	}
 	for _, link := range c.Link {
-		path, dir, _ := strings.Cut(link, "=")
-		if path == "" || !filepath.IsLocal(path) {
+		path, dir, to := strings.Cut(link, "=")
+		if path == "" || !filepath.IsLocal(path) || to && dir == "" {
 			return l, usagef("--link %q: write it as PATH or PATH=DIR, with the path in the data directory", link)
 		}
 		l.Links[path] = dir
@@ -261,17 +262,15 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// parseTime reads a time as people and PostgreSQL write it.
-func parseTime(s string) (time.Time, error) {
-	for _, day := range []string{"2006-01-02 ", "2006-01-02T"} {
-		for _, zone := range []string{"Z07:00", "-07", "-0700", " -07:00", " -07", " MST", ""} {
-			if t, err := time.ParseInLocation(day+"15:04:05.999999999"+zone, s, time.Local); err == nil {
-				if _, offset := t.Zone(); zone == " MST" && offset == 0 && !strings.HasSuffix(s, "UTC") && !strings.HasSuffix(s, "GMT") {
-					continue // Go takes any three letters for a zone at UTC
-				}
-				return t, nil
-			}
-		}
+// parseTime reads a point in time. what is the flag that has it.
+func parseTime(what, text string) (time.Time, error) {
+	local, tz := time.Local, os.Getenv("TZ")
+	if _, set := os.LookupEnv("TZ"); !set {
+		local, tz = instant.HostZone("/etc/localtime")
 	}
-	return time.Time{}, usagef("--target-time %q: write it as '2026-11-21 14:05:00+01:00'", s)
+	t, err := instant.Parse(text, local, tz)
+	if err != nil {
+		return t, fmt.Errorf("%w: %s %q: %w", errUsage, what, text, err)
+	}
+	return t, nil
 }

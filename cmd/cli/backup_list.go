@@ -65,7 +65,7 @@ func (p *pin) String() string {
 }
 
 func (c *backupList) Run(ctx context.Context, a *app) error {
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,8 @@ func (c *backupMark) Run(ctx context.Context, a *app) error {
 			return usagef("--until goes with --pin")
 		}
 		var err error
-		if until, err = parseTime(c.Until); err != nil {
-			return usagef("--until %q is not a time such as '2027-01-31 00:00:00+01'", c.Until)
+		if until, err = parseTime("--until", c.Until); err != nil {
+			return err
 		}
 		if !until.After(a.now()) {
 			return usagef("--until %s is past", c.Until)

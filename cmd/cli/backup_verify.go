@@ -55,7 +55,7 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return err
 	}

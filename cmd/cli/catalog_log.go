@@ -25,14 +25,14 @@ func (c *catalogLog) Run(ctx context.Context, a *app) error {
 	var since time.Time
 	var err error
 	if c.Since != "" {
-		if since, err = parseTime(c.Since); err != nil {
-			return usagef("--since %q is not a time such as '2026-11-21 14:05:00+01'", c.Since)
+		if since, err = parseTime("--since", c.Since); err != nil {
+			return err
 		}
 	}
 	if c.Limit < 0 {
 		return usagef("--limit %d: give the number of records to show", c.Limit)
 	}
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return err
 	}

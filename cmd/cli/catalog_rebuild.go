@@ -34,6 +34,9 @@ func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := a.known(ctx, store); err != nil {
+		return err
+	}
 	plan, err := backup.PlanRebuild(ctx, store, a.catalog(store))
 	if err != nil {
 		return err

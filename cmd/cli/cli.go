@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"strings"
@@ -114,7 +115,7 @@ func (j jobsFlag) count() (int, error) {
 type app struct {
 	Settings
 	Streams
-	raw     io.Writer // Out for what is no text
+	raw     *output // Out for what is no text
 	config  config
 	version string
 	args    []string // the command line
@@ -138,10 +139,13 @@ func run(ctx context.Context, a *app) (code int) {
 			if !ok {
 				panic(r)
 			}
-			code = int(e)
+			if code = int(e); code == 0 {
+				code = report(a.Err, a.raw.endHelp())
+			}
 		}
 	}()
-	a.raw, a.Out = a.Out, printable{a.Out}
+	a.raw = &output{Writer: a.Out}
+	a.Out = printable{a.raw}
 	var err error
 	if a.config, err = loadConfig(a.args); err != nil {
 		return report(a.Err, badCommandLine(a.args, err))
@@ -154,6 +158,9 @@ func run(ctx context.Context, a *app) (code int) {
 		return report(a.Err, badCommandLine(a.args, err))
 	}
 	settings.fromAWS()
+	if settings.S3CAFile != "" { // restore_command has it, too, and is run from elsewhere
+		settings.S3CAFile, _ = filepath.Abs(settings.S3CAFile) // fails only where there is no working directory
+	}
 	a.Settings = *settings
 	a.Config = a.config.path // absolute: others run from elsewhere
 	a.log = newLogger(a.Err, a.LogLevel, a.LogFormat)
@@ -171,7 +178,7 @@ func run(ctx context.Context, a *app) (code int) {
 	default:
 		err = timedOut(limited, err)
 	}
-	return report(a.Err, err)
+	return report(a.Err, a.raw.end(err))
 }
 
 func (a *app) parse() (*kong.Context, *Settings, error) {
@@ -186,11 +193,6 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 		if err != nil {
 			return nil, usagef("%v%s", err, instead(err))
 		}
-		for _, p := range command.Path { // what a script makes of "$DIR" where DIR is not set means no folder, not this one
-			if arg := p.Positional; arg != nil && arg.Target.Kind() == reflect.String && arg.Target.String() == "" {
-				return nil, usagef("the argument %s is empty", arg.Summary())
-			}
-		}
 		return command, nil
 	}
 	if target, settings, ok := oneCommand(a.args); ok {
@@ -203,8 +205,7 @@ func (a *app) parse() (*kong.Context, *Settings, error) {
 	return command, &g.Settings, err
 }
 
-// helpTo is where help is written. A reader who has gone (| head) has seen enough of it, and kong would blame the
-// command line.
+// helpTo is where help is written: kong would blame the command line for a failure, which output remembers.
 type helpTo struct{ io.Writer }
 
 func (h helpTo) Write(p []byte) (int, error) {
@@ -235,14 +236,22 @@ func instead(err error) string {
 	return ""
 }
 
-// verbatim takes a string as it was given. kong's own way for strings leads through JSON, which puts U+FFFD in place
-// of bytes that are no UTF-8: the path of another file, or of none.
+// verbatim takes a string as it was given, of a flag, an argument or an environment variable. kong's own way for strings
+// leads through JSON, which puts U+FFFD in place of bytes that are not UTF-8: the path of another file, or of none.
+//
+// An empty string is refused, wherever it comes from. It is what a script makes of "$TIME" where TIME is not set, and
+// never means what leaving the flag out means. Values of other kinds refuse it themselves, as it is no number.
 func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	token, err := c.Scan.PopValue("string")
-	if err == nil {
-		to.SetString(fmt.Sprint(token.Value))
+	if err != nil {
+		return err
 	}
-	return err
+	text := fmt.Sprint(token.Value)
+	if text == "" {
+		return errors.New("the value is empty: give one, or leave it out")
+	}
+	to.SetString(text)
+	return nil
 }
 
 // oneCommand is the grammar of the command line's command alone, behind settings, which all take a value: building all
@@ -257,7 +266,7 @@ func oneCommand(args []string) (target any, settings *Settings, ok bool) {
 		args = args[min(n, len(args)):]
 	}
 	for f := range reflect.TypeFor[grammar]().Fields() {
-		if len(args) > 0 && f.Tag.Get("name") == args[0] {
+		if name := f.Tag.Get("name"); len(args) > 0 && name != "" && name == args[0] {
 			g := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Settings", Type: reflect.TypeFor[Settings](), Tag: `embed:""`}, f}))
 			return g.Interface(), g.Elem().Field(0).Addr().Interface().(*Settings), true
 		}
@@ -293,8 +302,8 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 
 // open connects to the server's folder in the storage. No request is made yet.
 func (a *app) open(policy retry.Policy) (storage.Store, error) {
-	if err := storage.CheckKey(a.Server); err != nil {
-		return nil, usagef("--server (PGOBJ_SERVER) %q cannot be a folder's name: %v", a.Server, err)
+	if err := catalog.CheckServer(a.Server); err != nil {
+		return nil, usagef("--server (PGOBJ_SERVER) is %q: %v", a.Server, err)
 	}
 	s, err := a.root(policy)
 	if err != nil {
@@ -335,7 +344,7 @@ type repository struct {
 	state *catalog.State
 }
 
-// load opens the server's folder and reads its catalog.
+// load opens the server's folder and reads its catalog. The server need not be there yet.
 func (a *app) load(ctx context.Context) (r repository, err error) {
 	if r.store, err = a.open(retry.Policy{}); err != nil {
 		return r, err
@@ -345,12 +354,31 @@ func (a *app) load(ctx context.Context) (r repository, err error) {
 	return r, err
 }
 
+// loadKnown is load for a server that has to be there, for all who only read: of a name that is mistyped there is
+// nothing, and who watches it would be content for ever. It costs a request where the catalog is empty.
+func (a *app) loadKnown(ctx context.Context) (repository, error) {
+	r, err := a.load(ctx)
+	if err == nil && r.state.N == 0 {
+		err = a.known(ctx, r.store)
+	}
+	return r, err
+}
+
+// known fails with errNoServer if there is nothing of the server.
+func (a *app) known(ctx context.Context, s storage.Store) error {
+	exists, err := catalog.Exists(ctx, s)
+	if err == nil && !exists {
+		err = fmt.Errorf("%w: there is nothing of server %s in %s", errNoServer, a.Server, s)
+	}
+	return err
+}
+
 // isPath says of what stands in a backup's place that it is none for certain: ids have no slash.
 func isPath(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
 
 // find is load, and the backup that somebody names.
 func (a *app) find(ctx context.Context, name string) (repository, *catalog.Entry, error) {
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return r, nil, err
 	}

@@ -37,7 +37,7 @@ func loadConfig(args []string) (config, error) {
 	if path == "" {
 		return config{}, nil
 	}
-	c, err := readConfig(path, environment(reflect.TypeFor[grammar]()))
+	c, err := readConfig(path)
 	if err != nil {
 		return c, fmt.Errorf("%w: %s (PGOBJ_CONFIG): %w", errUsage, configFlag, err)
 	}
@@ -53,20 +53,37 @@ func loadConfig(args []string) (config, error) {
 
 const configFlag = "--config"
 
-// environment lists the variables that the fields of a grammar stand for.
-func environment(t reflect.Type) (names []string) {
+// environment lists the variables that the fields of a grammar stand for; of those with certain placeholders, if any are given.
+func environment(t reflect.Type, placeholders ...string) (names []string) {
 	for f := range t.Fields() {
-		if name, ok := f.Tag.Lookup("env"); ok {
+		name, ok := f.Tag.Lookup("env")
+		if ok && (placeholders == nil || slices.Contains(placeholders, f.Tag.Get("placeholder"))) {
 			names = append(names, name)
 		}
 		if f.Type.Kind() == reflect.Struct {
-			names = append(names, environment(f.Type)...)
+			names = append(names, environment(f.Type, placeholders...)...)
 		}
 	}
 	return names
 }
 
-func readConfig(path string, known []string) (c config, err error) {
+// filesElsewhere are variables that name a file or a directory, of those that are not pgobj's own.
+const filesElsewhere = `PGPASSFILE PGSERVICEFILE PGSYSCONFDIR PGSSLCERT PGSSLKEY PGSSLROOTCERT PGSSLCRL PGSSLCRLDIR PGDATA SSL_CERT_FILE SSL_CERT_DIR
+	AWS_CA_BUNDLE AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_WEB_IDENTITY_TOKEN_FILE AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`
+
+// resolve takes paths that are relative for those of the configuration file's directory: commands are run from anywhere,
+// and PostgreSQL runs its own from the data directory.
+func (c config) resolve() {
+	paths := append(environment(reflect.TypeFor[grammar](), "FILE", "DIR"), strings.Fields(filesElsewhere)...)
+	for name, value := range c.values {
+		keyword := name == "PGSSLROOTCERT" && value == "system"
+		if value != "" && !keyword && !filepath.IsAbs(value) && slices.Contains(paths, name) {
+			c.values[name] = filepath.Join(filepath.Dir(c.path), value)
+		}
+	}
+}
+
+func readConfig(path string) (c config, err error) {
 	if c.path, err = filepath.Abs(path); err != nil {
 		return c, err
 	}
@@ -86,9 +103,10 @@ func readConfig(path string, known []string) (c config, err error) {
 	if err != nil {
 		return c, err
 	}
-	if c.values, err = parseConfig(string(data), known); err != nil {
+	if c.values, err = parseConfig(string(data), environment(reflect.TypeFor[grammar]())); err != nil {
 		return c, fmt.Errorf("%s, %w", c.path, err)
 	}
+	c.resolve()
 	for _, secret := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"} {
 		if _, has := c.values[secret]; has && st.Mode().Perm()&0o004 != 0 {
 			c.leaks = true
@@ -100,8 +118,9 @@ func readConfig(path string, known []string) (c config, err error) {
 // parseConfig reads the lines. A value may stand in quotes; nothing is expanded.
 func parseConfig(text string, known []string) (map[string]string, error) {
 	// Not pgobj's own: those of libpq, and of Go's HTTP client. AWS has too many.
-	foreign := strings.Fields(`PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE PGSERVICEFILE PGSSLMODE PGSSLCERT PGSSLKEY PGSSLROOTCERT
-		PGCONNECT_TIMEOUT PGOPTIONS PGAPPNAME PGTZ PGDATA HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR`)
+	foreign := strings.Fields(filesElsewhere + ` PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSSLMODE PGSSLPASSWORD PGSSLNEGOTIATION PGSSLCERTMODE PGSSLSNI
+		PGSSLCOMPRESSION PGSSLMINPROTOCOLVERSION PGSSLMAXPROTOCOLVERSION PGMINPROTOCOLVERSION PGMAXPROTOCOLVERSION PGCHANNELBINDING PGREQUIREAUTH PGREQUIREPEER PGTARGETSESSIONATTRS
+		PGLOADBALANCEHOSTS PGGSSENCMODE PGGSSLIB PGGSSDELEGATION PGKRBSRVNAME PGCLIENTENCODING PGCONNECT_TIMEOUT PGOPTIONS PGAPPNAME PGTZ HTTP_PROXY HTTPS_PROXY NO_PROXY`)
 	values := map[string]string{}
 	n := 0
 	for line := range strings.Lines(text) {
@@ -122,6 +141,9 @@ func parseConfig(text string, known []string) (map[string]string, error) {
 				return nil, fmt.Errorf("line %d: the value of %s has no closing quote", n, name)
 			}
 			value = value[1 : len(value)-1]
+		}
+		if value == "" && slices.Contains(known, name) {
+			return nil, fmt.Errorf("line %d: %s is empty: give it a value, or take the line out", n, name)
 		}
 		values[name] = value
 	}

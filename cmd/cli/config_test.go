@@ -2,6 +2,8 @@ package cli
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -20,5 +22,25 @@ func TestParseConfig(t *testing.T) {
 		if got, err := parseConfig(text, known); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q gives %v (%v), want an error with %q", text, got, err, says)
 		}
+	}
+}
+
+// TestConfigPaths: a path in the file is one from the file's directory, wherever the command runs.
+func TestConfigPaths(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(t.TempDir())
+	file := filepath.Join(dir, "pgobj.conf")
+	text := "PGOBJ_STORAGE=s3://b/p\nPGOBJ_S3_CA_FILE=ca.pem\nPGOBJ_DRILL_SCRATCH=../scratch\nPGOBJ_BINDIR=/usr/bin\nPGPASSFILE=./pass\nPGSSLROOTCERT=system\nPGSSLCERT=\nAWS_SHARED_CREDENTIALS_FILE=aws/credentials\nPGHOST=db\nPGOBJ_SERVER=main\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readConfig(file)
+	want := map[string]string{"PGOBJ_STORAGE": "s3://b/p", "PGOBJ_S3_CA_FILE": dir + "/ca.pem", "PGOBJ_DRILL_SCRATCH": filepath.Dir(dir) + "/scratch", "PGOBJ_BINDIR": "/usr/bin",
+		"PGPASSFILE": dir + "/pass", "PGSSLROOTCERT": "system", "PGSSLCERT": "", "AWS_SHARED_CREDENTIALS_FILE": dir + "/aws/credentials", "PGHOST": "db", "PGOBJ_SERVER": "main"}
+	if err != nil || !maps.Equal(c.values, want) {
+		t.Errorf("got %v (%v), want %v", c.values, err, want)
+	}
+	if _, err := parseConfig("PGHOSTADDR=10.0.0.1\nPGTARGETSESSIONATTRS=primary\nPGREQUIREPEER=postgres\n", nil); err != nil {
+		t.Error(err)
 	}
 }

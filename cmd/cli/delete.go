@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage/retry"
@@ -77,13 +78,17 @@ type deleteBefore struct {
 
 func (c *deleteBefore) Run(ctx context.Context, a *app) error {
 	o := retention.Order{Kind: retention.Before, Backup: c.Point}
-	if t, err := parseTime(c.Point); err == nil {
+	t, err := parseTime("delete before", c.Point)
+	switch {
+	case err == nil:
 		if now := a.now(); t.After(now) { // a slip of the pen: nobody needs to restore to a time that has not come
 			return usagef("delete before '%s': that lies in the future; it is %s now (delete retain 1 leaves the newest good backup alone)", c.Point, now.UTC().Format("2006-01-02 15:04:05Z"))
 		}
 		o.Backup, o.Time = "", t
+	case !errors.Is(err, instant.ErrForm): // else it is the name of a backup
+		return err
 	}
-	err := c.run(ctx, a, o, c.Hold)
+	err = c.run(ctx, a, o, c.Hold)
 	if o.Backup != "" && errors.Is(err, catalog.ErrNoBackup) {
 		err = fmt.Errorf("%w\nNor is it a time, which is written as '2026-11-21 14:05:00+01'", err)
 	}
@@ -205,8 +210,8 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 		return err
 	}
 	if plan.N == 0 { // the log has no record
-		if exists, err := catalog.Exists(ctx, store); err != nil || !exists {
-			return cmp.Or(err, fmt.Errorf("%w: there is nothing of server %s in %s", errNoServer, a.Server, store))
+		if err := a.known(ctx, store); err != nil {
+			return err
 		}
 	}
 	if !c.JSON {
@@ -349,7 +354,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 		if x.Last != "" {
 			last = x.Last[8:]
 		}
-		fmt.Fprintf(w, "%s .. %s\t%s\t%s\t%s\n", x.First, last, verdict(x.Keep), frees, why)
+		fmt.Fprintf(w, "%s .. %s\t%s\t%s\t%s\n", x.First, last, verdict(x.Keep || x.Files == 0), frees, why)
 	}
 	w.Flush()
 	for _, u := range p.Unpurged {

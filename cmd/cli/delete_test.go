@@ -101,7 +101,7 @@ func TestDeleteOfNoServer(t *testing.T) {
 	for _, c := range []struct{ server, command, says string }{
 		{"mian", "policy --retention=redundancy=3 --confirm", "exit code 6\n"},
 		{"mian", "garbage --json", "exit code 6\n"},
-		{"mia", "retain 3 --confirm", "ERROR:  no such server: there is nothing of server mia in file:///STORAGE/mia\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server.\nexit code 6\n"},
+		{"mia", "retain 3 --confirm", "ERROR:  no such server: there is nothing of server mia in file:///STORAGE/mia\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
 		{"mian", "everything mian --confirm", "exit code 6\n"},
 		{"new", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
 		{"gone", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
@@ -123,11 +123,25 @@ func TestServerListOfNoServer(t *testing.T) {
 	w.wal("new", 1, 1, 2)
 	for _, args := range [][]string{{"new", "mian", "db9"}, {"new", "mian", "db9", "--json"}} {
 		got := w.pgobj(append([]string{"server-list"}, args...)...)
-		if !strings.HasSuffix(got, "ERROR:  no such server: there is nothing of mian, db9 in file:///STORAGE\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server.\nexit code 6\n") || strings.Count(got, "new") != 1 {
+		if !strings.HasSuffix(got, "ERROR:  no such server: there is nothing of mian, db9 in file:///STORAGE\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n") || strings.Count(got, "new") != 1 {
 			t.Errorf("%q: %s", args, got)
 		}
 	}
 	if got := w.pgobj("server-list", "new"); strings.Contains(got, "exit code") || !strings.Contains(got, "it has no catalog") {
 		t.Errorf("one without a catalog: %s", got)
+	}
+}
+
+// TestNothingGoes: a plan that deletes nothing says of nothing that it goes.
+func TestNothingGoes(t *testing.T) {
+	w := newWorld(t)
+	w.add("db1", catalog.Record{Type: "server", Server: &catalog.Server{SystemID: sysid, PGVersion: 150004, SegmentSize: walSize}})
+	w.wal("db1", 1, 1, 6)
+	w.backup("db1", "20261116T050000Z-0001", 1, 5, nil, nil)
+	for args, nothing := range map[string]bool{"delete garbage --hold=99999h": true, "delete retain 1 --hold=99999h": true, "delete garbage": false} {
+		got := w.pgobj(strings.Fields(args)...)
+		if strings.Contains(got, "There is nothing to delete.") != nothing || strings.Contains(got, "GOES") == nothing || nothing && !strings.Contains(got, "(--hold leaves 4 newer files for now)") {
+			t.Errorf("%s:\n%s", args, got)
+		}
 	}
 }

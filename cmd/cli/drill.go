@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,9 +76,7 @@ func (c *drillCmd) Run(ctx context.Context, a *app) error {
 	switch {
 	case report == nil:
 	case c.JSON:
-		if e := printJSON(a.Out, c.result(report, err)); e != nil {
-			return e
-		}
+		err = cmp.Or(err, printJSON(a.Out, c.result(report, err)))
 	default:
 		c.print(a.Out, report, err)
 	}

@@ -10,11 +10,13 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/conninfo"
 	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
@@ -84,13 +86,15 @@ var endings = []meaning{
 	{errInterrupted, exitInterrupted, "Backups that are listed are as they were. Run the command again."},
 	{errStopping, 0, "Nothing is lost: the files stay in pg_wal, and PostgreSQL asks again when it runs. pgobj wal-push --all PGDATA archives what waits while it does not."},
 	{errTimeout, exitTimeout, "What was finished is safe. Run the command again, with a longer --timeout (PGOBJ_TIMEOUT) if the time was simply too short."},
+	{errOutput, exitFailure, "The command has done its work; only its text is lost. See what standard output leads to (a full device, a reader who has gone), and look again: with pgobj backup-list, or by the same command where it only reports."},
 }
 
 var kinds = []meaning{
 	{errUsage, exitUsage, "See pgobj --help; every flag has an environment variable."},
+	{instant.ErrForm, exitUsage, ""},
 	{catalog.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
 	{manifest.ErrNewer, exitNewer, "Install the newest pgobj on this host."},
-	{errNoServer, exitNotFound, "pgobj server-list shows the servers there are. Check --storage and --server."},
+	{errNoServer, exitNotFound, "pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on."},
 	{catalog.ErrNoBackup, exitNotFound, "pgobj backup-list shows the backups there are, and says when the catalog has lost some (pgobj catalog-rebuild mends it). Check --storage and --server."},
 	{errDamagedPages, exitPages, "The pages were damaged on this server already. Keep the last backup without damaged pages, and repair the relations (pg_amcheck, REINDEX, or a restore)."},
 	{catalog.ErrMoved, exitConflict, "Run the command again when nothing else writes to the catalog."},
@@ -108,7 +112,8 @@ var kinds = []meaning{
 	{backup.ErrServer, exitPostgres, ""},
 	{backup.ErrDatabaseLost, exitPostgres, "No backup was entered in the catalog. Run the command again; and not while CREATE DATABASE, DROP DATABASE or ALTER DATABASE … SET TABLESPACE run, or templates change."},
 	{backup.ErrUnseen, exitPostgres, "No backup was entered in the catalog. Mount its volume where pgobj runs (in its container, too), at the same path, and run the command again. Of a tablespace that is lost: DROP TABLESPACE; of a stopped server, remove the link if it was left over."},
-	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, or --dsn)? Of a stopped server: backup-push --offline."},
+	{conninfo.ErrSettings, exitUsage, "Connection strings, PG… variables, service files and ~/.pgpass are read as psql of PostgreSQL 18 reads them: does psql connect with the same settings?"},
+	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
 	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrNotStopped, exitPostgres, "No backup was entered in the catalog."},
 	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},

@@ -10,9 +10,9 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
@@ -138,19 +138,40 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestParseTime(t *testing.T) {
-	for text, want := range map[string]string{
-		"2026-11-21 14:05:00+01": "2026-11-21T13:05:00Z", "2026-11-21 14:05:00.123456+00": "2026-11-21T14:05:00.123456Z",
-		"2026-11-21T14:05:00Z": "2026-11-21T14:05:00Z", "2026-11-21 14:05:00 -03:30": "2026-11-21T17:35:00Z",
-		"2026-11-21 14:05:00 UTC": "2026-11-21T14:05:00Z", "2026-11-21 14:05:00-0800": "2026-11-21T22:05:00Z",
+// TestTimes: every place that takes a time refuses one that is not one point in time, as it does what is none.
+func TestTimes(t *testing.T) {
+	w := newWorld(t)
+	w.story()
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	w.must(err)
+	for _, c := range []struct {
+		zone       *time.Location
+		tz         string
+		text, says string
+	}{
+		{berlin, "Europe/Berlin", "2026-10-25 02:30", "for the first time '2026-10-25 02:30:00+02:00', for the second '2026-10-25 02:30:00+01:00'"},
+		{berlin, "Europe/Berlin", "2026-03-29 02:30", "never show"},
+		{time.UTC, "<+01>-1", "2026-11-16 02:30", `("<+01>-1", by the variable TZ`},
+		{time.UTC, "Europe/Berlni", "2026-11-16", `("Europe/Berlni", by the variable TZ`},
 	} {
-		if got, err := parseTime(text); err != nil || got.UTC().Format("2006-01-02T15:04:05.999999Z") != want {
-			t.Errorf("%q is %v, %v, want %s", text, got, err, want)
+		local := time.Local
+		time.Local = c.zone
+		t.Setenv("TZ", c.tz)
+		for _, args := range [][]string{
+			{"delete", "before", c.text}, {"backup-mark", "latest", "--pin", "--until", c.text}, {"catalog-log", "--since", c.text},
+			{"backup-fetch", "new", "--target-time", c.text}, {"drill", "--target-time", c.text},
+		} {
+			w.refused(c.says, args...)
 		}
+		time.Local = local
 	}
-	for _, text := range []string{"yesterday", "2026-11-21", "14:05", "2026-11-21 14:05:00 XYZ", "2026-13-01 00:00:00", "2026-11-21 25:00:00", "1700000000", " "} {
-		if got, err := parseTime(text); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), strconv.Quote(text)) {
-			t.Errorf("%q is %v, %v, want an error that names it", text, got, err)
+	for _, args := range [][]string{{"backup-mark", "latest", "--pin", "--until", "tomorrow"}, {"catalog-log", "--since", "tomorrow"}, {"backup-fetch", "new", "--target-time", "tomorrow"}} {
+		w.refused("tomorrow", args...)
+	}
+	t.Setenv("TZ", "")
+	for _, text := range []string{"2026-11-16", "2026-11-16 05:00"} {
+		if got := w.pgobj("delete", "before", text); !strings.Contains(got, "20261116T090000Z-0003") || strings.Contains(got, "exit code") {
+			t.Errorf("%s: %s", text, got)
 		}
 	}
 }

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -53,6 +56,7 @@ func printPlan(a *app, p *backup.Plan) {
 	for _, w := range p.Warnings {
 		out.row("warning", "%s", w)
 	}
+	a.printCredentials(out, p)
 	out.row("do it", "%s", commandLine(a.args))
 	out.row("then", "%s", startCommand(p))
 }
@@ -73,10 +77,13 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 	if len(p.Saved) > 0 {
 		out.row("", "archive it before the start, so that the recovery has it: for f in %s/*; do PGDATA=%s pgobj wal-push \"$f\"; done", shellQuote(p.SavedIn), shellQuote(p.Target))
 	}
-	for _, w := range p.Warnings {
-		out.row("warning", "%s", w)
+	if !a.warned() {
+		for _, w := range p.Warnings {
+			out.row("warning", "%s", w)
+		}
 	}
 	printDangers(out, p)
+	a.printCredentials(out, p)
 	out.row("start", "%s", startCommand(p))
 	r := p.Recovery
 	switch {
@@ -103,6 +110,29 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 	}
 	if !r.KeepArchiving && !r.Standby {
 		out.row("note", "archiving is off on it, and so are subscriptions. If it takes the original's place: ALTER SYSTEM RESET archive_mode, and max_logical_replication_workers; restart, and take a backup")
+	}
+}
+
+// warned says that whoever reads results has just read the warnings of the log, on the same terminal.
+func (a *app) warned() bool {
+	return isTerminal(a.raw.Writer) && isTerminal(a.Err) && a.log.Enabled(context.Background(), slog.LevelWarn)
+}
+
+// printCredentials names what of the environment the server needs to read the storage, where no file has it: restore_command
+// names no credentials, and a server is not started from this shell.
+func (a *app) printCredentials(out *columns, p *backup.Plan) {
+	if len(p.Path) == 0 || !p.Recovery.OwnCommand || !strings.HasPrefix(a.Storage, "s3:") {
+		return
+	}
+	var names []string
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN",
+		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION", "AWS_DEFAULT_REGION"} {
+		if _, filed := a.config.values[name]; !filed && os.Getenv(name) != "" {
+			names = append(names, name)
+		}
+	}
+	if names != nil {
+		out.row("note", "this environment has %s: the server that recovers needs the same in its own (systemctl edit postgresql, Environment=…), or all of it in a file that its user can read: --config FILE", strings.Join(names, ", "))
 	}
 }
 
@@ -159,9 +189,17 @@ func startCommand(p *backup.Plan) string {
 }
 
 // hidePassword keeps a connection string's password off the screen, and rather too much with it than too
-// little: quotes within quotes make its end hard to tell.
+// little: quotes within quotes make its end hard to tell. A quote that is open there is closed, so that a command line that is
+// printed stays one.
 func hidePassword(s string) string {
-	passwordSetting := regexp.MustCompile(`(?i)(password\s*=).*`)
+	secretSetting := regexp.MustCompile(`(?i)((?:password|secret)\s*=).+`)
 	passwordInURL := regexp.MustCompile(`(://[^/\s:@]*:)\S*@`)
-	return passwordInURL.ReplaceAllString(passwordSetting.ReplaceAllString(s, "$1…"), "$1…@")
+	if at := secretSetting.FindStringSubmatchIndex(s); at != nil {
+		hidden := s[at[3]:]
+		s = s[:at[3]] + "…"
+		if strings.Count(s, "'")%2 == 1 && strings.HasSuffix(hidden, "'") {
+			s += "'"
+		}
+	}
+	return passwordInURL.ReplaceAllString(s, "$1…@")
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // terminal, a plain line now and then elsewhere.
 func (a *app) show(what string, p *backup.Progress) (stop func()) {
 	every, begin, end := 30*time.Second, "", "\n"
-	if f, ok := a.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(a.Err) {
 		every, begin, end = 500*time.Millisecond, "\r", "\x1b[K"
 	}
 	start := time.Now()
@@ -39,6 +40,11 @@ func (a *app) show(what string, p *backup.Progress) (stop func()) {
 		close(quit)
 		<-done
 	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func progressLine(what string, p *backup.Progress, elapsed time.Duration) string {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,11 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	o, err := backup.CheckRestore(ctx, req)
+	if o != nil && req.Store != nil && len(o.Restored.Path) > 0 && o.WAL.Last == "" { // is it the archive that was meant?
+		if e := a.known(ctx, req.Store); e != nil {
+			return e
+		}
+	}
 	switch {
 	case o == nil:
 		return err
@@ -53,9 +59,7 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 		if o.WAL.End > 0 {
 			r.ArchiveEnd = o.WAL.End.String()
 		}
-		if e := printJSON(a.Out, r); e != nil {
-			return e
-		}
+		err = cmp.Or(err, printJSON(a.Out, r))
 	default:
 		printOutcome(a, o, req.Store == nil)
 	}
@@ -64,7 +68,7 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 
 func printOutcome(a *app, o *backup.Outcome, remembered bool) {
 	out := &columns{w: a.Out}
-	out.row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.Format(time.DateTime+" MST"))
+	out.row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.UTC().Format(time.DateTime+" MST"))
 	out.row("goal", "%s", o.Restored.Goal)
 	if o.WAL.Last != "" {
 		last := o.WAL.Last
@@ -127,7 +131,7 @@ func ownDSN(dir string) string {
 	if len(lines) < 5 || lines[4] == "" {
 		return ""
 	}
-	dsn := fmt.Sprintf("host=%s port=%s", cluster.Quote(lines[4]), strings.TrimSpace(lines[3]))
+	dsn := fmt.Sprintf("host=%s hostaddr='' port=%s", cluster.Quote(lines[4]), strings.TrimSpace(lines[3]))
 	if os.Getenv("PGDATABASE") == "" {
 		dsn += " dbname=template1"
 	}

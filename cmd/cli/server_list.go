@@ -97,8 +97,8 @@ func (c *serverList) names(ctx context.Context, root storage.Store) func(func(st
 	return func(yield func(string, error) bool) {
 		for _, name := range c.Servers {
 			var err error
-			if bad := storage.CheckKey(name); bad != nil {
-				err = usagef("server %q cannot be a folder's name: %v", name, bad)
+			if bad := catalog.CheckServer(name); bad != nil {
+				err = usagef("server %q: %v", name, bad)
 			}
 			if !yield(name, err) {
 				return

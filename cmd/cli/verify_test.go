@@ -20,10 +20,10 @@ func TestVerifyNothing(t *testing.T) {
 	w.add("offline", server)
 	w.backup("offline", "20261116T010000Z-0001", 1, 1, nil, func(b *catalog.Backup) { b.From = "offline" })
 	for _, c := range []struct{ command, says string }{
-		{"backup-verify all --server=typo", "ERROR:  no such backup: the catalog has no complete backup\nHINT:  pgobj backup-list shows the backups there are, and says when the catalog has lost some (pgobj catalog-rebuild mends it). Check --storage and --server.\nexit code 6\n"},
+		{"backup-verify all --server=typo", "ERROR:  no such server: there is nothing of server typo in file:///STORAGE/typo\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
 		{"backup-verify all --server=typo --json", "exit code 6\n"},
 		{"backup-verify all --server=fresh", "exit code 6\n"},
-		{"wal-verify --server=typo", "ERROR:  no such backup, and no WAL: server typo has nothing to check in file:///STORAGE/typo\nHINT:  pgobj backup-list shows the backups there are, and says when the catalog has lost some (pgobj catalog-rebuild mends it). Check --storage and --server.\nexit code 6\n"},
+		{"wal-verify --server=typo", "ERROR:  no such server: there is nothing of server typo in file:///STORAGE/typo\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
 		{"wal-verify --server=typo --json", "exit code 6\n"},
 		{"wal-verify --server=lost", "backup 20261116T010000Z-0001 CANNOT BE RESTORED: it needs 000000010000000000000001\nexit code 11\n"},
 		{"wal-verify --server=lost --acknowledge=000000010000000000000001", "ERROR:  invalid setting: --acknowledge needs a --reason: wal-list and wal-verify show why the segments are lost\nHINT:  See pgobj --help; every flag has an environment variable.\nexit code 2\n"},

@@ -46,7 +46,7 @@ type archive struct {
 
 // archives opens the store, reads the catalog and lists all WAL. An incarnation that has backups is there without WAL, too.
 func (a *app) archives(ctx context.Context) (store storage.Store, all []archive, err error) {
-	r, err := a.load(ctx)
+	r, err := a.loadKnown(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -29,6 +29,9 @@ func (c *walFetch) fetchRange(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := a.known(ctx, store); err != nil {
+		return err
+	}
 	sysid, err := c.whose(ctx, store)
 	if err != nil {
 		return err

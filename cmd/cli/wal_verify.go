@@ -303,8 +303,10 @@ func (v *walVerified) verdict() error {
 }
 
 func (c *walVerify) acknowledge(ctx context.Context, a *app, store storage.Store, all []archive) error {
-	first, last, _ := strings.Cut(c.Acknowledge, "..")
-	last = cmp.Or(last, first)
+	first, last, ranged := strings.Cut(c.Acknowledge, "..")
+	if !ranged {
+		last = first
+	}
 	if segment.Classify(first) != segment.Full || segment.Classify(last) != segment.Full {
 		return usagef("--acknowledge is %q: use FROM..TO, two names of WAL segments", c.Acknowledge)
 	}

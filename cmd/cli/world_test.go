@@ -190,7 +190,7 @@ func (w *world) story() {
 	w.backup("db4", "20261116T020000Z-00dd", 1, 2, nil, nil)
 	w.must(storage.Sub(w.root, "db4").Delete(w.t.Context(), catalog.BackupKey("20261116T020000Z-00dd")))
 
-	w.wal("team/only-wal", 1, 1, 1)
+	w.wal("only-wal", 1, 1, 1)
 	w.put("foreign", "object", 5)
 	w.now = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
 }
