@@ -103,7 +103,7 @@ func (r *faultRig) program(env []string, name string, args ...string) *exec.Cmd 
 }
 
 // patience bounds one command. Nothing is concluded from it but "it hangs".
-const patience = 40 * time.Second
+const patience = 4 * time.Minute
 
 // execute runs a command to its end; started is called as soon as it runs.
 func execute(t testing.TB, cmd *exec.Cmd, started func(*os.Process)) outcome {
@@ -171,7 +171,7 @@ func (r *faultRig) listOf(t testing.TB, env []string) []string {
 func (r *faultRig) push(t testing.TB, args ...string) string {
 	t.Helper()
 	before := r.list(t)
-	r.mustRun(t, append([]string{"backup-push", "--wal-timeout=60s"}, args...)...)
+	r.mustRun(t, append([]string{"backup-push", "--wal-timeout=10m"}, args...)...)
 	after := r.list(t)
 	if len(after) != len(before)+1 || !slices.Equal(after[:len(before)], before) {
 		t.Fatalf("backup-push succeeded; the list was %v and is %v", before, after)
@@ -387,7 +387,7 @@ func (v *victim) kill() {
 	v.once.Do(func() {
 		v.dead = true
 		_ = v.process.Kill() // it may just have ended
-		for range 1000 {
+		for range 100_000 {
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.process.Pid))
 			_, state, _ := strings.Cut(string(stat), ") ")
 			if err != nil || strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {

@@ -33,7 +33,7 @@ type reuseFigures struct {
 
 func (s *site) reuse(t testing.TB, args ...string) (f reuseFigures) {
 	t.Helper()
-	o := s.must(t, append([]string{"backup-push", "--json", "--wal-timeout=1m"}, args...)...)
+	o := s.must(t, append([]string{"backup-push", "--json", "--wal-timeout=10m"}, args...)...)
 	if err := json.Unmarshal([]byte(o.out), &f); err != nil {
 		t.Fatalf("backup-push --json: %v in %v", err, o)
 	}

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func TestStorms(t *testing.T) {
 			defer base.rollback(t)
 			proxy.Reset()
 			storm.set()
-			o := execute(t, rig.command(viaProxy(proxy), "backup-push", "-j2", "--wal-timeout=60s"), nil)
+			o := execute(t, rig.command(viaProxy(proxy), "backup-push", "-j2", "--wal-timeout=10m"), nil)
 			if o.code != 0 {
 				t.Fatalf("backup-push: %v", o)
 			}
@@ -103,7 +104,7 @@ func TestRequestsThatComeTwice(t *testing.T) {
 		}
 	}
 	for range 3 {
-		must("backup-push", "--wal-timeout=60s")
+		must("backup-push", "--wal-timeout=10m")
 		rig.touch(t)
 	}
 	segment := filepath.Join(rig.cluster.Data, "pg_wal", rig.cluster.SQL(t, `SELECT pg_walfile_name(pg_switch_wal())`))
@@ -138,7 +139,7 @@ func TestStorageThatReplaces(t *testing.T) {
 			t.Error(err)
 		}
 	}))
-	o := execute(t, rig.command(viaProxy(proxy), "backup-push", "--wal-timeout=60s"), nil)
+	o := execute(t, rig.command(viaProxy(proxy), "backup-push", "--wal-timeout=10m"), nil)
 	if o.code != 5 || !strings.Contains(o.err, "does not honour If-None-Match") {
 		t.Errorf("backup-push: %v", o)
 	}
@@ -287,11 +288,10 @@ func TestTerminate(t *testing.T) {
 				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
 				return err != nil || bytes.Contains(stat, []byte(") Z "))
 			}
-			for deadline := time.Now().Add(5 * time.Second); !ended(); time.Sleep(10 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Error("it goes on after SIGTERM")
-					return
-				}
+			ctx, cancel := context.WithTimeout(t.Context(), patience/2) // before execute ends it in another way
+			defer cancel()
+			if err := testenv.Until(ctx, "it ends after SIGTERM", ended); err != nil {
+				t.Error(err)
 			}
 		}
 	}
@@ -552,7 +552,7 @@ func TestSyncFails(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		t.Run(fmt.Sprintf("push %d", n), func(t *testing.T) {
 			rig.touch(t)
-			o := rig.straced(t, inject("fsync", fmt.Sprintf("error=EIO:when=%d", n)), "backup-push", "-j2", "--wal-timeout=60s")
+			o := rig.straced(t, inject("fsync", fmt.Sprintf("error=EIO:when=%d", n)), "backup-push", "-j2", "--wal-timeout=10m")
 			if o.code <= 0 || !strings.Contains(o.err, "input/output error") {
 				t.Errorf("want an error: %v", o)
 			}
@@ -574,7 +574,7 @@ type call struct {
 func (r *faultRig) traced(t *testing.T, syscalls string, args ...string) []call {
 	t.Helper()
 	dir := testenv.Dir(t)
-	if o := r.straced(t, []string{"-ff", "-y", "-ttt", "-qq", "-s", "4096", "-o", filepath.Join(dir, "trace"), "-e", "trace=" + syscalls}, args...); o.code != 0 {
+	if o := r.straced(t, []string{"-ff", "--seccomp-bpf", "-y", "-ttt", "-qq", "-s", "4096", "-o", filepath.Join(dir, "trace"), "-e", "trace=" + syscalls}, args...); o.code != 0 {
 		t.Fatal(o)
 	}
 	paths, err := filepath.Glob(filepath.Join(dir, "trace.*"))

@@ -171,7 +171,7 @@ func (s *site) list(t testing.TB) (backups []backupEntry) {
 func (s *site) backup(t testing.TB, args ...string) backupEntry {
 	t.Helper()
 	before := len(s.list(t))
-	s.must(t, append([]string{"backup-push", "--wal-timeout=1m"}, args...)...)
+	s.must(t, append([]string{"backup-push", "--wal-timeout=10m"}, args...)...)
 	after := s.list(t)
 	if len(after) != before+1 {
 		t.Fatalf("after backup-push there are %d backups, before there were %d", len(after), before)

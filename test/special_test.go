@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -83,7 +84,8 @@ func TestFilesComeAndGo(t *testing.T) {
 	}
 	quit := make(chan struct{})
 	failed := make(chan error, 2)
-	go func() { failed <- churnFiles(dir, quit) }() // both are waited for below
+	ready := filepath.Join(testenv.Dir(t), "ready")
+	go func() { failed <- churnFiles(dir, ready, quit) }() // both are waited for below
 	go func() { failed <- churnRelations(t, s, quit) }()
 	var backups []backupEntry
 	for range 4 {
@@ -106,8 +108,9 @@ func TestFilesComeAndGo(t *testing.T) {
 	}
 }
 
-// churnFiles makes, grows, shrinks and removes files as fast as it can.
-func churnFiles(dir string, quit <-chan struct{}) error {
+// churnFiles makes, grows, shrinks and removes files as fast as it can. What it makes is at the path ready until it
+// belongs to the server's user: we may be root, and a backup that finds a file has to be able to read it.
+func churnFiles(dir, ready string, quit <-chan struct{}) error {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	for i := 0; ; i++ {
 		select {
@@ -122,15 +125,28 @@ func churnFiles(dir string, quit <-chan struct{}) error {
 			err = os.Remove(name)
 		case 1:
 			err = os.Truncate(name, int64(rnd.IntN(100_000)))
+		case 2: // only what is there
+			err = regrow(name, bytes.Repeat([]byte("grown"), rnd.IntN(20_000)))
 		default:
-			if err = os.WriteFile(name, bytes.Repeat([]byte("grown"), rnd.IntN(20_000)), 0o600); err == nil {
-				err = testenv.ChownPostgres(name)
+			err = errors.Join(os.WriteFile(ready, bytes.Repeat([]byte("new"), rnd.IntN(30_000)), 0o600), testenv.ChownPostgres(ready))
+			if err == nil {
+				err = os.Rename(ready, name)
 			}
 		}
-		if err != nil && !os.IsNotExist(err) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
+}
+
+// regrow gives a file that exists another content, as PostgreSQL does: truncated and written again, by its old inode.
+func regrow(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 // churnRelations does the same by SQL.
@@ -241,7 +257,7 @@ func TestDamagedPages(t *testing.T) {
 	damage(shifted, func(pages []byte) { copy(pages[3*8192+3:5*8192], bytes.Clone(pages[3*8192:5*8192-3])) })
 
 	for i, run := range []string{"the first backup with them", "the next one, which has nothing to read anew"} {
-		o := s.run(t, "backup-push", "--wal-timeout=1m")
+		o := s.run(t, "backup-push", "--wal-timeout=10m")
 		if o.code != 13 || !strings.Contains(o.out, "is complete") || !strings.Contains(o.err, "HINT:") {
 			t.Fatalf("%s: %v", run, o)
 		}

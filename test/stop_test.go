@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/testenv"
@@ -39,11 +38,7 @@ func TestStopWithoutStorage(t *testing.T) {
 				testenv.Eventually(t, patience, "wal-push tries", func() bool { return strings.Contains(s.Log(), "will try again") })
 			}
 
-			begun := time.Now()
-			s.Stop(t, "fast")
-			if d := time.Since(begun); d > time.Minute {
-				t.Errorf("stopping took %v", d)
-			}
+			s.Stop(t, "fast") // which has less patience than six attempts of five minutes take
 			ready, err := filepath.Glob(filepath.Join(s.Data, "pg_wal/archive_status/*.ready"))
 			must(t, err)
 			for i, path := range ready {

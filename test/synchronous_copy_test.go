@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgobj/pgobj/test/pgtest"
 )
@@ -35,7 +34,7 @@ func TestCopyOfASynchronousServer(t *testing.T) {
 				t.Errorf("it is not noted what was set before:\n%s", text)
 			}
 			c := s.start(t, dir)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), generous)
 			defer cancel()
 			if _, err := c.Query(ctx, "postgres", `INSERT INTO steps VALUES (2)`); err != nil {
 				t.Errorf("the copy does not commit: %v", err)

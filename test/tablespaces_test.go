@@ -34,7 +34,7 @@ func TestTablespaceCreatedMeanwhile(t *testing.T) {
 	s.space(t, outside, "dropped")
 	s.Exec(t, `CREATE TABLE much AS SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i`) // for a checkpoint that takes its time
 	pushed := make(chan outcome, 1)
-	go func() { pushed <- s.run(t, "backup-push", "--wal-timeout=1m", "--checkpoint=spread") }()
+	go func() { pushed <- s.run(t, "backup-push", "--wal-timeout=10m", "--checkpoint=spread") }()
 	s.Eventually(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'CheckpointDone' AND query ~ 'backup_start' AND pid <> pg_backend_pid()`, "1")
 	s.space(t, outside, "late")
 	s.Exec(t, `DROP TABLE dropped`)

@@ -195,7 +195,7 @@ func TestReceiverKilled(t *testing.T) {
 	k := newReceiving(t)
 	r := k.start(t)
 	k.streaming(t, "async")
-	k.must(t, "backup-push", "--wal-timeout=1m")
+	k.must(t, "backup-push", "--wal-timeout=10m")
 	k.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'k'`)
 	k.Exec(t, `SELECT pg_reload_conf()`)
 	// About 40 rows fill a segment.
@@ -285,7 +285,7 @@ func TestReceiverDiskIsBounded(t *testing.T) {
 	k := newReceiving(t)
 	r := k.start(t)
 	k.streaming(t, "async")
-	k.must(t, "backup-push", "--wal-timeout=1m")
+	k.must(t, "backup-push", "--wal-timeout=10m")
 	release, sender := make(chan struct{}), k.SQL(t, `SELECT pid FROM pg_stat_replication`)
 	k.proxy.On(faultproxy.Method("PUT"), faultproxy.Hold(release))
 	for range 20 {
@@ -334,7 +334,7 @@ func TestReceiveOverDamagedPieces(t *testing.T) {
 			args := []string{"--slot=d", "--create-slot", "--synchronous", "--application-name=d"}
 			r := s.receive(t, args...)
 			s.streaming(t, "async")
-			s.must(t, "backup-push", "--wal-timeout=1m")
+			s.must(t, "backup-push", "--wal-timeout=10m")
 			s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'd'`)
 			s.Exec(t, `SELECT pg_reload_conf()`)
 			s.streaming(t, "sync")

@@ -56,7 +56,7 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	a := s.receive(t, "--slot=a", "--create-slot", "--partial-interval=50ms", "--application-name=a")
 	b := s.receive(t, "--partial-interval=70ms", "--application-name=b")
 	s.Eventually(t, `SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'`, "2")
-	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.must(t, "backup-push", "--wal-timeout=10m")
 	w := s.write(t, "w")
 	w.reaches(t, 100)
 	for range 6 {
@@ -156,7 +156,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 			s.Exec(t, `CREATE TABLE w (i int)`)
 			r := s.receive(t, "--partial-interval=50ms", "--slot=pgobj", "--create-slot") // which the follower does not have
 			s.streaming(t, "async")
-			s.must(t, "backup-push", "--wal-timeout=1m")
+			s.must(t, "backup-push", "--wal-timeout=10m")
 			dir := s.fetch(t, "--standby", "--primary-conninfo=host="+s.SocketDir+" port="+fmt.Sprint(s.Port)+" user=postgres")
 			follower := s.start(t, dir)
 			dsn := fmt.Sprintf("host=%s,%s port=%d,%d user=postgres", s.SocketDir, follower.SocketDir, s.Port, follower.Port)
@@ -210,7 +210,7 @@ func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 		"min_wal_size = '2MB'", "max_wal_size = '2MB'", "wal_retrieve_retry_interval = '100ms'"}})
 	first := s.receive(t)
 	s.streaming(t, "async")
-	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.must(t, "backup-push", "--wal-timeout=10m")
 	if code := first.stop(t, syscall.SIGTERM); code != 0 {
 		t.Fatal(code)
 	}
@@ -240,7 +240,7 @@ func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	s := onlyReceived(t, folderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
 	r := s.receive(t)
 	s.streaming(t, "async")
-	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.must(t, "backup-push", "--wal-timeout=10m")
 	if code := r.stop(t, syscall.SIGTERM); code != 0 {
 		t.Fatal(code)
 	}
@@ -291,7 +291,7 @@ func TestReceiveAfterSlotWasLost(t *testing.T) {
 				args := []string{"--slot=lost", "--create-slot", "--partial-interval=50ms"}
 				r := s.receive(t, args...)
 				s.streaming(t, "async")
-				s.must(t, "backup-push", "--wal-timeout=1m")
+				s.must(t, "backup-push", "--wal-timeout=10m")
 				if code := r.stop(t, syscall.SIGTERM); code != 0 {
 					t.Fatal(code)
 				}
@@ -406,7 +406,7 @@ func TestReceiveUnderFaults(t *testing.T) {
 	r := s.receive(t, "--slot=f", "--create-slot", "--synchronous", "--application-name=f")
 	s.streaming(t, "async")
 	s.settings = direct
-	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.must(t, "backup-push", "--wal-timeout=10m")
 	for _, f := range []faultproxy.Fault{faultproxy.Fail(503, "SlowDown"), faultproxy.Fail(500, "InternalError"), faultproxy.Reset(0), faultproxy.Reset(900),
 		faultproxy.DropResponse(), faultproxy.CutBody(700, faultproxy.CutClose)} {
 		proxy.On(func(faultproxy.Request) bool { return rand.IntN(1000) < 58 }, f)
@@ -454,7 +454,7 @@ func TestServerStopsWithoutStorage(t *testing.T) {
 	s.Exec(t, `CREATE TABLE w (i int)`)
 	r := s.receive(t, "--slot=f", "--create-slot", "--synchronous", "--application-name=f")
 	s.streaming(t, "async")
-	s.must(t, "backup-push", "--wal-timeout=1m")
+	s.must(t, "backup-push", "--wal-timeout=10m")
 	s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'f'`)
 	s.Exec(t, `SELECT pg_reload_conf()`)
 	s.streaming(t, "sync")

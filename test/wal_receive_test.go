@@ -148,7 +148,7 @@ func TestReceivedSynchronously(t *testing.T) {
 			s.Exec(t, `CREATE TABLE w (i int, filler text)`)
 			r := s.receive(t, "--slot=safe", "--create-slot", "--synchronous", "--application-name=safe")
 			s.streaming(t, "async")
-			s.must(t, "backup-push", "--wal-timeout=1m")
+			s.must(t, "backup-push", "--wal-timeout=10m")
 			s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'safe'`)
 			s.Exec(t, `SELECT pg_reload_conf()`)
 			s.streaming(t, "sync")

@@ -53,7 +53,7 @@ func TestReceiveOverTLS(t *testing.T) {
 	if got := s.SQL(t, `SELECT ssl FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)`); got != "t" {
 		t.Errorf("encrypted: %q", got)
 	}
-	s.must(t, "backup-push", "--wal-timeout=1m") // by the socket, on which there is no encryption
+	s.must(t, "backup-push", "--wal-timeout=10m") // by the socket, on which there is no encryption
 	s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'tls'`)
 	s.Exec(t, `SELECT pg_reload_conf()`)
 	s.streaming(t, "sync")

@@ -46,7 +46,7 @@ func TestSoak(t *testing.T) {
 	if o := finish(t, s.program(s.Bin("pgbench"), "--initialize", "--scale=1", "--quiet")); o.code != 0 {
 		t.Fatal(o)
 	}
-	s.must(t, "backup-push", "--wal-timeout=2m")
+	s.must(t, "backup-push", "--wal-timeout=10m")
 	script := filepath.Join(testenv.Dir(t), "script")
 	writeFile(t, script, "INSERT INTO soaked (filler) SELECT string_agg(md5(random()::text || i), '') FROM generate_series(1, 250) i;\n"+
 		"\\set aid random(1, 100000)\nUPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;\n", 0o644)

@@ -86,6 +86,9 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	if b.tools, err = b.makeTools(); err != nil {
 		return err
 	}
+	if err := b.checkPeers(); err != nil {
+		return err
+	}
 	b.versions, err = b.toolVersions(ctx)
 	return err
 }
@@ -208,7 +211,7 @@ func (b *bench) archiveTo(toolEnv func(run1) []string, r run1) error {
 
 // archived waits until a WAL segment is in the archive.
 func (b *bench) archived(ctx context.Context, segment string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	err := testenv.Until(ctx, "WAL segment "+segment+" is archived", func() bool {
 		last, err := b.cluster.Query(ctx, "postgres", "SELECT last_archived_wal FROM pg_stat_archiver")

@@ -6,12 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pgobj/pgobj/test/testenv"
 )
 
 // A benchmark that is not run for months rots: this runs all of it, small, with the tools that test/install
 // brings in any case. What was measured is not looked at, but run fails when a tool fails or restores
 // something else than was backed up.
 func TestShort(t *testing.T) {
+	withoutPeers(t)
 	o := options{checksums: true, jobs: 2, out: filepath.Join(t.TempDir(), "bench.md"), only: "pgobj,pg_basebackup"}
 	o.short()
 	var printed strings.Builder
@@ -35,4 +38,19 @@ func TestShort(t *testing.T) {
 	if strings.Contains(printed.String(), "NaN") || strings.Contains(printed.String(), "pgbackrest zst") {
 		t.Errorf("the report has figures of what was not run:\n%s", &printed)
 	}
+}
+
+// withoutPeers makes the peers' programs fail, as on a machine that has none: a test must not pass only where somebody
+// has run make bench.
+func withoutPeers(t *testing.T) {
+	dir := testenv.Dir(t)
+	for _, name := range []string{"pgbackrest", "barman-cloud-backup", "barman-cloud-restore"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho \"$0 was run\" >&2\nexit 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := testenv.ChownPostgres(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }

@@ -38,7 +38,7 @@ type pile struct {
 }
 
 // measurePiles measures how long it takes to archive a pile of segments and to fetch them again in order: 64 of
-// 16 MB to MinIO over TLS, and 300 of 1 MB to a folder, beside cp.
+// 16 MB to MinIO over TLS, beside pgBackRest with the settings that -only asks for, and 300 of 1 MB to a folder, beside cp.
 func (b *bench) measurePiles(ctx context.Context) error {
 	if b.pileRounds == 0 {
 		return nil
@@ -118,6 +118,9 @@ func (b *bench) pileS3Tools(s *s3server.Server, dir string, env []string) []*pil
 		async       bool
 		kind, level string
 	}{{false, "zst", "1"}, {true, "zst", "1"}, {true, "zst", "3"}, {true, "gz", "6"}} { // its fastest; the one with objects of our size; its default
+		if !b.wanted("pgbackrest " + how.kind + ":" + how.level) {
+			continue
+		}
 		spool := filepath.Join(dir, "spool/$ROUND") // and a lock: its process of the round before may still be there
 		base, more := backrest(how.async, spool)
 		tools = append(tools, &pileTool{name: "pgbackrest " + map[bool]string{false: "sync", true: "async"}[how.async] + " " + how.kind + ":" + how.level, env: keys,

@@ -63,16 +63,37 @@ func (b *bench) makeTools() ([]*tool, error) {
 	if len(tools) == 0 && b.only != "none" {
 		return nil, fmt.Errorf("-only %s: no tool has such a name (to measure none: -only none)", b.only)
 	}
-	for _, t := range tools {
-		for _, program := range []string{"pgbackrest", "barman-cloud-backup"} {
-			if strings.HasPrefix(t.name, program[:6]) {
-				if _, err := exec.LookPath(program); err != nil {
-					return nil, fmt.Errorf("%s is missing: run test/install bench (or leave it out with -only)", program)
-				}
-			}
+	return tools, nil
+}
+
+// pileSettings are pgBackRest's in the pile of WAL that makeTools does not have.
+const pileSettings = "pgbackrest gz:6"
+
+// peers returns the programs, other than pgobj and PostgreSQL's, that -only asks for.
+func (b *bench) peers() (programs []string) {
+	var names []string
+	for _, t := range b.tools {
+		names = append(names, t.name)
+	}
+	if b.pileRounds > 0 && b.wanted(pileSettings) {
+		names = append(names, pileSettings)
+	}
+	for _, program := range []string{"pgbackrest", "barman-cloud-backup"} {
+		if slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, program[:6]) }) {
+			programs = append(programs, program)
 		}
 	}
-	return tools, nil
+	return programs
+}
+
+// checkPeers says early what would fail late.
+func (b *bench) checkPeers() error {
+	for _, program := range b.peers() {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%s is missing: run test/install bench (or leave it out with -only)", program)
+		}
+	}
+	return nil
 }
 
 func (b *bench) pgobjTool(name, compression string) *tool {
@@ -208,11 +229,8 @@ func (b *bench) bucketSize(ctx context.Context, prefix, without string) (int64, 
 // toolVersions asks every program that is measured for its version.
 func (b *bench) toolVersions(ctx context.Context) ([]string, error) {
 	ask := [][]string{{b.pgobj, "version"}, {b.cluster.Bin("postgres"), "--version"}, {"zstd", "--version"}}
-	if b.wanted("pgbackrest") {
-		ask = append(ask, []string{"pgbackrest", "version"})
-	}
-	if b.wanted("barman-cloud") {
-		ask = append(ask, []string{"barman-cloud-backup", "--version"})
+	for _, program := range b.peers() {
+		ask = append(ask, []string{program, map[bool]string{true: "version", false: "--version"}[program == "pgbackrest"]})
 	}
 	var versions []string
 	for _, args := range ask {

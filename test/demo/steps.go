@@ -95,7 +95,7 @@ func (t *tour) backup(ctx context.Context) error {
 	}()
 	err := t.await(ctx, "pgbench writes", "SELECT count(*) > 0 FROM pgbench_history")
 	if err == nil {
-		err = t.shell(ctx, "pgobj", "backup-push", "--label", "why=before the disaster", "--wal-timeout=1m")
+		err = t.shell(ctx, "pgobj", "backup-push", "--label", "why=before the disaster")
 	}
 	r := <-ended
 	if err := errors.Join(err, r.err); err != nil {

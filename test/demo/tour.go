@@ -130,7 +130,7 @@ func (t *tour) ask(ctx context.Context, query string) (string, error) {
 
 // await polls a query until it answers "t".
 func (t *tour) await(ctx context.Context, what, query string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var last error
 	err := testenv.Until(ctx, what, func() bool {

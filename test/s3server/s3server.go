@@ -179,7 +179,7 @@ func (s *Server) await(ctx context.Context) error {
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	_, host, _ := strings.Cut(s.Endpoint, "://")
 	var last error

@@ -69,9 +69,10 @@ func buildPgobj() (_ string, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 
 	binary := filepath.Join(tmp, "pgobj")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "./cmd/pgobj")
+	// Without -trimpath, so that what go test and go run have compiled is not compiled once more.
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "./cmd/pgobj")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
