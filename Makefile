@@ -35,8 +35,9 @@ bench: ## compare with other tools (ARGS go to the program)
 	test/install bench
 	go run ./test/bench $(ARGS)
 
-torture: tools ## the long forms of all tests: hours
-	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 6h ./... $(ARGS)
+torture: tools ## the long forms of all tests: hours. The random histories of test/history are counted in the end
+	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 6h $$(go list ./... | grep -v /test/history) $(ARGS)
+	PGOBJ_TORTURE=1 go test -count=1 -v -timeout 6h ./test/history $(ARGS)
 
 tools: ## install what the tests run against
 	test/install

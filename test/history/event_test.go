@@ -428,6 +428,8 @@ func (h *history) broken() {
 		if newest.From != "offline" {
 			h.Fatalf("the runbook for a broken cluster: %v", o)
 		}
+		h.note("refused: %s", lastLines(o.err, 3))
+		h.run(s, ok, "wal-push", "--all", s.Data)
 		h.run(nil, ok, append(args, "--target-timeline", "latest")...)
 	}
 	names, err := os.ReadDir(saved)
@@ -563,10 +565,10 @@ func (h *history) checks() {
 	h.run(nil, codes, "wal-list")
 }
 
-// roundAndOn restores all there is, and lets the server go on.
+// roundAndOn restores some of what there is, and lets the server go on.
 func (h *history) roundAndOn() {
 	h.Helper()
-	h.round()
+	h.round(3)
 	h.primary.Start(h)
 	h.closeQuiet(0)
 }

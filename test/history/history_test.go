@@ -12,6 +12,7 @@ package history
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -116,12 +117,8 @@ func (s *summary) report(t *testing.T) {
 	}
 	slices.Sort(s.faults)
 	t.Logf("what happened:%s", kinds.String())
-	line := fmt.Sprintf("%d histories, %d with a fault %v; %d backups, %d restores compared, %d rightly refused",
+	t.Logf("%d histories, %d with a fault %v; %d backups, %d restores compared, %d rightly refused",
 		s.histories, len(s.faults), s.faults, s.backups, s.restores, s.refused)
-	t.Log(line)
-	if os.Getenv("PGOBJ_TORTURE") != "" {
-		fmt.Println(line) // go test shows the log of a test that passed only with -v
-	}
 }
 
 // live lives one history.
@@ -130,6 +127,7 @@ func live(t *testing.T, seed uint64, sum *summary) {
 	defer func() {
 		sum.add(&sum.histories)
 		if t.Failed() {
+			t.Logf("PGOBJ_HISTORY_SEED=%d lives it again. What happened:\n%s", seed, strings.Join(h.notes, "\n"))
 			sum.mu.Lock()
 			sum.faults = append(sum.faults, seed)
 			sum.mu.Unlock()
@@ -152,7 +150,7 @@ func (h *history) next() {
 
 // finish takes a last look at all there is.
 func (h *history) finish() {
-	h.round()
+	h.round(math.MaxInt)
 	h.checks()
 	if h.restored == 0 {
 		h.Fatal("not one restore was compared")

@@ -31,7 +31,7 @@ func (h *history) mark() *mark {
 	h.Helper()
 	now := h.look(h.primary.Cluster)
 	if last := h.last(); last != nil {
-		if diff := now.differs(last.contents, false); diff != "" {
+		if diff := now.differs(last.contents, true); diff != "" {
 			h.Fatalf("since the last look nothing was done, but\n%s", diff)
 		}
 	}

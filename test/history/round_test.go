@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// round restores every backup that is listed: to its own end, and to a mark behind it. The server is stopped meanwhile,
+// round restores so many of the backups that are listed, each to its own end and to a mark behind it. The server is stopped meanwhile,
 // and its tablespaces are out of the way, as on another host.
-func (h *history) round() {
+func (h *history) round(most int) {
 	h.Helper()
 	m := h.mark()
 	h.settle()
@@ -29,6 +29,8 @@ func (h *history) round() {
 	} else {
 		h.crash()
 	}
+	h.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	ids = ids[:min(most, len(ids))]
 	h.note("%d backups are restored", len(ids))
 	for _, id := range ids {
 		h.toItsEnd(h.backups[id])

@@ -21,7 +21,7 @@ import (
 )
 
 // generous bounds what is waited for. Nothing is concluded from it but "it hangs".
-const generous = 2 * time.Minute
+const generous = 5 * time.Minute
 
 var majors = []int{10, 13, 15, 17, 18}
 
@@ -55,6 +55,7 @@ type history struct {
 	newSpace  bool     // a tablespace was made outside of the data directory since the last backup
 	places    []string // of all tablespaces that were ever made
 	restored  int
+	notes     []string
 
 	directories int // that were copied, made or removed: directoryChanges
 }
@@ -202,7 +203,9 @@ func (h *history) mkdir(name string) string {
 // remove does it again while a process that a server has left behind is still writing there.
 func (h *history) remove(dir string) {
 	h.Helper()
-	testenv.Eventually(h, generous, dir+" is removed", func() bool { return os.RemoveAll(dir) == nil })
+	ctx, cancel := context.WithTimeout(context.Background(), generous) // the test's is over when it cleans up
+	defer cancel()
+	h.must(testenv.Until(ctx, dir+" is removed", func() bool { return os.RemoveAll(dir) == nil }))
 }
 
 func (h *history) must(err error) {
@@ -212,10 +215,15 @@ func (h *history) must(err error) {
 	}
 }
 
-// note writes the history down; it is shown when it fails.
+// note writes the history down. It is shown when it fails, and at once when it was asked for by its seed.
 func (h *history) note(format string, args ...any) {
 	h.Helper()
-	h.Logf("%s step %d: %s", time.Now().UTC().Format("15:04:05.000"), h.step, fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%s step %d: %s", time.Now().UTC().Format("15:04:05.000"), h.step, fmt.Sprintf(format, args...))
+	if _, asked := os.LookupEnv("PGOBJ_HISTORY_SEED"); asked {
+		h.Log(line)
+		return
+	}
+	h.notes = append(h.notes, line)
 }
 
 // outcome is what a run of pgobj gave.
@@ -371,7 +379,10 @@ func (h *history) on(timeline int, at lsn, along int) bool {
 	return timeline == along || slices.ContainsFunc(h.ancestors[along], func(f fork) bool { return f.timeline == timeline && at <= f.at })
 }
 
+// lastLines leaves out what a server said to those who came too early.
 func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	lines := slices.DeleteFunc(strings.Split(strings.TrimRight(text, "\n"), "\n"), func(l string) bool {
+		return strings.Contains(l, "FATAL:  the database system is") || strings.Contains(l, "DETAIL:  Consistent recovery state has not been yet reached")
+	})
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
