@@ -119,7 +119,8 @@ func newHistory(t *testing.T, seed uint64, sum *summary) *history {
 		}
 		h.remove(dir)
 	})
-	h.dir, h.spaces = dir, h.mkdir("spaces")
+	h.dir = dir
+	h.spaces = h.mkdir("spaces")
 	h.env = []string{"PGOBJ_STORAGE=file://" + h.mkdir("repository")}
 	return h
 }
