@@ -101,7 +101,7 @@ func (h *history) restart() {
 // push takes a backup that nothing disturbs.
 func (h *history) push(s *server, args ...string) {
 	h.Helper()
-	h.taken(s, h.wait(h.start(s, append([]string{"backup-push", "--wal-timeout=2m"}, args...)...)), false)
+	h.taken(s, h.wait(h.start(s, append([]string{"backup-push", "--wal-timeout=2m"}, args...)...)), h.directories)
 }
 
 // busy takes a backup while things happen: it is stopped again and again, so that they happen between two moments of it.
@@ -127,8 +127,7 @@ func (h *history) busy(s *server) {
 			}
 		})
 	}
-	o := h.wait(p)
-	h.taken(s, o, h.directories > before)
+	h.taken(s, h.wait(p), before)
 }
 
 func (h *history) whileStopped(p *running, do func()) {
@@ -143,8 +142,8 @@ func (h *history) whileStopped(p *running, do func()) {
 }
 
 // taken holds what a run of backup-push has to leave behind: with exit code 0 one more backup, else none. A backup
-// during which a database was copied may be refused (9).
-func (h *history) taken(s *server, o outcome, mayRefuse bool) {
+// during which directories came and went, of which there had been so many when it began, may be refused (9).
+func (h *history) taken(s *server, o outcome, directories int) {
 	h.Helper()
 	before := len(h.backups)
 	ids := h.list()
@@ -152,12 +151,12 @@ func (h *history) taken(s *server, o outcome, mayRefuse bool) {
 	case o.code == 0 && len(ids) == before+1:
 		b := h.backups[ids[before]]
 		b.contents = h.at(b.Timeline, b.stop)
-		if s == h.primary {
+		if s == h.primary && h.directories == directories {
 			h.newSpace = false
 		}
 		h.note("backup %s of the %s, timeline %d, to %s; contents there known: %v", b.ID, b.From, b.Timeline, b.StopLSN, b.contents != nil)
 		h.sum.add(&h.sum.backups)
-	case o.code == 9 && mayRefuse && len(ids) == before:
+	case o.code == 9 && h.directories > directories && len(ids) == before:
 		h.note("refused: %s", lastLines(o.err, 3))
 		h.sum.count("backup refused for a copied directory", true)
 	default:
@@ -505,7 +504,8 @@ func (h *history) gone() {
 			h.remove(s.spaces)
 		}
 	}
-	h.must(os.RemoveAll(h.spaces))
+	h.remove(h.spaces)
+	h.mkdir(h.spaces)
 	for _, p := range h.places {
 		h.mkdir(p)
 	}
