@@ -89,6 +89,7 @@ func (h *history) crash() {
 	} else {
 		h.primary.Kill(h)
 	}
+	h.crashed = true
 }
 
 func (h *history) restart() {
@@ -339,9 +340,10 @@ func (h *history) failover() {
 		h.settle()
 		h.caughtUp()
 		h.primary.Stop(h, "fast")
-	case h.IntN(3) > 0: // some of the last statements may be on the old timeline only
+	case h.IntN(3) > 0: // the last transaction may be on the old timeline only, in a segment that is not complete
 		h.settle()
-		h.statement()
+		h.disturb()
+		h.sql("postgres", "CREATE TABLE "+h.name("t")+" AS SELECT 1 AS id, 2 AS a, 'late' AS b")
 		h.crash()
 	default: // and so may segments be that nobody archived
 		h.statement()

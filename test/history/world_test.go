@@ -54,6 +54,7 @@ type history struct {
 	backups   map[string]*backup
 	newSpace  bool     // a tablespace was made outside of the data directory since the last backup
 	places    []string // of all tablespaces that were ever made
+	crashed   bool     // since the archive was last without a gap
 	restored  int
 	notes     []string
 
@@ -326,7 +327,26 @@ func (h *history) settle() {
 	at := h.position()
 	last := h.primary.SwitchWAL(h)
 	h.primary.Eventually(h, fmt.Sprintf(`SELECT left(last_archived_wal, 24) >= '%s' FROM pg_stat_archiver`, last), "t")
+	if h.crashed && len(h.barriers) == 0 {
+		h.closeGap()
+	}
 	h.archived[h.timeline] = at
+}
+
+// closeGap waits until PostgreSQL has archived a segment that it ended in the moment of a crash: it notices that it has
+// not when a checkpoint or two are past it (XLogArchiveCheckDone).
+func (h *history) closeGap() {
+	h.Helper()
+	testenv.Eventually(h, generous, "the archive has no gap after a crash", func() bool {
+		if h.run(nil, []int{0, 11}, "wal-list").code == 0 {
+			return true
+		}
+		h.note("the archive has a gap")
+		h.sql("postgres", `INSERT INTO public.history_tick VALUES (0); SELECT pg_switch_wal()`)
+		h.sql("postgres", `CHECKPOINT`)
+		return false
+	})
+	h.crashed = false
 }
 
 // list brings what is known of the backups up to date.
