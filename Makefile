@@ -41,8 +41,9 @@ bench: ## compare with other tools (ARGS go to the program)
 	test/install bench
 	go run ./test/bench $(ARGS)
 
-torture: tools ## the long forms of all tests: hours
-	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 24h ./... $(ARGS)
+torture: tools ## the long forms of all tests: hours. The random histories of test/history are counted in the end
+	PGOBJ_TORTURE=1 go test -count=1 -p 1 -timeout 24h $$(go list ./... | grep -v /test/history) $(ARGS)
+	PGOBJ_TORTURE=1 go test -count=1 -v -timeout 24h ./test/history $(ARGS)
 
 fresh: ## make demo and make test on a new Debian, as somebody runs them who has nothing (root; ARGS: other commands)
 	test/fresh $(ARGS)
