@@ -27,17 +27,18 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/postmaster", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
-	"retention":       {"catalog"},
-	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
-	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
-	"backup/cluster":  {},
-	"backup/drill":    {"backup", "backup/cluster", "catalog"},
-	"backup/manifest": {"backup/part"},
-	"backup/part":     {"storage/frames", "storage/sha256x2"},
-	"catalog":         {},
+	"retention":         {"catalog"},
+	"retention/sweep":   {"retention", "catalog", "backup/part", "walstore"},
+	"backup":            {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
+	"backup/cluster":    {},
+	"backup/drill":      {"backup", "backup/cluster", "backup/postmaster", "catalog"},
+	"backup/manifest":   {"backup/part"},
+	"backup/postmaster": {},
+	"backup/part":       {"storage/frames", "storage/sha256x2"},
+	"catalog":           {},
 
 	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2"},
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
@@ -66,6 +67,7 @@ var speechless = map[string][]string{
 	"walstore/segment":    {"storage", "walstore/segment"},
 	"backup/cluster":      {"storage"},
 	"backup/drill":        {"storage"},
+	"backup/postmaster":   {"storage", "walstore/segment"},
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},

@@ -51,6 +51,8 @@ type Session struct {
 	// before Watch is called.
 	PingEvery time.Duration
 
+	Role, Database string // of the session
+
 	mu      sync.Mutex // pgconn allows one query at a time
 	conn    *pgconn.PgConn
 	version int
@@ -90,11 +92,11 @@ func Connect(ctx context.Context, dsn string) (*Session, error) {
 	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: 5 * time.Second}
 	}
-	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	conn, err := open(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConnect, inFull(err))
 	}
-	s := &Session{PingEvery: 10 * time.Second, conn: conn}
+	s := &Session{PingEvery: 10 * time.Second, Role: cfg.User, Database: cfg.Database, conn: conn}
 	if err := s.prepare(ctx); err != nil {
 		s.Close(context.WithoutCancel(ctx))
 		return nil, err

@@ -94,6 +94,7 @@ var meanings = []meaning{
 	{backup.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
 	{backup.ErrNotReached, exitNotReached, ""},
 	{backup.ErrRecovering, exitRecovering, "Ask again later."},
+	{backup.ErrUnasked, exitPostgres, "Let somebody ask it who may connect: run restore-check as the owner of the data directory, or as root; or give --dsn, PGUSER or PGDATABASE."},
 	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
 	{backup.ErrUnseen, exitPostgres, "No backup was entered in the catalog. Mount its volume where pgobj runs (in its container, too), at the same path, and run the command again. Of a tablespace that is lost: DROP TABLESPACE; of a stopped server, remove the link if it was left over."},
