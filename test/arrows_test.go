@@ -27,12 +27,13 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/postmaster", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/archiving", "backup/cluster", "backup/drill", "backup/postmaster", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":         {"catalog"},
 	"retention/sweep":   {"retention", "catalog", "backup/part", "walstore"},
-	"backup":            {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
+	"backup":            {"backup/archiving", "backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
+	"backup/archiving":  {"backup/cluster", "walstore"},
 	"backup/cluster":    {},
 	"backup/drill":      {"backup", "backup/cluster", "backup/postmaster", "catalog"},
 	"backup/manifest":   {"backup/part"},
