@@ -69,6 +69,9 @@ func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 	if c.SystemID != x.SystemID {
 		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
 	}
+	if r.Server != nil && r.Server.SystemID != c.SystemID {
+		return nil, fmt.Errorf("%w: the server that answered is of another cluster (system identifier %d) than %s (%d)", ErrNotRestored, r.Server.SystemID, r.Dir, c.SystemID)
+	}
 	o := &Outcome{Restored: *x, Status: r.Server, WAL: WALRange{End: x.End, Last: x.Last, Received: x.Received}}
 	if len(x.Path) == 0 {
 		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"

@@ -138,15 +138,15 @@ func (p *push) watchArchiver(ctx context.Context, s archiving.Server) {
 // watch keeps an eye on the server, and on whether its WAL arrives, while files are copied. The start of the backup has
 // ended a segment (do_pg_backup_start), so that there is one to arrive.
 func (p *push) watch(ctx context.Context) (watched context.Context, stop func()) {
-	watched, stop = p.Session.Watch(ctx)
+	alive, leave := p.Session.Watch(ctx)
 	if p.archive == nil {
-		return watched, stop
+		return alive, leave
 	}
 	pending := archiving.Any
 	if at := segment.At(p.start.Timeline, p.start.LSN, p.info.SegmentSize); !p.start.InRecovery && at.No > 0 {
 		pending = segment.Segment{Timeline: at.Timeline, No: at.No - 1}.Name(p.info.SegmentSize)
 	}
-	copying, cancel := context.WithCancelCause(watched)
+	copying, cancel := context.WithCancelCause(alive)
 	done := make(chan struct{})
 	go func() { // stop waits for it
 		defer close(done)
@@ -157,7 +157,7 @@ func (p *push) watch(ctx context.Context) (watched context.Context, stop func())
 	return copying, func() {
 		cancel(context.Canceled)
 		<-done
-		stop()
+		leave()
 	}
 }
 

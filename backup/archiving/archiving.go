@@ -25,6 +25,7 @@ const Any = "any"
 const (
 	firstLook = 50 * time.Millisecond // the first pause between two looks; it grows to lastLook
 	lastLook  = 5 * time.Second
+	settle    = 2 * time.Second  // for what has been stored, until another endpoint or site of a storage knows it, too
 	quiet     = 10 * time.Second // after so long with nothing archived that is said, and a segment is ended
 )
 
@@ -45,6 +46,7 @@ type Watch struct {
 
 	begun          time.Time
 	since          time.Time // by the server's clock; zero: nothing is known, or it does not archive
+	absent         time.Time // when what the server had archived was first seen to be missing
 	said, switched bool
 }
 
@@ -101,13 +103,19 @@ func (w *Watch) judge(ctx context.Context, a cluster.ArchiverStatus) (arrives bo
 	}
 	here, err := w.here(ctx, a.LastArchived)
 	switch typ := segment.Classify(a.LastArchived); {
-	case err != nil: // the storage is in trouble, which others meet as well
-		return false, nil
 	case here:
+		w.absent = time.Time{}
 		return true, nil
-	case typ != segment.Full && typ != segment.Backup: // which some commands leave out
+	case err != nil, typ != segment.Full && typ != segment.Backup: // a storage in trouble; a file that some commands leave out
 		return false, nil
-	case a.Receivers > 0 && time.Since(w.begun) < w.Patience:
+	case w.absent.IsZero():
+		w.absent = time.Now()
+	}
+	limit := settle
+	if a.Receivers > 0 {
+		limit = max(w.Patience, settle)
+	}
+	if time.Since(w.absent) < limit {
 		return false, nil
 	}
 	setting := "archive_command"

@@ -29,7 +29,21 @@ type File struct {
 	Started   string
 	Port      string
 	SocketDir string // the first one; empty: it has none
+	Listen    string // the first address; empty: none
 	Status    Status
+}
+
+// Host is where the server can be reached from this host: its socket's directory, or an address; empty: nowhere.
+func (f File) Host() string {
+	switch {
+	case f.SocketDir != "":
+		return f.SocketDir
+	case f.Listen == "*", f.Listen == "0.0.0.0":
+		return "127.0.0.1"
+	case f.Listen == "::":
+		return "::1"
+	}
+	return f.Listen
 }
 
 // Read reads the file of a data directory. The zero File says that there is none that can be read.
@@ -46,7 +60,7 @@ func Read(dataDir string) (f File) {
 		return strings.TrimSpace(lines[n-1])
 	}
 	f.PID, _ = strconv.Atoi(line(1))
-	f.Started, f.Port, f.Status = line(3), line(4), Status(line(8))
+	f.Started, f.Port, f.Listen, f.Status = line(3), line(4), line(6), Status(line(8))
 	if len(lines) >= 5 {
 		f.SocketDir = lines[4]
 	}

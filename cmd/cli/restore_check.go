@@ -141,8 +141,8 @@ func (c *restoreCheck) ask(ctx context.Context) (status cluster.Recovery, err er
 func ownSocket(dir string) string {
 	f := postmaster.Read(dir)
 	dsn := ""
-	if f.SocketDir != "" {
-		dsn = fmt.Sprintf("host=%s port=%s", cluster.Quote(f.SocketDir), f.Port)
+	if host := f.Host(); host != "" {
+		dsn = fmt.Sprintf("host=%s port=%s", cluster.Quote(host), f.Port)
 	}
 	if owner := ownerForRoot(dir); owner != nil && os.Getenv("PGPASSFILE") == "" {
 		dsn += " passfile=" + cluster.Quote(filepath.Join(owner.HomeDir, ".pgpass"))
