@@ -29,8 +29,8 @@ func TestDrillIsLetIn(t *testing.T) {
 				}
 			}
 			if major >= 17 {
-				boss(`CREATE FUNCTION out() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''get out''; END'`)
-				boss(`CREATE EVENT TRIGGER out ON login EXECUTE FUNCTION out()`)
+				boss(`CREATE FUNCTION shut() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''get out''; END'`)
+				boss(`CREATE EVENT TRIGGER shut ON login EXECUTE FUNCTION shut()`)
 			}
 			dsn := strings.ReplaceAll(s.DSN("app"), "user=postgres", "user=boss")
 			b := s.backup(t, "--dsn", dsn)
