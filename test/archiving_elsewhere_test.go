@@ -46,7 +46,7 @@ func TestArchivingElsewhere(t *testing.T) {
 					t.Errorf("a secret of archive_command is printed: %v %v", o, log)
 				}
 			}
-			r := s.receive(t)
+			r := s.receive(t, "--slot", "pgobj", "--create-slot")
 			s.streaming(t, "async")
 			s.backup(t) // by wal-receive
 			must(t, r.cmd.Process.Kill())
@@ -116,6 +116,7 @@ func TestStandbyArchivingElsewhere(t *testing.T) {
 				t.Errorf("backup-push: %v, want exit code %d", o, exitWAL)
 			}
 			archiveTo(t, s.Cluster, s.pgobj+" wal-push %p")
+			caughtUp(t, s.Cluster, standby.Cluster) // so that the backup begins in WAL that is here
 			standby.backup(t, "--primary-dsn", s.DSN("postgres"))
 			standby.Stop(t, "immediate") // before its primary, which would wait for it
 		})

@@ -47,6 +47,7 @@ type Watch struct {
 	begun          time.Time
 	since          time.Time // by the server's clock; zero: nothing is known, or it does not archive
 	absent         time.Time // when what the server had archived was first seen to be missing
+	received       bool      // something has taken WAL since Begin; wal-receive connects again when it has lost the server
 	said, switched bool
 }
 
@@ -54,7 +55,7 @@ type Watch struct {
 func (w *Watch) Begin(ctx context.Context) {
 	w.begun = time.Now()
 	if a, err := w.Server.Archiver(ctx); err == nil && a.Command != "" && a.Mode != "off" {
-		w.since = a.Now
+		w.since, w.received = a.Now, a.Receivers > 0
 	}
 }
 
@@ -98,6 +99,7 @@ func (w *Watch) Look(ctx context.Context) (string, error) {
 
 // judge holds what was archived last against the storage, if it was archived since Begin.
 func (w *Watch) judge(ctx context.Context, a cluster.ArchiverStatus) (arrives bool, err error) {
+	w.received = w.received || a.Receivers > 0
 	if w.since.IsZero() || !a.LastArchivedAt.After(w.since) {
 		return false, nil
 	}
@@ -112,7 +114,7 @@ func (w *Watch) judge(ctx context.Context, a cluster.ArchiverStatus) (arrives bo
 		w.absent = time.Now()
 	}
 	limit := settle
-	if a.Receivers > 0 {
+	if w.received {
 		limit = max(w.Patience, settle)
 	}
 	if time.Since(w.absent) < limit {
