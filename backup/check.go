@@ -46,6 +46,7 @@ func (p *push) check(ctx context.Context) (err error) {
 	case i.InRecovery:
 		return p.checkStandby(ctx)
 	}
+	p.watchArchiver(ctx, sharedSession{p.Session})
 	return checkArchiving(i)
 }
 
@@ -72,10 +73,12 @@ func (p *push) checkStandby(ctx context.Context) error {
 	if p.info.ReplayPaused {
 		p.Log.Warn("the replay of WAL is paused on this standby: the backup will be of what it has replayed so far")
 	}
-	if p.SwitchWAL == nil {
+	if p.Primary == nil {
 		return nil
 	}
-	return p.SwitchWAL(ctx, p.info.SystemID)
+	p.Primary.SystemID = p.info.SystemID
+	p.watchArchiver(ctx, p.Primary)
+	return p.Primary.SwitchWAL(ctx)
 }
 
 // checkArchiving: a primary has to be set up to archive.

@@ -170,6 +170,8 @@ func (x *site) Archiver(context.Context) (cluster.ArchiverStatus, error) {
 	return cluster.ArchiverStatus{}, nil
 }
 
+func (x *site) SwitchWAL(context.Context) error { return nil }
+
 func newMemSite(t *testing.T) *site { return newSite(t, mem.New()) }
 
 func (x *site) Changes(context.Context, []cluster.Stretch) (*cluster.Changes, error) {

@@ -23,6 +23,8 @@ var (
 	ErrNotReached = errors.New("recovery is not where it should be")
 	// ErrRecovering says that a recovery goes on.
 	ErrRecovering = errors.New("recovery goes on")
+	// ErrUnasked says that a server runs which may have recovered, and that nobody could ask it.
+	ErrUnasked = errors.New("the server cannot be asked where its recovery is")
 )
 
 // metNone says that the reason which PostgreSQL gives in a history file means that recovery met no target. Where there
@@ -48,14 +50,15 @@ type Outcome struct {
 
 // CheckRequest says which recovery to look at.
 type CheckRequest struct {
-	Dir    string            // the data directory
-	Server *cluster.Recovery // what its server says; nil: it says nothing
-	Runs   bool              // there is one, all the same
-	Store  storage.Store     // nil: the archive is as it was when Dir was restored
+	Dir     string            // the data directory
+	Server  *cluster.Recovery // what its server says; nil: it says nothing
+	Runs    bool              // there is one, all the same
+	Unasked error             // why the one that runs says nothing; nil: it does not take connections yet
+	Store   storage.Store     // nil: the archive is as it was when Dir was restored
 }
 
 // CheckRestore compares where recovery is, or ended, with where it should. The error is ErrNotReached or
-// ErrRecovering if that is not there.
+// ErrRecovering if that is not there, and ErrUnasked if nobody can tell.
 func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 	x, err := ReadRestored(r.Dir)
 	if err != nil {
@@ -67,6 +70,9 @@ func CheckRestore(ctx context.Context, r CheckRequest) (*Outcome, error) {
 	}
 	if c.SystemID != x.SystemID {
 		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
+	}
+	if r.Server != nil && r.Server.SystemID != c.SystemID {
+		return nil, fmt.Errorf("%w: the server that answered is of another cluster (system identifier %d) than %s (%d)", ErrNotRestored, r.Server.SystemID, r.Dir, c.SystemID)
 	}
 	o := &Outcome{Restored: *x, Status: r.Server, control: c.Parameters, WAL: WALRange{End: x.End, Last: x.Last, Received: x.Received}}
 	if len(x.Path) == 0 {
@@ -130,19 +136,26 @@ func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
 // silent judges by pg_control, when no server answers.
 func (o *Outcome) silent(r CheckRequest, c cluster.Control) error {
 	o.State = "no server runs; pg_control says: " + c.State.String()
-	if r.Runs {
-		o.State = "the server does not answer yet; pg_control says: " + c.State.String()
+	switch {
+	case r.Unasked != nil:
+		o.State = "the server runs, but cannot be asked; pg_control says: " + c.State.String()
+	case r.Runs:
+		o.State = "the server does not take connections yet; pg_control says: " + c.State.String()
 	}
 	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
+	begun := !exists(filepath.Join(r.Dir, "backup_label")) // it goes when pg_control says that recovery has begun (StartupXLOG)
 	clean := c.State == cluster.ShutDown || c.State == cluster.InProduction
 	switch {
-	case exists(filepath.Join(r.Dir, "backup_label")) && !r.Runs:
+	case !begun && !r.Runs:
 		o.At = 0
 		return o.not("recovery has not begun: start the server")
+	case begun && clean && o.signalIsGone(r.Dir):
+		return o.ended(r.Dir, max(c.Timeline, o.newestHistory(r.Dir, c.Timeline)))
+	case r.Unasked != nil:
+		o.Text = fmt.Sprintf("nobody knows: it has replayed up to %s or further", o.At)
+		return fmt.Errorf("%w: %w", ErrUnasked, r.Unasked)
 	case r.Runs:
 		return o.goesOn()
-	case clean && o.signalIsGone(r.Dir):
-		return o.ended(r.Dir, max(c.Timeline, o.newestHistory(r.Dir, c.Timeline)))
 	case c.State == cluster.ShutDownInRecovery && o.Restored.Action == "shutdown":
 		o.Text = fmt.Sprintf("the server shut down in recovery at %s or later, as it was told to at its target", o.At)
 		return nil

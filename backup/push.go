@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pgobj/pgobj/backup/archiving"
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
@@ -33,7 +34,7 @@ type Cluster interface {
 	Start(ctx context.Context, label string, fast bool) (cluster.StartPoint, error)
 	Stop(ctx context.Context) (cluster.StopPoint, error)
 	Watch(ctx context.Context) (watched context.Context, stop func())
-	Archiver(ctx context.Context) (cluster.ArchiverStatus, error)
+	archiving.Server
 	Changes(ctx context.Context, wal []cluster.Stretch) (*cluster.Changes, error)
 }
 
@@ -53,13 +54,13 @@ type PushRequest struct {
 	Reread         bool          // read every file, whatever its attributes say
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
 	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived
-	// SwitchWAL makes the primary of a standby end its WAL segment: cluster.SwitchWAL. nil: the standby's backup
-	// waits until it does so by itself.
-	SwitchWAL func(ctx context.Context, systemID uint64) error
-	Tool      string // version of pgobj, for the catalog
-	Now       func() time.Time
-	Progress  *Progress
-	Log       *slog.Logger
+	// Primary is told to end its WAL segment when the backup is of its standby. nil: the standby's backup waits until it does so
+	// by itself.
+	Primary  *cluster.Primary
+	Tool     string // version of pgobj, for the catalog
+	Now      func() time.Time
+	Progress *Progress
+	Log      *slog.Logger
 }
 
 // push is a backup in the making.
@@ -77,7 +78,8 @@ type push struct {
 	stop    cluster.StopPoint
 	meant   *readback.Meant
 	frames  *readback.Frames
-	warning sync.Mutex // workers warn too
+	archive *archiving.Watch // nil: nobody knows who archives, or it does not matter
+	warning sync.Mutex       // workers warn too
 }
 
 // Push takes a base backup and returns what the catalog then says of it. When it fails, no backup has been
@@ -298,7 +300,7 @@ func (p *push) run(ctx context.Context) error {
 	if p.changes, err = p.summaries(ctx); err != nil {
 		return err
 	}
-	watched, done := p.Session.Watch(ctx)
+	watched, done := p.watch(ctx)
 	err = p.copy(watched)
 	if lost := context.Cause(watched); lost != nil {
 		err = lost // whatever failed after it only follows

@@ -36,10 +36,11 @@ type Restored struct {
 	LSN         segment.LSN  `json:"target_lsn,omitzero"` // of a target that is one, or the backup's end
 	Exclusive   bool         `json:"exclusive,omitempty"`
 	Action      string       `json:"target_action,omitempty"`
-	Path        []Leg        `json:"path"`               // empty: no recovery was set up
-	End         segment.LSN  `json:"wal_end,omitzero"`   // of the WAL that the archive had
-	Last        string       `json:"wal_last,omitzero"`  // its last segment
-	Received    bool         `json:"received,omitempty"` // End is that of what was received of the next one, which recovery gets
+	Path        []Leg        `json:"path"`                // empty: no recovery was set up
+	End         segment.LSN  `json:"wal_end,omitzero"`    // of the WAL that the archive had
+	Last        string       `json:"wal_last,omitzero"`   // its last segment
+	Databases   []string     `json:"databases,omitempty"` // of the backup, as far as it knows them
+	Received    bool         `json:"received,omitempty"`  // End is that of what was received of the next one, which recovery gets
 }
 
 // restored describes what the plan does.
@@ -50,6 +51,9 @@ func (p *Plan) restored(now time.Time) Restored {
 	x.Received = p.WAL.Received && slices.ContainsFunc(p.written.Recovery, func(s Setting) bool {
 		return s.Name == "restore_command" && strings.Contains(s.Value, receivedFlag)
 	})
+	for _, db := range b.Databases {
+		x.Databases = append(x.Databases, db.Name)
+	}
 	if !x.ToTheEnd {
 		x.Action = r.TargetAction
 	}

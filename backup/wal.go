@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/pgobj/pgobj/backup/archiving"
+	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -25,8 +27,8 @@ func (p *push) waitForWAL(ctx context.Context) error {
 	if p.info.Shutdown != nil {
 		return nil // what it needs is among its files
 	}
-	if p.start.InRecovery && p.SwitchWAL != nil {
-		if err := p.SwitchWAL(ctx, p.info.SystemID); err != nil {
+	if p.start.InRecovery && p.Primary != nil {
+		if err := p.Primary.SwitchWAL(ctx); err != nil {
 			return err
 		}
 	}
@@ -42,7 +44,10 @@ func (p *push) waitForWAL(ctx context.Context) error {
 			return p.checkWAL(ctx)
 		}
 		first = missing // those before it are there
-		why := p.archiving(ctx)
+		why, err := p.archiving(ctx)
+		if err != nil {
+			return err
+		}
 		if time.Since(begun) >= p.WALTimeout {
 			return fmt.Errorf("%w: segment %s did not arrive in %s\n%s", ErrWALMissing, missing.Name(size), p.WALTimeout, why)
 		}
@@ -113,22 +118,63 @@ func (p *push) pushHistory(ctx context.Context, name string) error {
 	return err
 }
 
-// archiving says in words how PostgreSQL's archiver is doing.
-func (p *push) archiving(ctx context.Context) string {
+// archiving says in words how PostgreSQL's archiver is doing; the error is archiving.ErrElsewhere.
+func (p *push) archiving(ctx context.Context) (string, error) {
 	switch {
-	case p.start.InRecovery && p.SwitchWAL != nil:
-		return "the primary was told to end the segment, so it is to archive it: is its archive_command pgobj wal-push, with this storage and server, and does it succeed (pg_stat_archiver)?"
-	case p.start.InRecovery:
-		return "the primary archives a segment when it is full, or after archive_timeout: run SELECT pg_switch_wal() there, or let pgobj do it (--primary-dsn)"
+	case p.archive == nil && p.start.InRecovery:
+		return "the primary archives a segment when it is full, or after archive_timeout: run SELECT pg_switch_wal() there, or let pgobj do it (--primary-dsn)", nil
+	case p.archive == nil:
+		return "nobody knows how its archiver is doing", nil
 	}
-	a, err := p.Session.Archiver(ctx)
-	switch {
-	case err != nil:
-		return fmt.Sprintf("the server does not say how its archiver is doing: %v", err)
-	case a.LastFailedAt.After(a.LastArchivedAt):
-		return fmt.Sprintf("archive_command failed for %s at %s (failures so far: %d): the server's log says why", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
-	case a.LastArchived == "":
-		return "archive_command has not archived anything yet: is it pgobj wal-push, with this storage and server?"
+	return p.archive.Look(ctx)
+}
+
+// watchArchiver notes how archiving is doing before the backup begins.
+func (p *push) watchArchiver(ctx context.Context, s archiving.Server) {
+	p.archive = &archiving.Watch{Server: s, Store: p.Store, SystemID: p.info.SystemID, Patience: p.WALTimeout, Log: p.Log}
+	p.archive.Begin(ctx)
+}
+
+// watch keeps an eye on the server, and on whether its WAL arrives, while files are copied. The start of the backup has
+// ended a segment (do_pg_backup_start), so that there is one to arrive.
+func (p *push) watch(ctx context.Context) (watched context.Context, stop func()) {
+	alive, leave := p.Session.Watch(ctx)
+	if p.archive == nil {
+		return alive, leave
 	}
-	return fmt.Sprintf("the server last archived %s at %s: if it is newer than the segment that is missing, archive_command writes to another storage or server name", a.LastArchived, stamp(a.LastArchivedAt))
+	pending := archiving.Any
+	if at := segment.At(p.start.Timeline, p.start.LSN, p.info.SegmentSize); !p.start.InRecovery && at.No > 0 {
+		pending = segment.Segment{Timeline: at.Timeline, No: at.No - 1}.Name(p.info.SegmentSize)
+	}
+	copying, cancel := context.WithCancelCause(alive)
+	done := make(chan struct{})
+	go func() { // stop waits for it
+		defer close(done)
+		if err := p.archive.Run(copying, pending); err != nil {
+			cancel(err)
+		}
+	}()
+	return copying, func() {
+		cancel(context.Canceled)
+		<-done
+		leave()
+	}
+}
+
+// sharedSession lets a watch that may end at any moment ask on the backup's own session: a query that is cancelled there would
+// take the next one with it.
+type sharedSession struct{ Cluster }
+
+const askTimeout = time.Minute
+
+func (s sharedSession) Archiver(ctx context.Context) (cluster.ArchiverStatus, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	return s.Cluster.Archiver(ctx)
+}
+
+func (s sharedSession) SwitchWAL(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	return s.Cluster.SwitchWAL(ctx)
 }

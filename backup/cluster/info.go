@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -242,6 +243,12 @@ type ArchiverStatus struct {
 	LastFailed     string
 	LastFailedAt   time.Time
 	FailedCount    int64
+
+	Mode      string // archive_mode
+	Command   string // archive_command, or archive_library; empty: there is none
+	Library   bool   // Command is a library
+	Receivers int    // connections that take WAL and do not replay it: wal-receive may be one of them
+	Now       time.Time
 }
 
 // Archiver asks how archiving is doing. A failure that is newer than the last success means that it is
@@ -249,18 +256,25 @@ type ArchiverStatus struct {
 func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
 	rows, err := s.query(ctx, `
 		SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000000)::bigint, archived_count,
-		       last_failed_wal, (extract(epoch FROM last_failed_time) * 1000000)::bigint, failed_count
+		       last_failed_wal, (extract(epoch FROM last_failed_time) * 1000000)::bigint, failed_count,
+		       (SELECT setting FROM pg_settings WHERE name = 'archive_mode'),
+		       (SELECT setting FROM pg_settings WHERE name = 'archive_command'),
+		       (SELECT setting FROM pg_settings WHERE name = 'archive_library'),
+		       (SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NULL),
+		       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 		FROM pg_stat_archiver`)
 	if err != nil {
 		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
 	}
 	r := rows[0]
-	a := ArchiverStatus{LastArchived: r[0], LastFailed: r[3]}
-	var errs [4]error
+	a := ArchiverStatus{LastArchived: r[0], LastFailed: r[3], Mode: r[6], Command: cmp.Or(r[8], r[7]), Library: r[8] != ""}
+	var errs [6]error
 	a.LastArchivedAt, errs[0] = parseMicros(r[1])
 	a.ArchivedCount, errs[1] = strconv.ParseInt(r[2], 10, 64)
 	a.LastFailedAt, errs[2] = parseMicros(r[4])
 	a.FailedCount, errs[3] = strconv.ParseInt(r[5], 10, 64)
+	a.Receivers, errs[4] = strconv.Atoi(r[9])
+	a.Now, errs[5] = parseMicros(r[10])
 	if err := errors.Join(errs[:]...); err != nil {
 		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
 	}

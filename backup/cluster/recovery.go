@@ -2,13 +2,10 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -73,10 +70,4 @@ func (s *Session) Recovery(ctx context.Context) (r Recovery, err error) {
 func (s *Session) HasExtension(ctx context.Context, name string) (bool, error) {
 	rows, err := s.query(ctx, `SELECT 1 FROM pg_available_extensions WHERE name = $1`, name)
 	return len(rows) > 0, err
-}
-
-// IsUnknownRole says whether a connection failed because the server does not know the role.
-func IsUnknownRole(err error) bool {
-	e, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && e.Code == "28000"
 }

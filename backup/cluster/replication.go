@@ -52,10 +52,7 @@ func ConnectReplication(ctx context.Context, dsn, application string) (*Replicat
 	}
 	cfg.RuntimeParams["replication"] = "true"
 	cfg.RuntimeParams["application_name"] = cmp.Or(application, cfg.RuntimeParams["application_name"], "pgobj")
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = time.Minute // a host that is off does not answer at all
-	}
-	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	conn, err := open(ctx, cfg)
 	if err != nil {
 		return nil, connectError(err)
 	}

@@ -45,12 +45,17 @@ const minVersion = 100000
 // a server that is busy with the very backup must not be taken for a dead one.
 const pingTimeout = time.Minute
 
+// lockTimeout is how long the server may keep a query waiting for a lock.
+const lockTimeout = "5min"
+
 // Session is one connection for the whole backup, because PostgreSQL ties a backup to the session that
 // started it. Its methods may be called from several goroutines; they take turns.
 type Session struct {
 	// PingEvery is how often Watch asks whether the session is alive: every 10 seconds unless changed
 	// before Watch is called.
 	PingEvery time.Duration
+
+	Role, Database string // of the session
 
 	mu      sync.Mutex // pgconn allows one query at a time
 	conn    *pgconn.PgConn
@@ -75,7 +80,7 @@ func Quote(value string) string {
 // Connect opens the session. dsn is a URL or a keyword/value string as libpq takes it; what it leaves out
 // (or all of it, when empty) comes from libpq's environment variables, service file and ~/.pgpass: see conninfo.Parse.
 //
-// No timeout of the server applies to the session, as a configured statement_timeout would end a backup
+// No timeout that is configured in the server applies to the session, as a statement_timeout would end a backup
 // in the middle. The client encoding is SQL_ASCII, which makes the server hand out paths and labels as
 // the bytes that they are instead of converting them from the database's encoding.
 func Connect(ctx context.Context, dsn string) (*Session, error) {
@@ -91,11 +96,11 @@ func Connect(ctx context.Context, dsn string) (*Session, error) {
 	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: 5 * time.Second}
 	}
-	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	conn, err := open(ctx, cfg)
 	if err != nil {
 		return nil, connectError(err)
 	}
-	s := &Session{PingEvery: 10 * time.Second, conn: conn}
+	s := &Session{PingEvery: 10 * time.Second, Role: cfg.User, Database: cfg.Database, conn: conn}
 	if err := s.prepare(ctx); err != nil {
 		s.Close(context.WithoutCancel(ctx))
 		return nil, err
@@ -127,10 +132,11 @@ func (s *Session) prepare(ctx context.Context) error {
 		return fmt.Errorf("%w (it calls the server process %s, which is %s): connect to the server itself", ErrPooler, pid, rows[0][1])
 	}
 	// From pg_settings, because later versions have more of them: idle_session_timeout is in 14,
-	// transaction_timeout (it ends single statements, too) in 17.
+	// transaction_timeout (it ends single statements, too) in 17. Nothing here waits for locks but those on the system's
+	// catalogs, which somebody may hold for ever.
 	_, err = s.query(ctx, `
-		SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('lock_timeout',
-		  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')`)
+		SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN $1 ELSE '0' END, false) FROM pg_settings WHERE name IN ('lock_timeout',
+		  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')`, lockTimeout)
 	if err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}

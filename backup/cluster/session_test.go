@@ -68,6 +68,9 @@ func testBackup(t *testing.T, major int) {
 	c.Exec(t, "CREATE TABLESPACE \"Raum\" LOCATION '"+space+"'")
 
 	s := connect(t, grantBackup(t, c))
+	if rows, err := s.query(t.Context(), `SELECT current_setting('lock_timeout'), current_setting('statement_timeout')`); err != nil || rows[0][0] != lockTimeout || rows[0][1] != "0" {
+		t.Errorf("the session's limits are %v (%v)", rows, err)
+	}
 	info, err := s.Info(t.Context())
 	if err != nil {
 		t.Fatal(err)

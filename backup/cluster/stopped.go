@@ -196,5 +196,8 @@ func (s *Stopped) Watch(ctx context.Context) (watched context.Context, stop func
 // Archiver has nothing to tell: no server, no archiver.
 func (s *Stopped) Archiver(context.Context) (ArchiverStatus, error) { return ArchiverStatus{}, nil }
 
+// SwitchWAL has nothing to end.
+func (s *Stopped) SwitchWAL(context.Context) error { return nil }
+
 // Changes has nothing to tell, either.
 func (s *Stopped) Changes(context.Context, []Stretch) (*Changes, error) { return nil, ErrNoSummaries }

@@ -14,12 +14,12 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/postmaster"
 )
 
 const (
-	poll    = 100 * time.Millisecond // between two tries to connect
-	sayHow  = 30 * time.Second       // how often the user is told where the recovery is
-	ownBase = "template1"            // which every cluster has
+	poll   = 100 * time.Millisecond // between two looks at a server that recovers
+	sayHow = 30 * time.Second       // how often the user is told what goes on
 )
 
 func (d *drill) major() int { return d.Backup.PGVersion / 10000 }
@@ -43,7 +43,6 @@ func (d *drill) recover(ctx context.Context) (_ string, err error) {
 	if d.srv, err = d.start(d.args); err != nil {
 		return "", err
 	}
-	said := time.Now()
 	for {
 		select {
 		case <-d.srv.done:
@@ -52,18 +51,10 @@ func (d *drill) recover(ctx context.Context) (_ string, err error) {
 			return "", context.Cause(ctx)
 		case <-time.After(poll):
 		}
-		ready, err := d.connect(ctx)
-		if err != nil {
+		if ready, err := d.connect(ctx); err != nil {
 			return "", err
-		}
-		if ready {
+		} else if ready {
 			return d.ended(ctx)
-		}
-		if time.Since(said) >= sayHow {
-			said = time.Now()
-			if c, _, err := cluster.ReadControl(d.plan.Target); err == nil {
-				d.Log.Info("recovering", "at", c.MinRecoveryPoint, "timeline", c.MinRecoveryTimeline)
-			}
 		}
 	}
 }
@@ -86,29 +77,76 @@ func (d *drill) roles() []string {
 	return slices.Compact([]string{owner, "postgres"})
 }
 
-// connect tries to ask the server how its recovery was.
+// connect asks the server how its recovery was, once it says that it takes connections. Until then its recovery goes on, or
+// it ends. An answer that comes afterwards is its last one: waiting does not change it.
 func (d *drill) connect(ctx context.Context) (ready bool, err error) {
-	for _, role := range d.roles() {
-		d.role = role
-		var s *cluster.Session
-		if s, err = d.session(ctx); err != nil {
-			if cluster.IsUnknownRole(err) {
-				continue
-			}
-			return false, nil // it is not ready: if it never will be, it ends
-		}
-		defer s.Close(context.WithoutCancel(ctx))
-		d.Status, err = s.Recovery(ctx)
-		if err == nil && d.Status.InRecovery && d.Status.Paused { // it was not told to pause
-			_, err = d.ended(ctx)
-		}
-		return err == nil && !d.Status.InRecovery, err
+	status := postmaster.Read(d.plan.Target).Status
+	if !status.Open() {
+		return false, nil
 	}
-	return false, fmt.Errorf("%w: the server is up, and has no superuser %s: give --role (%w)", ErrHost, strings.Join(d.roles(), " or "), err)
+	s, err := cluster.ConnectAny(ctx, d.dsn(), d.roles(), d.databases())
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case status == postmaster.Standby, cluster.IsStarting(err):
+		return false, nil // not everything is there yet, or it stops
+	default:
+		return false, d.closed(err)
+	}
+	defer s.Close(context.WithoutCancel(ctx))
+	d.role, d.base = s.Role, s.Database
+	d.Status, err = s.Recovery(ctx)
+	if err == nil && d.Status.InRecovery && d.Status.Paused { // it was not told to pause
+		_, err = d.ended(ctx)
+	}
+	return err == nil && !d.Status.InRecovery, err
+}
+
+// closed says of a server that has recovered that it lets nobody in.
+func (d *drill) closed(err error) error {
+	why := ErrHost
+	if cluster.IsCorruption(err) {
+		why = ErrFailed
+	}
+	if cluster.IsUnknownRole(err) {
+		return fmt.Errorf("%w: the server is up, and lets in no superuser %s: give --role (%w)", why, strings.Join(d.roles(), " or "), err)
+	}
+	return fmt.Errorf("%w: the server is up, and lets nobody into any of its databases that the drill knows (%s):\n%w", why, strings.Join(d.databases(), ", "), err)
+}
+
+// databases may take connections: the usual ones first.
+func (d *drill) databases() []string {
+	names := []string{"template1", "postgres", d.Database}
+	for _, db := range d.Backup.Databases {
+		names = append(names, db.Name)
+	}
+	var once []string
+	for _, name := range names {
+		if name != "" && !slices.Contains(once, name) {
+			once = append(once, name)
+		}
+	}
+	return once
+}
+
+// options are stronger than what the cluster has for a role or a database (ALTER ROLE … SET): the drill runs nobody's code but
+// --sql, and its checks may take their time and may write.
+func (d *drill) options() string {
+	options := "-c session_preload_libraries= -c local_preload_libraries= -c role=none -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0"
+	if d.major() >= 17 {
+		options += " -c event_triggers=off -c transaction_timeout=0"
+	}
+	return options
+}
+
+// dsn leads to the server.
+func (d *drill) dsn() string {
+	return fmt.Sprintf("host=%s hostaddr='' port=5432 sslmode=disable options=%s", cluster.Quote(filepath.Join(d.Folder, "socket")), cluster.Quote(d.options()))
 }
 
 func (d *drill) session(ctx context.Context) (*cluster.Session, error) {
-	return cluster.Connect(ctx, fmt.Sprintf("host=%s hostaddr='' port=5432 user=%s dbname=%s sslmode=disable", cluster.Quote(filepath.Join(d.Folder, "socket")), cluster.Quote(d.role), ownBase))
+	return cluster.ConnectAny(ctx, d.dsn(), []string{d.role}, []string{d.base})
 }
 
 // ended holds where recovery ended against where it should have.
@@ -141,7 +179,7 @@ func (d *drill) amcheck(ctx context.Context) (string, error) {
 	if !has {
 		return "", skipped("the extension amcheck is not installed here")
 	}
-	return "", second(d.check(ctx, "pg_amcheck", append(d.where(), "--all", "--install-missing", "--maintenance-db="+ownBase, "--jobs="+strconv.Itoa(d.Fetch.Workers))...))
+	return "", second(d.check(ctx, "pg_amcheck", append(d.where(), "--all", "--install-missing", "--maintenance-db="+d.base, "--jobs="+strconv.Itoa(d.Fetch.Workers))...))
 }
 
 // where leads libpq's programs to the drill's server.

@@ -81,7 +81,8 @@ type drill struct {
 	began time.Time
 	plan  *backup.Plan
 	args  []string // of the server
-	role  string   // that answered
+	role  string   // that was let in
+	base  string   // database that it was let into
 	srv   *server
 }
 
@@ -138,6 +139,7 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 	if d.host, err = newHost(d.plan, d.Folder, d.Env); err != nil {
 		return err
 	}
+	d.env = append(d.env, "PGOPTIONS="+d.options()) // for the programs that check
 	return d.findPrograms(ctx, d.BinDir, d.Backup.PGVersion/10000)
 }
 
@@ -198,7 +200,9 @@ func (s skipped) Error() string { return string(s) }
 
 func (d *drill) step(name string, do func() (string, error)) error {
 	start := time.Now()
+	quiet := d.tell(name)
 	text, err := do()
+	quiet()
 	s := Step{Name: name, Took: time.Since(start), Result: "ok", Text: text}
 	if why, ok := errors.AsType[skipped](err); ok {
 		s.Result, s.Text, err = "skipped", string(why), nil
@@ -209,6 +213,32 @@ func (d *drill) step(name string, do func() (string, error)) error {
 	d.Steps = append(d.Steps, s)
 	d.Step(s)
 	return err
+}
+
+// tell says now and then what a step waits for that takes long, until it is told to be quiet. The restore has a progress of
+// its own.
+func (d *drill) tell(name string) (quiet func()) {
+	if name == "restore" {
+		return func() {}
+	}
+	start, done := time.Now(), make(chan struct{})
+	go func() { // ends with done
+		tick := time.NewTicker(sayHow)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			said := []any{"step", name, "took", time.Since(start).Round(time.Second)}
+			if c, _, err := cluster.ReadControl(d.plan.Target); err == nil && name == "recover" {
+				said = append(said, "at", c.MinRecoveryPoint, "timeline", c.MinRecoveryTimeline)
+			}
+			d.Log.Info("the drill waits for the step to end", said...)
+		}
+	}()
+	return func() { close(done) }
 }
 
 // record enters the result in the catalog.

@@ -37,7 +37,7 @@ func startSelf(args []string) (*exec.Cmd, error) {
 // takes the end of any child by a signal, or with another code than 0 or 1, for a backend's crash, and restarts the server:
 // up to version 17 in CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
 func mayWorkAhead(dataDir string) error {
-	pid, _, ok := postmaster(dataDir)
+	pid, _, ok := runningPostmaster(dataDir)
 	switch {
 	case !ok:
 		return errors.New("no server runs in the data folder")

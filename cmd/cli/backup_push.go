@@ -62,17 +62,15 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer end()
-	var switchWAL func(context.Context, uint64) error
+	var primary *cluster.Primary
 	if c.PrimaryDSN != "" {
-		switchWAL = func(ctx context.Context, systemID uint64) error {
-			return cluster.SwitchWAL(ctx, c.PrimaryDSN, systemID)
-		}
+		primary = &cluster.Primary{DSN: c.PrimaryDSN}
 	}
 	progress := &backup.Progress{}
 	stop := a.show("backup-push", progress)
 	b, err := backup.Push(ctx, backup.PushRequest{
 		Store: r.store, StorageDir: connect.Folder(a.Storage), Catalog: r.cat, State: r.state, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
-		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, SwitchWAL: switchWAL,
+		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, Primary: primary,
 		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
 	})
 	stop()

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/archiving"
 	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/conninfo"
 	"github.com/pgobj/pgobj/backup/drill"
@@ -108,6 +109,7 @@ var kinds = []meaning{
 	{backup.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
 	{backup.ErrNotReached, exitNotReached, ""},
 	{backup.ErrRecovering, exitRecovering, "Ask again later."},
+	{backup.ErrUnasked, exitPostgres, "Let somebody ask it who may connect: run restore-check as the owner of the data directory, or as root; or give --dsn, PGUSER or PGDATABASE."},
 	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
 	{backup.ErrDatabaseLost, exitPostgres, "No backup was entered in the catalog. Run the command again; and not while CREATE DATABASE, DROP DATABASE or ALTER DATABASE … SET TABLESPACE run, or templates change."},
@@ -122,6 +124,7 @@ var kinds = []meaning{
 	{cluster.ErrVersion, exitPostgres, ""},
 	{cluster.ErrControl, exitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
 	{backup.ErrIncarnation, exitConflict, ""},
+	{archiving.ErrElsewhere, exitWAL, "No backup was entered in the catalog. Set archive_command = 'pgobj wal-push %p', with this storage and server, SELECT pg_reload_conf(), and run the command again."},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
 	{backup.ErrReplaces, exitNoStore, "pgobj cannot be used with this storage: two servers, or one request that comes twice, could replace WAL, backups and catalog. Use another service or a newer version of it, or a folder. What was archived here may have been replaced, too."},
 	{catalog.ErrWALDeleted, exitWAL, "No backup was entered in the catalog, and none can be until the server is past the end of what was deleted: let a standby catch up. A primary that was set back (to a snapshot) needs a --server name of its own (PGOBJ_SERVER), in archive_command, too; or SELECT pg_switch_wal(), after something was written, once for each segment up to there."},

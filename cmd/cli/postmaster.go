@@ -9,41 +9,26 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pgobj/pgobj/backup/postmaster"
 )
 
 // serverRuns says whether a postmaster runs in a data folder.
 func serverRuns(dataDir string) bool {
-	_, _, ok := postmaster(dataDir)
+	_, _, ok := runningPostmaster(dataDir)
 	return ok
 }
 
-// postmaster reads postmaster.pid: the process, and when it was started, in the server's own words. False when
+// runningPostmaster is the process that runs a data folder, and when it was started, in the server's own words. False when
 // there is none that runs.
-func postmaster(dataDir string) (pid int, started string, ok bool) {
-	lines := pidFile(dataDir)
-	if len(lines) < 3 {
-		return 0, "", false
-	}
-	if _, err := fmt.Sscan(lines[0], &pid); err != nil || pid <= 0 {
-		return 0, "", false
-	}
-	return pid, lines[2], runs(pid)
+func runningPostmaster(dataDir string) (pid int, started string, ok bool) {
+	f := postmaster.Read(dataDir)
+	return f.PID, f.Started, f.PID > 0 && f.Started != "" && runs(f.PID)
 }
 
-// pidFile are the lines of postmaster.pid; none: there is none that can be read.
-func pidFile(dataDir string) []string {
-	data, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
-	if err != nil {
-		return nil
-	}
-	return strings.Split(string(data), "\n")
-}
-
-// stops says whether the server on a data folder has been told to stop, and still runs. From PostgreSQL 10 on the eighth
-// line tells (pidfile.h).
+// stops says whether the server on a data folder has been told to stop, and still runs.
 func stops(dataDir string) bool {
-	lines := pidFile(dataDir)
-	return len(lines) > 7 && strings.TrimSpace(lines[7]) == "stopping" && serverRuns(dataDir)
+	return postmaster.Read(dataDir).Status == postmaster.Stopping && serverRuns(dataDir)
 }
 
 // serving returns a context that ends soon after the server on a data folder has been told to stop.

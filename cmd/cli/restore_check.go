@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/postmaster"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -92,48 +94,91 @@ func (c *restoreCheck) request(ctx context.Context, a *app) (r backup.CheckReque
 		}
 	}
 	r.Dir = c.TargetDir
-	dsn := c.DSN
-	if dsn == "" {
-		if r.Runs = serverRuns(r.Dir); !r.Runs {
-			return r, nil
-		}
-		dsn = ownDSN(r.Dir)
-	}
-	s, err := cluster.Connect(ctx, dsn)
-	if err != nil && c.DSN != "" {
-		return r, err
-	} else if err != nil {
-		a.log.Warn("the server does not answer, so pg_control has to do (--dsn says how to connect)", "error", err)
+	if c.DSN == "" && !serverRuns(r.Dir) {
 		return r, nil
 	}
-	defer s.Close(context.WithoutCancel(ctx))
-	status, err := s.Recovery(ctx)
-	if err != nil {
+	open := postmaster.Read(r.Dir).Status.Open() // before it is asked: it may open meanwhile
+	status, err := c.ask(ctx)
+	switch {
+	case err == nil:
+	case r.Dir == "" && cluster.IsStarting(err):
+		return r, fmt.Errorf("%w: %w", backup.ErrRecovering, err)
+	case cluster.IsStarting(err), c.DSN == "" && !open:
+		r.Runs = true
+		return r, nil
+	case c.DSN != "":
 		return r, err
+	default:
+		r.Runs, r.Unasked = true, err
+		return r, nil
 	}
 	r.Server = &status
-	if r.Dir == "" && status.DataDirectory == "" {
+	if r.Dir = cmp.Or(r.Dir, status.DataDirectory); r.Dir == "" {
 		return r, usagef("this role may not know where the server has its data directory: name it")
-	} else if r.Dir == "" {
-		r.Dir = status.DataDirectory
 	}
 	return r, nil
 }
 
-// ownDSN leads to the server that runs in a data directory: the fourth and fifth line of its postmaster.pid are
-// port and socket folder. The rest is as libpq's environment says.
-func ownDSN(dir string) string {
-	data, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+// askTimeout is how long a server may take to say where its recovery is.
+const askTimeout = time.Minute
+
+// ask asks the server where its recovery is: as --dsn says, or as the one who owns the data directory, in any database.
+func (c *restoreCheck) ask(ctx context.Context) (status cluster.Recovery, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("the server has not answered within %v", askTimeout))
+	defer cancel()
+	var s *cluster.Session
+	if c.DSN != "" {
+		s, err = cluster.Connect(ctx, c.DSN)
+	} else {
+		s, err = cluster.ConnectAny(ctx, ownSocket(c.TargetDir), ownRoles(c.TargetDir), databasesOf(c.TargetDir))
+	}
 	if err != nil {
-		return ""
+		return status, err
 	}
-	lines := strings.Split(string(data), "\n")
-	if len(lines) < 5 || lines[4] == "" {
-		return ""
+	defer s.Close(context.WithoutCancel(ctx))
+	return s.Recovery(ctx)
+}
+
+// ownSocket leads to the server that runs in a data directory. The rest is as libpq's environment says; for root also the
+// passwords are those of the owner.
+func ownSocket(dir string) string {
+	f := postmaster.Read(dir)
+	dsn := ""
+	if host := f.Host(); host != "" {
+		dsn = fmt.Sprintf("host=%s hostaddr='' port=%s", cluster.Quote(host), f.Port)
 	}
-	dsn := fmt.Sprintf("host=%s hostaddr='' port=%s", cluster.Quote(lines[4]), strings.TrimSpace(lines[3]))
-	if os.Getenv("PGDATABASE") == "" {
-		dsn += " dbname=template1"
+	if owner := ownerForRoot(dir); owner != nil && os.Getenv("PGPASSFILE") == "" {
+		dsn += " passfile=" + cluster.Quote(filepath.Join(owner.HomeDir, ".pgpass"))
 	}
 	return dsn
+}
+
+// ownRoles are the roles as which a server is asked about itself: the one that the environment names, or, by root, that of
+// the directory's owner. None: whoever asks.
+func ownRoles(dir string) []string {
+	owner := ownerForRoot(dir)
+	if owner == nil || os.Getenv("PGUSER") != "" {
+		return nil
+	}
+	return slices.Compact([]string{owner.Username, "postgres"})
+}
+
+// ownerForRoot is the owner of a data directory, when root asks.
+func ownerForRoot(dir string) *user.User {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return cluster.FileOwner(dir)
+}
+
+// databasesOf are the databases that a restored server may let somebody into.
+func databasesOf(dir string) []string {
+	if os.Getenv("PGDATABASE") != "" {
+		return nil
+	}
+	names := []string{"postgres", "template1"}
+	if x, err := backup.ReadRestored(dir); err == nil {
+		names = append(names, x.Databases...)
+	}
+	return names
 }

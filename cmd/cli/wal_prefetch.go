@@ -60,7 +60,7 @@ func (c *walFetch) aheadOf(a *app, dataDir string, control cluster.Control) (*fe
 
 // serverRun names the run of the server on a data folder.
 func serverRun(dataDir string) string {
-	pid, started, _ := postmaster(dataDir)
+	pid, started, _ := runningPostmaster(dataDir)
 	return fmt.Sprintf("%d/%s", pid, started)
 }
 
@@ -73,7 +73,7 @@ func (a *app) window(dir, dataDir string, control cluster.Control) (*spool.Windo
 	if !recovering(dataDir) {
 		return nil, errors.New("the server in the data folder runs no recovery")
 	}
-	pid, started, _ := postmaster(dataDir)
+	pid, started, _ := runningPostmaster(dataDir)
 	scope, err := a.scope(control.SystemID, dataDir, strconv.Itoa(pid), started)
 	if err != nil {
 		return nil, err

@@ -153,6 +153,8 @@ func (s *server) Archiver(context.Context) (cluster.ArchiverStatus, error) {
 	return cluster.ArchiverStatus{}, nil
 }
 
+func (s *server) SwitchWAL(context.Context) error { return nil }
+
 func (s *server) Changes(context.Context, []cluster.Stretch) (*cluster.Changes, error) {
 	return nil, cluster.ErrNoSummaries
 }
