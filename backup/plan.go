@@ -57,7 +57,10 @@ type Plan struct {
 	Begun    bool  // Run has come to change the target: when it fails, what is there is no whole cluster
 
 	request  FetchRequest
-	holed    bool // there is a hole on the way, or just behind it
+	found    *chosen
+	open     openSegment // of the data directory that is replaced
+	coldEnd  segment.LSN // of the WAL that a backup of a stopped server does not replay
+	holed    bool        // there is a hole on the way, or just behind it
 	target   *target
 	only     *databases
 	manifest *files
@@ -114,6 +117,10 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if err := p.rescue(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.expectSaved(ctx); err != nil {
+		return nil, err
+	}
+	p.warnCold()
 	return p, p.configure(ctx, s)
 }
 
@@ -166,10 +173,12 @@ func (p *Plan) look(ctx context.Context) error {
 		p.manifest, err = fetchManifest(fetching, r.Store, p.Backup)
 		fetched <- err
 	}()
-	if isCold(p.Backup) && !p.Recovery.rollsForward() {
-		p.Recovery.NoSettings, p.Recovery.TargetImmediate = true, false // which is where it is
-		err = p.leaveCold(ctx, found)
-	} else {
+	p.found = found
+	asShutDown := isCold(p.Backup) && !p.Recovery.rollsForward()
+	if asShutDown {
+		asShutDown, err = p.leaveCold(ctx)
+	}
+	if !asShutDown && err == nil {
 		p.Forks = found.history.forks(found.timeline)
 		err = p.follow(ctx, c, found, state)
 	}
@@ -328,7 +337,7 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a hole, or at what it must not replay.
 		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
 	}
-	if p.only != nil && b.PGVersion >= 130000 && !isCold(b) {
+	if p.only != nil && b.PGVersion >= 130000 && (!isCold(b) || len(p.Path) > 0) {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
 	}
 	for i, d := range p.Dangers {

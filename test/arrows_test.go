@@ -27,12 +27,12 @@ const module = "github.com/pgobj/pgobj/"
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
 	"cmd/pgobj": {"cmd/cli"},
-	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"backup", "backup/cluster", "backup/drill", "backup/manifest", "backup/part", "walstore", "walstore/receive", "walstore/spool", "walstore/tail", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
-	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore"},
+	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore", "walstore/tail"},
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
@@ -43,6 +43,7 @@ var arrows = map[string][]string{
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
 	"walstore/spool":   {},
+	"walstore/tail":    {},
 
 	"storage":             {},
 	"storage/connect":     {"storage/s3", "storage/minio", "storage/file", "storage/mem", "storage/s3store", "storage/retry", "storage/limit"},
@@ -70,6 +71,7 @@ var speechless = map[string][]string{
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
 	"walstore/spool":      {"storage"},
+	"walstore/tail":       {"storage"},
 	"storage/s3":          {"walstore/segment"},
 	"storage/minio":       {"walstore/segment"},
 	"storage/s3store":     {"walstore/segment"},
