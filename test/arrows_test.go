@@ -32,11 +32,12 @@ var arrows = map[string][]string{
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore"},
-	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "catalog", "walstore", "walstore/tail"},
+	"backup":          {"backup/cluster", "backup/manifest", "backup/part", "backup/settings", "catalog", "walstore", "walstore/tail"},
 	"backup/cluster":  {},
 	"backup/drill":    {"backup", "backup/cluster", "catalog"},
 	"backup/manifest": {"backup/part"},
 	"backup/part":     {"storage/frames", "storage/sha256x2"},
+	"backup/settings": {},
 	"catalog":         {},
 
 	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2"},
@@ -70,6 +71,7 @@ var speechless = map[string][]string{
 	"retention":           {"storage"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
+	"backup/settings":     {"storage", "walstore/segment"},
 	"walstore/spool":      {"storage"},
 	"walstore/tail":       {"storage"},
 	"storage/s3":          {"walstore/segment"},

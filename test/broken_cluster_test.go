@@ -110,6 +110,7 @@ func TestSavedInVain(t *testing.T) {
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
 	between := s.SwitchWAL(t)
 	s.Eventually(t, fmt.Sprintf(`SELECT last_archived_wal >= '%s' FROM pg_stat_archiver`, between), "t")
+	s.Exec(t, `CHECKPOINT`)
 	s.Exec(t, `INSERT INTO steps VALUES (3)`)
 	s.Kill(t)
 	saved := filepath.Join(testenv.Dir(t), "saved")
