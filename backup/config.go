@@ -46,7 +46,10 @@ func (p *Plan) placeConfig(s *survey, texts map[string]string) error {
 			return err
 		}
 	}
-	if err := checkConfigFiles(b); err != nil {
+	if err := checkConfigFiles(b); err != nil && c.dir == "" {
+		p.warn("%v: so it is not restored", err)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	paths := configPaths(b)

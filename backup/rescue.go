@@ -44,8 +44,8 @@ func (p *Plan) rescue(ctx context.Context) error {
 	}
 	if r.SaveWAL == "" {
 		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
-			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive each first, in %s: pgobj wal-push pg_wal/%s",
-			ErrTarget, t.dir, len(names), firstFew(names), t.dir, names[0])
+			"To have it in the recovery, archive it first: pgobj wal-push --all %s\nOr give --save-wal DIR to keep a copy, or --discard-wal to let go of it",
+			ErrTarget, t.dir, len(names), firstFew(names), t.dir)
 	}
 	to, err := filepath.Abs(r.SaveWAL)
 	if err != nil || within(to, t.dir) {

@@ -99,8 +99,8 @@ func TestDebian(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(d.etc, "extra.conf"), []byte("# nothing\n"), 0o604))
 	must(t, os.Chmod(filepath.Join(d.etc, "extra.conf"), 0o604))
 	d.query(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
-	pushed := d.backup(t)
-	b := d.backupJSON(t, pushed.Backup)
+	d.must(t, "backup-push", "--wal-timeout=1m")
+	b := d.backupJSON(t, d.list(t)[0].Backup)
 	if b.ConfigFile != d.etc+"/postgresql.conf" || len(b.ConfigDirs) != 1 || b.ConfigDirs[0].Path != d.etc+"/conf.d" || len(b.ConfigFiles) != 3 {
 		t.Errorf("backup.json has config_file %s, directories %v, and %d files", b.ConfigFile, b.ConfigDirs, len(b.ConfigFiles))
 	}

@@ -15,7 +15,7 @@ import (
 
 // Tail is what of a timeline has no note in archive_status.
 type Tail struct {
-	Complete []string // paths of complete segments, in order: all their content is there and will not change
+	Complete []string // paths of the timeline's history file and of complete segments, in order: all their content is there and will not change
 	Open     string   // path of the segment that was being written; empty: there is none
 	To       int64    // so many bytes of Open are valid; what follows may be anything, and the server would write there next
 }
@@ -29,6 +29,9 @@ func Find(walDir string, tli segment.Timeline, size segment.Size, shutdown segme
 	}
 	for _, e := range entries {
 		path := filepath.Join(walDir, e.Name())
+		if e.Name() == segment.HistoryName(tli) && !noted(path) {
+			t.Complete = append(t.Complete, path) // without it no recovery gets to the segments
+		}
 		seg, err := segment.ParseName(e.Name(), size)
 		if err != nil || seg.Timeline != tli || noted(path) || !Written(path) {
 			continue
