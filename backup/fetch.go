@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -99,7 +98,7 @@ func (p *Plan) restore(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", restoredFile, err)
 	}
 	if err := p.writeConfig(); err != nil {
-		return fmt.Errorf("write --config-dir: %w", err)
+		return fmt.Errorf("write the configuration: %w", err)
 	}
 	if err := t.syncDirs(); err != nil {
 		return fmt.Errorf("fsync the folders: %w", err)
@@ -115,41 +114,6 @@ func (p *Plan) removeStrays(ctx context.Context) error {
 		return err
 	}
 	return newSweeper(ctx, p.target, lines).sweep()
-}
-
-// writeConfig puts the configuration from outside of the data directory into its own folder.
-func (p *Plan) writeConfig() error {
-	to := p.request.Layout.ConfigDir
-	if to == "" {
-		return nil
-	}
-	to, err := filepath.Abs(to)
-	if err != nil {
-		return err
-	}
-	root, err := p.target.openRoot(to, false)
-	if err != nil {
-		return err
-	}
-	// A target of its own: the same care for owners, modes and durability.
-	t := &target{dir: to, delta: true, root: root, uid: p.target.uid, gid: p.target.gid, fileMode: p.target.fileMode}
-	defer t.close()
-	paths := p.configPaths()
-	for _, f := range p.Backup.ConfigFiles {
-		rel := paths[f.Path]
-		for dir := range parents(rel) {
-			if exists(filepath.Join(to, dir)) {
-				continue
-			}
-			if err := t.mkdir(&manifest.File{Path: dir, Type: manifest.TypeDir, Mode: 0o700}); err != nil {
-				return err
-			}
-		}
-		if err := t.writeFile(rel, f.Content); err != nil {
-			return err
-		}
-	}
-	return t.syncDirs()
 }
 
 // parents yields the folders above a path, the highest first.

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -57,6 +55,9 @@ type Plan struct {
 	Begun    bool  // Run has come to change the target: when it fails, what is there is no whole cluster
 
 	request  FetchRequest
+	found    *chosen
+	open     openSegment          // of the data directory that is replaced
+	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
 	holed    bool                 // there is a hole on the way, or just behind it
 	changes  []segment.Parameters // of the server's settings, on the way
 	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
@@ -65,6 +66,7 @@ type Plan struct {
 	only     *databases
 	manifest *files
 	written  written
+	config   placement
 }
 
 // Place is one folder that the restore writes to.
@@ -117,6 +119,10 @@ func NewPlan(ctx context.Context, r FetchRequest) (_ *Plan, err error) {
 	if err := p.rescue(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.expectSaved(ctx); err != nil {
+		return nil, err
+	}
+	p.warnCold()
 	return p, p.configure(ctx, s)
 }
 
@@ -169,10 +175,12 @@ func (p *Plan) look(ctx context.Context) error {
 		p.manifest, err = fetchManifest(fetching, r.Store, p.Backup)
 		fetched <- err
 	}()
-	if p.Backup.Offline() && !p.Recovery.rollsForward() {
-		p.Recovery.NoSettings, p.Recovery.TargetImmediate = true, false // which is where it is
-		err = p.leaveCold(ctx, found)
-	} else {
+	p.found = found
+	asShutDown := p.Backup.Offline() && !p.Recovery.rollsForward()
+	if asShutDown {
+		asShutDown, err = p.leaveCold(ctx)
+	}
+	if !asShutDown && err == nil {
 		p.Forks = found.history.forks(found.timeline)
 		err = p.follow(ctx, c, found, state)
 	}
@@ -318,6 +326,10 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		return err
 	}
 	p.Dangers = conf.dangerous
+	if err := p.placeConfig(s, conf.own); err != nil {
+		return err
+	}
+	p.explainChanges()
 	for i, d := range p.Dangers {
 		switch {
 		case d.File == autoConf && isOneOf(d.Text, nil):
@@ -337,7 +349,7 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a hole, or at what it must not replay.
 		w.Recovery = append(w.Recovery, Setting{"recovery_prefetch", "off"})
 	}
-	if p.only != nil && b.PGVersion >= 130000 && !b.Offline() {
+	if p.only != nil && b.PGVersion >= 130000 && (!b.Offline() || len(p.Path) > 0) {
 		w.Auto = append(w.Auto, Setting{"ignore_invalid_pages", "on"})
 	}
 	if err := p.need(ctx, s, conf, &w); err != nil {
@@ -362,9 +374,10 @@ func (p *Plan) configure(ctx context.Context, s *survey) error {
 		p.Settings = append(p.Settings, FileSettings{File: w.Signal})
 	}
 	p.warnConfig(s)
+	p.warnOrders()
 	p.warnDatabases()
 	p.warnSubscriptions()
-	return p.checkConfigDir()
+	return nil
 }
 
 // command completes pgobj's own restore_command. Whoever takes the original's place must not overwrite what is left of it
@@ -410,19 +423,9 @@ func fileSettings(file string, settings []Setting) FileSettings {
 	return f
 }
 
-// warnConfig speaks of configuration that a server needs and will not find.
-func (p *Plan) warnConfig(s *survey) {
+// warnOrders speaks of what the orders, or the backup, bring along.
+func (p *Plan) warnOrders() {
 	b, r := p.Backup, p.Recovery
-	if len(b.ConfigFiles) > 0 && p.request.Layout.ConfigDir == "" {
-		var names []string
-		for _, f := range b.ConfigFiles {
-			names = append(names, f.Path)
-		}
-		p.warn("configuration was outside of the data directory and is not restored there: %s. --config-dir DIR puts it into a folder", strings.Join(names, ", "))
-	}
-	if !s.entries["postgresql.conf"] {
-		p.warn("there is no postgresql.conf in the data directory: start the server with -c config_file=…")
-	}
 	if r.KeepArchiving && !r.Standby {
 		p.warn("archiving stays as it was (--keep-archiving): from its promotion on this copy writes to the original's archive. Make sure that the original never runs again, or writes elsewhere")
 	}
@@ -432,59 +435,4 @@ func (p *Plan) warnConfig(s *survey) {
 	if r.TargetAction == "shutdown" && !r.toTheEnd() {
 		p.warn("with --target-action shutdown the server stops at the target, each time that it is started, until recovery.signal (up to 11: recovery.conf) is removed")
 	}
-}
-
-// configPaths is where --config-dir puts each file: as they lay to each other.
-func (p *Plan) configPaths() map[string]string {
-	files := p.Backup.ConfigFiles
-	if len(files) == 0 {
-		return nil
-	}
-	common := path.Dir(files[0].Path)
-	for _, f := range files {
-		for common != "/" && common != "." && !within(f.Path, common) {
-			common = path.Dir(common)
-		}
-	}
-	paths := map[string]string{}
-	for _, f := range files {
-		rel, _ := filepath.Rel(common, f.Path) // it is within
-		paths[f.Path] = rel
-	}
-	return paths
-}
-
-// checkConfigDir refuses to write over configuration that is there.
-func (p *Plan) checkConfigDir() error {
-	dir := p.request.Layout.ConfigDir
-	if dir == "" {
-		return nil
-	}
-	files := p.Backup.ConfigFiles
-	for i, f := range files {
-		if f.Path != path.Clean(f.Path) || !path.IsAbs(f.Path) || f.Path == "/" || strings.ContainsRune(f.Path, 0) ||
-			slices.ContainsFunc(files[i+1:], func(o catalog.ConfigFile) bool { return within(o.Path, f.Path) || within(f.Path, o.Path) }) {
-			return fmt.Errorf("%w: backup.json of %s names a configuration file %.200q, which cannot be, or not beside the others", catalog.ErrDamaged, p.Backup.ID, f.Path)
-		}
-	}
-	for _, rel := range p.configPaths() {
-		if to := filepath.Join(dir, rel); exists(to) && !p.Delta {
-			return fmt.Errorf("%w: --config-dir: %s exists: give a folder without it", ErrTarget, to)
-		}
-	}
-	return nil
-}
-
-// ConfigFile is where --config-dir puts postgresql.conf; empty when that is in the data directory.
-func (p *Plan) ConfigFile() string {
-	if p.request.Layout.ConfigDir == "" {
-		return ""
-	}
-	for from, rel := range p.configPaths() {
-		if path.Base(from) == "postgresql.conf" {
-			dir, _ := filepath.Abs(p.request.Layout.ConfigDir)
-			return filepath.Join(dir, rel)
-		}
-	}
-	return ""
 }

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -371,39 +370,6 @@ func (p *push) abort(ctx context.Context, cause error) {
 	if err != nil && !errors.Is(err, errNothing) {
 		p.Log.Warn("the catalog could not be told that the backup failed", "backup", p.backup.ID, "error", err)
 	}
-}
-
-// configFiles reads the configuration that lies outside of PGDATA.
-func (p *push) configFiles() {
-	if _, err := os.Stat(filepath.Join(p.PGDATA, "postgresql.conf")); p.info.Shutdown != nil && p.info.ConfigFiles == nil && err != nil {
-		p.warn("postgresql.conf", "it is not in the data directory, and only a running server tells where else configuration is: it is not in the backup")
-	}
-	for _, path := range p.info.ConfigFiles {
-		real, err := filepath.EvalSymlinks(path)
-		if err == nil && strings.HasPrefix(real, p.PGDATA+string(filepath.Separator)) {
-			continue
-		}
-		var data []byte
-		if err == nil {
-			data, err = readLimited(real, 1<<20)
-		}
-		if err != nil {
-			p.warn(path, fmt.Sprintf("configuration file is not in the backup: %v", err))
-			continue
-		}
-		p.backup.ConfigFiles = append(p.backup.ConfigFiles, catalog.ConfigFile{Path: path, Content: data})
-	}
-}
-
-func readLimited(path string, limit int64) ([]byte, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, fmt.Errorf("it is no regular file of at most %d bytes", limit)
-	}
-	return os.ReadFile(path)
 }
 
 // warn tells the user once and keeps the warning with the backup.

@@ -17,6 +17,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/tail"
 )
 
 // rescue looks for WAL in the old data directory that was never archived: the last transactions may be only
@@ -43,8 +44,8 @@ func (p *Plan) rescue(ctx context.Context) error {
 	}
 	if r.SaveWAL == "" {
 		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
-			"Give --save-wal DIR to keep a copy (and --discard-wal to let go of it). To have it in the recovery, archive each first, in %s: pgobj wal-push pg_wal/%s",
-			ErrTarget, t.dir, len(names), firstFew(names), t.dir, names[0])
+			"To have it in the recovery, archive it first: pgobj wal-push --all %s\nOr give --save-wal DIR to keep a copy, or --discard-wal to let go of it",
+			ErrTarget, t.dir, len(names), firstFew(names), t.dir)
 	}
 	to, err := filepath.Abs(r.SaveWAL)
 	if err != nil || within(to, t.dir) {
@@ -73,6 +74,9 @@ func (p *Plan) unarchived(ctx context.Context) ([]string, error) {
 	}
 	c, ok := t.control()
 	clean := ok && !c.Partial && (c.State == cluster.ShutDown || c.State == cluster.ShutDownInRecovery)
+	if p.open, err = findOpen(dir, c); err != nil {
+		return nil, err
+	}
 	var found []string
 	for _, name := range names {
 		path, status := filepath.Join(dir, name), filepath.Join(dir, "archive_status", name)
@@ -81,12 +85,16 @@ func (p *Plan) unarchived(ctx context.Context) ([]string, error) {
 			continue
 		case exists(status + ".ready"):
 		case kind == segment.Full && clean && p.isNews(c, name):
-		case kind == segment.Full && !clean && isWritten(path, name):
+		case kind == segment.Full && !clean && tail.Written(path):
 		case kind == segment.History && name == segment.HistoryName(c.Timeline):
 		default:
 			continue
 		}
-		there, err := p.archived(ctx, path, c)
+		received := int64(0)
+		if path == p.open.path {
+			received = p.open.valid
+		}
+		there, err := p.archived(ctx, path, received)
 		if err != nil {
 			return nil, err
 		}
@@ -151,16 +159,32 @@ func (p *Plan) isNews(c cluster.Control, name string) bool {
 	return end > seg.Start(c.SegmentSize)+longHeader && (seg.Timeline != p.Backup.Timeline || end > p.Backup.StopLSN)
 }
 
-// archived says whether the archive has the content of a file of pg_wal; of the segment in which the server was shut down, it
-// will do if all before the record of that was received.
-func (p *Plan) archived(ctx context.Context, path string, c cluster.Control) (bool, error) {
+// openSegment is the one that a server was writing when it ended. Its path is empty where there is none, or nobody knows.
+type openSegment struct {
+	path  string
+	valid int64 // so many bytes count; of a server that was shut down, all before the record of that
+}
+
+func findOpen(dir string, c cluster.Control) (openSegment, error) {
+	tli, shutdown, ok := c.Wrote()
+	if !ok {
+		return openSegment{}, nil
+	}
+	if shutdown > 0 {
+		last := segment.At(tli, shutdown, c.SegmentSize)
+		return openSegment{filepath.Join(dir, last.Name(c.SegmentSize)), int64(shutdown - last.Start(c.SegmentSize))}, nil
+	}
+	t, err := tail.Find(dir, tli, c.SegmentSize, 0)
+	return openSegment{t.Open, t.To}, err
+}
+
+// archived says whether the archive has the content of a file of pg_wal; of one that is not complete it will do if the bytes that
+// count were received. 0: all have to be there.
+func (p *Plan) archived(ctx context.Context, path string, received int64) (bool, error) {
 	s, id := p.request.Store, p.Backup.SystemID
 	err := walstore.SameFile(ctx, s, path, id)
-	if errors.Is(err, storage.ErrNotFound) && c.State == cluster.ShutDown && !c.Partial {
-		last := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize)
-		if filepath.Base(path) == last.Name(c.SegmentSize) {
-			err = walstore.SameReceived(ctx, s, path, id, int64(c.Checkpoint-last.Start(c.SegmentSize)))
-		}
+	if errors.Is(err, storage.ErrNotFound) && received > 0 {
+		err = walstore.SameReceived(ctx, s, path, id, received)
 	}
 	for _, no := range []error{storage.ErrNotFound, walstore.ErrConflict, walstore.ErrDamaged} {
 		if errors.Is(err, no) {
@@ -168,21 +192,6 @@ func (p *Plan) archived(ctx context.Context, path string, c cluster.Control) (bo
 		}
 	}
 	return err == nil, err
-}
-
-// isWritten says whether a segment has been written to under its name.
-func isWritten(path, name string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	page := make([]byte, segment.HeaderSize)
-	if _, err := io.ReadFull(f, page); err != nil {
-		return false
-	}
-	h, err := segment.ParseHeader(page)
-	return err == nil && h.Verify(name, int64(h.Size)) == nil
 }
 
 // saveWAL copies what Saved lists, durably.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/settings"
 )
 
 const (
@@ -187,41 +188,7 @@ func isOneOf(line string, anew []Setting) bool {
 	return false
 }
 
-// parseSetting reads a line of a configuration file as PostgreSQL does (guc-file.l): NAME [=] VALUE, the
-// value quoted or not. The name is empty for a comment and the like.
-func parseSetting(line string) (name, value string) {
-	line = strings.TrimSpace(line)
-	i := strings.IndexAny(line, "= \t#")
-	if i <= 0 || line[i] == '#' {
-		return "", ""
-	}
-	name = strings.ToLower(line[:i])
-	value = strings.TrimLeft(line[i:], " \t")
-	value = strings.TrimLeft(strings.TrimPrefix(value, "="), " \t")
-	if quoted, ok := strings.CutPrefix(value, "'"); ok {
-		return name, unquote(quoted)
-	}
-	value, _, _ = strings.Cut(value, "#")
-	return name, strings.TrimSpace(value)
-}
-
-// unquote reads up to the closing quote. Of the backslash's escapes it knows that the next character stands for
-// itself, which is enough for paths.
-func unquote(s string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch {
-		case s[i] == '\\' && i+1 < len(s):
-			i++
-		case s[i] == '\'' && i+1 < len(s) && s[i+1] == '\'':
-			i++
-		case s[i] == '\'':
-			return out.String()
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
-}
+func parseSetting(line string) (name, value string) { return settings.Parse(line) }
 
 // readFile reads a small file of the data directory; one that is not there is empty.
 func (t *target) readFile(name string) (string, error) {

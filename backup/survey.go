@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/settings"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"golang.org/x/sync/errgroup"
@@ -92,7 +93,7 @@ func (s *survey) add(f *manifest.File) {
 	if p == controlPath {
 		s.control = f
 	}
-	if strings.HasSuffix(p, ".conf") && !isAccess(p) && strings.Count(p, "/") <= 2 && f.Size <= maxConfSize && len(s.confs) < maxConfFiles {
+	if strings.HasSuffix(p, ".conf") && !settings.IsAccess(p) && strings.Count(p, "/") <= 2 && f.Size <= maxConfSize && len(s.confs) < maxConfFiles {
 		s.confs = append(s.confs, f)
 	}
 }
@@ -112,7 +113,8 @@ type confScan struct {
 	waiting   []ConfLine // synchronous_standby_names
 	steering  []ConfLine // what would steer a recovery, in other files than postgresql.auto.conf, where it is taken out
 	dangerous []ConfLine
-	blind     *ConfLine // hot_standby = off
+	blind     *ConfLine         // hot_standby = off
+	own       map[string]string // the texts of those in the data directory
 
 	parameters []ConfLine // that recovery may need
 	includes   bool       // there may be settings that are not in the backup
@@ -120,7 +122,7 @@ type confScan struct {
 
 // scanConf reads the configuration files that the backup has.
 func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*manifest.File) (confScan, error) {
-	var c confScan
+	c := confScan{own: map[string]string{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	texts := make([][]byte, len(files))
@@ -136,19 +138,15 @@ func scanConf(ctx context.Context, s storage.Store, b *catalog.Backup, files []*
 		return c, err
 	}
 	for i, f := range files {
+		c.own[f.RawPath()] = string(texts[i])
 		c.scan(f.RawPath(), string(texts[i]), b)
 	}
 	for _, f := range b.ConfigFiles {
-		if !isAccess(f.Path) {
+		if !settings.IsAccess(f.Path) {
 			c.scan(f.Path, string(f.Content), b)
 		}
 	}
 	return c, nil
-}
-
-// isAccess knows the files with access rules, which are no settings.
-func isAccess(file string) bool {
-	return path.Base(file) == "pg_hba.conf" || path.Base(file) == "pg_ident.conf"
 }
 
 // scan looks at the settings of one file.
@@ -190,6 +188,10 @@ func danger(name, value string, b *catalog.Backup) string {
 		return "it decides which data the server opens, whatever -D says"
 	case "hba_file", "ident_file", "include", "include_dir", "include_if_exists":
 		return "it leads to another file"
+	case "stats_temp_directory":
+		if filepath.IsAbs(value) {
+			return "the original may use the same"
+		}
 	case "external_pid_file", "unix_socket_directories", "unix_socket_directory":
 		return "the original may use the same"
 	case "listen_addresses", "port":

@@ -30,6 +30,8 @@ type Backup struct {
 	Databases      []Database     `json:"databases,omitempty"`
 	Subscriptions  []Subscription `json:"subscriptions,omitempty"`
 	ConfigFiles    []ConfigFile   `json:"config_files,omitempty"` // those outside PGDATA, "beside the data"
+	ConfigFile     string         `json:"config_file,omitempty"`  // the one of them that the server was started with
+	ConfigDirs     []ConfigDir    `json:"config_dirs,omitempty"`  // those outside PGDATA that include_dir names, also when they are empty
 	Damaged        []Damaged      `json:"damaged,omitempty"`
 	Warnings       []string       `json:"warnings,omitempty"`
 	Compression    string         `json:"compression"`
@@ -66,6 +68,13 @@ type Subscription struct {
 type ConfigFile struct {
 	Path    string `json:"path"`
 	Content []byte `json:"content"`
+	Mode    string `json:"mode,omitempty"` // in octal, such as "0640"; none in backups of older versions
+}
+
+// ConfigDir is a directory with such files.
+type ConfigDir struct {
+	Path string `json:"path"`
+	Mode string `json:"mode"`
 }
 
 // Damaged lists pages whose checksum does not hold.

@@ -16,7 +16,7 @@ func TestBackupJSON(t *testing.T) {
 	store := mem.New()
 	c := New(store, "host/1/test", clock())
 	b := &Backup{ID: "a", SegmentSize: 16 << 20, Summary: Summary{SystemID: 1<<64 - 1, PGVersion: 150004, Timeline: 3, StartLSN: 1 << 40, StopLSN: 1<<40 + 1, FirstWAL: "000000030000010000000000", LastWAL: "000000030000010000000000", Started: time.Unix(1e9, 5000).UTC()},
-		Tablespaces: []Tablespace{{OID: 16384, Name: "fast \"disk\"", Location: "/mnt/x\ny"}}, ConfigFiles: []ConfigFile{{"/etc/x.conf", []byte{0, 0xff, '\n'}}},
+		Tablespaces: []Tablespace{{OID: 16384, Name: "fast \"disk\"", Location: "/mnt/x\ny"}}, ConfigFiles: []ConfigFile{{"/etc/x.conf", []byte{0, 0xff, '\n'}, "0640"}}, ConfigFile: "/etc/x.conf", ConfigDirs: []ConfigDir{{"/etc/conf.d", "0755"}},
 		Damaged: []Damaged{{"base/1/2", []uint32{7}}}, Parts: []Part{{Name: "a/00001.tar.zst", Size: 5, Live: 3}}}
 	hash, err := c.PutBackup(t.Context(), b)
 	if err != nil {

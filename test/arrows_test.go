@@ -28,12 +28,12 @@ const module = "github.com/pgobj/pgobj/"
 var arrows = map[string][]string{
 	"cmd/pgobj":   {"cmd/cli"},
 	"cmd/instant": {},
-	"cmd/cli": {"cmd/instant", "backup", "backup/archiving", "backup/conninfo", "backup/cluster", "backup/drill", "backup/postmaster", "backup/manifest", "backup/part", "backup/readback", "walstore", "walstore/receive", "walstore/spool", "walstore/admit", "retention", "retention/sweep", "catalog",
+	"cmd/cli": {"cmd/instant", "backup", "backup/archiving", "backup/conninfo", "backup/cluster", "backup/drill", "backup/postmaster", "backup/manifest", "backup/part", "backup/readback", "walstore", "walstore/receive", "walstore/spool", "walstore/tail", "walstore/admit", "retention", "retention/sweep", "catalog",
 		"storage/connect", "storage/retry", "storage/owned"},
 
 	"retention":         {"catalog"},
 	"retention/sweep":   {"retention", "catalog", "backup/part", "walstore"},
-	"backup":            {"backup/archiving", "backup/cluster", "backup/manifest", "backup/part", "backup/readback", "backup/replay", "catalog", "walstore"},
+	"backup":            {"backup/archiving", "backup/cluster", "backup/manifest", "backup/part", "backup/readback", "backup/replay", "backup/settings", "catalog", "walstore", "walstore/tail"},
 	"backup/archiving":  {"backup/cluster", "walstore"},
 	"backup/cluster":    {"backup/conninfo"},
 	"backup/conninfo":   {},
@@ -43,6 +43,7 @@ var arrows = map[string][]string{
 	"backup/readback":   {"backup/manifest", "backup/part"},
 	"backup/part":       {"storage/frames", "storage/sha256x2"},
 	"backup/replay":     {},
+	"backup/settings":   {},
 	"catalog":           {},
 
 	"walstore":         {"walstore/spool", "storage/frames", "storage/sha256x2", "storage/owned"},
@@ -50,6 +51,7 @@ var arrows = map[string][]string{
 	"walstore/receive": {"walstore", "backup/cluster"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/segment": {},
 	"walstore/spool":   {"storage/owned"},
+	"walstore/tail":    {},
 
 	"storage":             {},
 	"storage/connect":     {"storage/s3", "storage/minio", "storage/file", "storage/mem", "storage/s3store", "storage/retry", "storage/limit"},
@@ -81,7 +83,9 @@ var speechless = map[string][]string{
 	"cmd/instant":         {"storage", "walstore/segment"},
 	"backup/part":         {"walstore/segment"},
 	"backup/readback":     {"storage", "walstore/segment"},
+	"backup/settings":     {"storage", "walstore/segment"},
 	"walstore/spool":      {"storage"},
+	"walstore/tail":       {"storage"},
 	"walstore/admit":      {"walstore/segment"},
 	"storage/s3":          {"walstore/segment"},
 	"storage/minio":       {"walstore/segment"},

@@ -146,7 +146,7 @@ func (s *site) rolled(t *testing.T, b backupEntry, want string) {
 		}
 	}
 	// What is not replayed is spoken of.
-	for _, args := range [][]string{nil, {"--target", "immediate", "--plan"}, {"--keep-archiving", "--plan"}} {
+	for _, args := range [][]string{nil, {"--target", "immediate", "--plan"}, {"--keep-archiving", "--target", "immediate", "--plan"}} {
 		target := filepath.Join(testenv.Dir(t), "data")
 		o := s.must(t, append([]string{"backup-fetch", target, b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces")}, args...)...)
 		if !strings.Contains(o.out, "The archive has WAL from after it") || strings.Contains(o.out, "it pauses there") ||
@@ -156,6 +156,10 @@ func (s *site) rolled(t *testing.T, b backupEntry, want string) {
 		if args == nil {
 			sameContents(t, s.start(t, target), "postgres", want)
 		}
+	}
+	// What takes the original's place goes on from where that was.
+	if o := s.must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces"), "--keep-archiving", "--plan"); !strings.Contains(o.out, "to the end of the WAL") || !strings.Contains(o.out, "restore_command") {
+		t.Errorf("backup-fetch --keep-archiving: %v", o)
 	}
 	standby := &site{store: s.store, pgobj: s.pgobj, Cluster: s.startArchiving(t, s.fetch(t, b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces"),
 		"--standby", "--primary-conninfo", fmt.Sprintf("host=%s port=%d user=postgres", s.SocketDir, s.Port)))}

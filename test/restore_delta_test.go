@@ -214,7 +214,7 @@ func TestRescue(t *testing.T) {
 	current := s.SQL(t, `SELECT pg_walfile_name(pg_current_wal_insert_lsn())`)
 	s.Kill(t)
 	o := s.run(t, "backup-fetch", s.Data, "--delta")
-	for _, text := range []string{"2 WAL file(s)", waiting, current, "--save-wal DIR", "pgobj wal-push pg_wal/" + waiting} {
+	for _, text := range []string{"2 WAL file(s)", waiting, current, "--save-wal DIR", "pgobj wal-push --all " + s.Data} {
 		if o.code != 10 || !strings.Contains(o.err, text) {
 			t.Errorf("it does not speak of %q: %v", text, o)
 		}

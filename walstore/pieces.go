@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +39,8 @@ func (p Piece) name() string {
 	return fmt.Sprintf("%s.%08X-%08X%s", p.Segment, p.From, p.To, pieceSuffix)
 }
 
-func (p Piece) key(sysid uint64) string { return Key(sysid, p.name()) }
+// Key is the piece's object.
+func (p Piece) Key(sysid uint64) string { return Key(sysid, p.name()) }
 
 func (p Piece) String() string { return p.name() }
 
@@ -60,12 +63,43 @@ func parsePiece(name string) (Piece, bool) {
 func PutPiece(ctx context.Context, s storage.Store, sysid uint64, p Piece, content io.ReaderAt) error {
 	body, sum, err := p.compress(content)
 	if err == nil {
-		_, err = create(ctx, s, p.key(sysid), bytes.NewReader(body), int64(len(body)), func() error { return p.compare(ctx, s, sysid, sum) })
+		_, err = create(ctx, s, p.Key(sysid), bytes.NewReader(body), int64(len(body)), func() error { return p.compare(ctx, s, sysid, sum) })
 	}
 	if err != nil {
 		return fmt.Errorf("store %s: %w", p.name(), err)
 	}
 	return nil
+}
+
+// PushOpen stores the first n bytes of a segment that is not complete, in pieces: so they never stand in the way of the segment, which
+// its server goes on with when it is started again. there: the archive has the whole file under its own name.
+func PushOpen(ctx context.Context, s storage.Store, path string, n int64, sysid uint64) (there bool, err error) {
+	name := filepath.Base(path)
+	if err := SameFile(ctx, s, path, sysid); !errors.Is(err, storage.ErrNotFound) {
+		return err == nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false, badSource("%w", err)
+	}
+	defer f.Close()
+	if _, err := inspect(f, name, func() (uint64, error) { return sysid, nil }); err != nil {
+		return false, fmt.Errorf("push %s: %w", name, err)
+	}
+	for _, p := range OpenPieces(name, n) {
+		if err := PutPiece(ctx, s, sysid, p, f); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// OpenPieces are the pieces in which PushOpen stores the first n bytes of a segment.
+func OpenPieces(name string, n int64) (all []Piece) {
+	for at := int64(0); at < n; at += MaxPiece {
+		all = append(all, Piece{name, at, min(n, at+MaxPiece)})
+	}
+	return all
 }
 
 func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
@@ -88,14 +122,14 @@ func (p Piece) compress(content io.ReaderAt) ([]byte, [32]byte, error) {
 func (p Piece) compare(ctx context.Context, s storage.Store, sysid uint64, sum [32]byte) error {
 	stored, err := p.read(ctx, s, sysid, io.Discard)
 	if err == nil && stored.sum != sum {
-		err = &ConflictError{Name: p.name(), Key: p.key(sysid), Source: sum, Stored: stored.sum}
+		err = &ConflictError{Name: p.name(), Key: p.Key(sysid), Source: sum, Stored: stored.sum}
 	}
 	return err
 }
 
 // read writes what a piece holds to w, checked.
 func (p Piece) read(ctx context.Context, s storage.Store, sysid uint64, w io.Writer) (content, error) {
-	return readInto(ctx, s, p.key(sysid), &checked{w: w, name: p.name(), sum: sha256.New(), limit: p.To - p.From, piece: true})
+	return readInto(ctx, s, p.Key(sysid), &checked{w: w, name: p.name(), sum: sha256.New(), limit: p.To - p.From, piece: true})
 }
 
 // Pieces lists the pieces of a segment by offset, the longer of two with the same first.
@@ -159,7 +193,7 @@ func ReadChain(ctx context.Context, s storage.Store, sysid uint64, chain []Piece
 
 // DropPiece removes a piece that others, or the whole segment, stand in for.
 func DropPiece(ctx context.Context, s storage.Store, sysid uint64, p Piece) error {
-	if err := s.Delete(ctx, p.key(sysid)); err != nil {
+	if err := s.Delete(ctx, p.Key(sysid)); err != nil {
 		return fmt.Errorf("remove %s: %w", p.name(), err)
 	}
 	return nil

@@ -113,7 +113,7 @@ func TestFetchReceived(t *testing.T) {
 			if err := DropPiece(t.Context(), s, sysid, p); err != nil {
 				t.Fatal(err)
 			}
-			put(t, s, p.key(sysid), object(t, data[8192:99_999]))
+			put(t, s, p.Key(sysid), object(t, data[8192:99_999]))
 		}, ask: &Received{}, err: ErrDamaged},
 		"on the second timeline": {prepare: func(t *testing.T, s storage.Store, data []byte) {
 			fork(t, s)

@@ -122,7 +122,7 @@ func ParseKey(key string) (Object, bool) {
 	}
 	id, err := strconv.ParseUint(parts[1], 10, 64)
 	name, ok := strings.CutSuffix(parts[3], ".zst")
-	if p, is := parsePiece(name); is && err == nil && p.key(id) == key {
+	if p, is := parsePiece(name); is && err == nil && p.Key(id) == key {
 		return Object{Key: key, SystemID: id, Name: p.Segment, Type: segment.Received, Piece: p}, true
 	}
 	typ := segment.Classify(name)

@@ -79,6 +79,21 @@ type Control struct {
 	crcOffset int
 }
 
+// Wrote is the timeline to which a server that does not run has written its own WAL last, and where the record of its clean
+// shutdown begins; 0: it crashed. False of a standby, or a server in archive recovery: their WAL is another's.
+func (c Control) Wrote() (tli segment.Timeline, shutdown segment.LSN, ok bool) {
+	switch {
+	case c.Partial:
+		return 0, 0, false
+	case c.State == ShutDown:
+		return c.Timeline, c.Checkpoint, true
+	case c.State == InProduction, c.State == ShuttingDown, c.State == InCrashRecovery:
+		// Until the first checkpoint after a promotion only this tells of the new one (CreateEndOfRecoveryRecord in xlog.c).
+		return max(c.Timeline, c.MinRecoveryTimeline), 0, true
+	}
+	return 0, 0, false
+}
+
 // ParseControl reads pg_control from its bytes (512 or more; the file has 8192) and checks its CRC-32C. Of
 // a version that is not known yet it gives what all versions so far have in common, with Partial set.
 func ParseControl(b []byte) (Control, error) {

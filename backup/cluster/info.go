@@ -43,6 +43,7 @@ type Info struct {
 	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
+	ConfigFile      string // the first of them, with which the server was started; empty: the role may not know it
 	PostmasterStart time.Time
 
 	Shutdown *Shutdown // of a stopped server; nil while it runs
@@ -129,6 +130,9 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	}
 	if err != nil {
 		return Info{}, fmt.Errorf("count the servers that stream: %w", err)
+	}
+	if set["config_file"] != "" {
+		info.ConfigFile = filepath.Clean(set["config_file"])
 	}
 	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
 	return info, nil

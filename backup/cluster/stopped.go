@@ -117,6 +117,9 @@ func (s *Stopped) Info(context.Context) (Info, error) {
 		DataDirectory: s.dir, SegmentSize: c.SegmentSize, BlockSize: int(c.BlockSize), DataChecksums: c.ChecksumVersion > 0,
 		ConfigFiles: s.configFiles(), Shutdown: &s.shutdown,
 	}
+	if len(info.ConfigFiles) > 0 {
+		info.ConfigFile = info.ConfigFiles[0]
+	}
 	info.Tablespaces, err = s.tablespaces()
 	return info, err
 }
@@ -145,18 +148,20 @@ func (s *Stopped) tablespaces() ([]Tablespace, error) {
 }
 
 // configFiles are those that the server was last started with, where that was on its command line (as Debian
-// does), and the access rules beside them.
+// does; or -D named the directory of the configuration), and the access rules beside them. The first is the configuration itself.
 func (s *Stopped) configFiles() []string {
 	options, err := os.ReadFile(filepath.Join(s.dir, "postmaster.opts"))
 	if err != nil {
 		return nil
 	}
-	_, rest, ok := strings.Cut(string(options), `"config_file=`)
-	if !ok {
+	file := argument(string(options), `"config_file=`)
+	if dir := argument(string(options), `"-D" "`); file == "" && dir != "" && dir != s.dir {
+		file = filepath.Join(dir, "postgresql.conf")
+	}
+	if !filepath.IsAbs(file) {
 		return nil
 	}
-	file, _, _ := strings.Cut(rest, `"`)
-	files := []string{file}
+	files := []string{filepath.Clean(file)}
 	for _, name := range []string{"pg_hba.conf", "pg_ident.conf"} {
 		path := filepath.Join(filepath.Dir(files[0]), name)
 		if _, err := os.Stat(path); err == nil {
@@ -164,6 +169,13 @@ func (s *Stopped) configFiles() []string {
 		}
 	}
 	return files
+}
+
+// argument is what follows in the same argument of postmaster.opts, each of which stands in quotes.
+func argument(options, after string) string {
+	_, rest, _ := strings.Cut(options, after)
+	value, _, _ := strings.Cut(rest, `"`)
+	return value
 }
 
 // Start gives the place of the shutdown. There is nothing to begin.

@@ -33,7 +33,11 @@ func (d *drill) verifyBackup(ctx context.Context) (string, error) {
 		return "", skipped("it is not in " + d.bin)
 	}
 	// The WAL is in the archive, and recovery checks it; and the map names the copy's own folders.
-	return "", second(d.check(ctx, "pg_verifybackup", "--no-parse-wal", "--ignore=tablespace_map", "--quiet", d.plan.Target))
+	args := []string{"--no-parse-wal", "--ignore=tablespace_map", "--quiet"}
+	for _, name := range d.plan.OwnChanged() {
+		args = append(args, "--ignore="+name)
+	}
+	return "", second(d.check(ctx, "pg_verifybackup", append(args, d.plan.Target)...))
 }
 
 func second(_ string, err error) error { return err }

@@ -95,10 +95,16 @@ func (h *host) has(name string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
+// Places are where distributions have the programs of a major version.
+func Places(major int) []string {
+	m := strconv.Itoa(major)
+	return []string{"/usr/lib/postgresql/" + m + "/bin", "/usr/pgsql-" + m + "/bin", "/usr/lib/postgresql" + m + "/bin"}
+}
+
 // findPrograms looks for the programs of a major version, in the folder that was named or in the usual ones.
 func (h *host) findPrograms(ctx context.Context, named string, major int) error {
 	m := strconv.Itoa(major)
-	places := []string{"/usr/lib/postgresql/" + m + "/bin", "/usr/pgsql-" + m + "/bin", "/usr/local/pgsql/bin", "/usr/lib/postgresql" + m + "/bin"}
+	places := append(Places(major), "/usr/local/pgsql/bin")
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
 		places = append(places, strings.TrimSpace(string(out)))
 	}

@@ -56,7 +56,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 	}
 	data := d.plan.Target
 	d.args = []string{"-D", data, "-c", "data_directory=" + data}
-	conf := d.plan.ConfigFile()
+	conf, _ := d.plan.ConfigFile()
 	if conf == "" {
 		conf = filepath.Join(data, "postgresql.conf")
 	}

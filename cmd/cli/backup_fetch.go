@@ -228,23 +228,16 @@ func (a *app) restoreCommand(c config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the path of pgobj for restore_command (or give --restore-command): %w", err)
 	}
-	url := a.Storage
-	if dir, ok := strings.CutPrefix(url, "file://"); ok && !strings.HasPrefix(dir, "/") {
-		if dir, err = filepath.Abs(dir); err != nil {
-			return "", err
-		}
-		url = "file://" + dir
-	}
-	args, server := []string{exe}, "" // which is named in any case where no file names it
+	args := []string{exe}
 	if c.path != "" {
-		args, server = append(args, "--config", c.path), "main"
+		args = append(args, "--config", c.path)
 	}
-	for _, s := range []struct{ flag, value, env, otherwise string }{
-		{"--storage", url, "PGOBJ_STORAGE", ""}, {"--server", a.Server, "PGOBJ_SERVER", server},
-		{"--s3-endpoint", a.S3Endpoint, "PGOBJ_S3_ENDPOINT", ""}, {"--s3-region", a.S3Region, "PGOBJ_S3_REGION", ""}, {"--s3-path-style", a.S3PathStyle, "PGOBJ_S3_PATH_STYLE", "auto"},
-		{"--s3-ca-file", a.S3CAFile, "PGOBJ_S3_CA_FILE", ""}, {"--s3-driver", a.S3Driver, "PGOBJ_S3_DRIVER", "auto"},
-	} {
-		if s.value != cmp.Or(c.values[s.env], s.otherwise) {
+	for _, s := range a.settings() {
+		otherwise := s.otherwise
+		if c.path == "" && s.flag == "--server" {
+			otherwise = "" // it is named in any case where no file names it
+		}
+		if s.value != cmp.Or(c.values[s.env], otherwise) {
 			args = append(args, s.flag, s.value)
 		}
 	}
@@ -252,6 +245,24 @@ func (a *app) restoreCommand(c config) (string, error) {
 		args[i] = strings.ReplaceAll(shellQuote(arg), "%", "%%")
 	}
 	return strings.Join(args, " ") + ` wal-fetch "%f" "%p"`, nil
+}
+
+// globalSetting is a flag of every command that says where the storage is.
+type globalSetting struct{ flag, value, env, otherwise string }
+
+// settings are the flags that lead to the storage, with their values. A relative path is made absolute.
+func (a *app) settings() []globalSetting {
+	url := a.Storage
+	if dir, ok := strings.CutPrefix(url, "file://"); ok && !strings.HasPrefix(dir, "/") {
+		if abs, err := filepath.Abs(dir); err == nil { // fails without a working directory, in which there is no relative path
+			url = "file://" + abs
+		}
+	}
+	return []globalSetting{
+		{"--storage", url, "PGOBJ_STORAGE", ""}, {"--server", a.Server, "PGOBJ_SERVER", "main"},
+		{"--s3-endpoint", a.S3Endpoint, "PGOBJ_S3_ENDPOINT", ""}, {"--s3-region", a.S3Region, "PGOBJ_S3_REGION", ""}, {"--s3-path-style", a.S3PathStyle, "PGOBJ_S3_PATH_STYLE", "auto"},
+		{"--s3-ca-file", a.S3CAFile, "PGOBJ_S3_CA_FILE", ""}, {"--s3-driver", a.S3Driver, "PGOBJ_S3_DRIVER", "auto"},
+	}
 }
 
 // shellQuote makes one word of s for a POSIX shell.

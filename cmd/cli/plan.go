@@ -75,7 +75,7 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 		out.row("saved", "%s, which was never archived", name)
 	}
 	if len(p.Saved) > 0 {
-		out.row("", "archive it before the start, so that the recovery has it: for f in %s/*; do PGDATA=%s pgobj wal-push \"$f\"; done", shellQuote(p.SavedIn), shellQuote(p.Target))
+		out.row("", "archive it before the start, so that the recovery has it: for f in %s/*; do PGDATA=%s %s wal-push \"$f\"; done", shellQuote(p.SavedIn), shellQuote(p.Target), a.invocation())
 	}
 	if !a.warned() {
 		for _, w := range p.Warnings {
@@ -99,7 +99,7 @@ func printDone(a *app, p *backup.Plan, progress *backup.Progress, took time.Dura
 		out.row("", "%s", p.Where)
 	}
 	if p.WAL.Segments > 0 && r.TargetLSN == 0 && !r.TargetImmediate {
-		out.row("", "the archive has WAL up to %s (%s)", p.WAL.End, p.WAL.Last)
+		out.row("", "%s WAL up to %s", map[bool]string{true: "with what is saved, the archive will have", false: "the archive has"}[len(p.Saved) > 0], p.WAL.End)
 	}
 	switch at := r.Goal() != (backup.Recovery{}).Goal(); {
 	case at && r.TargetAction == "pause":
@@ -178,14 +178,6 @@ func commandLine(args []string) string {
 		}
 	}
 	return line
-}
-
-func startCommand(p *backup.Plan) string {
-	command := fmt.Sprintf("pg_ctl -D %s start", shellQuote(p.Target))
-	if file := p.ConfigFile(); file != "" {
-		command += " -o " + shellQuote("-c config_file="+file)
-	}
-	return command
 }
 
 // hidePassword keeps a connection string's password off the screen, and rather too much with it than too

@@ -22,12 +22,13 @@ import (
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
+	"github.com/pgobj/pgobj/walstore/tail"
 )
 
 // walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
 type walPush struct {
 	Path string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
-	All  bool   `name:"all" help:"Archive every file that still waits for it in the data folder of a stopped server: the last chance before it is wiped or given up."`
+	All  bool   `name:"all" help:"Archive every file that still waits for it in the data directory of a stopped server, and what there is of the segment that it was writing: the last chance before it is wiped or given up."`
 	pushFlags
 }
 
@@ -179,9 +180,11 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if serverRuns(c.Path) {
-		a.log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
+	last, err := c.tail(a, control)
+	if err != nil {
+		return err
 	}
+	ready = append(ready, last.Complete...)
 	s, err := a.open(retry.Policy{})
 	if err != nil {
 		return err
@@ -220,7 +223,33 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 	}
 	_ = g.Wait() // every error is in failed
 	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), number(len(ready), "waiting file"), size(bytes), there)
-	return errors.Join(failed...)
+	return errors.Join(append(failed, c.pushOpen(ctx, a, s, last, control.SystemID))...)
+}
+
+// tail is what a server that does not run has written without a note for its archiver. Of one that runs nothing counts: it will
+// note it.
+func (c *walPush) tail(a *app, control cluster.Control) (t tail.Tail, err error) {
+	tli, shutdown, ok := control.Wrote()
+	switch {
+	case serverRuns(c.Path):
+		a.log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
+	case ok:
+		t, err = tail.Find(filepath.Join(c.Path, "pg_wal"), tli, control.SegmentSize, shutdown)
+	}
+	return t, err
+}
+
+// pushOpen archives what there is of the segment that the server was writing.
+func (c *walPush) pushOpen(ctx context.Context, a *app, s storage.Store, t tail.Tail, sysid uint64) error {
+	if t.Open == "" {
+		return nil
+	}
+	there, err := walstore.PushOpen(ctx, s, t.Open, t.To, sysid)
+	if err != nil || there {
+		return err
+	}
+	fmt.Fprintf(a.Out, "archived what there is of %s, which is not complete: %s. A restore by backup-fetch has it in its recovery\n", filepath.Base(t.Open), size(t.To))
+	return nil
 }
 
 // withoutOrphans leaves out what does not wait although archive_status says so: a crash can bring back the .ready of a file that

@@ -1,0 +1,193 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// debian is a cluster as Debian's tools make it: its configuration is below /etc/postgresql.
+type debian struct {
+	*site
+	name, etc, data string
+}
+
+func newDebian(t *testing.T) *debian {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("pg_createcluster needs root: run this test as root")
+	}
+	port, err := testenv.Port()
+	must(t, err)
+	name := fmt.Sprint("pgobj", port)
+	d := &debian{site: &site{store: folderStore(t), pgobj: testenv.Pgobj(t)}, name: name, etc: "/etc/postgresql/15/" + name, data: "/var/lib/postgresql/15/" + name}
+	t.Cleanup(func() { // the test may have removed parts of it
+		_ = exec.Command("pg_dropcluster", "--stop", "15", name).Run()
+		for _, dir := range []string{d.etc, d.data} {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if out, err := exec.Command("pg_createcluster", "15", name, "--port", fmt.Sprint(port), "--", "--no-sync", "--auth=trust").CombinedOutput(); err != nil {
+		t.Fatalf("pg_createcluster: %v: %s (run test/install)", err, out)
+	}
+	d.settings = append(d.settings, "PGHOST=/var/run/postgresql", fmt.Sprint("PGPORT=", port), "PGUSER=postgres", "PGDATA="+d.data)
+	conf, err := os.OpenFile(filepath.Join(d.etc, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = fmt.Fprintf(conf, "archive_mode = on\narchive_command = '%s --storage file://%s wal-push %%p'\nwork_mem = '7MB'\nlisten_addresses = ''\nssl = off\nfsync = off\n", d.pgobj, d.folder)
+	must(t, err)
+	must(t, conf.Close())
+	d.shell(t, "pg_ctlcluster 15 "+name+" start")
+	return d
+}
+
+// shell runs a line as the user postgres has it from a document or a message. A server that it starts keeps no pipe of ours open.
+func (s *site) shell(t testing.TB, line string) string {
+	t.Helper()
+	log := filepath.Join(testenv.Dir(t), "log")
+	cmd := s.program("bash", "-ec", `pgobj() { "`+s.pgobj+`" "$@"; }; { `+line+"\n} >"+log+" 2>&1")
+	o := finish(t, cmd)
+	said := string(readFile(t, log))
+	if o.code != 0 {
+		t.Fatalf("%s\nends with %d: %s", line, o.code, said)
+	}
+	return said
+}
+
+func (s *site) query(t testing.TB, sql string) string {
+	t.Helper()
+	o := finish(t, s.program("psql", "-XqAt", "-d", "postgres", "-c", sql))
+	if o.code != 0 {
+		t.Fatalf("%s: %v", sql, o)
+	}
+	return strings.TrimSpace(o.out)
+}
+
+// opened waits until the server that was started has left its recovery, and says what rows it has, and where.
+func (s *site) opened(t testing.TB) string {
+	t.Helper()
+	testenv.Eventually(t, generous, "the server is open", func() bool {
+		o := finish(t, s.program("psql", "-XqAt", "-d", "postgres", "-c", "SELECT pg_is_in_recovery()"))
+		return strings.TrimSpace(o.out) == "f"
+	})
+	return s.query(t, `SELECT string_agg(n::text, ' ' ORDER BY n) || ' in ' || current_setting('data_directory') || ' with ' || current_setting('work_mem') FROM steps`)
+}
+
+// printedStart is the line that backup-fetch prints to start the server.
+func printedStart(t testing.TB, out string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^(?:start|then) +(.*)$`).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("no line says how to start the server: %s", out)
+	}
+	return m[1]
+}
+
+// TestDebian: on Debian's layout every command that is printed works as it stands, and the copy is never taken for the original.
+func TestDebian(t *testing.T) {
+	d := newDebian(t)
+	must(t, os.WriteFile(filepath.Join(d.etc, "extra.conf"), []byte("# nothing\n"), 0o604))
+	must(t, os.Chmod(filepath.Join(d.etc, "extra.conf"), 0o604))
+	d.query(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	d.must(t, "backup-push", "--wal-timeout=1m")
+	b := d.backupJSON(t, d.list(t)[0].Backup)
+	if b.ConfigFile != d.etc+"/postgresql.conf" || len(b.ConfigDirs) != 1 || b.ConfigDirs[0].Path != d.etc+"/conf.d" || len(b.ConfigFiles) != 3 {
+		t.Errorf("backup.json has config_file %s, directories %v, and %d files", b.ConfigFile, b.ConfigDirs, len(b.ConfigFiles))
+	}
+	before := modesIn(t, d.etc)
+	d.query(t, `INSERT INTO steps VALUES (2)`)
+	d.shell(t, "pg_ctlcluster 15 "+d.name+" stop -m immediate")
+
+	// In its place, with the configuration that is there.
+	d.shell(t, "pgobj wal-push --all "+d.data)
+	o := d.must(t, "backup-fetch", d.data, "--delta", "--keep-archiving")
+	if got, want := printedStart(t, o.out), "pg_ctlcluster 15 "+d.name+" start"; got != want {
+		t.Errorf("to start it in its place: %s, should be %s", got, want)
+	}
+	d.shell(t, printedStart(t, o.out))
+	if got, want := d.opened(t), "1 2 in "+d.data+" with 7MB"; got != want {
+		t.Errorf("in its place: %s, should be %s", got, want)
+	}
+	d.query(t, `INSERT INTO steps VALUES (3)`)
+	d.query(t, `SELECT pg_switch_wal()`)
+	d.shell(t, "pg_ctlcluster 15 "+d.name+" stop -m fast")
+
+	// A copy, with and without a place for its configuration.
+	for _, elsewhere := range []bool{false, true} {
+		dir := testenv.Dir(t)
+		copied := filepath.Join(dir, "a copy's data")
+		args := []string{"backup-fetch", copied}
+		if elsewhere {
+			args = append(args, "--config-dir", filepath.Join(dir, "a copy's configuration"))
+		}
+		plan := d.must(t, append(args, "--plan")...)
+		o := d.must(t, args...)
+		if printedStart(t, plan.out) != printedStart(t, o.out) || !strings.Contains(o.out, "external_pid_file") || !strings.Contains(o.out, "(taken out in the copy)") {
+			t.Errorf("the plan: %v\nbackup-fetch: %v", plan, o)
+		}
+		d.shell(t, printedStart(t, o.out))
+		if got, want := d.opened(t), "1 2 3 in "+copied+" with 7MB"; got != want {
+			t.Errorf("the copy: %s, should be %s", got, want)
+		}
+		if got := d.query(t, `SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ('external_pid_file', 'hba_file', 'ident_file')`); strings.Contains(got, d.etc) || strings.Contains(got, "/run/") {
+			t.Errorf("the copy uses %s", got)
+		}
+		d.shell(t, fmt.Sprintf("/usr/lib/postgresql/15/bin/pg_ctl -D %q -m fast stop", copied))
+	}
+
+	// The machine is gone.
+	for _, dir := range []string{d.etc, d.data} {
+		must(t, os.RemoveAll(dir))
+	}
+	d.drilled(t)
+	o = d.must(t, "backup-fetch", d.data, "--config-dir", d.etc, "--keep-archiving")
+	d.shell(t, printedStart(t, o.out))
+	if got, want := d.opened(t), "1 2 3 in "+d.data+" with 7MB"; got != want {
+		t.Errorf("on another machine: %s, should be %s", got, want)
+	}
+	if got := d.query(t, `SHOW external_pid_file`); got == "" {
+		t.Error("in the original's place the configuration is not as it was: external_pid_file is empty")
+	}
+	for name, mode := range modesIn(t, d.etc) {
+		if mode != before[name] {
+			t.Errorf("%s has mode %v, was %v", name, mode, before[name])
+		}
+	}
+}
+
+// modesIn are the modes of the configuration that PostgreSQL reads.
+func modesIn(t testing.TB, etc string) map[string]fs.FileMode {
+	t.Helper()
+	modes := map[string]fs.FileMode{}
+	for _, name := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "conf.d"} {
+		st, err := os.Stat(filepath.Join(etc, name))
+		must(t, err)
+		modes[name] = st.Mode()
+	}
+	return maps.Clone(modes)
+}
+
+// drilled: the drill's server has the original's configuration, although nothing of that is on this host.
+func (d *debian) drilled(t testing.TB) {
+	t.Helper()
+	o := d.must(t, "drill", "--scratch", testenv.Dir(t), "--json")
+	var result struct {
+		Steps []struct{ Name, Text string }
+	}
+	must(t, json.Unmarshal([]byte(o.out), &result))
+	for _, s := range result.Steps {
+		if s.Name == "settings" && strings.Contains(s.Text, "cannot be used") {
+			t.Errorf("the drill's settings: %s", s.Text)
+		}
+	}
+}
