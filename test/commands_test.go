@@ -22,32 +22,38 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// notRun are lines of the README's code blocks that no test runs here, each with the reason. Lines that are run are in TestReadmeCommands.
+// notRun are lines of code blocks in README and docs that no test runs here, each with the reason. Lines that are run are in TestReadmeCommands.
 var notRun = map[string]string{
 	"archive_command = 'pgobj wal-push %p'": "a setting: the test's server has it",
 	"make demo":                             "test/demo has its own test",
 	"make test":                             "it is what runs this",
-	"make build && install bin/pgobj /usr/local/bin/":                       "it would replace what is installed on this host",
-	"install -d -o postgres -m 700 /backup":                                 "the test's storage is made by testenv",
-	"systemctl restart postgresql":                                          "there is no systemd in the test's environment",
-	"export PGOBJ_STORAGE=s3://my-bucket/postgres":                          "an example's names: the tests on S3 servers set their own",
-	"export PGOBJ_SERVER=main":                                              "as above",
-	"export AWS_REGION=eu-central-1":                                        "as above",
-	"export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…":                    "as above",
-	"export PGOBJ_S3_ENDPOINT=https://minio.example:9000":                   "as above",
-	"export PGOBJ_S3_CA_FILE=/etc/ssl/my-ca.pem":                            "as above",
-	"export PGOBJ_PRIMARY_DSN='host=primary user=backup'":                   "an example's host: TestBackupFromStandby and its neighbours set their own",
-	"restore            10.4 s  978 files":                                  "output",
-	"[Service]":                                                             "a file of systemd, from here to WantedBy",
-	"User=postgres":                                                         "as above",
-	"EnvironmentFile=/etc/pgobj/environment":                                "as above",
+	"make build && install bin/pgobj /usr/local/bin/":                                "it would replace what is installed on this host",
+	"install -d -o postgres -m 700 /backup":                                          "the test's storage is made by testenv",
+	"systemctl restart postgresql":                                                   "there is no systemd in the test's environment",
+	"export PGOBJ_STORAGE=s3://my-bucket/postgres":                                   "an example's names: the tests on S3 servers set their own",
+	"export PGOBJ_SERVER=main":                                                       "as above",
+	"export AWS_REGION=eu-central-1":                                                 "as above",
+	"export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…":                             "as above",
+	"export PGOBJ_S3_ENDPOINT=https://minio.example:9000":                            "as above",
+	"export PGOBJ_S3_CA_FILE=/etc/ssl/my-ca.pem":                                     "as above",
+	"export PGOBJ_PRIMARY_DSN='host=primary user=backup'":                            "an example's host: TestBackupFromStandby and its neighbours set their own",
+	"restore            10.4 s  978 files":                                           "output",
+	"PostgreSQL host                                    storage (S3 or a directory)": "a picture",
+	"apt-get install postgresql-15":                                                  "Debian's layout: TestDebian",
+	"pg_dropcluster --stop 15 main":                                                  "as above",
+	"install -d -o postgres -g postgres -m 700 /var/lib/postgresql/15/main":          "as above",
+	"su postgres -c 'pgobj backup-fetch /var/lib/postgresql/15/main --config-dir /etc/postgresql/15/main --keep-archiving'": "as above",
+	"pg_ctlcluster 15 main start":            "as above",
+	"[Service]":                              "a file of systemd, from here to WantedBy",
+	"User=postgres":                          "as above",
+	"EnvironmentFile=/etc/pgobj/environment": "as above",
 	"ExecStart=/usr/local/bin/pgobj wal-receive --slot pgobj --create-slot": "as above; the command is run by TestWALReceive and its neighbours",
-	"Restart=always":                                                        "as above",
-	"RestartSec=5":                                                          "as above",
-	"TimeoutStopSec=45":                                                     "as above",
-	"[Install]":                                                             "as above",
-	"WantedBy=multi-user.target":                                            "as above",
-	"30 Sep                         31 Oct     8 Nov   15 Nov  21 Nov":      "a picture",
+	"Restart=always":             "as above",
+	"RestartSec=5":               "as above",
+	"TimeoutStopSec=45":          "as above",
+	"[Install]":                  "as above",
+	"WantedBy=multi-user.target": "as above",
+	"30 Sep                         31 Oct     8 Nov   15 Nov  21 Nov":               "a picture",
 	"monthly                        monthly    weekly   daily, and any moment since": "a picture",
 	"WAL        ..........|..............................|.......|......|.=====":     "a picture",
 	"backups    ..........": "a picture",
@@ -127,6 +133,7 @@ func TestReadmeCommands(t *testing.T) {
 		{line: "pgobj backup-push --full"},
 		{line: "pgobj backup-push --label job=nightly --label ticket=OPS-17"},
 		{line: "30 6 * * 0  postgres  pgobj drill --scratch /srv/drill --sql /etc/pgobj-drill.sql", replace: []string{"30 6 * * 0  postgres  ", ""}},
+		{line: "pgobj drill --scratch /srv/drill"},
 		{line: "pgobj backup-verify all"},
 		{line: "pgobj backup-verify --sample 5%"},
 		{line: "pgobj backup-list --all"},
@@ -164,7 +171,7 @@ func TestReadmeCommands(t *testing.T) {
 	for _, x := range steps {
 		ran[x.line] = true
 		if !slices.Contains(printed, x.line) {
-			t.Errorf("the README does not have %q any more", x.line)
+			t.Errorf("README and docs do not have %q any more", x.line)
 		}
 		if x.prepare != nil {
 			x.prepare()
@@ -186,33 +193,50 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	for _, line := range printed {
 		if !ran[line] && notRun[line] == "" {
-			t.Errorf("nothing runs this line of the README, and notRun has no reason for it:\n%s", line)
+			t.Errorf("nothing runs this line of README or docs, and notRun has no reason for it:\n%s", line)
 		}
 	}
 	for line := range notRun {
 		if !slices.Contains(printed, line) {
-			t.Errorf("notRun has a line that the README does not have: %s", line)
+			t.Errorf("notRun has a line that README and docs do not have: %s", line)
 		}
 	}
 }
 
-// readmeBlocks are the lines of the README's code blocks without their comments.
+// readmeBlocks are the lines of the code blocks in README and docs, each once, without their comments.
 func readmeBlocks(t testing.TB) (lines []string) {
 	t.Helper()
 	comment := regexp.MustCompile(`(^|\s+)# .*$`)
-	for line := range strings.Lines(document(t, "README.md")) {
-		if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "    #") {
+	for line := range strings.Lines(manual(t)) {
+		if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "    #") || strings.ContainsAny(line, "┌│└") {
 			continue
 		}
 		line = strings.TrimSpace(comment.ReplaceAllString(strings.TrimRight(line, "\n"), ""))
 		if strings.HasPrefix(line, "backups    ...") { // its marks are those of comments
 			line = "backups    .........."
 		}
-		if line != "" && !strings.HasPrefix(line, "#") {
+		if line != "" && !strings.HasPrefix(line, "#") && !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
 	}
 	return lines
+}
+
+// manual is what users read: README and docs.
+func manual(t testing.TB) string {
+	t.Helper()
+	root, err := testenv.ModuleRoot()
+	must(t, err)
+	pages, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
+	must(t, err)
+	if len(pages) < 5 {
+		t.Fatalf("docs has only %v", pages)
+	}
+	text := document(t, "README.md")
+	for _, page := range pages {
+		text += document(t, "docs/"+filepath.Base(page))
+	}
+	return text
 }
 
 func document(t testing.TB, name string) string {
@@ -268,9 +292,10 @@ func TestNamedCommandsExist(t *testing.T) {
 		maps.Copy(all, flags)
 	}
 	texts := map[string][]string{}
-	for _, name := range []string{"README.md", "catalog/FORMAT.md", "cmd/cli/JSON.md"} {
+	for _, name := range []string{"catalog/FORMAT.md", "cmd/cli/JSON.md", "CONTRIBUTING.md", "SECURITY.md"} {
 		texts[name] = []string{document(t, name)}
 	}
+	texts["README.md and docs"] = []string{manual(t)}
 	literals(t, texts)
 	named := regexp.MustCompile(`\bpgobj((?: --(?:config|storage|server)[ =]\S+)*) ([a-z]+(?:-[a-z]+)+|delete(?: [a-z]+)?|drill|version|check)\b([^\n"` + "`" + `;|()]*)`)
 	seen := 0

@@ -106,7 +106,9 @@ func (m *Meant) Require(paths ...string) {
 		m.required = map[string]bool{}
 	}
 	for _, p := range paths {
-		m.required[p] = m.required[p]
+		if _, known := m.required[p]; !known {
+			m.required[p] = false
+		}
 	}
 }
 
