@@ -91,7 +91,7 @@ func (p *Plan) restore(ctx context.Context) error {
 	if err := t.relocateMap(); err != nil {
 		return err
 	}
-	if err := p.written.writeTo(t); err != nil {
+	if err := writeSettings(t, p.written); err != nil {
 		return fmt.Errorf("write the recovery settings: %w", err)
 	}
 	if err := p.writeRestored(); err != nil {

@@ -118,9 +118,9 @@ func block(comments []string, settings []Setting) string {
 	return b.String()
 }
 
-// writeTo writes what makes PostgreSQL recover, and keeps it from archiving, when it is started on the
+// writeSettings writes what makes PostgreSQL recover, and keeps it from archiving, when it is started on the
 // target.
-func (w written) writeTo(t *target) error {
+func writeSettings(t *target, w written) error {
 	auto := w.Auto
 	switch w.File {
 	case autoConf:
