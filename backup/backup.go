@@ -35,8 +35,6 @@ var (
 	ErrWALMissing = errors.New("WAL that the backup needs is not in the repository")
 	// ErrReplaces: the storage does not keep what it has.
 	ErrReplaces = errors.New("the storage replaces objects that exist: it does not honour If-None-Match on PUT")
-	// ErrInside says that the storage is a folder in one that is backed up or restored.
-	ErrInside = errors.New("the storage is inside of what it is for")
 	// ErrRequest says that what was asked for contradicts itself.
 	ErrRequest = errors.New("cannot restore like that")
 	// ErrTarget says that the place to restore to cannot be used.

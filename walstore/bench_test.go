@@ -1,9 +1,11 @@
-package walstore
+package walstore_test
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/pgobj/pgobj/walstore"
 )
 
 // BenchmarkCompress compresses the WAL segment named by PGOBJ_BENCH_SEGMENT, or else a made-up one.
@@ -21,15 +23,15 @@ func BenchmarkCompress(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		src, err := inspect(f, filepath.Base(path), nil)
+		src, err := walstore.Inspect(f, filepath.Base(path), nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		made, err := compress(b.Context(), PushRequest{}, src)
+		made, err := walstore.Compress(b.Context(), walstore.PushRequest{}, src)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(made[0].body.size), "stored")
+		b.ReportMetric(float64(made[0].Body.Size), "stored")
 		f.Close()
 	}
 }

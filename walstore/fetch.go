@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -31,7 +32,7 @@ type FetchRequest struct {
 // A stored object with wrong bytes of any kind is a *DamagedError.
 func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if segment.Classify(r.Name) == segment.Invalid {
-		return fmt.Errorf("fetch %q: %w", r.Name, ErrName)
+		return fmt.Errorf("fetch %q: %w", r.Name, object.ErrName)
 	}
 	var err error
 	for range 4 { // it may come between the looks, and what was received of it go then
@@ -58,7 +59,7 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 
 func fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 	return throughTemp(r.Dest, func(w io.Writer) error {
-		_, err := read(ctx, s, r.Name, r.SystemID, w)
+		_, err := Read(ctx, s, r.Name, r.SystemID, w)
 		return err
 	})
 }
@@ -69,7 +70,7 @@ func fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 func throughTemp(dest string, fill func(io.Writer) error) (err error) {
 	var tmp *os.File
 	// The file is made when the first byte comes: absence, the usual answer to a standby, costs no write.
-	lazy := writerFunc(func(p []byte) (int, error) {
+	lazy := object.WriterFunc(func(p []byte) (int, error) {
 		if tmp == nil {
 			if tmp, err = openTemp(dest); err != nil {
 				return 0, err
@@ -89,7 +90,7 @@ func throughTemp(dest string, fill func(io.Writer) error) (err error) {
 		return err
 	}
 	if err := install(tmp, dest); err != nil {
-		return fmt.Errorf("%w: %w", ErrDest, err)
+		return fmt.Errorf("%w: %w", object.ErrDest, err)
 	}
 	return nil
 }
@@ -111,10 +112,6 @@ func openTemp(dest string) (*os.File, error) {
 	return os.CreateTemp(filepath.Dir(dest), ".pgobj-*.tmp") // another process writes to the same dest
 }
 
-type writerFunc func(p []byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
 // install gives a complete file its name, and returns when both would survive a crash.
 func install(tmp *os.File, dest string) error {
 	if err := tmp.Sync(); err != nil {
@@ -132,27 +129,8 @@ func install(tmp *os.File, dest string) error {
 }
 
 // read gets, checks and decodes the object of a file.
-func read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.Writer) (content, error) {
-	return readInto(ctx, s, Key(sysid, name), newChecked(w, name, sysid, sha256.New()))
-}
-
-func readInto(ctx context.Context, s storage.Store, key string, dst *checked) (content, error) {
-	body, err := s.Get(ctx, key, storage.All)
-	if err != nil {
-		return content{}, err
-	}
-	defer body.Close()
-	c, err := decodeInto(dst, body)
-	if err == nil {
-		return c, nil
-	}
-	if e, ok := errors.AsType[errRead](err); ok {
-		return c, e.error
-	}
-	if e, ok := errors.AsType[errWrite](err); ok {
-		return c, fmt.Errorf("%w: %w", ErrDest, e.error)
-	}
-	return c, &DamagedError{Key: key, Store: s.String(), Err: err}
+func Read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.Writer) (object.Content, error) {
+	return object.ReadInto(ctx, s, object.Key(sysid, name), object.NewChecked(w, name, sysid, sha256.New()))
 }
 
 // absence returns ErrAbsent when it is proven that a file that Get did not find was never archived, or
@@ -175,14 +153,14 @@ func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 	}
 	after := ""
 	if typ == segment.Full {
-		after = timelineDir(sysid, tli.Hex()) + name
+		after = object.TimelineDir(sysid, tli.Hex()) + name
 	}
 	known := false
-	for info, err := range s.List(ctx, timelineDir(sysid, tli.Hex()), after) {
+	for info, err := range s.List(ctx, object.TimelineDir(sysid, tli.Hex()), after) {
 		if err != nil {
 			return err
 		}
-		o, ok := ParseKey(info.Key)
+		o, ok := object.ParseKey(info.Key)
 		if !ok {
 			continue
 		}
@@ -206,7 +184,7 @@ func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("%w: nothing below %s in %s", ErrUnknownArchive, archiveDir(sysid), s)
+		return fmt.Errorf("%w: nothing below %s in %s", ErrUnknownArchive, object.ArchiveDir(sysid), s)
 	}
 	if typ == segment.Full && r.Size > 0 {
 		return unlessForked(ctx, s, r)
@@ -253,9 +231,9 @@ func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {
 
 // holeUnlessBefore returns ErrAbsent when a missing segment lies before the beginning of its timeline
 // (PostgreSQL before 2020's minor releases asks for such), else the hole.
-func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name string, next Object) error {
+func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name string, next object.Object) error {
 	// A listing is no moment: the file may have come after that place was read, and what follows it then.
-	if _, err := s.Stat(ctx, Key(sysid, name)); !errors.Is(err, storage.ErrNotFound) {
+	if _, err := s.Stat(ctx, object.Key(sysid, name)); !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
 	hole := &HoleError{Missing: name, Next: next.Name, Store: s.String()}
@@ -270,7 +248,7 @@ func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name s
 	if err != nil {
 		return err
 	}
-	size, err := sizeOf(ctx, s, next)
+	size, err := SizeOf(ctx, s, next)
 	if err != nil {
 		return err
 	}

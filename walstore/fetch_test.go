@@ -1,4 +1,4 @@
-package walstore
+package walstore_test
 
 import (
 	"bytes"
@@ -14,20 +14,22 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/storage/storagetest"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 )
 
 // A flipped bit is found, or changed nothing.
 func TestFetchRefusesEveryFlippedBit(t *testing.T) {
 	s := mem.New()
 	archive(t, s, seg1)
-	key := Key(sysid, seg1)
+	key := object.Key(sysid, seg1)
 	body, err := storage.ReadAll(t.Context(), s, key, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want, tried, same := wal(seg1, sysid, segSize, 7), 0, 0
 	for i := range body {
-		if i >= 256 && i < len(body)-2*trailerSize && i%4096 != 0 {
+		if i >= 256 && i < len(body)-2*object.TrailerSize && i%4096 != 0 {
 			continue
 		}
 		tried++
@@ -39,7 +41,7 @@ func TestFetchRefusesEveryFlippedBit(t *testing.T) {
 		switch {
 		case err == nil && bytes.Equal(got, want): // two encodings of one content: zstd has many
 			same++
-		case !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), key):
+		case !errors.Is(err, object.ErrDamaged) || !strings.Contains(err.Error(), key):
 			t.Errorf("byte %d: %v", i, err)
 		}
 	}
@@ -49,43 +51,43 @@ func TestFetchRefusesEveryFlippedBit(t *testing.T) {
 }
 
 // object wraps content as Push would, without its checks.
-func object(t *testing.T, data []byte) []byte {
+func objectOf(t *testing.T, data []byte) []byte {
 	t.Helper()
 	enc, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer enc.Close()
-	return append(enc.EncodeAll(data, nil), trailer{int64(len(data)), sha256.Sum256(data)}.bytes()...)
+	return append(enc.EncodeAll(data, nil), object.Trailer{Length: int64(len(data)), Sum: sha256.Sum256(data)}.Bytes()...)
 }
 
 func TestFetchRefusesWrongObjects(t *testing.T) {
 	good := wal(seg1, sysid, segSize, 1)
-	body := object(t, good)
+	body := objectOf(t, good)
 	longer := append(bytes.Clone(good), make([]byte, 8192)...)
 	history := "00000002.history"
 	cases := []struct {
 		what, name string
 		body       []byte
 	}{
-		{"empty", seg1, nil}, {"one byte", seg1, []byte{0}}, {"trailer only", seg1, body[len(body)-trailerSize:]},
-		{"first half", seg1, body[:len(body)/2]}, {"no trailer", seg1, body[:len(body)-trailerSize]},
+		{"empty", seg1, nil}, {"one byte", seg1, []byte{0}}, {"trailer only", seg1, body[len(body)-object.TrailerSize:]},
+		{"first half", seg1, body[:len(body)/2]}, {"no trailer", seg1, body[:len(body)-object.TrailerSize]},
 		{"without its last byte", seg1, body[:len(body)-1]}, {"one byte more", seg1, append(bytes.Clone(body), 0)},
 		{"two objects", seg1, append(bytes.Clone(body), body...)}, {"zeros", seg1, make([]byte, len(body))},
 		{"HTML", seg1, []byte("<!DOCTYPE html><html><title>Please log in</title>" + strings.Repeat(" ", 100))},
-		{"another segment", seg1, object(t, wal("000000010000000000000002", sysid, segSize, 1))},
-		{"another cluster", seg1, object(t, wal(seg1, sysid+1, segSize, 1))},
-		{"later timeline", seg1, object(t, wal("000000020000000000000001", sysid, segSize, 1))},
-		{"short segment", seg1, object(t, good[:segSize/2])}, {"long segment", seg1, object(t, longer)},
-		{"zero segment", seg1, object(t, make([]byte, segSize))}, {"20 bytes", seg1, object(t, good[:20])},
-		{"history in a segment's place", seg1, object(t, []byte("1\t0/500000\tx\n"))},
-		{"segment in a history's place", history, body}, {"empty history", history, object(t, nil)},
-		{"history of an older timeline", history, object(t, []byte("1\t0/5\tx\n2\t0/6\tx\n"))},
+		{"another segment", seg1, objectOf(t, wal("000000010000000000000002", sysid, segSize, 1))},
+		{"another cluster", seg1, objectOf(t, wal(seg1, sysid+1, segSize, 1))},
+		{"later timeline", seg1, objectOf(t, wal("000000020000000000000001", sysid, segSize, 1))},
+		{"short segment", seg1, objectOf(t, good[:segSize/2])}, {"long segment", seg1, objectOf(t, longer)},
+		{"zero segment", seg1, objectOf(t, make([]byte, segSize))}, {"20 bytes", seg1, objectOf(t, good[:20])},
+		{"history in a segment's place", seg1, objectOf(t, []byte("1\t0/500000\tx\n"))},
+		{"segment in a history's place", history, body}, {"empty history", history, objectOf(t, nil)},
+		{"history of an older timeline", history, objectOf(t, []byte("1\t0/5\tx\n2\t0/6\tx\n"))},
 	}
 	for _, c := range cases {
 		s := mem.New()
-		put(t, s, Key(sysid, c.name), c.body)
-		if _, err := fetchInto(t, s, c.name); !errors.Is(err, ErrDamaged) {
+		put(t, s, object.Key(sysid, c.name), c.body)
+		if _, err := fetchInto(t, s, c.name); !errors.Is(err, object.ErrDamaged) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
@@ -99,18 +101,18 @@ func TestFetchStopsABomb(t *testing.T) {
 	}
 	defer enc.Close()
 	zeros := enc.EncodeAll(make([]byte, 8<<20), nil)
-	for _, first := range [][]byte{nil, object(t, wal(seg1, sysid, segSize, 1))} {
+	for _, first := range [][]byte{nil, objectOf(t, wal(seg1, sysid, segSize, 1))} {
 		bomb := append(bytes.Clone(first), bytes.Repeat(zeros, 8192)...)
 		s := mem.New()
-		put(t, s, Key(sysid, seg1), bomb)
-		if _, err := fetchInto(t, s, seg1); !errors.Is(err, ErrDamaged) {
+		put(t, s, object.Key(sysid, seg1), bomb)
+		if _, err := fetchInto(t, s, seg1); !errors.Is(err, object.ErrDamaged) {
 			t.Errorf("%v", err)
 		}
 		n := &counter{}
-		if _, err := decode(n, bytes.NewReader(bomb), seg1, sysid); err == nil || n.n > segSize {
+		if _, err := object.Decode(n, bytes.NewReader(bomb), seg1, sysid); err == nil || n.n > segSize {
 			t.Errorf("%d bytes were written: %v", n.n, err)
 		}
-		if _, err := decode(n, bytes.NewReader(bomb), "00000002.history", sysid); err == nil || n.n > segSize+noteLimit {
+		if _, err := object.Decode(n, bytes.NewReader(bomb), "00000002.history", sysid); err == nil || n.n > segSize+object.NoteLimit {
 			t.Errorf("%d bytes were written: %v", n.n, err)
 		}
 	}
@@ -133,29 +135,29 @@ func TestAbsence(t *testing.T) {
 		name  string
 		want  error
 	}{
-		{"after the last", []string{seg1, seg2}, seg3, ErrAbsent},
-		{"the last is partial", []string{seg1, seg2, seg3 + ".partial"}, seg3, ErrAbsent},
-		{"only a partial", []string{seg3 + ".partial"}, seg3, ErrAbsent},
-		{"a hole", []string{seg1, seg3}, seg2, ErrHole},
-		{"a wide hole", []string{seg1, seg5}, seg2, ErrHole},
-		{"a hole at the next xlogid", []string{seg1, "000000010000000100000000"}, "0000000100000000000000FF", ErrHole},
-		{"a partial in a hole", []string{seg1, seg2 + ".partial", seg3}, seg2, ErrHole},
-		{"a timeline that is not there", []string{seg1}, tli2seg5, ErrAbsent},
-		{"an older timeline goes on", []string{seg1, seg5, history2}, "000000020000000000000004", ErrAbsent},
-		{"history of no timeline", []string{seg1}, history2, ErrAbsent},
-		{"history between others", []string{seg1, "00000003.history"}, history2, ErrAbsent},
-		{"history of a timeline with WAL", []string{seg1, tli2seg5}, history2, ErrHole},
-		{"history of a timeline with a partial", []string{seg1, tli2seg5 + ".partial"}, history2, ErrHole},
-		{"timeline 1 has no history", []string{seg1}, "00000001.history", ErrAbsent},
-		{"before the beginning of a timeline", []string{history2, tli2seg5}, "000000020000000000000004", ErrAbsent},
-		{"first of a timeline", []string{history2, tli2seg6}, tli2seg5, ErrHole},
-		{"before it, without its history", []string{tli2seg5}, "000000020000000000000004", ErrHole},
-		{"nothing", nil, seg1, ErrUnknownArchive},
-		{"nothing, history", nil, history2, ErrUnknownArchive},
-		{"nothing, partial", nil, seg1 + ".partial", ErrUnknownArchive},
-		{"a partial", []string{seg1}, seg1 + ".partial", ErrAbsent},
-		{"a backup", []string{seg1}, seg1 + ".00000028.backup", ErrAbsent},
-		{"a name", []string{seg1}, "../" + seg2, ErrName},
+		{"after the last", []string{seg1, seg2}, seg3, walstore.ErrAbsent},
+		{"the last is partial", []string{seg1, seg2, seg3 + ".partial"}, seg3, walstore.ErrAbsent},
+		{"only a partial", []string{seg3 + ".partial"}, seg3, walstore.ErrAbsent},
+		{"a hole", []string{seg1, seg3}, seg2, walstore.ErrHole},
+		{"a wide hole", []string{seg1, seg5}, seg2, walstore.ErrHole},
+		{"a hole at the next xlogid", []string{seg1, "000000010000000100000000"}, "0000000100000000000000FF", walstore.ErrHole},
+		{"a partial in a hole", []string{seg1, seg2 + ".partial", seg3}, seg2, walstore.ErrHole},
+		{"a timeline that is not there", []string{seg1}, tli2seg5, walstore.ErrAbsent},
+		{"an older timeline goes on", []string{seg1, seg5, history2}, "000000020000000000000004", walstore.ErrAbsent},
+		{"history of no timeline", []string{seg1}, history2, walstore.ErrAbsent},
+		{"history between others", []string{seg1, "00000003.history"}, history2, walstore.ErrAbsent},
+		{"history of a timeline with WAL", []string{seg1, tli2seg5}, history2, walstore.ErrHole},
+		{"history of a timeline with a partial", []string{seg1, tli2seg5 + ".partial"}, history2, walstore.ErrHole},
+		{"timeline 1 has no history", []string{seg1}, "00000001.history", walstore.ErrAbsent},
+		{"before the beginning of a timeline", []string{history2, tli2seg5}, "000000020000000000000004", walstore.ErrAbsent},
+		{"first of a timeline", []string{history2, tli2seg6}, tli2seg5, walstore.ErrHole},
+		{"before it, without its history", []string{tli2seg5}, "000000020000000000000004", walstore.ErrHole},
+		{"nothing", nil, seg1, walstore.ErrUnknownArchive},
+		{"nothing, history", nil, history2, walstore.ErrUnknownArchive},
+		{"nothing, partial", nil, seg1 + ".partial", walstore.ErrUnknownArchive},
+		{"a partial", []string{seg1}, seg1 + ".partial", walstore.ErrAbsent},
+		{"a backup", []string{seg1}, seg1 + ".00000028.backup", walstore.ErrAbsent},
+		{"a name", []string{seg1}, "../" + seg2, object.ErrName},
 	}
 	for _, c := range cases {
 		s := mem.New()
@@ -164,7 +166,7 @@ func TestAbsence(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", c.what, err)
 		}
-		if hole, ok := errors.AsType[*HoleError](err); ok && (hole.Missing != c.name || !slices.Contains(c.there, hole.Next)) {
+		if hole, ok := errors.AsType[*walstore.HoleError](err); ok && (hole.Missing != c.name || !slices.Contains(c.there, hole.Next)) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
@@ -176,7 +178,7 @@ func TestListedButGone(t *testing.T) {
 	archive(t, s, seg1, seg2)
 	f := storagetest.NewFaulty(s, storagetest.Fault{When: storagetest.Named("get"), Kind: storage.KindNotFound})
 	_, err := fetchInto(t, f, seg1)
-	if !errors.Is(err, storage.ErrNotFound) || errors.Is(err, ErrAbsent) {
+	if !errors.Is(err, storage.ErrNotFound) || errors.Is(err, walstore.ErrAbsent) {
 		t.Errorf("%v", err)
 	}
 }
@@ -187,15 +189,15 @@ func TestAbsenceBeforeFork(t *testing.T) {
 	const tli1seg4, tli1seg5 = "000000010000000000000004", "000000010000000000000005"
 	const history2 = "00000002.history"
 	archive(t, s, "000000010000000000000003", history2) // leaves timeline 1 in segment 5
-	for name, want := range map[string]error{tli1seg4: ErrHole, tli1seg5: ErrAbsent} {
-		err := Fetch(t.Context(), s, FetchRequest{Name: name, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid, Size: segSize})
+	for name, want := range map[string]error{tli1seg4: walstore.ErrHole, tli1seg5: walstore.ErrAbsent} {
+		err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: name, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid, Size: segSize})
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}
-		if hole, ok := errors.AsType[*HoleError](err); ok && hole.Next != history2 {
+		if hole, ok := errors.AsType[*walstore.HoleError](err); ok && hole.Next != history2 {
 			t.Error(err)
 		}
-		if _, err := fetchInto(t, s, name); !errors.Is(err, ErrAbsent) {
+		if _, err := fetchInto(t, s, name); !errors.Is(err, walstore.ErrAbsent) {
 			t.Errorf("%s, without the segments' size: %v", name, err)
 		}
 	}
@@ -210,21 +212,21 @@ func TestTroubleIsNeverAbsence(t *testing.T) {
 			f := &failing{Store: s, at: n, kind: kind}
 			_, err := fetchInto(t, f, "000000010000000000000002")
 			if f.calls < n {
-				if n < 4 || !errors.Is(err, ErrAbsent) {
+				if n < 4 || !errors.Is(err, walstore.ErrAbsent) {
 					t.Errorf("after %d calls: %v", n-1, err)
 				}
 				break
 			}
-			if errors.Is(err, ErrAbsent) || storage.KindOf(err) != kind {
+			if errors.Is(err, walstore.ErrAbsent) || storage.KindOf(err) != kind {
 				t.Errorf("kind %d, call %d: %v", kind, n, err)
 			}
 		}
 	}
 	// A listing that hides everything but says no error, as a wrong prefix does.
-	if _, err := fetchInto(t, storage.Sub(s, "elsewhere"), seg1); !errors.Is(err, ErrUnknownArchive) {
+	if _, err := fetchInto(t, storage.Sub(s, "elsewhere"), seg1); !errors.Is(err, walstore.ErrUnknownArchive) {
 		t.Errorf("%v", err)
 	}
-	if err := Fetch(t.Context(), s, FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid + 1}); !errors.Is(err, ErrUnknownArchive) {
+	if err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid + 1}); !errors.Is(err, walstore.ErrUnknownArchive) {
 		t.Errorf("%v", err)
 	}
 }
@@ -235,7 +237,7 @@ func TestBrokenDownloadIsNotDamage(t *testing.T) {
 	archive(t, s, seg1)
 	for _, n := range []int64{0, 1, 39, 5000, 100_000} {
 		_, err := fetchInto(t, &cutting{s, n}, seg1)
-		if !errors.Is(err, storage.ErrTransient) || errors.Is(err, ErrDamaged) {
+		if !errors.Is(err, storage.ErrTransient) || errors.Is(err, object.ErrDamaged) {
 			t.Errorf("after %d bytes: %v", n, err)
 		}
 	}
@@ -244,8 +246,8 @@ func TestBrokenDownloadIsNotDamage(t *testing.T) {
 func TestFetchNeedsAFolder(t *testing.T) {
 	s := mem.New()
 	archive(t, s, seg1)
-	err := Fetch(t.Context(), s, FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "no", "such"), SystemID: sysid})
-	if !errors.Is(err, ErrDest) {
+	err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "no", "such"), SystemID: sysid})
+	if !errors.Is(err, object.ErrDest) {
 		t.Errorf("%v", err)
 	}
 }

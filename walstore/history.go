@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -17,7 +18,7 @@ import (
 func ReadHistory(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline) (segment.Lineage, error) {
 	var data bytes.Buffer
 	name := segment.HistoryName(tli)
-	if _, err := read(ctx, s, name, sysid, &data); err != nil {
+	if _, err := Read(ctx, s, name, sysid, &data); err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return segment.ParseHistory(tli, data.Bytes())
@@ -28,7 +29,7 @@ func ReadHistory(ctx context.Context, s storage.Store, sysid uint64, tli segment
 func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName string, start segment.LSN, size segment.Size) (segment.LSN, error) {
 	var data bytes.Buffer
 	name := fmt.Sprintf("%s.%08X.backup", segmentName, uint64(start)%uint64(size))
-	if _, err := read(ctx, s, name, sysid, &data); err != nil {
+	if _, err := Read(ctx, s, name, sysid, &data); err != nil {
 		return 0, fmt.Errorf("read %s: %w", name, err)
 	}
 	for line := range strings.Lines(data.String()) {
@@ -37,43 +38,18 @@ func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName s
 			return segment.ParseLSN(lsn)
 		}
 	}
-	return 0, &DamagedError{Key: Key(sysid, name), Store: s.String(), Err: errors.New("it does not say where the backup ended")}
+	return 0, &object.DamagedError{Key: object.Key(sysid, name), Store: s.String(), Err: errors.New("it does not say where the backup ended")}
 }
 
-// errEnough stops a download when its first bytes have told all.
-var errEnough = errors.New("enough")
-
 // sizeOf is the segment size as the header of an archived segment, or of its first piece, has it.
-func sizeOf(ctx context.Context, s storage.Store, o Object) (segment.Size, error) {
-	return sizeIn(func(w io.Writer) error {
+func SizeOf(ctx context.Context, s storage.Store, o object.Object) (segment.Size, error) {
+	return object.SizeIn(func(w io.Writer) error {
 		var err error
 		if o.Type == segment.Received {
-			_, err = o.Piece.read(ctx, s, o.SystemID, w)
+			_, err = o.Piece.Read(ctx, s, o.SystemID, w)
 		} else {
-			_, err = read(ctx, s, o.Name, o.SystemID, w)
+			_, err = Read(ctx, s, o.Name, o.SystemID, w)
 		}
 		return err
 	})
-}
-
-// sizeIn is the segment size in the header that read begins with.
-func sizeIn(read func(io.Writer) error) (segment.Size, error) {
-	var size segment.Size
-	first := make([]byte, 0, segment.HeaderSize)
-	err := read(writerFunc(func(p []byte) (int, error) {
-		first = append(first, p[:min(len(p), segment.HeaderSize-len(first))]...)
-		if len(first) < segment.HeaderSize {
-			return len(p), nil
-		}
-		h, err := segment.ParseHeader(first)
-		if err != nil {
-			return 0, err
-		}
-		size = h.Size
-		return 0, errEnough
-	}))
-	if size != 0 {
-		return size, nil
-	}
-	return 0, err
 }

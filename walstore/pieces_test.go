@@ -1,4 +1,4 @@
-package walstore
+package walstore_test
 
 import (
 	"bytes"
@@ -13,7 +13,11 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 const (
@@ -27,7 +31,7 @@ const (
 func putPieces(t *testing.T, s storage.Store, data []byte, name string, bounds ...int64) {
 	t.Helper()
 	for i := 1; i < len(bounds); i++ {
-		if err := PutPiece(t.Context(), s, sysid, Piece{name, bounds[i-1], bounds[i]}, bytes.NewReader(data)); err != nil {
+		if err := partial.PutPiece(t.Context(), s, sysid, object.Piece{Segment: name, From: bounds[i-1], To: bounds[i]}, bytes.NewReader(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -43,10 +47,10 @@ func received(t *testing.T) (storage.Store, []byte) {
 	return s, data
 }
 
-func fetchReceivedInto(t *testing.T, s storage.Store, name string, r *Received) ([]byte, error) {
+func fetchReceivedInto(t *testing.T, s storage.Store, name string, r *walstore.Received) ([]byte, error) {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")
-	err := Fetch(t.Context(), s, FetchRequest{Name: name, Dest: dest, SystemID: sysid, Received: r})
+	err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: name, Dest: dest, SystemID: sysid, Received: r})
 	data, readErr := os.ReadFile(dest)
 	if (err == nil) != (readErr == nil) {
 		t.Fatalf("%v, but the file: %v", err, readErr)
@@ -69,56 +73,56 @@ func TestFetchReceived(t *testing.T) {
 	}
 	cases := map[string]struct {
 		prepare func(t *testing.T, s storage.Store, data []byte)
-		ask     *Received
+		ask     *walstore.Received
 		want    int // bytes before the zeros
 		err     error
 	}{
-		"at the end":       {ask: &Received{}, want: received2},
-		"who does not ask": {err: ErrAbsent},
-		"its own timeline": {ask: &Received{Target: 1}, want: received2},
+		"at the end":       {ask: &walstore.Received{}, want: received2},
+		"who does not ask": {err: walstore.ErrAbsent},
+		"its own timeline": {ask: &walstore.Received{Target: 1}, want: received2},
 		"later segment": {prepare: func(t *testing.T, s storage.Store, _ []byte) { archive(t, s, seg3) },
-			ask: &Received{}, err: ErrHole},
+			ask: &walstore.Received{}, err: walstore.ErrHole},
 		"later pieces": {prepare: func(t *testing.T, s storage.Store, _ []byte) {
 			putPieces(t, s, wal(seg3, sysid, segSize, 6), seg3, 0, 8192)
 		},
-			ask: &Received{}, err: ErrHole},
+			ask: &walstore.Received{}, err: walstore.ErrHole},
 		"later pieces, and who does not ask": {prepare: func(t *testing.T, s storage.Store, _ []byte) {
 			putPieces(t, s, wal(seg3, sysid, segSize, 6), seg3, 0, 8192)
-		}, err: ErrHole},
-		"to the latest of two": {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &Received{}, want: forkAt - 2*segSize},
-		"to the second":        {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &Received{Target: 2}, want: forkAt - 2*segSize},
-		"to the first of two":  {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &Received{Target: 1}, want: received2},
-		"to one that is unknown": {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &Received{Target: 3},
+		}, err: walstore.ErrHole},
+		"to the latest of two": {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{}, want: forkAt - 2*segSize},
+		"to the second":        {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{Target: 2}, want: forkAt - 2*segSize},
+		"to the first of two":  {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{Target: 1}, want: received2},
+		"to one that is unknown": {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{Target: 3},
 			err: storage.ErrNotFound},
 		"overlapping": {prepare: func(t *testing.T, s storage.Store, data []byte) {
 			putPieces(t, s, data, seg2, 4096, 300_000, 700_000)
 			putPieces(t, s, data, seg2, 0, 700)
-		}, ask: &Received{}, want: 700_000},
+		}, ask: &walstore.Received{}, want: 700_000},
 		"behind a gap": {prepare: func(t *testing.T, s storage.Store, data []byte) { putPieces(t, s, data, seg2, received2+1, 700_000) },
-			ask: &Received{}, want: received2},
+			ask: &walstore.Received{}, want: received2},
 		"all of it": {prepare: func(t *testing.T, s storage.Store, data []byte) { putPieces(t, s, data, seg2, received2, segSize) },
-			ask: &Received{}, want: segSize},
+			ask: &walstore.Received{}, want: segSize},
 		"complete": {prepare: func(t *testing.T, s storage.Store, data []byte) {
 			if _, err := push(t, s, seg2, data); err != nil {
 				t.Fatal(err)
 			}
-		}, ask: &Received{}, want: segSize},
+		}, ask: &walstore.Received{}, want: segSize},
 		"no beginning": {prepare: func(t *testing.T, s storage.Store, data []byte) {
-			if err := DropPiece(t.Context(), s, sysid, Piece{seg2, 0, 8192}); err != nil {
+			if err := partial.DropPiece(t.Context(), s, sysid, object.Piece{Segment: seg2, From: 0, To: 8192}); err != nil {
 				t.Fatal(err)
 			}
-		}, ask: &Received{}, err: ErrAbsent},
+		}, ask: &walstore.Received{}, err: walstore.ErrAbsent},
 		"damaged": {prepare: func(t *testing.T, s storage.Store, data []byte) {
-			p := Piece{seg2, 8192, 100_000}
-			if err := DropPiece(t.Context(), s, sysid, p); err != nil {
+			p := object.Piece{Segment: seg2, From: 8192, To: 100_000}
+			if err := partial.DropPiece(t.Context(), s, sysid, p); err != nil {
 				t.Fatal(err)
 			}
-			put(t, s, p.Key(sysid), object(t, data[8192:99_999]))
-		}, ask: &Received{}, err: ErrDamaged},
+			put(t, s, p.Key(sysid), objectOf(t, data[8192:99_999]))
+		}, ask: &walstore.Received{}, err: object.ErrDamaged},
 		"on the second timeline": {prepare: func(t *testing.T, s storage.Store, data []byte) {
 			fork(t, s)
 			putPieces(t, s, data, seg2on2, 0, 400_000)
-		}, ask: &Received{}, want: forkAt - 2*segSize}, // seg2 of the first is asked for below
+		}, ask: &walstore.Received{}, want: forkAt - 2*segSize}, // seg2 of the first is asked for below
 	}
 	for what, c := range cases {
 		t.Run(what, func(t *testing.T) {
@@ -160,8 +164,8 @@ func TestFetchReceivedBesideOwnCopy(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := fetchReceivedInto(t, s, seg2, &Received{Own: own})
-			if c.absent && !errors.Is(err, ErrAbsent) || !c.absent && (err != nil || !bytes.Equal(got, upToZeros(data, received2))) {
+			got, err := fetchReceivedInto(t, s, seg2, &walstore.Received{Own: own})
+			if c.absent && !errors.Is(err, walstore.ErrAbsent) || !c.absent && (err != nil || !bytes.Equal(got, upToZeros(data, received2))) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 		})
@@ -173,8 +177,8 @@ func TestPutPieceTwice(t *testing.T) {
 	s, data := received(t)
 	putPieces(t, s, data, seg2, 0, 8192)
 	data[5000] ^= 1
-	err := PutPiece(t.Context(), s, sysid, Piece{seg2, 0, 8192}, bytes.NewReader(data))
-	if !errors.Is(err, ErrConflict) {
+	err := partial.PutPiece(t.Context(), s, sysid, object.Piece{Segment: seg2, From: 0, To: 8192}, bytes.NewReader(data))
+	if !errors.Is(err, object.ErrConflict) {
 		t.Error(err)
 	}
 }
@@ -196,8 +200,8 @@ func TestFetchReceivedMeanwhile(t *testing.T) {
 			}
 		default:
 		}
-		got, err := fetchReceivedInto(t, s, seg2, &Received{})
-		if errors.Is(err, ErrAbsent) && last == 0 {
+		got, err := fetchReceivedInto(t, s, seg2, &walstore.Received{})
+		if errors.Is(err, walstore.ErrAbsent) && last == 0 {
 			continue
 		}
 		n := 0
@@ -216,14 +220,14 @@ func TestFetchReceivedMeanwhile(t *testing.T) {
 
 // grow stores two in steps, as one piece that replaces the ones before, then whole, and goes on with three.
 func grow(ctx context.Context, s storage.Store, two, three []byte) error {
-	var before Piece
+	var before object.Piece
 	for to := int64(8192); to < segSize; to += rand.Int64N(40_000) + 1 {
-		p := Piece{seg2, 0, to}
-		if err := PutPiece(ctx, s, sysid, p, bytes.NewReader(two)); err != nil {
+		p := object.Piece{Segment: seg2, From: 0, To: to}
+		if err := partial.PutPiece(ctx, s, sysid, p, bytes.NewReader(two)); err != nil {
 			return err
 		}
 		if before.To != 0 {
-			if err := DropPiece(ctx, s, sysid, before); err != nil {
+			if err := partial.DropPiece(ctx, s, sysid, before); err != nil {
 				return err
 			}
 		}
@@ -238,13 +242,13 @@ func grow(ctx context.Context, s storage.Store, two, three []byte) error {
 	if _, err := io.Copy(f, bytes.NewReader(two)); err != nil {
 		return err
 	}
-	if _, err := Push(ctx, s, PushRequest{Path: seg2, File: f}); err != nil {
+	if _, err := walstore.Push(ctx, s, walstore.PushRequest{Path: seg2, File: f}); err != nil {
 		return err
 	}
-	if err := PutPiece(ctx, s, sysid, Piece{seg3, 0, 8192}, bytes.NewReader(three)); err != nil {
+	if err := partial.PutPiece(ctx, s, sysid, object.Piece{Segment: seg3, From: 0, To: 8192}, bytes.NewReader(three)); err != nil {
 		return err
 	}
-	return DropPiece(ctx, s, sysid, before)
+	return partial.DropPiece(ctx, s, sysid, before)
 }
 
 func TestPieceNames(t *testing.T) {
@@ -253,11 +257,11 @@ func TestPieceNames(t *testing.T) {
 		seg2 + ".0-2000.piece": false, seg2 + ".00000000-40000000.piece": false, seg2 + ".0000000a-00002000.piece": false, "x.00000000-00002000.piece": false,
 		seg2 + ".3E000000-40000000.piece": true, seg2 + ".00000000-00002000": false, seg2 + ".piece": false, seg2[:23] + ".00000000-00002000.piece": false,
 	} {
-		if p, ok := parsePiece(name); ok != want || ok && p.name() != name {
+		if p, ok := object.ParsePiece(name); ok != want || ok && p.Name() != name {
 			t.Errorf("%s: %v, %v", name, p, ok)
 		}
 		if want {
-			o, ok := ParseKey("wal/7/00000001/" + name + ".zst")
+			o, ok := object.ParseKey("wal/7/00000001/" + name + ".zst")
 			if !ok || o.Type != segment.Received || o.Name != name[:24] {
 				t.Errorf("%+v", o)
 			}
@@ -271,7 +275,7 @@ func TestPieceNames(t *testing.T) {
 // Survey tells pieces that count from those that do not any more.
 func TestSurveyPieces(t *testing.T) {
 	s, data := received(t)
-	all, err := Examine(t.Context(), s, sysid, 0)
+	all, err := survey.Examine(t.Context(), s, sysid, 0)
 	if err != nil || len(all) != 1 {
 		t.Fatal(all, err)
 	}
@@ -281,7 +285,7 @@ func TestSurveyPieces(t *testing.T) {
 	if _, err := push(t, s, seg2, data); err != nil {
 		t.Fatal(err)
 	}
-	if all, err = Examine(t.Context(), s, sysid, 0); err != nil {
+	if all, err = survey.Examine(t.Context(), s, sysid, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, reach := all[0].Received(); reach != 0 || len(all[0].Obsolete) != 3 || len(all[0].Pieces) != 0 {
@@ -295,17 +299,17 @@ func TestHolesBeforePieces(t *testing.T) {
 	archive(t, s, seg1, "00000002.history")
 	for _, name := range []string{"000000010000000000000004", "000000020000000000000006"} {
 		data := wal(name, sysid, segSize, 7)
-		if err := PutPiece(t.Context(), s, sysid, Piece{name, 0, 8192}, bytes.NewReader(data)); err != nil {
+		if err := partial.PutPiece(t.Context(), s, sysid, object.Piece{Segment: name, From: 0, To: 8192}, bytes.NewReader(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all, err := Examine(t.Context(), s, sysid, 0)
+	all, err := survey.Examine(t.Context(), s, sysid, 0)
 	if err != nil || len(all) != 2 {
 		t.Fatal(all, err)
 	}
 	for i, want := range []string{"[000000010000000000000002-000000010000000000000003]", "[000000010000000000000002-000000010000000000000004 000000020000000000000005-000000020000000000000005]"} {
 		var got []string
-		for _, h := range Holes(all, all[i]) {
+		for _, h := range survey.Holes(all, all[i]) {
 			got = append(got, h.First+"-"+h.Last)
 		}
 		if fmt.Sprint(got) != want {

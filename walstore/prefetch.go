@@ -12,6 +12,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
@@ -33,11 +34,11 @@ func HandOver(path string, sum uint64, r FetchRequest) (err error) {
 	}
 	defer f.Close()
 	content := xxh3.New()
-	dst := newChecked(io.Discard, r.Name, r.SystemID, content)
+	dst := object.NewChecked(io.Discard, r.Name, r.SystemID, content)
 	if _, err := io.CopyBuffer(dst, struct{ io.Reader }{f}, make([]byte, 256<<10)); err != nil {
 		return err
 	}
-	if err := dst.finish(); err != nil {
+	if err := dst.Finish(); err != nil {
 		return err
 	}
 	if got := content.Sum64(); got != sum {
@@ -169,7 +170,7 @@ func (p *Prefetch) fetch(ctx context.Context, name string) {
 	}
 	defer f.Close()
 	sum := xxh3.New()
-	_, err = read(ctx, p.Store, name, p.SystemID, io.MultiWriter(f, sum))
+	_, err = Read(ctx, p.Store, name, p.SystemID, io.MultiWriter(f, sum))
 	if err == nil {
 		err = ctx.Err()
 	}

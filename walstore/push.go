@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
@@ -19,6 +17,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/frames"
 	"github.com/pgobj/pgobj/storage/sha256x2"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -56,10 +55,6 @@ type PushResult struct {
 	XXH3   uint64 // if it was asked for
 }
 
-// pieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
-// at a price of 0.6 % in size against one frame. See BenchmarkCompress.
-const pieceSize = 1 << 20
-
 // Push archives one file and returns nil only when its whole content is in the store for good. The
 // file is read once. Whatever the archive holds already is never replaced: the same content is a success,
 // other content is a *ConflictError, a stored object that is broken a *DamagedError. A file that cannot be
@@ -67,14 +62,14 @@ const pieceSize = 1 << 20
 func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, error) {
 	name := filepath.Base(r.Path)
 	if segment.Classify(name) == segment.Invalid {
-		return PushResult{}, fmt.Errorf("push %q: %w", name, ErrName)
+		return PushResult{}, fmt.Errorf("push %q: %w", name, object.ErrName)
 	}
 	src, err := r.source(ctx)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
 	defer src.close()
-	objects, err := compress(ctx, r, src)
+	objects, err := Compress(ctx, r, src)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", name, err)
 	}
@@ -91,7 +86,7 @@ func pushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done fun
 	files := []*source{first, second}
 	var objects []packed
 	if err1 == nil && err2 == nil && first.info.Size() == second.info.Size() {
-		objects, _ = compress(ctx, reqs[0], files...)
+		objects, _ = Compress(ctx, reqs[0], files...)
 	}
 	var both sync.WaitGroup
 	for i, r := range reqs {
@@ -112,9 +107,9 @@ func pushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done fun
 func (r PushRequest) source(ctx context.Context) (*source, error) {
 	f, err := r.open()
 	if err != nil {
-		return nil, badSource("%w", err)
+		return nil, object.BadSource("%w", err)
 	}
-	src, err := inspect(f, filepath.Base(r.Path), r.SystemID)
+	src, err := Inspect(f, filepath.Base(r.Path), r.SystemID)
 	if err == nil && r.Admit != nil {
 		err = r.Admit(ctx, src.sysid)
 	}
@@ -137,14 +132,14 @@ func (s *source) close() {
 
 // store puts the object that was made of the source.
 func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushResult, error) {
-	defer o.body.close()
-	res := PushResult{Key: Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.body.size, Warnings: s.warnings,
+	defer o.Body.Close()
+	res := PushResult{Key: object.Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.Body.Size, Warnings: s.warnings,
 		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
 	err := s.putNotes(ctx, to)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
 	}
-	res.AlreadyThere, err = create(ctx, to, res.Key, o.body, o.body.size, func() error { return compare(ctx, to, s.name, s.sysid, o.sum) })
+	res.AlreadyThere, err = object.Create(ctx, to, res.Key, o.Body, o.Body.Size, func() error { return compare(ctx, to, s.name, s.sysid, o.sum) })
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
 	}
@@ -159,35 +154,14 @@ func (r PushRequest) open() (*os.File, error) {
 	return r.File, err
 }
 
-// create puts the object, or else finds out, by same, that the one that is there holds the same. Some stores refuse
-// a Put because of another one that they are still working on, so that what exists cannot be read yet: then
-// both are tried again. So they are, too, when somebody deletes the object in between.
-func create(ctx context.Context, s storage.Store, key string, body io.ReaderAt, size int64, same func() error) (there bool, err error) {
-	for try := range 6 {
-		err = s.Put(ctx, key, body, size)
-		if !errors.Is(err, storage.ErrExists) {
-			return false, err
-		}
-		if err = same(); !errors.Is(err, storage.ErrNotFound) {
-			return true, err
-		}
-		select {
-		case <-ctx.Done():
-			return false, err
-		case <-time.After(50 * time.Millisecond << try):
-		}
-	}
-	return false, err
-}
-
 // compare returns nil when the archive's object of this name is whole and holds content sum.
 func compare(ctx context.Context, s storage.Store, name string, sysid uint64, sum [32]byte) error {
-	stored, err := read(ctx, s, name, sysid, io.Discard)
+	stored, err := Read(ctx, s, name, sysid, io.Discard)
 	if err != nil {
 		return err
 	}
-	if stored.sum != sum {
-		return &ConflictError{Name: name, Key: Key(sysid, name), Source: sum, Stored: stored.sum}
+	if stored.Sum != sum {
+		return &object.ConflictError{Name: name, Key: object.Key(sysid, name), Source: sum, Stored: stored.Sum}
 	}
 	return nil
 }
@@ -205,38 +179,34 @@ type source struct {
 	borrowed bool // the file is the caller's to close
 }
 
-func badSource(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrSource, fmt.Errorf(format, args...))
-}
-
 // inspect reads the beginning of the file and checks all that can be checked before the rest is read.
-func inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, error) {
+func Inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, badSource("%w", err)
+		return nil, object.BadSource("%w", err)
 	}
 	s := &source{f: f, name: name, info: info, quick: xxh3.New()}
 	switch {
 	case !info.Mode().IsRegular():
-		return nil, badSource("it is not a regular file")
+		return nil, object.BadSource("it is not a regular file")
 	case info.Size() == 0:
-		return nil, badSource("it is empty")
+		return nil, object.BadSource("it is empty")
 	}
-	s.first = make([]byte, min(info.Size(), pieceSize))
+	s.first = make([]byte, min(info.Size(), object.PieceSize))
 	if _, err := io.ReadFull(f, s.first); err != nil {
 		return nil, s.readError(err)
 	}
-	if isWAL(name) {
+	if object.IsWAL(name) {
 		return s, s.inspectWAL(sysid)
 	}
-	if info.Size() > noteLimit {
-		return nil, badSource("it has %d bytes, more than any such file", info.Size())
+	if info.Size() > object.NoteLimit {
+		return nil, object.BadSource("it has %d bytes, more than any such file", info.Size())
 	}
-	if err := checkNote(name, s.first); err != nil {
-		return nil, badSource("%w", err)
+	if err := object.CheckNote(name, s.first); err != nil {
+		return nil, object.BadSource("%w", err)
 	}
 	if sysid == nil {
-		return nil, badSource("the system identifier is not known")
+		return nil, object.BadSource("the system identifier is not known")
 	}
 	s.sysid, err = sysid()
 	return s, err
@@ -248,7 +218,7 @@ func (s *source) inspectWAL(sysid func() (uint64, error)) error {
 		err = h.Verify(s.name, s.info.Size())
 	}
 	if err != nil {
-		return badSource("%w", err)
+		return object.BadSource("%w", err)
 	}
 	s.sysid = h.SystemID
 	if h.Version() == 0 {
@@ -259,28 +229,28 @@ func (s *source) inspectWAL(sysid func() (uint64, error)) error {
 	}
 	// The header is what counts. pg_control can be out of reach when a rescued file is pushed by hand.
 	if id, err := sysid(); err == nil && id != h.SystemID {
-		return badSource("it is WAL of system identifier %d, but this cluster's is %d", h.SystemID, id)
+		return object.BadSource("it is WAL of system identifier %d, but this cluster's is %d", h.SystemID, id)
 	}
 	return nil
 }
 
 func (s *source) readError(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return badSource("it became shorter than %d bytes while it was read", s.info.Size())
+		return object.BadSource("it became shorter than %d bytes while it was read", s.info.Size())
 	}
-	return badSource("%w", err)
+	return object.BadSource("%w", err)
 }
 
 // packed is a file as it is stored; its content has the SHA-256 sum.
 type packed struct {
-	body *payload
+	Body *object.Payload
 	sum  [32]byte
 }
 
 // compress reads the rest of one file, or of two of the same size, and returns the whole objects. Several workers compress
 // pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
-func compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {
+func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {
 	shop := r.shop
 	if shop == nil {
 		shop = newWorkshop(r.Level, r.workers())
@@ -288,13 +258,13 @@ func compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 	objects := make([]packed, len(files))
 	sums := make([]hash.Hash, len(files))
 	for i := range files {
-		objects[i].body, sums[i] = &payload{dir: r.Spill}, sha256.New()
+		objects[i].Body, sums[i] = &object.Payload{Dir: r.Spill}, sha256.New()
 	}
 	var g errgroup.Group
 	g.SetLimit(r.workers())
 	added := make(chan struct{}) // closed when all pieces before have been added
 	close(added)
-	for at := int64(0); at < files[0].info.Size() && ctx.Err() == nil; at += pieceSize {
+	for at := int64(0); at < files[0].info.Size() && ctx.Err() == nil; at += object.PieceSize {
 		before, done := added, make(chan struct{})
 		added = done
 		g.Go(func() error {
@@ -314,7 +284,7 @@ func compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 				if r.XXH3 {
 					_, _ = files[i].quick.Write(piece) // never fails
 				}
-				objects[i].body.add(made[i])
+				objects[i].Body.Add(made[i])
 				shop.giveBack(piece)
 				shop.giveBack(made[i])
 			}
@@ -327,12 +297,12 @@ func compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 	}
 	for i, o := range objects {
 		if err != nil {
-			o.body.close()
+			o.Body.Close()
 			continue
 		}
-		t := trailer{files[i].info.Size(), [32]byte(sums[i].Sum(nil))}
-		o.body.add(t.bytes())
-		objects[i].sum = t.sum
+		t := object.Trailer{Length: files[i].info.Size(), Sum: [32]byte(sums[i].Sum(nil))}
+		o.Body.Add(t.Bytes())
+		objects[i].sum = t.Sum
 	}
 	if err != nil {
 		return nil, err
@@ -386,12 +356,12 @@ func (w *workshop) buffer() []byte {
 	case b := <-w.free:
 		return b
 	default:
-		return make([]byte, pieceSize)
+		return make([]byte, object.PieceSize)
 	}
 }
 
 func (w *workshop) giveBack(b []byte) {
-	if cap(b) < pieceSize {
+	if cap(b) < object.PieceSize {
 		return
 	}
 	select {
@@ -405,7 +375,7 @@ func (s *source) piece(at int64, buffer func() []byte) ([]byte, error) {
 	if at == 0 {
 		return s.first, nil // as it was inspected
 	}
-	piece := buffer()[:min(s.info.Size()-at, pieceSize)]
+	piece := buffer()[:min(s.info.Size()-at, object.PieceSize)]
 	if n, err := s.f.ReadAt(piece, at); n < len(piece) {
 		return nil, s.readError(err)
 	}
@@ -415,14 +385,14 @@ func (s *source) piece(at int64, buffer func() []byte) ([]byte, error) {
 // untouched makes sure that what was read is the content of a file that nobody touched meanwhile.
 func (s *source) untouched() error {
 	if n, err := s.f.ReadAt(make([]byte, 1), s.info.Size()); n > 0 || err != io.EOF {
-		return badSource("it became longer than %d bytes while it was read", s.info.Size())
+		return object.BadSource("it became longer than %d bytes while it was read", s.info.Size())
 	}
 	now, err := s.f.Stat()
 	if err != nil {
-		return badSource("%w", err)
+		return object.BadSource("%w", err)
 	}
 	if now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
-		return badSource("it was changed while it was read")
+		return object.BadSource("it was changed while it was read")
 	}
 	return nil
 }

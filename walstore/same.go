@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/partial"
 )
 
 // SameFile holds a complete file of the server's pg_wal against the archive's: other content is a *ConflictError, none is
@@ -22,12 +24,12 @@ func SameFile(ctx context.Context, s storage.Store, path string, sysid uint64) e
 		return err
 	}
 	name := filepath.Base(path)
-	key := Key(sysid, name)
+	key := object.Key(sysid, name)
 	info, err := s.Stat(ctx, key)
 	if err != nil {
 		return err
 	}
-	body, err := s.Get(ctx, key, storage.Range{Offset: max(0, info.Size-trailerSize), Length: trailerSize})
+	body, err := s.Get(ctx, key, storage.Range{Offset: max(0, info.Size-object.TrailerSize), Length: object.TrailerSize})
 	if err != nil {
 		return err
 	}
@@ -36,12 +38,12 @@ func SameFile(ctx context.Context, s storage.Store, path string, sysid uint64) e
 	if err != nil {
 		return err
 	}
-	stored, err := parseTrailer(end)
+	stored, err := object.ParseTrailer(end)
 	if err != nil {
-		return &DamagedError{Key: key, Store: s.String(), Err: err}
+		return &object.DamagedError{Key: key, Store: s.String(), Err: err}
 	}
-	if stored.sum != sum {
-		return &ConflictError{Name: name, Key: key, Source: sum, Stored: stored.sum}
+	if stored.Sum != sum {
+		return &object.ConflictError{Name: name, Key: key, Source: sum, Stored: stored.Sum}
 	}
 	return nil
 }
@@ -50,21 +52,21 @@ func SameFile(ctx context.Context, s storage.Store, path string, sysid uint64) e
 // less, ErrConflict when it is something else.
 func SameReceived(ctx context.Context, s storage.Store, path string, sysid uint64, n int64) error {
 	name := filepath.Base(path)
-	all, err := Pieces(ctx, s, sysid, name)
+	all, err := partial.Pieces(ctx, s, sysid, name)
 	if err != nil {
 		return err
 	}
-	chain, reach := Chain(all)
+	chain, reach := partial.Chain(all)
 	if reach < n {
 		return fmt.Errorf("%s up to byte %d: %w", name, n, storage.ErrNotFound)
 	}
 	own := openLikeness(path)
 	defer own.close()
-	if err := ReadChain(ctx, s, sysid, chain, own); err != nil {
+	if err := partial.ReadChain(ctx, s, sysid, chain, own); err != nil {
 		return err
 	}
 	if !own.same {
-		return fmt.Errorf("%s: %w", name, ErrConflict)
+		return fmt.Errorf("%s: %w", name, object.ErrConflict)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package walstore
+package walstore_test
 
 import (
 	"fmt"
@@ -7,18 +7,20 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 // surveyed is what the archive lacks, as each timeline tells it.
 func surveyed(t *testing.T, s storage.Store) string {
 	t.Helper()
-	all, err := Examine(t.Context(), s, sysid, 0)
+	all, err := survey.Examine(t.Context(), s, sysid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var told []string
 	for _, v := range all {
-		for _, h := range Holes(all, v) {
+		for _, h := range survey.Holes(all, v) {
 			told = append(told, fmt.Sprintf("%d: %s-%s", v.Timeline, h.First, h.Last[16:]))
 		}
 	}
@@ -82,11 +84,11 @@ func TestSurveyOfDamaged(t *testing.T) {
 				}
 			}
 			for _, name := range c.damaged {
-				if err := s.Put(t.Context(), Key(sysid, name), strings.NewReader("nonsense"), 8); err != nil {
+				if err := s.Put(t.Context(), object.Key(sysid, name), strings.NewReader("nonsense"), 8); err != nil {
 					t.Fatal(err)
 				}
 			}
-			all, err := Examine(t.Context(), s, sysid, 0)
+			all, err := survey.Examine(t.Context(), s, sysid, 0)
 			if err != nil || len(all) != 1 {
 				t.Fatal(all, err)
 			}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -25,15 +26,15 @@ func Timelines(ctx context.Context, s storage.Store, sysid uint64) ([]segment.Ti
 
 // afterTimeline is where a listing passes over all of a timeline's folder: '0' is the character after '/'.
 func afterTimeline(sysid uint64, tli segment.Timeline) string {
-	return archiveDir(sysid) + tli.Hex() + "0"
+	return object.ArchiveDir(sysid) + tli.Hex() + "0"
 }
 
 func nextTimeline(ctx context.Context, s storage.Store, sysid uint64, after string) (segment.Timeline, error) {
-	for info, err := range s.List(ctx, archiveDir(sysid), after) {
+	for info, err := range s.List(ctx, object.ArchiveDir(sysid), after) {
 		if err != nil {
 			return 0, fmt.Errorf("list timelines: %w", err)
 		}
-		if o, ok := ParseKey(info.Key); ok {
+		if o, ok := object.ParseKey(info.Key); ok {
 			return segment.TimelineOf(o.Name)
 		}
 	}
@@ -50,7 +51,7 @@ func Incarnations(ctx context.Context, s storage.Store) ([]uint64, error) {
 			if err != nil {
 				return nil, fmt.Errorf("list incarnations: %w", err)
 			}
-			if o, ok := ParseKey(info.Key); ok {
+			if o, ok := object.ParseKey(info.Key); ok {
 				next = o.SystemID
 				break
 			}

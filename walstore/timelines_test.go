@@ -1,4 +1,4 @@
-package walstore
+package walstore_test
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -26,22 +28,22 @@ func (c *counted) List(ctx context.Context, prefix, after string) iter.Seq2[stor
 func TestTimelines(t *testing.T) {
 	s := &counted{Store: mem.New()}
 	for _, key := range []string{
-		Key(sysid, "000000010000000000000001"), Key(sysid, "000000010000000000000002"), Key(sysid, "000000020000000000000003"),
-		Key(sysid, "00000003.history"), Key(sysid, "0000000A00000000000000FF.partial"), Key(sysid, "FFFFFFFF.history"),
-		Key(sysid+1, "000000070000000000000001"), "wal/7710474189093401805/00000004/nonsense", "wal/7710474189093401805x",
+		object.Key(sysid, "000000010000000000000001"), object.Key(sysid, "000000010000000000000002"), object.Key(sysid, "000000020000000000000003"),
+		object.Key(sysid, "00000003.history"), object.Key(sysid, "0000000A00000000000000FF.partial"), object.Key(sysid, "FFFFFFFF.history"),
+		object.Key(sysid+1, "000000070000000000000001"), "wal/7710474189093401805/00000004/nonsense", "wal/7710474189093401805x",
 	} {
 		if err := s.Put(t.Context(), key, bytes.NewReader(nil), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := Timelines(t.Context(), s, sysid)
+	got, err := walstore.Timelines(t.Context(), s, sysid)
 	if want := []segment.Timeline{1, 2, 3, 10, 0xFFFFFFFF}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("timelines %v (%v), want %v", got, err, want)
 	}
 	if s.lists != len(got)+1 {
 		t.Errorf("%d listings for %d timelines", s.lists, len(got))
 	}
-	if got, err := Timelines(t.Context(), s, 1); err != nil || got != nil {
+	if got, err := walstore.Timelines(t.Context(), s, 1); err != nil || got != nil {
 		t.Errorf("of a cluster that is not there: %v, %v", got, err)
 	}
 }

@@ -1,4 +1,4 @@
-package walstore
+package walstore_test
 
 import (
 	"bytes"
@@ -18,6 +18,8 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -59,9 +61,9 @@ func writeFile(t *testing.T, name string, data []byte) string {
 
 func known() (uint64, error) { return sysid, nil }
 
-func push(t *testing.T, s storage.Store, name string, data []byte) (PushResult, error) {
+func push(t *testing.T, s storage.Store, name string, data []byte) (walstore.PushResult, error) {
 	t.Helper()
-	return Push(t.Context(), s, PushRequest{Path: writeFile(t, name, data), SystemID: known})
+	return walstore.Push(t.Context(), s, walstore.PushRequest{Path: writeFile(t, name, data), SystemID: known})
 }
 
 // archive pushes well-formed files under these names.
@@ -88,7 +90,7 @@ func fetchInto(t *testing.T, s storage.Store, name string) ([]byte, error) {
 	t.Helper()
 	dir := t.TempDir()
 	dest := filepath.Join(dir, "RECOVERYXLOG")
-	err := Fetch(t.Context(), s, FetchRequest{Name: name, Dest: dest, SystemID: sysid})
+	err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: name, Dest: dest, SystemID: sysid})
 	entries, rerr := os.ReadDir(dir)
 	if rerr != nil {
 		t.Fatal(rerr)
@@ -147,7 +149,7 @@ func TestRoundTripOfEveryKindAndSize(t *testing.T) {
 		if err != nil || res.AlreadyThere || res.Raw != int64(len(data)) || len(res.Warnings) != 0 {
 			t.Fatalf("%s: %+v, %v", name, res, err)
 		}
-		o, ok := ParseKey(res.Key)
+		o, ok := object.ParseKey(res.Key)
 		if !ok || o.Name != name || o.SystemID != sysid {
 			t.Errorf("%s is stored as %s, which is %+v, %v", name, res.Key, o, ok)
 		}
@@ -173,7 +175,7 @@ func TestPushTwice(t *testing.T) {
 	other := bytes.Clone(data)
 	other[5000] ^= 1
 	_, err := push(t, s, seg1, other)
-	conflict, ok := errors.AsType[*ConflictError](err)
+	conflict, ok := errors.AsType[*object.ConflictError](err)
 	if !ok || conflict.Source != sha256.Sum256(other) || conflict.Stored != sha256.Sum256(data) {
 		t.Errorf("other content: %v", err)
 	}
@@ -184,9 +186,9 @@ func TestPushTwice(t *testing.T) {
 
 func TestPushOnDamagedObject(t *testing.T) {
 	s := mem.New()
-	put(t, s, Key(sysid, seg1), []byte("not ours"))
+	put(t, s, object.Key(sysid, seg1), []byte("not ours"))
 	_, err := push(t, s, seg1, wal(seg1, sysid, segSize, 1))
-	if !errors.Is(err, ErrDamaged) || errors.Is(err, ErrConflict) {
+	if !errors.Is(err, object.ErrDamaged) || errors.Is(err, object.ErrConflict) {
 		t.Errorf("%v", err)
 	}
 }
@@ -204,7 +206,7 @@ func TestPushOnUnfinishedObject(t *testing.T) {
 		}}
 		res, err := push(t, s, seg1, data)
 		if name == "other" {
-			if !errors.Is(err, ErrConflict) {
+			if !errors.Is(err, object.ErrConflict) {
 				t.Errorf("%s: %v", name, err)
 			}
 		} else if err != nil || res.AlreadyThere != (later != nil) {
@@ -243,20 +245,20 @@ func TestPushRefuses(t *testing.T) {
 		data       []byte
 		want       error
 	}{
-		{"odd name", "xlogtemp.1", good, ErrName},
-		{"lower case", "00000001000000000000000a", good, ErrName},
-		{"empty", seg1, nil, ErrSource},
-		{"half", seg1, good[:segSize/2], ErrSource},
-		{"one byte more", seg1, append(bytes.Clone(good), 0), ErrSource},
-		{"zeros", seg1, make([]byte, segSize), ErrSource},
-		{"recycled", "000000010000000000000002", good, ErrSource},
-		{"timeline of the future", seg1, wal("000000020000000000000001", sysid, segSize, 1), ErrSource},
-		{"another cluster", seg1, wal(seg1, sysid+1, segSize, 1), ErrSource},
-		{"short partial", seg1 + ".partial", good[:8192], ErrSource},
-		{"empty history", "00000002.history", nil, ErrSource},
-		{"torn history", "00000002.history", []byte("1\t0/5000"[:2]), ErrSource},
-		{"history of another", "00000002.history", []byte("2\t0/500000\tx\n"), ErrSource},
-		{"huge note", seg1 + ".00000028.backup", make([]byte, noteLimit+1), ErrSource},
+		{"odd name", "xlogtemp.1", good, object.ErrName},
+		{"lower case", "00000001000000000000000a", good, object.ErrName},
+		{"empty", seg1, nil, object.ErrSource},
+		{"half", seg1, good[:segSize/2], object.ErrSource},
+		{"one byte more", seg1, append(bytes.Clone(good), 0), object.ErrSource},
+		{"zeros", seg1, make([]byte, segSize), object.ErrSource},
+		{"recycled", "000000010000000000000002", good, object.ErrSource},
+		{"timeline of the future", seg1, wal("000000020000000000000001", sysid, segSize, 1), object.ErrSource},
+		{"another cluster", seg1, wal(seg1, sysid+1, segSize, 1), object.ErrSource},
+		{"short partial", seg1 + ".partial", good[:8192], object.ErrSource},
+		{"empty history", "00000002.history", nil, object.ErrSource},
+		{"torn history", "00000002.history", []byte("1\t0/5000"[:2]), object.ErrSource},
+		{"history of another", "00000002.history", []byte("2\t0/500000\tx\n"), object.ErrSource},
+		{"huge note", seg1 + ".00000028.backup", make([]byte, object.NoteLimit+1), object.ErrSource},
 	}
 	for _, c := range cases {
 		s := mem.New()
@@ -272,7 +274,7 @@ func TestPushRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir, filepath.Join(dir, seg1)} {
-		if _, err := Push(t.Context(), mem.New(), PushRequest{Path: path}); !errors.Is(err, ErrSource) {
+		if _, err := walstore.Push(t.Context(), mem.New(), walstore.PushRequest{Path: path}); !errors.Is(err, object.ErrSource) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -295,14 +297,14 @@ func TestPushNoticesAChangingFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		src, err := inspect(f, seg1, nil)
+		src, err := walstore.Inspect(f, seg1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := change(path); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := compress(t.Context(), PushRequest{}, src); !errors.Is(err, ErrSource) {
+		if _, err := walstore.Compress(t.Context(), walstore.PushRequest{}, src); !errors.Is(err, object.ErrSource) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -318,12 +320,12 @@ func TestFirstMissing(t *testing.T) {
 		missing     uint64 // 0: none
 	}{{1, 1, 0}, {1, 2, 0}, {2, 2, 0}, {1, 3, 3}, {3, 3, 3}, {3, 4, 3}, {4, 4, 0}, {4, 5, 5}, {4, 9, 5}, {9, 9, 9}}
 	for _, c := range cases {
-		got, any, err := FirstMissing(t.Context(), s, sysid, seg(c.first), seg(c.last), segSize)
+		got, any, err := walstore.FirstMissing(t.Context(), s, sysid, seg(c.first), seg(c.last), segSize)
 		if err != nil || any != (c.missing != 0) || any && got != seg(c.missing) {
 			t.Errorf("%d to %d: %v, %v, %v", c.first, c.last, got, any, err)
 		}
 	}
-	if _, any, err := FirstMissing(t.Context(), s, sysid+1, seg(1), seg(1), segSize); !any || err != nil {
+	if _, any, err := walstore.FirstMissing(t.Context(), s, sysid+1, seg(1), seg(1), segSize); !any || err != nil {
 		t.Errorf("of another cluster: %v, %v", any, err)
 	}
 }
@@ -332,7 +334,7 @@ func TestFirstMissing(t *testing.T) {
 func TestObjectIsPlainZstd(t *testing.T) {
 	s := mem.New()
 	archive(t, s, seg1)
-	body, err := storage.ReadAll(t.Context(), s, Key(sysid, seg1), 1<<30)
+	body, err := storage.ReadAll(t.Context(), s, object.Key(sysid, seg1), 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +357,7 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	body := append(enc.EncodeAll(data, nil), trailer{segSize, sha256.Sum256(data)}.bytes()...)
+	body := append(enc.EncodeAll(data, nil), object.Trailer{Length: segSize, Sum: sha256.Sum256(data)}.Bytes()...)
 	f.Add(body, uint16(0), byte(0))
 	f.Add(body[:100], uint16(3), byte(7))
 	f.Fuzz(func(t *testing.T, b []byte, at uint16, x byte) {
@@ -364,7 +366,7 @@ func FuzzDecode(f *testing.F) {
 			b[int(at)%len(b)] ^= x
 		}
 		var out bytes.Buffer
-		c, err := decode(&out, bytes.NewReader(b), seg1, sysid)
+		c, err := object.Decode(&out, bytes.NewReader(b), seg1, sysid)
 		if out.Len() > 1<<30 {
 			t.Fatal("more than a segment came out")
 		}
@@ -372,7 +374,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		h, err := segment.ParseHeader(out.Bytes())
-		if err != nil || h.Verify(seg1, c.length) != nil || c.sum != sha256.Sum256(out.Bytes()) {
+		if err != nil || h.Verify(seg1, c.Length) != nil || c.Sum != sha256.Sum256(out.Bytes()) {
 			t.Errorf("%+v, %v", h, err)
 		}
 	})

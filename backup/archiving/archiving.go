@@ -10,9 +10,9 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -31,7 +31,7 @@ const (
 
 // Server is one that archives.
 type Server interface {
-	Archiver(ctx context.Context) (cluster.ArchiverStatus, error)
+	Archiver(ctx context.Context) (server.ArchiverStatus, error)
 	// SwitchWAL makes it end its WAL segment, so that there is something to archive.
 	SwitchWAL(ctx context.Context) error
 }
@@ -98,7 +98,7 @@ func (w *Watch) Look(ctx context.Context) (string, error) {
 }
 
 // judge holds what was archived last against the storage, if it was archived since Begin.
-func (w *Watch) judge(ctx context.Context, a cluster.ArchiverStatus) (arrives bool, err error) {
+func (w *Watch) judge(ctx context.Context, a server.ArchiverStatus) (arrives bool, err error) {
 	w.received = w.received || a.Receivers > 0
 	if w.since.IsZero() || !a.LastArchivedAt.After(w.since) {
 		return false, nil
@@ -135,9 +135,9 @@ func (w *Watch) here(ctx context.Context, name string) (bool, error) {
 	if typ == segment.Invalid {
 		return false, nil
 	}
-	_, err := w.Store.Stat(ctx, walstore.Key(w.SystemID, name))
+	_, err := w.Store.Stat(ctx, object.Key(w.SystemID, name))
 	if errors.Is(err, storage.ErrNotFound) && typ == segment.Backup {
-		_, err = w.Store.Stat(ctx, walstore.Key(w.SystemID, name[:24]))
+		_, err = w.Store.Stat(ctx, object.Key(w.SystemID, name[:24]))
 	}
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil
@@ -146,7 +146,7 @@ func (w *Watch) here(ctx context.Context, name string) (bool, error) {
 }
 
 // say tells once that archiving does not work, or that nothing is archived.
-func (w *Watch) say(a cluster.ArchiverStatus) {
+func (w *Watch) say(a server.ArchiverStatus) {
 	switch failing := fails(a); {
 	case w.said, !failing && time.Since(w.begun) < quiet:
 		return
@@ -159,7 +159,7 @@ func (w *Watch) say(a cluster.ArchiverStatus) {
 }
 
 // provoke ends a segment, once, where the server has nothing to archive that would prove anything.
-func (w *Watch) provoke(ctx context.Context, a cluster.ArchiverStatus, idle bool) {
+func (w *Watch) provoke(ctx context.Context, a server.ArchiverStatus, idle bool) {
 	if w.switched || fails(a) || !idle && time.Since(w.begun) < quiet {
 		return
 	}
@@ -169,10 +169,10 @@ func (w *Watch) provoke(ctx context.Context, a cluster.ArchiverStatus, idle bool
 	}
 }
 
-func fails(a cluster.ArchiverStatus) bool { return a.LastFailedAt.After(a.LastArchivedAt) }
+func fails(a server.ArchiverStatus) bool { return a.LastFailedAt.After(a.LastArchivedAt) }
 
 // words say how the archiver is doing.
-func words(a cluster.ArchiverStatus) string {
+func words(a server.ArchiverStatus) string {
 	switch {
 	case a.Mode == "off" || a.Command == "":
 		return "nothing but wal-receive can bring WAL here, as archive_command is not in use: does it run, with this storage and server?"

@@ -12,9 +12,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/backup/outcome"
 	"github.com/pgobj/pgobj/backup/postmaster"
+	"github.com/pgobj/pgobj/backup/server"
 )
 
 const (
@@ -66,7 +67,7 @@ func (d *drill) recover(ctx context.Context) (_ string, err error) {
 // gaveUp says why the server ended by itself while it recovered.
 func (d *drill) gaveUp() error {
 	said := d.srv.said()
-	if strings.Contains(said, cluster.ErrTablespace.Error()) { // wal-fetch's words
+	if strings.Contains(said, datadir.ErrTablespace.Error()) { // wal-fetch's words
 		return fmt.Errorf("%w: %w. The server's log:\n%s", ErrHost, ErrTablespace, said)
 	}
 	return fmt.Errorf("%w: the server ended by itself while it recovered (%v). Its log:\n%s", ErrFailed, d.srv.cmd.ProcessState, said)
@@ -88,12 +89,12 @@ func (d *drill) connect(ctx context.Context) (ready bool, err error) {
 	if !status.Open() {
 		return false, nil
 	}
-	s, err := cluster.ConnectAny(ctx, d.dsn(), d.roles(), d.databases())
+	s, err := server.ConnectAny(ctx, d.dsn(), d.roles(), d.databases())
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)
-	case status == postmaster.Standby, cluster.IsStarting(err):
+	case status == postmaster.Standby, server.IsStarting(err):
 		return false, nil // not everything is there yet, or it stops
 	default:
 		return false, d.closed(err)
@@ -110,10 +111,10 @@ func (d *drill) connect(ctx context.Context) (ready bool, err error) {
 // closed says of a server that has recovered that it lets nobody in.
 func (d *drill) closed(err error) error {
 	why := ErrHost
-	if cluster.IsCorruption(err) {
+	if server.IsCorruption(err) {
 		why = ErrFailed
 	}
-	if cluster.IsUnknownRole(err) {
+	if server.IsUnknownRole(err) {
 		return fmt.Errorf("%w: the server is up, and lets in no superuser %s: give --role (%w)", why, strings.Join(d.roles(), " or "), err)
 	}
 	return fmt.Errorf("%w: the server is up, and lets nobody into any of its databases that the drill knows (%s):\n%w", why, strings.Join(d.databases(), ", "), err)
@@ -146,16 +147,16 @@ func (d *drill) options() string {
 
 // dsn leads to the server.
 func (d *drill) dsn() string {
-	return fmt.Sprintf("host=%s hostaddr='' port=5432 sslmode=disable options=%s", cluster.Quote(filepath.Join(d.Folder, "socket")), cluster.Quote(d.options()))
+	return fmt.Sprintf("host=%s hostaddr='' port=5432 sslmode=disable options=%s", server.Quote(filepath.Join(d.Folder, "socket")), server.Quote(d.options()))
 }
 
-func (d *drill) session(ctx context.Context) (*cluster.Session, error) {
-	return cluster.ConnectAny(ctx, d.dsn(), []string{d.role}, []string{d.base})
+func (d *drill) session(ctx context.Context) (*server.Session, error) {
+	return server.ConnectAny(ctx, d.dsn(), []string{d.role}, []string{d.base})
 }
 
 // ended holds where recovery ended against where it should have.
 func (d *drill) ended(ctx context.Context) (string, error) {
-	o, err := backup.CheckRestore(ctx, backup.CheckRequest{Dir: d.plan.Target, Server: &d.Status, Store: d.Fetch.Store})
+	o, err := outcome.Check(ctx, outcome.Request{Dir: d.plan.Target, Server: &d.Status, Store: d.Fetch.Store})
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrFailed, err)
 	}
@@ -233,7 +234,7 @@ func (d *drill) stop(ctx context.Context) (string, error) {
 
 // checksums lets PostgreSQL look at every page.
 func (d *drill) checksums(ctx context.Context) (string, error) {
-	c, _, err := cluster.ReadControl(d.plan.Target)
+	c, _, err := datadir.ReadControl(d.plan.Target)
 	if err != nil {
 		return "", err
 	}

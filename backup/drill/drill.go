@@ -18,8 +18,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/restore"
+	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/backup/target"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -36,17 +39,17 @@ var ErrTablespace = errors.New("the backup does not have a tablespace that recov
 
 // Request says what to try.
 type Request struct {
-	Fetch    backup.FetchRequest // Target, Layout and what the server is told are the drill's own
-	Scratch  string              // the drill makes a folder of its own in it
-	User     string              // who runs the server, when root calls: empty: owner of Scratch, or of the original
-	BinDir   string              // PostgreSQL's programs; empty: those of the backup's version are looked for
-	Role     string              // a superuser of the database; empty: as the original's owner was called, or postgres
-	Database string              // for SQLFile
-	SQLFile  string              // psql runs it, and stops at the first error; empty: none
-	Preload  string              // shared_preload_libraries; the original's are not loaded
-	Keep     bool                // the folder stays, with the server stopped
-	NoRecord bool                // the result is not entered in the catalog
-	Env      []string            // of the server and the programs
+	Fetch    restore.Request // Target, Layout and what the server is told are the drill's own
+	Scratch  string          // the drill makes a folder of its own in it
+	User     string          // who runs the server, when root calls: empty: owner of Scratch, or of the original
+	BinDir   string          // PostgreSQL's programs; empty: those of the backup's version are looked for
+	Role     string          // a superuser of the database; empty: as the original's owner was called, or postgres
+	Database string          // for SQLFile
+	SQLFile  string          // psql runs it, and stops at the first error; empty: none
+	Preload  string          // shared_preload_libraries; the original's are not loaded
+	Keep     bool            // the folder stays, with the server stopped
+	NoRecord bool            // the result is not entered in the catalog
+	Env      []string        // of the server and the programs
 	Log      *slog.Logger
 	Step     func(Step) // is called after each step
 }
@@ -68,7 +71,7 @@ type Report struct {
 	Overridden []Override    // what the server was told otherwise than the original
 	Recovery   time.Duration // from the beginning of the restore until the server took connections
 	Took       time.Duration
-	Status     cluster.Recovery // of the server, when it took connections
+	Status     server.Recovery  // of the server, when it took connections
 	Timeline   segment.Timeline // that recovery left
 	End        segment.LSN      // where it ended; 0: there was nothing to recover
 }
@@ -79,11 +82,11 @@ type drill struct {
 	Report
 	host
 	began time.Time
-	plan  *backup.Plan
+	plan  *restore.Plan
 	args  []string // of the server
 	role  string   // that was let in
 	base  string   // database that it was let into
-	srv   *server
+	srv   *scratchServer
 }
 
 // Run holds a drill. When it fails the report tells how far it came; it is nil when nothing was begun.
@@ -123,11 +126,11 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 	f := &d.Fetch
 	f.Target = filepath.Join(d.Folder, "data")
 	f.Recovery.TargetAction, f.Recovery.NoTablespaces = "promote", true
-	if f.Recovery.Goal() == (backup.Recovery{}).Goal() {
+	if f.Recovery.Goal() == (recovery.Recovery{}).Goal() {
 		f.Recovery.TargetAction = ""
 	}
-	f.Layout = backup.Layout{TablespaceRoot: filepath.Join(d.Folder, "tablespaces"), ConfigDir: filepath.Join(d.Folder, "config"), Owner: d.owner()}
-	if d.plan, err = backup.NewPlan(ctx, *f); err != nil {
+	f.Layout = target.Layout{TablespaceRoot: filepath.Join(d.Folder, "tablespaces"), ConfigDir: filepath.Join(d.Folder, "config"), Owner: d.owner()}
+	if d.plan, err = restore.NewPlan(ctx, *f); err != nil {
 		return err
 	}
 	defer func() {
@@ -232,7 +235,7 @@ func (d *drill) tell(name string) (quiet func()) {
 			case <-tick.C:
 			}
 			said := []any{"step", name, "took", time.Since(start).Round(time.Second)}
-			if c, _, err := cluster.ReadControl(d.plan.Target); err == nil && name == "recover" {
+			if c, _, err := datadir.ReadControl(d.plan.Target); err == nil && name == "recover" {
 				said = append(said, "at", c.MinRecoveryPoint, "timeline", c.MinRecoveryTimeline)
 			}
 			d.Log.Info("the drill waits for the step to end", said...)

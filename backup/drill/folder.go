@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
 )
 
 const (
@@ -60,7 +60,7 @@ func (d *drill) sweep() error {
 		}
 		free := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 		dir := filepath.Dir(name)
-		if _, running, err := cluster.Running(filepath.Join(dir, "data")); free && !running && err == nil {
+		if _, running, err := datadir.Running(filepath.Join(dir, "data")); free && !running && err == nil {
 			d.Log.Info("removing what a drill that was killed has left", "folder", dir)
 			if err := os.RemoveAll(dir); err != nil {
 				d.Log.Warn("cannot remove it", "error", err)

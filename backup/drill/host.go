@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/restore"
 )
 
 // host runs PostgreSQL's programs: which ones, as whom, and with which environment.
@@ -31,7 +31,7 @@ type host struct {
 // patience is how long a program may take to end when it is told to.
 const patience = 5 * time.Second
 
-func newHost(p *backup.Plan, dir string, env []string) (h host, err error) {
+func newHost(p *restore.Plan, dir string, env []string) (h host, err error) {
 	h.dir = dir
 	// What leads programs to the original's server must not lead these anywhere.
 	h.env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
@@ -139,7 +139,7 @@ func (h *host) findPrograms(ctx context.Context, named string, major int) error 
 }
 
 // server is one run of postgres.
-type server struct {
+type scratchServer struct {
 	cmd  *exec.Cmd
 	log  string // its path
 	done chan struct{}
@@ -147,8 +147,8 @@ type server struct {
 }
 
 // start starts the server, whose log goes to a file.
-func (h *host) start(args []string) (*server, error) {
-	s := &server{log: filepath.Join(h.dir, "log"), done: make(chan struct{})}
+func (h *host) start(args []string) (*scratchServer, error) {
+	s := &scratchServer{log: filepath.Join(h.dir, "log"), done: make(chan struct{})}
 	log, err := os.Create(s.log)
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (h *host) start(args []string) (*server, error) {
 }
 
 // stop ends the server with a signal, and says how it ended.
-func (s *server) stop(ctx context.Context, sig syscall.Signal) error {
+func (s *scratchServer) stop(ctx context.Context, sig syscall.Signal) error {
 	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -183,7 +183,7 @@ func (s *server) stop(ctx context.Context, sig syscall.Signal) error {
 }
 
 // quit ends the server at once, whatever it does.
-func (s *server) quit() {
+func (s *scratchServer) quit() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := s.stop(ctx, syscall.SIGQUIT); errors.Is(err, context.DeadlineExceeded) {
@@ -193,7 +193,7 @@ func (s *server) quit() {
 }
 
 // said is the end of the server's log.
-func (s *server) said() string {
+func (s *scratchServer) said() string {
 	text, err := os.ReadFile(s.log)
 	if err != nil {
 		return err.Error()

@@ -84,8 +84,3 @@ func resolve(file, value string) string {
 	}
 	return filepath.Join(filepath.Dir(file), value)
 }
-
-// IsAccess knows the files with access rules, which are no settings.
-func IsAccess(file string) bool {
-	return filepath.Base(file) == "pg_hba.conf" || filepath.Base(file) == "pg_ident.conf"
-}

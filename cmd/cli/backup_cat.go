@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/content"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 type backupCat struct {
@@ -18,7 +19,7 @@ func (c *backupCat) Run(ctx context.Context, a *app) error {
 	r, e, err := a.find(ctx, c.Backup)
 	if errors.Is(err, catalog.ErrNoBackup) {
 		if _, e := r.state.Resolve(c.Path); e == nil {
-			err = fmt.Errorf("%w\nThe backup comes first: pgobj backup-cat %s %s", err, shellQuote(c.Path), shellQuote(c.Backup))
+			err = fmt.Errorf("%w\nThe backup comes first: pgobj backup-cat %s %s", err, show.ShellQuote(c.Path), show.ShellQuote(c.Backup))
 		}
 	}
 	if err != nil {
@@ -28,5 +29,5 @@ func (c *backupCat) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return backup.Cat(ctx, r.store, b, c.Path, a.raw)
+	return content.Cat(ctx, r.store, b, c.Path, a.raw)
 }

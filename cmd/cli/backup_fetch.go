@@ -15,7 +15,11 @@ import (
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/restore"
+	"github.com/pgobj/pgobj/backup/target"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/retry"
@@ -75,7 +79,7 @@ func (c *backupFetch) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	plan, err := backup.NewPlan(ctx, req)
+	plan, err := restore.NewPlan(ctx, req)
 	if err != nil {
 		return c.mixedUp(ctx, a, err)
 	}
@@ -120,7 +124,7 @@ func (c *backupFetch) mixedUp(ctx context.Context, a *app, err error) error {
 	}
 	switch _, _, e := a.find(ctx, c.TargetDir); {
 	case e == nil:
-		return fmt.Errorf("%w\nThe folder comes first: pgobj backup-fetch %s %s", err, shellQuote(c.Backup), shellQuote(c.TargetDir))
+		return fmt.Errorf("%w\nThe folder comes first: pgobj backup-fetch %s %s", err, show.ShellQuote(c.Backup), show.ShellQuote(c.TargetDir))
 	case isPath(c.Backup):
 		return fmt.Errorf("%w\nThe folder to restore to is the first argument, the backup the second", err)
 	}
@@ -128,7 +132,7 @@ func (c *backupFetch) mixedUp(ctx context.Context, a *app, err error) error {
 }
 
 // request turns the flags into one.
-func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
+func (c *backupFetch) request(a *app) (r restore.Request, err error) {
 	if r.Workers, err = c.count(); err != nil {
 		return r, err
 	}
@@ -165,8 +169,8 @@ func (c *backupFetch) request(a *app) (r backup.FetchRequest, err error) {
 }
 
 // recovery reads the target.
-func (c *pointFlags) recovery() (r backup.Recovery, err error) {
-	r = backup.Recovery{TargetName: c.TargetName, Exclusive: c.Exclusive, Timeline: c.TargetTimeline}
+func (c *pointFlags) recovery() (r recovery.Recovery, err error) {
+	r = recovery.Recovery{TargetName: c.TargetName, Exclusive: c.Exclusive, Timeline: c.TargetTimeline}
 	if c.TargetTime != "" {
 		if r.TargetTime, err = parseTime("--target-time", c.TargetTime); err != nil {
 			return r, err
@@ -192,13 +196,13 @@ func (c *pointFlags) recovery() (r backup.Recovery, err error) {
 	return r, nil
 }
 
-func (c *settingsFlags) fill(r *backup.Recovery) {
+func (c *settingsFlags) fill(r *recovery.Recovery) {
 	r.RestoreCommand, r.Standby, r.PrimaryConnInfo, r.PrimarySlotName = c.RestoreCommand, c.Standby, c.PrimaryConnInfo, c.PrimarySlotName
 	r.TargetAction, r.NoSettings, r.KeepArchiving = c.TargetAction, c.NoRecoverySettings, c.KeepArchiving
 }
 
-func (c *placeFlags) layout() (backup.Layout, error) {
-	l := backup.Layout{TablespaceRoot: c.TablespaceMapAll, WALDir: c.WALDir, ConfigDir: c.ConfigDir, Tablespaces: map[string]string{}, Links: map[string]string{}}
+func (c *placeFlags) layout() (target.Layout, error) {
+	l := target.Layout{TablespaceRoot: c.TablespaceMapAll, WALDir: c.WALDir, ConfigDir: c.ConfigDir, Tablespaces: map[string]string{}, Links: map[string]string{}}
 	for _, ts := range c.Tablespace {
 		name, dir, ok := strings.Cut(ts, "=")
 		if !ok || name == "" || dir == "" {
@@ -242,7 +246,7 @@ func (a *app) restoreCommand(c config) (string, error) {
 		}
 	}
 	for i, arg := range args {
-		args[i] = strings.ReplaceAll(shellQuote(arg), "%", "%%")
+		args[i] = strings.ReplaceAll(show.ShellQuote(arg), "%", "%%")
 	}
 	return strings.Join(args, " ") + ` wal-fetch "%f" "%p"`, nil
 }
@@ -263,14 +267,6 @@ func (a *app) settings() []globalSetting {
 		{"--s3-endpoint", a.S3Endpoint, "PGOBJ_S3_ENDPOINT", ""}, {"--s3-region", a.S3Region, "PGOBJ_S3_REGION", ""}, {"--s3-path-style", a.S3PathStyle, "PGOBJ_S3_PATH_STYLE", "auto"},
 		{"--s3-ca-file", a.S3CAFile, "PGOBJ_S3_CA_FILE", ""}, {"--s3-driver", a.S3Driver, "PGOBJ_S3_DRIVER", "auto"},
 	}
-}
-
-// shellQuote makes one word of s for a POSIX shell.
-func shellQuote(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=+,@") == "" && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // parseTime reads a point in time. what is the flag that has it.

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -76,7 +78,7 @@ func dataFiles(ctx context.Context, store storage.Store, b *catalog.Backup) ([]l
 // wal lists the WAL. What is missing of it is an error of its own: what is there is still worth to be listed, unless
 // the backup cannot be restored with it.
 func (c *backupFiles) wal(ctx context.Context, store storage.Store, state *catalog.State, b *catalog.Backup) (files []listedFile, hole, err error) {
-	t, err := backup.FindTrail(ctx, backup.TrailRequest{Store: store, State: state, Backup: b, Alone: c.Target == "standalone", Each: func(o walstore.Object) {
+	t, err := recovery.FindWAL(ctx, recovery.WALRequest{Store: store, State: state, Backup: b, Alone: c.Target == "standalone", Each: func(o object.Object) {
 		kind := "wal"
 		switch o.Type {
 		case segment.History:
@@ -105,7 +107,7 @@ func (c *backupFiles) print(a *app, store storage.Store, files []listedFile) err
 		files[i].Key = before + files[i].Key
 	}
 	if c.JSON {
-		return printJSON(a.Out, files)
+		return show.JSON(a.Out, files)
 	}
 	out, end := a.Out, "\n"
 	if c.Null {

@@ -2,15 +2,13 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 type backupList struct {
@@ -90,19 +88,13 @@ func (c *backupList) Run(ctx context.Context, a *app) error {
 		list = append(list, a.listed(e))
 	}
 	if c.JSON {
-		return printJSON(a.Out, list)
+		return show.JSON(a.Out, list)
 	}
 	if len(list) == 0 {
 		fmt.Fprintf(a.Err, "server %s has no backup in %s\n", a.Server, r.store)
 		return nil
 	}
 	return table(a, list)
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 func table(a *app, list []listed) error {
@@ -120,7 +112,7 @@ func table(a *app, list []listed) error {
 			wal += " .. " + b.LastWAL[8:]
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s .. %s\t%s\t%s\t%s\t%s\n", b.Backup, b.Started.UTC().Format(time.DateTime),
-			b.Finished.Sub(b.Started).Round(100*time.Millisecond), pgVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, size(b.Size), percent(b.Reused, b.Size), size(b.Stored), note(b))
+			b.Finished.Sub(b.Started).Round(100*time.Millisecond), show.PGVersion(b.PGVersion), b.Timeline, wal, b.StartLSN, b.StopLSN, show.Size(b.Size), show.Percent(b.Reused, b.Size), show.Size(b.Stored), note(b))
 	}
 	return w.Flush()
 }
@@ -130,14 +122,14 @@ func drillNote(d *catalog.Drill) string {
 	if !d.OK {
 		return "DRILL FAILED " + d.Started.UTC().Format(time.DateOnly)
 	}
-	return fmt.Sprintf("drilled %s: %s", d.Started.UTC().Format(time.DateOnly), words(time.Duration(d.Recovery*float64(time.Second))))
+	return fmt.Sprintf("drilled %s: %s", d.Started.UTC().Format(time.DateOnly), show.Words(time.Duration(d.Recovery*float64(time.Second))))
 }
 
 // note is what has to be known of a complete backup besides the figures.
 func note(b listed) string {
 	var notes []string
 	if b.DamagedPages > 0 {
-		notes = append(notes, strings.ToUpper(number(b.DamagedPages, "damaged page")))
+		notes = append(notes, strings.ToUpper(show.Number(b.DamagedPages, "damaged page")))
 	}
 	if b.From == "standby" || b.From == "offline" {
 		notes = append(notes, "from "+where(b.Summary))
@@ -161,43 +153,4 @@ func unfinished(b listed) string {
 	}
 	reason, _, _ := strings.Cut(b.Reason, "\n")
 	return "FAILED: " + reason
-}
-
-// pgVersion is a server_version_num as people say it: 15.4; 15 where the minor version is not known.
-func pgVersion(n int) string {
-	if n%10000 == 0 {
-		return strconv.Itoa(n / 10000)
-	}
-	return fmt.Sprintf("%d.%d", n/10000, n%10000)
-}
-
-// percent is how much n is of all.
-func percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(all, 1))) }
-
-// number is a number of things, whose plural ends in s.
-func number[T int | int64](n T, thing string) string {
-	return fmt.Sprintf("%d %s", n, plural(n, thing))
-}
-
-// plural is the word for so many things, where the number itself is not told.
-func plural[T int | int64](n T, thing string) string {
-	if n == 1 {
-		return thing
-	}
-	return thing + "s"
-}
-
-// size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).
-func size(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"kB", "MB", "GB", "TB", "PB"} {
-		if f < 1024 {
-			break
-		}
-		f, unit = f/1024, u
-	}
-	if unit == "B" || f >= 100 {
-		return fmt.Sprintf("%.0f %s", f, unit)
-	}
-	return fmt.Sprintf("%.1f %s", f, unit)
 }

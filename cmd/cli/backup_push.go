@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/push"
+	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/connect"
 )
 
@@ -62,13 +64,13 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer end()
-	var primary *cluster.Primary
+	var primary *server.Primary
 	if c.PrimaryDSN != "" {
-		primary = &cluster.Primary{DSN: c.PrimaryDSN}
+		primary = &server.Primary{DSN: c.PrimaryDSN}
 	}
 	progress := &backup.Progress{}
 	stop := a.show("backup-push", progress)
-	b, err := backup.Push(ctx, backup.PushRequest{
+	b, err := push.Push(ctx, push.Request{
 		Store: r.store, StorageDir: connect.Folder(a.Storage), Catalog: r.cat, State: r.state, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
 		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, Primary: primary,
 		Tool: a.version, Now: time.Now, Progress: progress, Log: a.log,
@@ -78,7 +80,7 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.JSON {
-		if err := printJSON(a.Out, listed{Backup: b.ID, Status: catalog.Complete, Summary: &b.Summary}); err != nil {
+		if err := show.JSON(a.Out, listed{Backup: b.ID, Status: catalog.Complete, Summary: &b.Summary}); err != nil {
 			return err
 		}
 	} else {
@@ -86,14 +88,14 @@ func (c *backupPush) Run(ctx context.Context, a *app) error {
 		if c.Offline {
 			needs = "needs no WAL from the archive"
 		}
-		fmt.Fprintf(a.Out, "backup %s is complete: %s, %s, in %s; %s\n", b.ID, number(b.Files, "file"), size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
-		fmt.Fprintf(a.Out, "read %s of it, found %s stored by earlier backups (%s), stored %s\n", size(b.Read), size(b.Reused), percent(b.Reused, b.Size), size(b.Stored))
+		fmt.Fprintf(a.Out, "backup %s is complete: %s, %s, in %s; %s\n", b.ID, show.Number(b.Files, "file"), show.Size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
+		fmt.Fprintf(a.Out, "read %s of it, found %s stored by earlier backups (%s), stored %s\n", show.Size(b.Read), show.Size(b.Reused), show.Percent(b.Reused, b.Size), show.Size(b.Stored))
 		if b.Adopted > 0 {
-			fmt.Fprintf(a.Out, "of what was found, %s was stored by runs that are not complete\n", size(b.Adopted))
+			fmt.Fprintf(a.Out, "of what was found, %s was stored by runs that are not complete\n", show.Size(b.Adopted))
 		}
 	}
 	if b.DamagedPages > 0 {
-		return fmt.Errorf("%w: %d in %s, first block(s) %v of %s", errDamagedPages, b.DamagedPages, number(len(b.Damaged), "file"), b.Damaged[0].Blocks, b.Damaged[0].Path)
+		return fmt.Errorf("%w: %d in %s, first block(s) %v of %s", errDamagedPages, b.DamagedPages, show.Number(len(b.Damaged), "file"), b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	return nil
 }
@@ -104,15 +106,15 @@ func (c *backupPush) noBackup(s *catalog.State) error {
 		return nil
 	}
 	if e, err := s.Resolve(c.PGDATA); err == nil {
-		return usagef("backup-push %s: that is no folder on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", shellQuote(c.PGDATA), e.ID)
+		return usagef("backup-push %s: that is no folder on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", show.ShellQuote(c.PGDATA), e.ID)
 	}
 	return nil
 }
 
 // server is what the backup is taken of; end lets go of it.
-func (c *backupPush) server(ctx context.Context) (_ backup.Cluster, end func(), err error) {
+func (c *backupPush) server(ctx context.Context) (_ push.Cluster, end func(), err error) {
 	if !c.Offline {
-		session, err := cluster.Connect(ctx, c.DSN)
+		session, err := server.Connect(ctx, c.DSN)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -125,6 +127,6 @@ func (c *backupPush) server(ctx context.Context) (_ backup.Cluster, end func(), 
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, nil, err
 	}
-	stopped, err := cluster.OpenStopped(dir)
+	stopped, err := server.OpenStopped(dir)
 	return stopped, func() {}, err
 }

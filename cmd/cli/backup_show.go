@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
@@ -121,7 +122,7 @@ func (c *backupShow) Run(ctx context.Context, a *app) error {
 		}
 	}
 	if c.JSON {
-		err = printJSON(a.Out, s)
+		err = show.JSON(a.Out, s)
 	} else {
 		printShown(a, s)
 	}
@@ -145,7 +146,7 @@ func segmentSize(state *catalog.State, e *catalog.Entry) int64 {
 func (s *shown) describe(state *catalog.State, b *catalog.Backup) {
 	s.PGVersionText, s.Host, s.PGDATA, s.Owner = b.PGVersionText, b.Host, b.PGDATA, b.Owner
 	s.Checksums, s.Compression, s.Tool, s.SegmentSize = b.Checksums, b.Compression, b.Tool, b.SegmentSize
-	s.Tablespaces, s.Damaged, s.Warnings = notNil(b.Tablespaces), notNil(b.Damaged), notNil(b.Warnings)
+	s.Tablespaces, s.Damaged, s.Warnings = show.NotNil(b.Tablespaces), show.NotNil(b.Damaged), show.NotNil(b.Warnings)
 	s.ConfigFiles = []string{}
 	for _, f := range b.ConfigFiles {
 		s.ConfigFiles = append(s.ConfigFiles, f.Path)
@@ -164,13 +165,6 @@ func (s *shown) describe(state *catalog.State, b *catalog.Backup) {
 	}
 }
 
-func notNil[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
-}
-
 // offset of a location within a segment; the whole size when it is just behind it.
 func offset(lsn segment.LSN, name string, size segment.Size) int64 {
 	seg, err := segment.ParseName(name, size)
@@ -184,7 +178,7 @@ func (s *shown) trail(ctx context.Context, store storage.Store, state *catalog.S
 	if !segment.Size(b.SegmentSize).Valid() {
 		return nil
 	}
-	t, err := backup.FindTrail(ctx, backup.TrailRequest{Store: store, State: state, Backup: b})
+	t, err := recovery.FindWAL(ctx, recovery.WALRequest{Store: store, State: state, Backup: b})
 	if err != nil {
 		return err
 	}
@@ -217,47 +211,47 @@ func (s *shown) weigh(ctx context.Context, r sweep.Request, state *catalog.State
 
 // printShown is for somebody who is asked at night what this backup is good for.
 func printShown(a *app, s *shown) {
-	out := &columns{w: a.Out, width: 14}
-	out.row("backup", "%s of server %s, %s", s.Backup, s.Server, s.Status)
+	out := &show.Columns{W: a.Out, Width: 14}
+	out.Row("backup", "%s of server %s, %s", s.Backup, s.Server, s.Status)
 	for _, p := range s.Problems {
-		out.row("PROBLEM", "%s", p)
+		out.Row("PROBLEM", "%s", p)
 	}
 	if len(s.Labels) > 0 {
-		out.row("labels", "%s", labelText(s.Labels))
+		out.Row("labels", "%s", labelText(s.Labels))
 	}
 	switch at := s.Consistent.UTC().Format("2006-01-02 15:04:05.999999"); {
 	case s.Tool == "":
-		out.row("restorable", "NO, its description cannot be read; it was consistent at %s UTC", at)
+		out.Row("restorable", "NO, its description cannot be read; it was consistent at %s UTC", at)
 	case s.WAL != nil && s.WAL.Needed:
-		out.row("restorable", "NO, for lack of WAL; it was consistent at %s UTC", at)
+		out.Row("restorable", "NO, for lack of WAL; it was consistent at %s UTC", at)
 	default:
-		out.row("restorable", "from %s UTC on (%s ago)", at, age(a.now().Sub(s.Consistent)))
+		out.Row("restorable", "from %s UTC on (%s ago)", at, show.Age(a.now().Sub(s.Consistent)))
 	}
 	s.printWAL(out)
 	s.printDamage(out)
-	out.row("drill", "%s", drillText(s.Drill))
+	out.Row("drill", "%s", drillText(s.Drill))
 	for _, w := range s.Warnings {
-		out.row("warning", "%s", w)
+		out.Row("warning", "%s", w)
 	}
 	took := s.Finished.Sub(s.Started)
-	out.row("taken", "%s to %s UTC, in %s", s.Started.UTC().Format(time.DateTime), s.Finished.UTC().Format(time.DateTime), took.Round(100*time.Millisecond))
+	out.Row("taken", "%s to %s UTC, in %s", s.Started.UTC().Format(time.DateTime), s.Finished.UTC().Format(time.DateTime), took.Round(100*time.Millisecond))
 	if s.Host != "" {
-		out.row("", "from %s on %s, %s (%s)", where(s.Summary), s.Host, s.PGDATA, s.Owner)
+		out.Row("", "from %s on %s, %s (%s)", where(s.Summary), s.Host, s.PGDATA, s.Owner)
 	}
 	if s.Tool != "" {
-		out.row("", "by pgobj %s, %s", s.Tool, s.Compression)
+		out.Row("", "by pgobj %s, %s", s.Tool, s.Compression)
 	}
-	out.row("server", "PostgreSQL %s, system identifier %d, timeline %d", pgVersion(s.PGVersion), s.SystemID, s.Timeline)
+	out.Row("server", "PostgreSQL %s, system identifier %d, timeline %d", show.PGVersion(s.PGVersion), s.SystemID, s.Timeline)
 	for _, t := range s.Tablespaces {
-		out.row("tablespace", "%s (%d) %s", t.Name, t.OID, cmp.Or(t.Location, "in place"))
+		out.Row("tablespace", "%s (%d) %s", t.Name, t.OID, cmp.Or(t.Location, "in place"))
 	}
 	for _, f := range s.ConfigFiles {
-		out.row("config file", "%s", f)
+		out.Row("config file", "%s", f)
 	}
 	s.printSize(out, took)
 	s.printKept(out)
-	out.row("previous", "%s", cmp.Or(s.Previous, "none"))
-	out.row("next", "%s", cmp.Or(s.Next, "none"))
+	out.Row("previous", "%s", cmp.Or(s.Previous, "none"))
+	out.Row("next", "%s", cmp.Or(s.Next, "none"))
 }
 
 // drillText tells of a drill in one line.
@@ -270,7 +264,7 @@ func drillText(d *catalog.Drill) string {
 		reason, _, _ := strings.Cut(d.Reason, "\n")
 		return text + ": FAILED: " + reason
 	}
-	return text + ": recovered in " + words(time.Duration(d.Recovery*float64(time.Second)))
+	return text + ": recovered in " + show.Words(time.Duration(d.Recovery*float64(time.Second)))
 }
 
 // span is a range of WAL segments in words.
@@ -289,14 +283,14 @@ func where(b *catalog.Summary) string {
 	return "a " + b.From
 }
 
-func (s *shown) printWAL(out *columns) {
+func (s *shown) printWAL(out *show.Columns) {
 	if s.From == "offline" {
-		out.row("needs WAL", "none of the archive: the server was stopped")
-		out.row("", "it was shut down in %s, timeline %d", s.FirstWAL, s.Timeline)
+		out.Row("needs WAL", "none of the archive: the server was stopped")
+		out.Row("", "it was shut down in %s, timeline %d", s.FirstWAL, s.Timeline)
 	} else {
-		out.row("needs WAL", "%s, timeline %d", span(s.FirstWAL, s.LastWAL), s.Timeline)
+		out.Row("needs WAL", "%s, timeline %d", span(s.FirstWAL, s.LastWAL), s.Timeline)
 	}
-	out.row("", "from %s (byte %d of the first) to %s (byte %d of the last)", s.StartLSN, s.StartOffset, s.StopLSN, s.StopOffset)
+	out.Row("", "from %s (byte %d of the first) to %s (byte %d of the last)", s.StartLSN, s.StartOffset, s.StopLSN, s.StopOffset)
 	w := s.WAL
 	if w == nil {
 		return
@@ -307,84 +301,84 @@ func (s *shown) printWAL(out *columns) {
 	}
 	switch {
 	case w.Segments == 0 && w.Missing == "":
-		out.row("WAL", "the archive has none from here on")
+		out.Row("WAL", "the archive has none from here on")
 	case w.Needed:
-		out.row("WAL", "MISSING: %s, WITHOUT WHICH THIS BACKUP CANNOT BE RESTORED", w.Missing)
+		out.Row("WAL", "MISSING: %s, WITHOUT WHICH THIS BACKUP CANNOT BE RESTORED", w.Missing)
 	case w.Missing != "" && w.Deleted:
-		out.row("WAL", "%s, %s, to %s (%s); what follows was deleted", number(w.Segments, "segment"), size(w.Stored), w.Last, w.End)
+		out.Row("WAL", "%s, %s, to %s (%s); what follows was deleted", show.Number(w.Segments, "segment"), show.Size(w.Stored), w.Last, w.End)
 	case w.Missing != "":
-		out.row("WAL", "%s, %s, to %s (%s)", number(w.Segments, "segment"), size(w.Stored), w.Last, w.End)
-		out.row("", "HOLE: %s IS MISSING; recovery from this backup cannot get past it", w.Missing)
+		out.Row("WAL", "%s, %s, to %s (%s)", show.Number(w.Segments, "segment"), show.Size(w.Stored), w.Last, w.End)
+		out.Row("", "HOLE: %s IS MISSING; recovery from this backup cannot get past it", w.Missing)
 	default:
-		out.row("WAL", "%s, %s, to %s (%s): up to %s", number(w.Segments, "segment"), size(w.Stored), w.Last, w.End, until)
+		out.Row("WAL", "%s, %s, to %s (%s): up to %s", show.Number(w.Segments, "segment"), show.Size(w.Stored), w.Last, w.End, until)
 	}
 	if span := w.Archived.Sub(s.Consistent); !w.Archived.IsZero() {
 		rate := ""
 		if span >= time.Minute {
-			rate = fmt.Sprintf(", about %s a day", size(int64(float64(w.Segments)*float64(s.SegmentSize)*float64(24*time.Hour)/float64(span))))
+			rate = fmt.Sprintf(", about %s a day", show.Size(int64(float64(w.Segments)*float64(s.SegmentSize)*float64(24*time.Hour)/float64(span))))
 		}
-		out.row("", "the last of it archived at %s UTC%s", w.Archived.UTC().Format(time.DateTime), rate)
+		out.Row("", "the last of it archived at %s UTC%s", w.Archived.UTC().Format(time.DateTime), rate)
 	}
 }
 
 // manyFiles and manyBlocks bound what is printed of damage; --json has all.
 const manyFiles, manyBlocks = 20, 10
 
-func (s *shown) printDamage(out *columns) {
+func (s *shown) printDamage(out *show.Columns) {
 	switch {
 	case s.Tool == "" && s.DamagedPages == 0: // it would tell whether the server has checksums
 	case !s.Checksums && s.DamagedPages == 0:
-		out.row("checksums", "the server has none, so nothing is known of damaged pages")
+		out.Row("checksums", "the server has none, so nothing is known of damaged pages")
 	case s.DamagedPages == 0:
-		out.row("checksums", "all pages were sound")
+		out.Row("checksums", "all pages were sound")
 	default:
-		out.row("checksums", "%s", strings.ToUpper(number(s.DamagedPages, "damaged page")))
+		out.Row("checksums", "%s", strings.ToUpper(show.Number(s.DamagedPages, "damaged page")))
 	}
 	for i, d := range s.Damaged {
 		if i == manyFiles {
-			out.row("", "… and in %s (--json)", number(len(s.Damaged)-i, "more file"))
+			out.Row("", "… and in %s (--json)", show.Number(len(s.Damaged)-i, "more file"))
 			return
 		}
 		blocks := strings.Trim(fmt.Sprint(d.Blocks[:min(len(d.Blocks), manyBlocks)]), "[]")
 		if n := len(d.Blocks) - manyBlocks; n > 0 {
 			blocks += fmt.Sprintf(" and %d more", n)
 		}
-		out.row("", "%s: block %s", d.Path, blocks)
+		out.Row("", "%s: block %s", d.Path, blocks)
 	}
 }
 
-func (s *shown) printSize(out *columns, took time.Duration) {
+func (s *shown) printSize(out *show.Columns, took time.Duration) {
 	speed := ""
 	if took > 0 {
-		speed = fmt.Sprintf(", %s/s", size(int64(float64(s.Size)/took.Seconds())))
+		speed = fmt.Sprintf(", %s/s", show.Size(int64(float64(s.Size)/took.Seconds())))
 	}
-	out.row("size", "%s in %s%s", size(s.Size), number(s.Files, "file"), speed)
-	out.row("", "read %s, reused %s (%s), stored %s", size(s.Read), size(s.Reused), percent(s.Reused, s.Size), size(s.Stored))
+	out.Row("size", "%s in %s%s", show.Size(s.Size), show.Number(s.Files, "file"), speed)
+	out.Row("", "read %s, reused %s (%s), stored %s", show.Size(s.Read), show.Size(s.Reused), show.Percent(s.Reused, s.Size), show.Size(s.Stored))
 	w := s.Space
 	if w == nil {
 		return
 	}
-	out.row("", "refers to %s of %s; %s of that is used by no other backup", number(s.Parts, "part"), size(w.Refers), size(w.Alone))
+	out.Row("", "refers to %s of %s; %s of that is used by no other backup", show.Number(s.Parts, "part"), show.Size(w.Refers), show.Size(w.Alone))
 	if w.Refused != "" {
-		out.row("deletion", "%s", w.Refused)
+		out.Row("deletion", "%s", w.Refused)
 	} else {
-		out.row("deletion", "would free %s of parts and WAL", size(w.Frees))
+		out.Row("deletion", "would free %s of parts and WAL", show.Size(w.Frees))
 	}
 }
 
-func (s *shown) printKept(out *columns) {
+func (s *shown) printKept(out *show.Columns) {
 	if s.Pin != nil {
-		out.row("pin", "%s", s.Pin)
+		out.Row("pin", "%s", s.Pin)
 	}
 	r := s.Retention
 	switch {
 	case r == nil && s.Space != nil:
-		out.row("retention", "no policy is set (--retention, PGOBJ_RETENTION)")
+		out.Row("retention", "no policy is set (--retention, PGOBJ_RETENTION)")
 	case r != nil:
-		out.row("retention", "%s: %s", verdict(r.Keep), strings.Join(r.Reasons, "; "))
-		out.row("", "by the policy: %s", r.Policy)
+		out.Row("retention", "%s: %s", verdict(r.Keep), strings.Join(r.Reasons, "; "))
+		out.Row("", "by the policy: %s", r.Policy)
 		if r.Alone {
-			out.row("", "with the WAL that makes it consistent, not what follows")
+			out.Row("", "with the WAL that makes it consistent, not what follows")
 		}
 	}
 }

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/verify"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 type backupVerify struct {
@@ -83,7 +85,7 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 	}
 	results := []verified{}
 	for _, e := range entries {
-		req := backup.VerifyRequest{Store: r.store, Catalog: r.cat, Entry: e, Workers: jobs, Sample: float64(c.Sample), Seed: c.Seed, Progress: &backup.Progress{}}
+		req := verify.Request{Store: r.store, Catalog: r.cat, Entry: e, Workers: jobs, Sample: float64(c.Sample), Seed: c.Seed, Progress: &backup.Progress{}}
 		v, err := c.verify(ctx, a, req)
 		if ctx.Err() != nil {
 			return context.Cause(ctx) // also when this one was finished: the others were not
@@ -96,17 +98,17 @@ func (c *backupVerify) Run(ctx context.Context, a *app) error {
 		results = append(results, v)
 	}
 	if c.JSON {
-		if err := printJSON(a.Out, results); err != nil {
+		if err := show.JSON(a.Out, results); err != nil {
 			return err
 		}
 	}
 	return errors.Join(bad...)
 }
 
-func (c *backupVerify) verify(ctx context.Context, a *app, r backup.VerifyRequest) (verified, error) {
+func (c *backupVerify) verify(ctx context.Context, a *app, r verify.Request) (verified, error) {
 	stop := a.show("backup-verify "+r.Entry.ID, r.Progress)
 	start := time.Now()
-	found, err := backup.Verify(ctx, r)
+	found, err := verify.Verify(ctx, r)
 	stop()
 	p := r.Progress
 	v := verified{
@@ -128,9 +130,9 @@ func (v verified) print(a *app) {
 	took := time.Duration(v.Seconds * float64(time.Second)).Round(10 * time.Millisecond)
 	if v.Sample < 100 {
 		fmt.Fprintf(a.Out, "backup %s: nothing wrong in a sample of %v %% (--seed %d): %s of %s checked (%s), and %d of %s; the rest was not read\n",
-			v.Backup, v.Sample, v.Seed, size(v.Bytes), size(v.Size), percent(v.Bytes, v.Size), v.WALRead, number(v.WAL, "WAL segment"))
+			v.Backup, v.Sample, v.Seed, show.Size(v.Bytes), show.Size(v.Size), show.Percent(v.Bytes, v.Size), v.WALRead, show.Number(v.WAL, "WAL segment"))
 	} else {
-		fmt.Fprintf(a.Out, "backup %s is sound: checked %s, and %s\n", v.Backup, size(v.Bytes), number(v.WALRead, "WAL segment"))
+		fmt.Fprintf(a.Out, "backup %s is sound: checked %s, and %s\n", v.Backup, show.Size(v.Bytes), show.Number(v.WALRead, "WAL segment"))
 	}
-	fmt.Fprintf(a.Out, "manifest and the indexes of %s are sound; fetched %s, expanded %.2f times the content, in %s\n", number(v.Indexes, "part"), size(v.Fetched), v.Amplification, took)
+	fmt.Fprintf(a.Out, "manifest and the indexes of %s are sound; fetched %s, expanded %.2f times the content, in %s\n", show.Number(v.Indexes, "part"), show.Size(v.Fetched), v.Amplification, took)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 // catalogLog shows the log of a server. Times are those of the writers' clocks; the order is that of the numbers.
@@ -86,7 +87,7 @@ func logJSON(a *app, records []catalog.Logged) error {
 		members["n"], members["problem"] = l.N, l.Problem
 		out[i] = members
 	}
-	return printJSON(a.Out, out)
+	return show.JSON(a.Out, out)
 }
 
 func logTable(a *app, records []catalog.Logged) error {
@@ -109,12 +110,12 @@ func logTable(a *app, records []catalog.Logged) error {
 func logText(l catalog.Logged) string {
 	switch r := l.Record; {
 	case r.Server != nil:
-		return fmt.Sprintf("the server is PostgreSQL %s with system identifier %d, WAL segments of %s", pgVersion(r.Server.PGVersion), r.Server.SystemID, size(int64(r.Server.SegmentSize)))
+		return fmt.Sprintf("the server is PostgreSQL %s with system identifier %d, WAL segments of %s", show.PGVersion(r.Server.PGVersion), r.Server.SystemID, show.Size(int64(r.Server.SegmentSize)))
 	case r.Begin != nil:
 		return "backup " + r.Begin.Backup + " begins" + and(", may reuse ", r.Begin.Reuses)
 	case r.Commit != nil:
 		s := r.Commit.Summary
-		text := fmt.Sprintf("backup %s is complete: %s, stored %s", r.Commit.Backup, size(s.Size), size(s.Stored))
+		text := fmt.Sprintf("backup %s is complete: %s, stored %s", r.Commit.Backup, show.Size(s.Size), show.Size(s.Stored))
 		if s.From != "offline" { // which needs none
 			text += ", needs WAL " + span(s.FirstWAL, s.LastWAL)
 		}
@@ -134,7 +135,7 @@ func logText(l catalog.Logged) string {
 	case r.Delete != nil:
 		return deletionText(r.Delete)
 	case r.Rebuilt != nil:
-		return "the catalog was rebuilt, and lists " + number(len(r.Rebuilt.State.Committed), "backup") + " from here on"
+		return "the catalog was rebuilt, and lists " + show.Number(len(r.Rebuilt.State.Committed), "backup") + " from here on"
 	case r.Purged != nil:
 		return fmt.Sprintf("what record %d deleted is gone from the storage", r.Purged.Of)
 	}
@@ -155,10 +156,10 @@ func logText(l catalog.Logged) string {
 func deletionText(d *catalog.Delete) string {
 	var goes []string
 	if len(d.Backups) > 0 {
-		goes = append(goes, and(plural(len(d.Backups), "backup")+" ", d.Backups))
+		goes = append(goes, and(show.Plural(len(d.Backups), "backup")+" ", d.Backups))
 	}
 	if parts := countParts(d.Parts); parts > 0 {
-		goes = append(goes, number(parts, "part")+and(" of ", slices.Sorted(maps.Keys(d.Parts))))
+		goes = append(goes, show.Number(parts, "part")+and(" of ", slices.Sorted(maps.Keys(d.Parts))))
 	}
 	for _, w := range d.WAL {
 		goes = append(goes, fmt.Sprintf("WAL %s .. %s", w.First, w.Last))

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"text/tabwriter"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/rebuild"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -24,9 +25,9 @@ type rebuildReport struct {
 }
 
 type rebuildFound struct {
-	Backup string      `json:"backup"`
-	Fate   backup.Fate `json:"fate"` // back, described, lost, damaged or unknown
-	Why    string      `json:"why"`
+	Backup string       `json:"backup"`
+	Fate   rebuild.Fate `json:"fate"` // back, described, lost, damaged or unknown
+	Why    string       `json:"why"`
 }
 
 func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
@@ -37,7 +38,7 @@ func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
 	if err := a.known(ctx, store); err != nil {
 		return err
 	}
-	plan, err := backup.PlanRebuild(ctx, store, a.catalog(store))
+	plan, err := rebuild.NewPlan(ctx, store, a.catalog(store))
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.JSON:
-		return printJSON(a.Out, report)
+		return show.JSON(a.Out, report)
 	case plan.Empty():
 		fmt.Fprintln(a.Out, "There is nothing to rebuild.")
 	case report.Done:
@@ -68,10 +69,10 @@ func (c *rebuildCmd) Run(ctx context.Context, a *app) error {
 }
 
 // fates are the words for what becomes of a backup.
-var fates = map[backup.Fate]string{backup.Back: "COMES BACK", backup.Described: "IS MENDED", backup.Lost: "NOT LISTED", backup.Damaged: "STAYS DAMAGED", backup.Unknown: "left alone"}
+var fates = map[rebuild.Fate]string{rebuild.Back: "COMES BACK", rebuild.Described: "IS MENDED", rebuild.Lost: "NOT LISTED", rebuild.Damaged: "STAYS DAMAGED", rebuild.Unknown: "left alone"}
 
-func printRebuild(a *app, p *backup.Rebuild, r rebuildReport) {
-	fmt.Fprintf(a.Out, "The log has %s; nothing changes for %s.\n", number(r.Records, "record"), number(r.Same, "listed backup"))
+func printRebuild(a *app, p *rebuild.Plan, r rebuildReport) {
+	fmt.Fprintf(a.Out, "The log has %s; nothing changes for %s.\n", show.Number(r.Records, "record"), show.Number(r.Same, "listed backup"))
 	for _, problem := range p.Problems {
 		fmt.Fprintf(a.Out, "  cannot be read: %s\n", problem)
 	}

@@ -3,7 +3,7 @@ package cli
 import (
 	"errors"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
 )
@@ -36,15 +36,15 @@ var causes = []meaning{
 	{storage.ErrInItsPlace, 0, "Something in front of the storage (a load balancer, an ingress) answered in its place, for all of --retry-for. See its state and log, and run the command again."},
 	{storage.ErrFull, 0, "Make room, or raise the quota. pgobj delete policy shows what could go."},
 
-	{cluster.ErrHost, 0, "Check the host's name (PGHOST, or host in --dsn), and how this host finds names: getent hosts NAME."},
-	{cluster.ErrSocket, 0, "No server listens in this directory: does it run, and has it this port (PGPORT)? PGHOST (or host in --dsn) is the directory of the socket: see unix_socket_directories. Of a stopped server: backup-push --offline."},
-	{cluster.ErrNobody, 0, "The socket may be used by its owner or group only (unix_socket_permissions): run pgobj as the server's user."},
-	{cluster.ErrTLS, 0, "Give the certificate of the authority that signed the server's with sslrootcert (PGSSLROOTCERT), or connect to the name that the certificate has."},
-	{cluster.ErrIdentity, 0, "With peer authentication the role is the operating system's user: run pgobj as that user (su postgres -c 'pgobj …'), or map the two in pg_ident.conf."},
-	{cluster.ErrNoLine, 0, "Add a line to pg_hba.conf for this host, role and database (for wal-receive: for replication), and SELECT pg_reload_conf()."},
-	{cluster.ErrPassword, 0, "Give the password in ~/.pgpass (mode 0600, of the user that pgobj runs as) or PGPASSWORD, and check the role (PGUSER)."},
-	{cluster.ErrNoRole, 0, "Check the role (PGUSER, or user in --dsn; without one it is the operating system's user), or make it: CREATE ROLE … LOGIN."},
-	{cluster.ErrNoDB, 0, "Check the database (PGDATABASE, or dbname in --dsn): any will do, postgres as a rule."},
-	{cluster.ErrNotYet, 0, "The server starts, stops or recovers: try again when it takes connections. A standby does with hot_standby = on, once it is consistent."},
-	{cluster.ErrTooMany, 0, "Close some, raise max_connections (max_wal_senders for wal-receive), or use a role that may take a reserved one."},
+	{server.ErrHost, 0, "Check the host's name (PGHOST, or host in --dsn), and how this host finds names: getent hosts NAME."},
+	{server.ErrSocket, 0, "No server listens in this directory: does it run, and has it this port (PGPORT)? PGHOST (or host in --dsn) is the directory of the socket: see unix_socket_directories. Of a stopped server: backup-push --offline."},
+	{server.ErrNobody, 0, "The socket may be used by its owner or group only (unix_socket_permissions): run pgobj as the server's user."},
+	{server.ErrTLS, 0, "Give the certificate of the authority that signed the server's with sslrootcert (PGSSLROOTCERT), or connect to the name that the certificate has."},
+	{server.ErrIdentity, 0, "With peer authentication the role is the operating system's user: run pgobj as that user (su postgres -c 'pgobj …'), or map the two in pg_ident.conf."},
+	{server.ErrNoLine, 0, "Add a line to pg_hba.conf for this host, role and database (for wal-receive: for replication), and SELECT pg_reload_conf()."},
+	{server.ErrPassword, 0, "Give the password in ~/.pgpass (mode 0600, of the user that pgobj runs as) or PGPASSWORD, and check the role (PGUSER)."},
+	{server.ErrNoRole, 0, "Check the role (PGUSER, or user in --dsn; without one it is the operating system's user), or make it: CREATE ROLE … LOGIN."},
+	{server.ErrNoDB, 0, "Check the database (PGDATABASE, or dbname in --dsn): any will do, postgres as a rule."},
+	{server.ErrNotYet, 0, "The server starts, stops or recovers: try again when it takes connections. A standby does with hot_standby = on, once it is consistent."},
+	{server.ErrTooMany, 0, "Close some, raise max_connections (max_wal_senders for wal-receive), or use a role that may take a reserved one."},
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/retry"
@@ -145,7 +146,7 @@ func run(ctx context.Context, a *app) (code int) {
 		}
 	}()
 	a.raw = &output{Writer: a.Out}
-	a.Out = printable{a.raw}
+	a.Out = show.Printable{Writer: a.raw}
 	var err error
 	if a.config, err = loadConfig(a.args); err != nil {
 		return report(a.Err, badCommandLine(a.args, err))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
@@ -227,7 +228,7 @@ func (c *deleteFlags) run(ctx context.Context, a *app, o retention.Order, hold t
 		fmt.Fprintf(a.Out, "\nNothing has been deleted. To do it, give the same command with --confirm; with --confirm --plan %s it is done only if it still is exactly this.\n", plan.ID())
 	}
 	if c.JSON {
-		err = cmp.Or(err, printJSON(a.Out, report))
+		err = cmp.Or(err, show.JSON(a.Out, report))
 	}
 	return err
 }
@@ -242,7 +243,7 @@ func (c *deleteFlags) execute(ctx context.Context, a *app, r sweep.Request, plan
 		report.Locked = append(report.Locked, lockedObject{k.Key, k.Until, k.Err.Error()})
 	}
 	if !c.JSON {
-		fmt.Fprintf(a.Out, "\ndone: %s removed\n", number(result.Removed, "object"))
+		fmt.Fprintf(a.Out, "\ndone: %s removed\n", show.Number(result.Removed, "object"))
 		for i, k := range result.Kept {
 			if i == 10 {
 				fmt.Fprintf(a.Out, "  … and %d more\n", len(result.Kept)-i)
@@ -252,7 +253,7 @@ func (c *deleteFlags) execute(ctx context.Context, a *app, r sweep.Request, plan
 		}
 	}
 	if len(result.Kept) > 0 {
-		return fmt.Errorf("%w: %s; the first is %s", errLocked, number(len(result.Kept), "object"), lockedText(result.Kept[0]))
+		return fmt.Errorf("%w: %s; the first is %s", errLocked, show.Number(len(result.Kept), "object"), lockedText(result.Kept[0]))
 	}
 	return nil
 }
@@ -328,7 +329,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 	for _, d := range p.Backups {
 		frees, why := "", strings.Join(d.Reasons, "; ")
 		if n := p.Frees[d.ID]; n > 0 {
-			frees = size(n)
+			frees = show.Size(n)
 		}
 		if x := d.Entry.Drill; x != nil && !x.OK {
 			why += "; " + drillNote(x)
@@ -345,10 +346,10 @@ func printDeletion(a *app, p *sweep.Plan) {
 		}
 		frees, why := "", x.Reason
 		if x.Files > 0 {
-			frees = size(x.Bytes)
+			frees = show.Size(x.Bytes)
 		}
 		if x.Held > 0 {
-			why += fmt.Sprintf(" (--hold leaves %s for now)", number(x.Held, "newer file"))
+			why += fmt.Sprintf(" (--hold leaves %s for now)", show.Number(x.Held, "newer file"))
 		}
 		last := "…"
 		if x.Last != "" {
@@ -371,7 +372,7 @@ func printDeletion(a *app, p *sweep.Plan) {
 		fmt.Fprintln(a.Out, "There is nothing to delete.")
 		return
 	}
-	fmt.Fprintf(a.Out, "%s and %s go; with WAL that frees %s\n", number(complete(p), "backup"), number(p.Parts, "part"), size(p.Bytes))
+	fmt.Fprintf(a.Out, "%s and %s go; with WAL that frees %s\n", show.Number(complete(p), "backup"), show.Number(p.Parts, "part"), show.Size(p.Bytes))
 }
 
 // complete counts the backups that go; failed runs are none.

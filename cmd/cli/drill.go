@@ -9,11 +9,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -71,12 +71,12 @@ func (c *drillCmd) Run(ctx context.Context, a *app) error {
 	report, err := drill.Run(ctx, req)
 	stop()
 	if errors.Is(err, catalog.ErrNoBackup) && isPath(c.Backup) {
-		err = fmt.Errorf("%w\nThe folder for the copy is given with --scratch: pgobj drill --scratch %s", err, shellQuote(c.Backup))
+		err = fmt.Errorf("%w\nThe folder for the copy is given with --scratch: pgobj drill --scratch %s", err, show.ShellQuote(c.Backup))
 	}
 	switch {
 	case report == nil:
 	case c.JSON:
-		err = cmp.Or(err, printJSON(a.Out, c.result(report, err)))
+		err = cmp.Or(err, show.JSON(a.Out, c.result(report, err)))
 	default:
 		c.print(a.Out, report, err)
 	}
@@ -130,36 +130,18 @@ func printStep(w io.Writer, s drill.Step) {
 
 // print tells how it was, after the steps.
 func (c *drillCmd) print(w io.Writer, r *drill.Report, err error) {
-	out := &columns{w: w}
+	out := &show.Columns{W: w}
 	for _, o := range r.Overridden {
-		out.row("settings", "%s = '%s' instead of '%s'", o.Name, o.Now, hidePassword(o.Was))
+		out.Row("settings", "%s = '%s' instead of '%s'", o.Name, o.Now, show.HidePassword(o.Was))
 	}
 	if c.Keep {
-		out.row("kept", "%s", r.Folder)
+		out.Row("kept", "%s", r.Folder)
 	}
 	if err != nil {
 		return
 	}
-	out.row("drill", "backup %s passed, in %s", r.Backup.ID, words(r.Took))
-	out.row("measured", "restoring it to %s took %s on this host: from the first request until the server took connections", r.Goal, words(r.Recovery))
-}
-
-// words is a duration as people say it.
-func words(d time.Duration) string {
-	if d < time.Minute {
-		return fmt.Sprintf("%.1f seconds", d.Seconds())
-	}
-	var parts []string
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if n := d / u.unit; n > 0 {
-			parts = append(parts, number(int64(n), u.name))
-			d -= n * u.unit
-		}
-	}
-	return strings.Join(parts, " ")
+	out.Row("drill", "backup %s passed, in %s", r.Backup.ID, show.Words(r.Took))
+	out.Row("measured", "restoring it to %s took %s on this host: from the first request until the server took connections", r.Goal, show.Words(r.Recovery))
 }
 
 func (c *drillCmd) result(r *drill.Report, err error) drilled {

@@ -10,19 +10,25 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/archiving"
-	"github.com/pgobj/pgobj/backup/cluster"
 	"github.com/pgobj/pgobj/backup/conninfo"
+	"github.com/pgobj/pgobj/backup/content"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/backup/manifest"
+	"github.com/pgobj/pgobj/backup/outcome"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/readback"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/cmd/instant"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/admit"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/receive"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
@@ -106,32 +112,32 @@ var kinds = []meaning{
 	{drill.ErrTablespace, exitUsage, "The drill says nothing about the backup. Take a new one, which has the tablespace (pgobj backup-push), and try that; or give a target before it was made."},
 	{drill.ErrFailed, exitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, exitUsage, "The backup has not been tried. See pgobj drill --help."},
-	{backup.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
-	{backup.ErrNotReached, exitNotReached, ""},
-	{backup.ErrRecovering, exitRecovering, "Ask again later."},
-	{backup.ErrUnasked, exitPostgres, "Let somebody ask it who may connect: run restore-check as the owner of the data directory, or as root; or give --dsn, PGUSER or PGDATABASE."},
-	{backup.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
+	{content.ErrNoFile, exitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
+	{outcome.ErrNotReached, exitNotReached, ""},
+	{outcome.ErrRecovering, exitRecovering, "Ask again later."},
+	{outcome.ErrUnasked, exitPostgres, "Let somebody ask it who may connect: run restore-check as the owner of the data directory, or as root; or give --dsn, PGUSER or PGDATABASE."},
+	{outcome.ErrNotRestored, exitUsage, "Name the data directory that pgobj backup-fetch has restored."},
 	{backup.ErrServer, exitPostgres, ""},
 	{backup.ErrDatabaseLost, exitPostgres, "No backup was entered in the catalog. Run the command again; and not while CREATE DATABASE, DROP DATABASE or ALTER DATABASE … SET TABLESPACE run, or templates change."},
 	{backup.ErrUnseen, exitPostgres, "No backup was entered in the catalog. Mount its volume where pgobj runs (in its container, too), at the same path, and run the command again. Of a tablespace that is lost: DROP TABLESPACE; of a stopped server, remove the link if it was left over."},
 	{conninfo.ErrSettings, exitUsage, "Connection strings, PG… variables, service files and ~/.pgpass are read as psql of PostgreSQL 18 reads them: does psql connect with the same settings?"},
-	{cluster.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
-	{cluster.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
-	{cluster.ErrNotStopped, exitPostgres, "No backup was entered in the catalog."},
-	{cluster.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
-	{cluster.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
-	{cluster.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},
-	{cluster.ErrVersion, exitPostgres, ""},
-	{cluster.ErrControl, exitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
+	{server.ErrConnect, exitPostgres, "Does the server run, and is this where (PGHOST, PGPORT, PGUSER, or --dsn)? A standby answers with hot_standby = on, once it is consistent. Of a stopped server: backup-push --offline."},
+	{server.ErrRefused, exitPostgres, "No backup was entered in the catalog."},
+	{server.ErrNotStopped, exitPostgres, "No backup was entered in the catalog."},
+	{server.ErrSessionLost, exitPostgres, "Was the server stopped, or the session ended by hand? No backup was entered in the catalog. Run the command again."},
+	{server.ErrPooler, exitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
+	{server.ErrPromoted, exitPostgres, "No backup was entered in the catalog. Run the command again."},
+	{server.ErrVersion, exitPostgres, ""},
+	{datadir.ErrControl, exitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
 	{backup.ErrIncarnation, exitConflict, ""},
 	{archiving.ErrElsewhere, exitWAL, "No backup was entered in the catalog. Set archive_command = 'pgobj wal-push %p', with this storage and server, SELECT pg_reload_conf(), and run the command again."},
 	{backup.ErrWALMissing, exitWAL, "The backup was not entered in the catalog. See to archiving first: SELECT * FROM pg_stat_archiver, and the server's log."},
 	{backup.ErrReplaces, exitNoStore, "pgobj cannot be used with this storage: two servers, or one request that comes twice, could replace WAL, backups and catalog. Use another service or a newer version of it, or a folder. What was archived here may have been replaced, too."},
 	{catalog.ErrWALDeleted, exitWAL, "No backup was entered in the catalog, and none can be until the server is past the end of what was deleted: let a standby catch up. A primary that was set back (to a snapshot) needs a --server name of its own (PGOBJ_SERVER), in archive_command, too; or SELECT pg_switch_wal(), after something was written, once for each segment up to there."},
 	{backup.ErrTarget, exitTarget, ""},
-	{backup.ErrInside, exitUsage, "Nothing was changed. Move the folder to another place, best on another disk, and change --storage, in archive_command, too. To restore, another folder will do."},
+	{datadir.ErrInside, exitUsage, "Nothing was changed. Move the folder to another place, best on another disk, and change --storage, in archive_command, too. To restore, another folder will do."},
 	{backup.ErrRequest, exitUsage, "See pgobj backup-fetch --help."},
-	{backup.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
+	{recovery.ErrUnreachable, exitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
 	{readback.ErrRefused, exitFailure, "Nothing was entered in the catalog; older backups are as they were. Run the command again, with --full, which reuses nothing of what is stored. If that is refused, too, either pgobj has a fault (please report the line above) or the memory of this host has (memtest86+)."},
 	{manifest.ErrDamaged, exitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
 	{part.ErrMispacked, exitFailure, "Nothing was entered in the catalog. Either the memory or the processor of this host makes errors, or the compression does: run the command again, with --compression lz4 (or zstd) if it fails at the same file; and if another one fails, test the memory (memtest86+), or take backups on a standby, until it is in order."},
@@ -141,19 +147,19 @@ var kinds = []meaning{
 	{receive.ErrOtherServer, exitConflict, "Check --dsn (PGOBJ_DSN), or PGHOST and PGPORT. For a new cluster at the old address start wal-receive again."},
 	{receive.ErrSpool, exitFailure, "Check space and rights of the folder, or give another one with --spool."},
 	{receive.ErrStream, exitWAL, "Nothing wrong was stored. Is it PostgreSQL itself that answers at this address? Start wal-receive again, and see the server's log."},
-	{cluster.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) is made anew by --create-slot, or has to be dropped first."},
-	{cluster.ErrWALRemoved, exitWAL, ""},
-	{cluster.ErrTablespace, exitTarget, "Restore a newer backup, which has the tablespace (pgobj backup-push takes one), or on another host. If nobody needs the folder any more, move what is in it away, and start the server again. If recovery is to end before the tablespace is made, though in the same segment, take --new-tablespaces out of restore_command."},
-	{walstore.ErrName, exitUsage, "Give the path of a file of pg_wal to wal-push, as archive_command's %p, and the name of one to wal-fetch, as restore_command's %f."},
-	{walstore.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
-	{walstore.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
+	{server.ErrReplication, exitPostgres, "The server's own words say what is missing: a slot (--create-slot), the right REPLICATION, wal_level = replica, max_replication_slots. A slot that lost its WAL (wal_status = lost) is made anew by --create-slot, or has to be dropped first."},
+	{server.ErrWALRemoved, exitWAL, ""},
+	{datadir.ErrTablespace, exitTarget, "Restore a newer backup, which has the tablespace (pgobj backup-push takes one), or on another host. If nobody needs the folder any more, move what is in it away, and start the server again. If recovery is to end before the tablespace is made, though in the same segment, take --new-tablespaces out of restore_command."},
+	{object.ErrName, exitUsage, "Give the path of a file of pg_wal to wal-push, as archive_command's %p, and the name of one to wal-fetch, as restore_command's %f."},
+	{object.ErrSource, exitWAL, "The archive was not changed. If PostgreSQL cannot read the file either, take a new base backup: recovery cannot get past it."},
+	{object.ErrConflict, exitConflict, "The archive was not changed. Two servers that were one (a clone, or a primary that came back after a failover) write to the same place: give one of them a --server of its own. Else see with pg_waldump where the two differ."},
 	{admit.ErrForeign, exitConflict, "The archive was not changed, and PostgreSQL keeps its WAL. Another server needs a --server name of its own (PGOBJ_SERVER), in archive_command, too. After pg_upgrade: pgobj backup-push enters the new cluster; after initdb on purpose: pgobj backup-push --new-incarnation. Archiving then goes on by itself."},
-	{walstore.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},
+	{object.ErrDamaged, exitDamaged, "Bring the object back from a copy or an older version of it, if the storage keeps them. If the file is still in pg_wal, delete the object and archive the file again."},
 	{walstore.ErrHole, exitWAL, "Recovery cannot get past the missing file. Look for it in pg_wal of the old server, and archive it with pgobj wal-push. Or recover to a time before it (pgobj pitr-windows); PostgreSQL 15 and later look ahead, and need recovery_prefetch = off for that, which backup-fetch writes when it knows of the hole."},
 	{walstore.ErrUnknownArchive, exitWAL, "Check --storage and --server, and that this is the data folder that was meant."},
 	{walstore.ErrAbsent, exitNotFound, ""},
 	{spool.ErrBusy, exitFailure, ""},
-	{walstore.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
+	{object.ErrDest, exitFailure, "Check space and rights of the folder that is written to."},
 	{segment.ErrHeader, exitWAL, ""},
 	{storage.ErrTooLarge, exitDamaged, "pgobj did not write it. Bring the object back from a copy or an older version of the bucket."},
 	{storage.ErrUnreadable, exitUnreadable, "Nothing is damaged. Bring archived objects back (pgobj backup-files BACKUP --target full --url lists them; aws s3api restore-object brings one back), or enable the key again, and run the command again. A lifecycle rule must not archive what backups need: pgobj delete policy removes what none does."},
@@ -202,7 +208,7 @@ func report(w io.Writer, err error) int {
 			return code
 		}
 	}
-	w = printable{w}
+	w = show.Printable{Writer: w}
 	first, detail, _ := strings.Cut(err.Error(), "\n")
 	fmt.Fprintf(w, "ERROR:  %s\n", shorten(first))
 	for line := range strings.SplitSeq(detail, "\n") {

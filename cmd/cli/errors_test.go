@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -178,7 +179,7 @@ func TestTimes(t *testing.T) {
 
 func TestShellQuote(t *testing.T) {
 	for text, want := range map[string]string{"s3://b/p": "s3://b/p", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(id)": "'$(id)'", "~": "'~'", "a\nb": "'a\nb'"} {
-		if got := shellQuote(text); got != want {
+		if got := show.ShellQuote(text); got != want {
 			t.Errorf("%q is quoted as %s, want %s", text, got, want)
 		}
 	}

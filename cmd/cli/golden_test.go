@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -40,7 +42,7 @@ func TestGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
 			for _, args := range lines {
-				fmt.Fprintf(&out, "$ pgobj %s\n%s\n", commandLine(args)[len("pgobj "):], w.pgobj(args...))
+				fmt.Fprintf(&out, "$ pgobj %s\n%s\n", show.CommandLine(args)[len("pgobj "):], w.pgobj(args...))
 			}
 			got := hash.ReplaceAllString(out.String(), "SHA256")
 			file := filepath.Join("testdata", name+".golden")

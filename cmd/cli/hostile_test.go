@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 // TestLogWithAHole: the hole is one line, however far away its end is.
@@ -31,20 +32,20 @@ func TestControlCharacters(t *testing.T) {
 	w.add("db1", catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: "20261116T010000Z-0001"}})
 	w.add("db1", catalog.Record{Type: "abort", Abort: &catalog.Abort{Backup: "20261116T010000Z-0001", Reason: reason}})
 	for _, args := range [][]string{{"backup-list", "--all"}, {"catalog-log"}} {
-		if got := w.pgobj(args...); !strings.Contains(got, `\u001b]0;owned\u0007\u009b2J\u007f\u000dx`) || visible(got) != got {
+		if got := w.pgobj(args...); !strings.Contains(got, `\u001b]0;owned\u0007\u009b2J\u007f\u000dx`) || show.Visible(got) != got {
 			t.Errorf("%q says %q", args, got)
 		}
 	}
 	var list []listed
 	got := w.pgobj("backup-list", "--all", "--json")
-	if err := json.Unmarshal([]byte(got), &list); err != nil || visible(got) != got || list[0].Reason != reason {
+	if err := json.Unmarshal([]byte(got), &list); err != nil || show.Visible(got) != got || list[0].Reason != reason {
 		t.Errorf("the list is %q (%v)", got, err)
 	}
 	var out strings.Builder
 	if report(&out, errors.New("x\x1b[2J\ny\x1b")); out.String() != "ERROR:  x\\u001b[2J\nDETAIL:  y\\u001b\n" {
 		t.Errorf("an error says %q", out.String())
 	}
-	if got, want := visible("a\tb\n\xff\x9bc ü\x00"), "a\tb\n\xff\x9bc ü\\u0000"; got != want {
+	if got, want := show.Visible("a\tb\n\xff\x9bc ü\x00"), "a\tb\n\xff\x9bc ü\\u0000"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

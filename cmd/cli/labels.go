@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 const maxLabelValue = 1024
@@ -37,7 +39,7 @@ func parseLabels(args []string) (map[string]string, error) {
 func labelText(labels map[string]string) string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		out = append(out, name+"="+shellQuote(labels[name]))
+		out = append(out, name+"="+show.ShellQuote(labels[name]))
 	}
 	return strings.Join(out, " ")
 }

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 // pitrWindows tells which points in time can be restored. A window begins where its first backup is consistent,
@@ -50,7 +52,7 @@ func (c *pitrWindows) Run(ctx context.Context, a *app) error {
 		}
 	}
 	if c.JSON {
-		return printJSON(a.Out, windows)
+		return show.JSON(a.Out, windows)
 	}
 	if len(windows) == 0 {
 		fmt.Fprintf(a.Err, "nothing can be restored: server %s has no backup with all its WAL in %s\n", a.Server, store)
@@ -62,7 +64,7 @@ func (c *pitrWindows) Run(ctx context.Context, a *app) error {
 
 // windows are those on one timeline, oldest first. A backup of an ancestor reaches it when it was complete before
 // the timelines parted, and no segment is missing on the way.
-func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.Survey) ([]*pitrWindow, error) {
+func (r archive) windows(ctx context.Context, store storage.Store, v *survey.Survey) ([]*pitrWindow, error) {
 	var windows []*pitrWindow
 	type ending struct {
 		segment.Segment
@@ -87,7 +89,7 @@ func (r archive) windows(ctx context.Context, store storage.Store, v *walstore.S
 		if err1 != nil || err2 != nil || r.missing(e.ID, b).Segment != "" && b.Timeline == v.Timeline {
 			continue
 		}
-		reach, ok := walstore.Reach(r.surveys, b.Timeline, first.No, v)
+		reach, ok := survey.Reach(r.surveys, b.Timeline, first.No, v)
 		if !ok || reach.Timeline != v.Timeline {
 			continue // it ends on an ancestor, and is shown there
 		}
@@ -137,7 +139,7 @@ type windowEnd struct {
 type commits struct {
 	sysid uint64
 	store storage.Store
-	*walstore.Survey
+	*survey.Survey
 	known map[place]lastCommit
 }
 
@@ -176,7 +178,7 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment, cu
 			if err != nil {
 				return e, err
 			}
-			if e.why = fmt.Sprintf("end of the archive, %s of %s", size(n), seg.Name(x.SegmentSize)); c.damaged {
+			if e.why = fmt.Sprintf("end of the archive, %s of %s", show.Size(n), seg.Name(x.SegmentSize)); c.damaged {
 				e.why = "what was received of " + seg.Name(x.SegmentSize) + " is damaged"
 			}
 			if c.found {
@@ -203,7 +205,7 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment, cu
 // commit is a segment's.
 func (x *commits) commit(ctx context.Context, no uint64, until segment.LSN) (lastCommit, error) {
 	return x.once(place{no, until}, func() (time.Time, bool, error) {
-		return walstore.LastCommit(ctx, x.store, x.sysid, x.Name(no), until)
+		return survey.LastCommit(ctx, x.store, x.sysid, x.Name(no), until)
 	})
 }
 
@@ -224,7 +226,7 @@ func (x *commits) once(no place, read func() (time.Time, bool, error)) (lastComm
 	}
 	at, found, err := read()
 	c := lastCommit{at: at, found: found}
-	if errors.Is(err, walstore.ErrDamaged) {
+	if errors.Is(err, object.ErrDamaged) {
 		c, err = lastCommit{damaged: true}, nil
 	}
 	x.known[no] = c
@@ -265,7 +267,7 @@ func drawWindows(a *app, windows []*pitrWindow) {
 		fmt.Fprintf(a.Out, "\nsystem %d, timeline %d\n%s\n", windows[i].SystemID, windows[i].Timeline, bar)
 		for ; i < j; i++ {
 			w := windows[i]
-			backups := plural(len(w.Backups), "backup") + " " + strings.Join(w.Backups, ", ")
+			backups := show.Plural(len(w.Backups), "backup") + " " + strings.Join(w.Backups, ", ")
 			if w.To.IsZero() {
 				fmt.Fprintf(a.Out, "  %s UTC, no later time: no transaction has ended since (%s). --target immediate, or no target: %s\n", w.From.UTC().Format(time.DateTime), w.Why, backups)
 				continue

@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/restore"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 func TestHidePassword(t *testing.T) {
@@ -26,7 +28,7 @@ func TestHidePassword(t *testing.T) {
 		"oauth_client_secret=x":                            "oauth_client_secret=…",
 		"restore_command = 'x --dsn postgres://u:p@h/d'":   "restore_command = 'x --dsn postgres://u:…@h/d'",
 	} {
-		if got := hidePassword(line); got != want {
+		if got := show.HidePassword(line); got != want {
 			t.Errorf("%q becomes %q, want %q", line, got, want)
 		}
 	}
@@ -40,10 +42,10 @@ func TestCredentialsNote(t *testing.T) {
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "id")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "canary")
-	plan := &backup.Plan{Path: make([]backup.Leg, 1), Recovery: backup.Recovery{OwnCommand: true}}
-	said := func(storage string, filed map[string]string, p *backup.Plan) string {
+	plan := &restore.Plan{Path: make([]recovery.Leg, 1), Recovery: recovery.Recovery{OwnCommand: true}}
+	said := func(storage string, filed map[string]string, p *restore.Plan) string {
 		var out strings.Builder
-		(&app{Settings: Settings{Storage: storage}, config: config{values: filed}}).printCredentials(&columns{w: &out}, p)
+		(&app{Settings: Settings{Storage: storage}, config: config{values: filed}}).printCredentials(&show.Columns{W: &out}, p)
 		return out.String()
 	}
 	if got := said("s3://b/p", nil, plan); !strings.Contains(got, "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY:") || strings.Contains(got, "canary") {
@@ -53,7 +55,7 @@ func TestCredentialsNote(t *testing.T) {
 		t.Errorf("of half of it in the file it says %q", got)
 	}
 	both := map[string]string{"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "canary"}
-	for _, got := range []string{said("s3://b/p", both, plan), said("file:///b", nil, plan), said("s3://b/p", nil, &backup.Plan{Recovery: plan.Recovery}), said("s3://b/p", nil, &backup.Plan{Path: plan.Path})} {
+	for _, got := range []string{said("s3://b/p", both, plan), said("file:///b", nil, plan), said("s3://b/p", nil, &restore.Plan{Recovery: plan.Recovery}), said("s3://b/p", nil, &restore.Plan{Path: plan.Path})} {
 		if got != "" {
 			t.Errorf("where the server needs nothing it says %q", got)
 		}

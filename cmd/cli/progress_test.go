@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 // What was counted before the work began is not the last word: there is never more done than there is.
@@ -17,7 +18,7 @@ func TestProgressIsNeverMoreThanAll(t *testing.T) {
 		p := &backup.Progress{}
 		p.Bytes.Store(c.done)
 		p.TotalBytes.Store(c.total)
-		if got := progressLine("x", p, time.Second); !strings.Contains(got, c.want) {
+		if got := show.ProgressLine("x", p, time.Second); !strings.Contains(got, c.want) {
 			t.Errorf("%d of %d: %s", c.done, c.total, got)
 		}
 	}

@@ -11,9 +11,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/outcome"
 	"github.com/pgobj/pgobj/backup/postmaster"
+	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -43,7 +44,7 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	o, err := backup.CheckRestore(ctx, req)
+	o, err := outcome.Check(ctx, req)
 	if o != nil && req.Store != nil && len(o.Restored.Path) > 0 && o.WAL.Last == "" { // is it the archive that was meant?
 		if e := a.known(ctx, req.Store); e != nil {
 			return e
@@ -53,7 +54,7 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 	case o == nil:
 		return err
 	case c.JSON:
-		r := checked{Backup: o.Restored.Backup, Goal: o.Restored.Goal, State: o.State, Reached: err == nil, Recovering: errors.Is(err, backup.ErrRecovering),
+		r := checked{Backup: o.Restored.Backup, Goal: o.Restored.Goal, State: o.State, Reached: err == nil, Recovering: errors.Is(err, outcome.ErrRecovering),
 			Timeline: uint32(o.Timeline), Reason: o.Reason, Missing: o.WAL.Missing, Text: o.Text}
 		if o.At > 0 {
 			r.At = o.At.String()
@@ -61,30 +62,30 @@ func (c *restoreCheck) Run(ctx context.Context, a *app) error {
 		if o.WAL.End > 0 {
 			r.ArchiveEnd = o.WAL.End.String()
 		}
-		err = cmp.Or(err, printJSON(a.Out, r))
+		err = cmp.Or(err, show.JSON(a.Out, r))
 	default:
 		printOutcome(a, o, req.Store == nil)
 	}
 	return err
 }
 
-func printOutcome(a *app, o *backup.Outcome, remembered bool) {
-	out := &columns{w: a.Out}
-	out.row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.UTC().Format(time.DateTime+" MST"))
-	out.row("goal", "%s", o.Restored.Goal)
+func printOutcome(a *app, o *outcome.Outcome, remembered bool) {
+	out := &show.Columns{W: a.Out}
+	out.Row("restored", "from backup %s, at %s", o.Restored.Backup, o.Restored.Time.UTC().Format(time.DateTime+" MST"))
+	out.Row("goal", "%s", o.Restored.Goal)
 	if o.WAL.Last != "" {
 		last := o.WAL.Last
 		if o.WAL.Received {
 			last += ", and what wal-receive has stored of the next segment"
 		}
-		out.row("archive", "has WAL up to %s (%s)%s", o.WAL.End, last, map[bool]string{true: ", or had it then: no --storage is set"}[remembered])
+		out.Row("archive", "has WAL up to %s (%s)%s", o.WAL.End, last, map[bool]string{true: ", or had it then: no --storage is set"}[remembered])
 	}
-	out.row("server", "%s", o.State)
-	out.row("recovery", "%s", o.Text)
+	out.Row("server", "%s", o.State)
+	out.Row("recovery", "%s", o.Text)
 }
 
 // request finds the server and its data directory.
-func (c *restoreCheck) request(ctx context.Context, a *app) (r backup.CheckRequest, err error) {
+func (c *restoreCheck) request(ctx context.Context, a *app) (r outcome.Request, err error) {
 	if c.TargetDir == "" && c.DSN == "" {
 		return r, usagef("restore-check needs the data directory, or --dsn for its server")
 	}
@@ -101,9 +102,9 @@ func (c *restoreCheck) request(ctx context.Context, a *app) (r backup.CheckReque
 	status, err := c.ask(ctx)
 	switch {
 	case err == nil:
-	case r.Dir == "" && cluster.IsStarting(err):
-		return r, fmt.Errorf("%w: %w", backup.ErrRecovering, err)
-	case cluster.IsStarting(err), c.DSN == "" && !open:
+	case r.Dir == "" && server.IsStarting(err):
+		return r, fmt.Errorf("%w: %w", outcome.ErrRecovering, err)
+	case server.IsStarting(err), c.DSN == "" && !open:
 		r.Runs = true
 		return r, nil
 	case c.DSN != "":
@@ -123,14 +124,14 @@ func (c *restoreCheck) request(ctx context.Context, a *app) (r backup.CheckReque
 const askTimeout = time.Minute
 
 // ask asks the server where its recovery is: as --dsn says, or as the one who owns the data directory, in any database.
-func (c *restoreCheck) ask(ctx context.Context) (status cluster.Recovery, err error) {
+func (c *restoreCheck) ask(ctx context.Context) (status server.Recovery, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("the server has not answered within %v", askTimeout))
 	defer cancel()
-	var s *cluster.Session
+	var s *server.Session
 	if c.DSN != "" {
-		s, err = cluster.Connect(ctx, c.DSN)
+		s, err = server.Connect(ctx, c.DSN)
 	} else {
-		s, err = cluster.ConnectAny(ctx, ownSocket(c.TargetDir), ownRoles(c.TargetDir), databasesOf(c.TargetDir))
+		s, err = server.ConnectAny(ctx, ownSocket(c.TargetDir), ownRoles(c.TargetDir), databasesOf(c.TargetDir))
 	}
 	if err != nil {
 		return status, err
@@ -145,10 +146,10 @@ func ownSocket(dir string) string {
 	f := postmaster.Read(dir)
 	dsn := ""
 	if host := f.Host(); host != "" {
-		dsn = fmt.Sprintf("host=%s hostaddr='' port=%s", cluster.Quote(host), f.Port)
+		dsn = fmt.Sprintf("host=%s hostaddr='' port=%s", server.Quote(host), f.Port)
 	}
 	if owner := ownerForRoot(dir); owner != nil && os.Getenv("PGPASSFILE") == "" {
-		dsn += " passfile=" + cluster.Quote(filepath.Join(owner.HomeDir, ".pgpass"))
+		dsn += " passfile=" + server.Quote(filepath.Join(owner.HomeDir, ".pgpass"))
 	}
 	return dsn
 }
@@ -168,7 +169,7 @@ func ownerForRoot(dir string) *user.User {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	return cluster.FileOwner(dir)
+	return server.FileOwner(dir)
 }
 
 // databasesOf are the databases that a restored server may let somebody into.
@@ -177,7 +178,7 @@ func databasesOf(dir string) []string {
 		return nil
 	}
 	names := []string{"postgres", "template1"}
-	if x, err := backup.ReadRestored(dir); err == nil {
+	if x, err := outcome.ReadRestored(dir); err == nil {
 		names = append(names, x.Databases...)
 	}
 	return names

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 )
@@ -67,7 +68,7 @@ func (c *serverList) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.JSON:
-		err = printJSON(a.Out, entries)
+		err = show.JSON(a.Out, entries)
 	case len(entries) == 0:
 		fmt.Fprintf(a.Err, "there is no server in %s\n", root)
 	default:
@@ -170,14 +171,14 @@ func (c *serverList) table(a *app, entries []*serverEntry) error {
 		cells := make([]string, 8, 13)
 		cells[0], cells[3] = e.Server, fmt.Sprint(e.Backups)
 		if e.SystemID != 0 {
-			cells[1], cells[2] = fmt.Sprint(e.SystemID), pgVersion(e.PGVersion)
+			cells[1], cells[2] = fmt.Sprint(e.SystemID), show.PGVersion(e.PGVersion)
 		}
 		if e.Last != "" {
-			cells[4], cells[5], cells[6], cells[7] = e.Last, age(a.now().Sub(e.Finished)), size(e.Size), e.Oldest.UTC().Format(time.DateTime)
+			cells[4], cells[5], cells[6], cells[7] = e.Last, show.Age(a.now().Sub(e.Finished)), show.Size(e.Size), e.Oldest.UTC().Format(time.DateTime)
 		}
 		switch u := e.Usage; {
 		case u != nil:
-			cells = append(cells, size(u.Parts), size(u.WAL), size(u.Catalog), size(u.Total))
+			cells = append(cells, show.Size(u.Parts), show.Size(u.WAL), show.Size(u.Catalog), show.Size(u.Total))
 		case c.Sizes:
 			cells = append(cells, "", "", "", "")
 		}
@@ -208,19 +209,4 @@ func (e *serverEntry) note() string {
 		notes = append(notes, fmt.Sprintf("%d running, or killed", e.Running))
 	}
 	return strings.Join(notes, "; ")
-}
-
-// age is how long something is ago, as people say it: the two largest units.
-func age(d time.Duration) string {
-	switch d = d.Round(time.Second); {
-	case d < 0:
-		return "in the future"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh %02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd %02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }

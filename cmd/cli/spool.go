@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/walstore/admit"
@@ -65,7 +65,7 @@ func (a *app) scope(sysid uint64, dataDir string, more ...string) (string, error
 }
 
 // markers are those of a cluster in a spool.
-func (a *app) markers(dir, dataDir string, control cluster.Control) (*spool.Markers, error) {
+func (a *app) markers(dir, dataDir string, control datadir.Control) (*spool.Markers, error) {
 	scope, err := a.scope(control.SystemID, dataDir)
 	if err != nil {
 		return nil, err

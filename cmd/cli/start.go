@@ -10,27 +10,28 @@ import (
 	"regexp"
 	"strconv"
 
-	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/drill"
+	"github.com/pgobj/pgobj/backup/restore"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
 // startCommand is how the restored server is started on this host, by the user who restores.
-func startCommand(p *backup.Plan) string {
+func startCommand(p *restore.Plan) string {
 	major := p.Backup.PGVersion / 10000
 	file, named := p.ConfigFile()
 	if debian := regexp.MustCompile(`^/etc/postgresql/([0-9]+)/([^/]+)/postgresql\.conf$`).FindStringSubmatch(file); named && debian != nil && debian[1] == strconv.Itoa(major) {
-		return fmt.Sprintf("pg_ctlcluster %s %s start", debian[1], shellQuote(debian[2]))
+		return fmt.Sprintf("pg_ctlcluster %s %s start", debian[1], show.ShellQuote(debian[2]))
 	}
-	command := fmt.Sprintf("%s -D %s start", shellQuote(pgCtl(major)), shellQuote(p.Target))
+	command := fmt.Sprintf("%s -D %s start", show.ShellQuote(pgCtl(major)), show.ShellQuote(p.Target))
 	if file != "" { // the shell that pg_ctl runs takes the quotes away
-		command += " -o " + shellQuote("-c "+shellQuote("config_file="+file))
+		command += " -o " + show.ShellQuote("-c "+show.ShellQuote("config_file="+file))
 	}
 	if uid, _ := p.Owner(); os.Geteuid() == 0 && uid > 0 { // pg_ctl does not run as root
 		name := "#" + strconv.Itoa(uid)
 		if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 			name = u.Username
 		}
-		command = "runuser -u " + shellQuote(name) + " -- " + command
+		command = "runuser -u " + show.ShellQuote(name) + " -- " + command
 	}
 	return command
 }
@@ -54,11 +55,11 @@ func pgCtl(major int) string {
 func (a *app) invocation() string {
 	line := "pgobj"
 	if a.config.path != "" && a.config.path != os.Getenv("PGOBJ_CONFIG") {
-		line += " --config " + shellQuote(a.config.path)
+		line += " --config " + show.ShellQuote(a.config.path)
 	}
 	for _, s := range a.settings() {
 		if s.value != cmp.Or(os.Getenv(s.env), a.config.values[s.env], s.otherwise) {
-			line += " " + s.flag + " " + shellQuote(s.value)
+			line += " " + s.flag + " " + show.ShellQuote(s.value)
 		}
 	}
 	return line

@@ -12,9 +12,11 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -63,7 +65,7 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 		return fetchError(".", usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
 	}
 	if segment.Classify(c.Name) == segment.Invalid && segment.Classify(c.Dest) != segment.Invalid {
-		return fetchError(".", usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", shellQuote(c.Name), c.Dest))
+		return fetchError(".", usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", show.ShellQuote(c.Name), c.Dest))
 	}
 	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
 		return &coded{exitAbsent, nil}
@@ -76,7 +78,7 @@ func (c *walFetch) Run(ctx context.Context, a *app) error {
 	if err == nil {
 		err = c.checkTablespaces(dir)
 	}
-	if errors.Is(err, cluster.ErrTablespace) { // a standby must not go on either, nor get the segment from its primary
+	if errors.Is(err, datadir.ErrTablespace) { // a standby must not go on either, nor get the segment from its primary
 		return &coded{exitNobodyKnows, err}
 	}
 	if errors.Is(err, walstore.ErrAbsent) {
@@ -121,7 +123,7 @@ func badCommandLine(args []string, err error) error {
 }
 
 func (c *walFetch) fetch(ctx context.Context, a *app, dir string) error {
-	control, _, err := cluster.ReadControl(dir)
+	control, _, err := datadir.ReadControl(dir)
 	if err != nil {
 		return err
 	}
@@ -199,9 +201,9 @@ func (c *walFetch) checkTablespaces(dataDir string) error {
 	if c.NewTablespaces == "any" || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full {
 		return nil
 	}
-	control, _, err := cluster.ReadControl(dataDir)
+	control, _, err := datadir.ReadControl(dataDir)
 	if err == nil {
-		err = cluster.CheckNewTablespaces(dataDir, control, c.Name, c.Dest, c.NewTablespaces == "none")
+		err = datadir.CheckNewTablespaces(dataDir, control, c.Name, c.Dest, c.NewTablespaces == "none")
 	}
 	if err != nil {
 		os.Remove(c.Dest) // whether it can be or not, PostgreSQL does not take it
@@ -212,12 +214,12 @@ func (c *walFetch) checkTablespaces(dataDir string) error {
 // mayMend says whether another try can have another end. Rights and buckets come back when somebody mends
 // them. Wrong bytes can be the doing of something on the way, but a damaged object stays so.
 func mayMend(err error, try int) bool {
-	for _, final := range []error{nil, walstore.ErrAbsent, walstore.ErrUnknownArchive, walstore.ErrName, walstore.ErrDest} {
+	for _, final := range []error{nil, walstore.ErrAbsent, walstore.ErrUnknownArchive, object.ErrName, object.ErrDest} {
 		if errors.Is(err, final) {
 			return false
 		}
 	}
-	return !errors.Is(err, walstore.ErrDamaged) || try < damagedTries
+	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
 }
 
 // dataDirFor finds the data folder of the cluster that a path belongs to: the current folder, in which
@@ -255,7 +257,7 @@ func systemIDOf(path string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	c, _, err := cluster.ReadControl(dir)
+	c, _, err := datadir.ReadControl(dir)
 	if err != nil {
 		return 0, fmt.Errorf("find the system identifier: %w", err)
 	}

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 type walList struct {
@@ -19,28 +21,28 @@ type walList struct {
 
 // listedWAL is a timeline as --json prints it.
 type listedWAL struct {
-	SystemID    uint64          `json:"system_id,string"`
-	Timeline    uint32          `json:"timeline"`
-	First       string          `json:"first"`
-	Last        string          `json:"last"`
-	Segments    int64           `json:"segments"`
-	SegmentSize int64           `json:"segment_size"`
-	Size        int64           `json:"size"`
-	Stored      int64           `json:"stored"`
-	Oldest      time.Time       `json:"oldest,omitzero"` // archived, by the store's clock; none where no segment is
-	Newest      time.Time       `json:"newest,omitzero"`
-	PerDay      int64           `json:"bytes_per_day"`
-	History     bool            `json:"history"`
-	Partial     bool            `json:"partial"`
-	Receiving   string          `json:"receiving,omitempty"` // the segment that is not complete, of which so many bytes are stored
-	Received    int64           `json:"received,omitempty"`
-	Holes       []walstore.Hole `json:"holes"`
+	SystemID    uint64        `json:"system_id,string"`
+	Timeline    uint32        `json:"timeline"`
+	First       string        `json:"first"`
+	Last        string        `json:"last"`
+	Segments    int64         `json:"segments"`
+	SegmentSize int64         `json:"segment_size"`
+	Size        int64         `json:"size"`
+	Stored      int64         `json:"stored"`
+	Oldest      time.Time     `json:"oldest,omitzero"` // archived, by the store's clock; none where no segment is
+	Newest      time.Time     `json:"newest,omitzero"`
+	PerDay      int64         `json:"bytes_per_day"`
+	History     bool          `json:"history"`
+	Partial     bool          `json:"partial"`
+	Receiving   string        `json:"receiving,omitempty"` // the segment that is not complete, of which so many bytes are stored
+	Received    int64         `json:"received,omitempty"`
+	Holes       []survey.Hole `json:"holes"`
 }
 
 // archive is the WAL of one incarnation, with what the catalog knows of it.
 type archive struct {
 	sysid   uint64
-	surveys []*walstore.Survey
+	surveys []*survey.Survey
 	state   *catalog.State
 }
 
@@ -63,7 +65,7 @@ func (a *app) archives(ctx context.Context) (store storage.Store, all []archive,
 		}
 	}
 	for _, id := range ids {
-		surveys, err := walstore.Examine(ctx, r.store, id, 0)
+		surveys, err := survey.Examine(ctx, r.store, id, 0)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -73,9 +75,9 @@ func (a *app) archives(ctx context.Context) (store storage.Store, all []archive,
 }
 
 // holes of a timeline, without those that a deletion made on purpose.
-func (r archive) holes(v *walstore.Survey) []walstore.Hole {
-	holes := []walstore.Hole{}
-	for _, h := range walstore.Holes(r.surveys, v) {
+func (r archive) holes(v *survey.Survey) []survey.Hole {
+	holes := []survey.Hole{}
+	for _, h := range survey.Holes(r.surveys, v) {
 		meant := false
 		for _, w := range r.state.WAL {
 			meant = meant || w.SystemID == r.sysid && w.First <= h.First && h.Last <= w.Last
@@ -105,7 +107,7 @@ func (c *walList) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.JSON:
-		err = printJSON(a.Out, list)
+		err = show.JSON(a.Out, list)
 	case len(list) == 0:
 		fmt.Fprintf(a.Err, "server %s has no WAL in %s\n", a.Server, store)
 	default:
@@ -117,7 +119,7 @@ func (c *walList) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-func (r archive) listed(v *walstore.Survey) listedWAL {
+func (r archive) listed(v *survey.Survey) listedWAL {
 	l := listedWAL{SystemID: r.sysid, Timeline: uint32(v.Timeline), Segments: v.Segments, SegmentSize: int64(v.SegmentSize),
 		Size: v.Segments * int64(v.SegmentSize), Stored: v.Stored, Oldest: v.Oldest, Newest: v.Newest,
 		History: v.History, Partial: v.Partial, Holes: r.holes(v)}
@@ -145,25 +147,25 @@ func walTable(a *app, list []listedWAL) error {
 			notes = append(notes, "ends with a .partial")
 		}
 		if l.Received > 0 {
-			notes = append(notes, fmt.Sprintf("and %s of %s", size(l.Received), l.Receiving))
+			notes = append(notes, fmt.Sprintf("and %s of %s", show.Size(l.Received), l.Receiving))
 		}
 		var ratio, perDay, oldest, newest string
 		if l.Stored > 0 {
 			ratio = fmt.Sprintf("%.1f", float64(l.Size)/float64(l.Stored))
 		}
 		if l.PerDay > 0 {
-			perDay = size(l.PerDay)
+			perDay = show.Size(l.PerDay)
 		}
 		if l.Segments > 0 {
 			oldest, newest = l.Oldest.UTC().Format(time.DateTime), l.Newest.UTC().Format(time.DateTime)
 		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.SystemID, l.Timeline, l.First, l.Last, l.Segments, size(l.Size), size(l.Stored), ratio,
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.SystemID, l.Timeline, l.First, l.Last, l.Segments, show.Size(l.Size), show.Size(l.Stored), ratio,
 			oldest, newest, perDay, len(l.Holes), strings.Join(notes, ", "))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	told := map[walstore.Hole]bool{} // several timelines may begin behind the same hole
+	told := map[survey.Hole]bool{} // several timelines may begin behind the same hole
 	for _, l := range list {
 		for _, h := range l.Holes {
 			if !told[h] {
@@ -175,10 +177,10 @@ func walTable(a *app, list []listedWAL) error {
 	return nil
 }
 
-func describeHole(h walstore.Hole) string {
+func describeHole(h survey.Hole) string {
 	text := fmt.Sprintf("hole on timeline %d: %s", h.Timeline, h.First)
 	if h.Last != h.First {
-		text += fmt.Sprintf(" to %s (%s)", h.Last, number(h.Count, "segment"))
+		text += fmt.Sprintf(" to %s (%s)", h.Last, show.Number(h.Count, "segment"))
 	}
 	if h.Acknowledged {
 		text += ", acknowledged: " + h.Reason

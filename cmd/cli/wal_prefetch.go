@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
@@ -26,13 +26,13 @@ const (
 type fetchAhead struct {
 	a       *app
 	window  *spool.Window
-	control cluster.Control
+	control datadir.Control
 	start   []string // command line of the process that fills the window
 }
 
 // aheadOf is the window of the recovery that asks, if it is one: a running server asks for a segment under
 // the name that its startup process uses (pg_rewind and people do not).
-func (c *walFetch) aheadOf(a *app, dataDir string, control cluster.Control) (*fetchAhead, error) {
+func (c *walFetch) aheadOf(a *app, dataDir string, control datadir.Control) (*fetchAhead, error) {
 	bytes, err := parseSize(c.Prefetch)
 	if err != nil {
 		return nil, usagef("--prefetch (PGOBJ_WAL_PREFETCH) is %q: %v", c.Prefetch, err)
@@ -66,7 +66,7 @@ func serverRun(dataDir string) string {
 
 // window is that of the server that runs on a data folder: of this run of it, so that nothing of an earlier
 // restore is ever taken.
-func (a *app) window(dir, dataDir string, control cluster.Control) (*spool.Window, error) {
+func (a *app) window(dir, dataDir string, control datadir.Control) (*spool.Window, error) {
 	if err := mayWorkAhead(dataDir); err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ type walPrefetch struct {
 }
 
 func (c *walPrefetch) Run(ctx context.Context, a *app) error {
-	control, _, err := cluster.ReadControl(c.Data)
+	control, _, err := datadir.ReadControl(c.Data)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
@@ -137,7 +138,7 @@ func (c *walPush) memory(a *app) (*spool.Markers, string, error) {
 	if err != nil || dir == "" {
 		return nil, "", err
 	}
-	control, _, err := cluster.ReadControl(dataDir)
+	control, _, err := datadir.ReadControl(dataDir)
 	if err != nil {
 		return nil, dir, nil // Push says what is wrong, where that matters
 	}
@@ -176,7 +177,7 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 		return usagef("%s is no data folder: %v", c.Path, err)
 	}
 	ready = withoutOrphans(a, ready)
-	control, _, err := cluster.ReadControl(c.Path)
+	control, _, err := datadir.ReadControl(c.Path)
 	if err != nil {
 		return err
 	}
@@ -222,13 +223,13 @@ func (c *walPush) pushAll(ctx context.Context, a *app) error {
 		})
 	}
 	_ = g.Wait() // every error is in failed
-	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), number(len(ready), "waiting file"), size(bytes), there)
+	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), show.Number(len(ready), "waiting file"), show.Size(bytes), there)
 	return errors.Join(append(failed, c.pushOpen(ctx, a, s, last, control.SystemID))...)
 }
 
 // tail is what a server that does not run has written without a note for its archiver. Of one that runs nothing counts: it will
 // note it.
-func (c *walPush) tail(a *app, control cluster.Control) (t tail.Tail, err error) {
+func (c *walPush) tail(a *app, control datadir.Control) (t tail.Tail, err error) {
 	tli, shutdown, ok := control.Wrote()
 	switch {
 	case serverRuns(c.Path):
@@ -248,7 +249,7 @@ func (c *walPush) pushOpen(ctx context.Context, a *app, s storage.Store, t tail.
 	if err != nil || there {
 		return err
 	}
-	fmt.Fprintf(a.Out, "archived what there is of %s, which is not complete: %s. A restore by backup-fetch has it in its recovery\n", filepath.Base(t.Open), size(t.To))
+	fmt.Fprintf(a.Out, "archived what there is of %s, which is not complete: %s. A restore by backup-fetch has it in its recovery\n", filepath.Base(t.Open), show.Size(t.To))
 	return nil
 }
 

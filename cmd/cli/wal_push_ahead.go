@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
@@ -46,7 +46,7 @@ func (c *walPush) aheadOf(a *app) (*pushAhead, error) {
 		a.log.Debug("nothing is pushed ahead", "error", err)
 		return nil, nil
 	}
-	control, _, err := cluster.ReadControl(dataDir)
+	control, _, err := datadir.ReadControl(dataDir)
 	if err != nil || c.jobs(control.SegmentSize) == 1 {
 		return nil, nil
 	}
@@ -163,7 +163,7 @@ type walPushAhead struct {
 
 func (c *walPushAhead) Run(ctx context.Context, a *app) error {
 	collectLate(min(c.Ahead, 3))
-	control, _, err := cluster.ReadControl(c.Data)
+	control, _, err := datadir.ReadControl(c.Data)
 	if err != nil {
 		return err
 	}

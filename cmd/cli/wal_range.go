@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
@@ -52,7 +53,7 @@ func (c *walFetch) fetchRange(ctx context.Context, a *app) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "fetched %s to %s\n", number(n.Load(), "file"), c.Name)
+	fmt.Fprintf(a.Out, "fetched %s to %s\n", show.Number(n.Load(), "file"), c.Name)
 	return nil
 }
 

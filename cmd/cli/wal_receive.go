@@ -8,7 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore/receive"
 )
@@ -52,8 +52,8 @@ func (c *walReceive) Run(ctx context.Context, a *app) error {
 	}
 	end, err := receive.Run(ctx, receive.Config{
 		Store: s,
-		Connect: func(ctx context.Context) (*cluster.Replication, error) {
-			return cluster.ConnectReplication(ctx, c.DSN, c.ApplicationName)
+		Connect: func(ctx context.Context) (*server.Replication, error) {
+			return server.ConnectReplication(ctx, c.DSN, c.ApplicationName)
 		},
 		Admit: a.gate(s, nil).Admit,
 		Slot:  c.Slot, CreateSlot: c.CreateSlot, Interval: interval, Status: c.StatusInterval, AcceptHole: c.AcceptHole,

@@ -14,9 +14,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 // walVerify reads archived WAL and says which backups what is wrong hurts.
@@ -55,7 +58,7 @@ type damagedWAL struct {
 
 type heldHole struct {
 	SystemID uint64 `json:"system_id,string"`
-	walstore.Hole
+	survey.Hole
 }
 
 // hurtBackup is a backup that a missing or damaged segment is in the way of.
@@ -98,7 +101,7 @@ func (c *walVerify) Run(ctx context.Context, a *app) error {
 		v.hurt(r)
 	}
 	if c.JSON {
-		err = printJSON(a.Out, v)
+		err = show.JSON(a.Out, v)
 	} else {
 		v.print(a)
 	}
@@ -140,7 +143,7 @@ func (c *walVerify) read(ctx context.Context, store storage.Store, r archive, fr
 		}
 		g.Go(func() error {
 			err := walstore.Verify(ctx, store, o)
-			if err != nil && !errors.Is(err, walstore.ErrDamaged) {
+			if err != nil && !errors.Is(err, object.ErrDamaged) {
 				return fmt.Errorf("check %s: %w", o.Name, err)
 			}
 			mu.Lock()
@@ -165,8 +168,8 @@ func (c *walVerify) read(ctx context.Context, store storage.Store, r archive, fr
 }
 
 // obsolete: the piece's segment is archived, so that nobody reads the piece any more.
-func (r archive) obsolete(p walstore.Piece) bool {
-	return slices.ContainsFunc(r.surveys, func(s *walstore.Survey) bool { return slices.Contains(s.Obsolete, p) })
+func (r archive) obsolete(p object.Piece) bool {
+	return slices.ContainsFunc(r.surveys, func(s *survey.Survey) bool { return slices.Contains(s.Obsolete, p) })
 }
 
 // hurt finds the first bad segment in the way of each backup of an incarnation.
@@ -223,7 +226,7 @@ func (r archive) missing(id string, b catalog.Summary) hurtBackup {
 	if b.From == "offline" { // what it needs is among its files
 		return hurtBackup{}
 	}
-	i := slices.IndexFunc(r.surveys, func(s *walstore.Survey) bool { return s.Timeline == b.Timeline && len(s.Runs) > 0 })
+	i := slices.IndexFunc(r.surveys, func(s *survey.Survey) bool { return s.Timeline == b.Timeline && len(s.Runs) > 0 })
 	if i < 0 {
 		return hurtBackup{Backup: id, Segment: b.FirstWAL}
 	}
@@ -233,7 +236,7 @@ func (r archive) missing(id string, b catalog.Summary) hurtBackup {
 	if err1 != nil || err2 != nil {
 		return hurtBackup{}
 	}
-	end, ok := walstore.Reach(r.surveys, b.Timeline, first.No, r.surveys[i])
+	end, ok := survey.Reach(r.surveys, b.Timeline, first.No, r.surveys[i])
 	switch {
 	case !ok:
 		return hurtBackup{Backup: id, Segment: b.FirstWAL}
@@ -262,7 +265,7 @@ func (r archive) linesOf(b catalog.Summary) []string {
 }
 
 func (v *walVerified) print(a *app) {
-	fmt.Fprintf(a.Out, "checked %s, %s as stored: %d damaged\n", number(v.Checked, "file"), size(v.Stored), len(v.Damaged))
+	fmt.Fprintf(a.Out, "checked %s, %s as stored: %d damaged\n", show.Number(v.Checked, "file"), show.Size(v.Stored), len(v.Damaged))
 	for _, d := range v.Damaged {
 		fmt.Fprintln(a.Out, d.Error)
 	}
@@ -320,7 +323,7 @@ func (c *walVerify) acknowledge(ctx context.Context, a *app, store storage.Store
 				if h.Acknowledged || h.First < first || h.Last > last {
 					continue
 				}
-				if err := walstore.Acknowledge(ctx, store, r.sysid, walstore.Lost{First: h.First, Last: h.Last, Reason: c.Reason, Time: time.Now().UTC()}); err != nil {
+				if err := survey.Acknowledge(ctx, store, r.sysid, survey.Lost{First: h.First, Last: h.Last, Reason: c.Reason, Time: time.Now().UTC()}); err != nil {
 					return err
 				}
 				done++

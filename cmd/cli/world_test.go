@@ -17,6 +17,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -74,7 +75,7 @@ func (w *world) catalog(server string) *catalog.Catalog {
 // wal archives segments first..last of a timeline, one an hour.
 func (w *world) wal(server string, tli segment.Timeline, first, last uint64) {
 	for no := first; no <= last; no++ {
-		key := walstore.Key(sysid, segment.Segment{Timeline: tli, No: no}.Name(walSize))
+		key := object.Key(sysid, segment.Segment{Timeline: tli, No: no}.Name(walSize))
 		w.put(server, key, 100_000+int(no))
 		at := time.Date(2026, 11, 16, 0, 0, 0, 0, time.UTC).Add(time.Duration(no) * time.Hour)
 		w.must(os.Chtimes(filepath.Join(w.dir, server, key), at, at))

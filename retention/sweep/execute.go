@@ -19,6 +19,7 @@ import (
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -311,11 +312,11 @@ func (x *remover) keep(r Refused) {
 }
 
 // condemnedWAL yields the WAL files that a range speaks of and that are there, and what was noted of those that are not.
-func condemnedWAL(ctx context.Context, s storage.Store, w catalog.WALRange) iter.Seq2[walstore.Object, error] {
-	return func(yield func(walstore.Object, error) bool) {
+func condemnedWAL(ctx context.Context, s storage.Store, w catalog.WALRange) iter.Seq2[object.Object, error] {
+	return func(yield func(object.Object, error) bool) {
 		tli, err := segment.TimelineOf(w.First)
 		if err != nil {
-			yield(walstore.Object{}, fmt.Errorf("%w: it condemns WAL from %q on: %w", catalog.ErrDamaged, w.First, err))
+			yield(object.Object{}, fmt.Errorf("%w: it condemns WAL from %q on: %w", catalog.ErrDamaged, w.First, err))
 			return
 		}
 		for o, err := range walstore.ListAll(ctx, s, w.SystemID, tli, "") {

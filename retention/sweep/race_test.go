@@ -123,7 +123,7 @@ type process struct {
 }
 
 // race runs some processes on a store and looks at what they leave.
-func race(t testing.TB, s *server, store storage.Store, seed uint64, told *outcomes) {
+func race(t testing.TB, s *fakeServer, store storage.Store, seed uint64, told *outcomes) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 3))
 	s.change(t, r, 0.4)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/rebuild"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/storage"
@@ -21,10 +21,10 @@ import (
 
 // rebuild mends the catalog, and looks whether that held: the log can be written to, what it lists is sound, and there
 // is nothing left to mend.
-func (s *server) rebuild(t *testing.T, store storage.Store) *backup.Rebuild {
+func (s *fakeServer) rebuild(t *testing.T, store storage.Store) *rebuild.Plan {
 	t.Helper()
 	c := catalog.New(store, "rebuild", s.now)
-	plan, err := backup.PlanRebuild(t.Context(), store, c)
+	plan, err := rebuild.NewPlan(t.Context(), store, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +34,14 @@ func (s *server) rebuild(t *testing.T, store storage.Store) *backup.Rebuild {
 		}
 	}
 	sound(t, store)
-	if again, err := backup.PlanRebuild(t.Context(), store, c); err != nil || !again.Empty() {
+	if again, err := rebuild.NewPlan(t.Context(), store, c); err != nil || !again.Empty() {
 		t.Errorf("after a rebuild there is still to do: %+v, %v", again.Found, err)
 	}
 	return plan
 }
 
 // goesOn takes one more backup, deletes one and all garbage: nothing may be missing then.
-func (s *server) goesOn(t *testing.T, store storage.Store) {
+func (s *fakeServer) goesOn(t *testing.T, store storage.Store) {
 	t.Helper()
 	if err := s.push(t.Context(), store, "after", false); err != nil {
 		t.Error(err)
@@ -53,7 +53,7 @@ func (s *server) goesOn(t *testing.T, store storage.Store) {
 	tidy(t, s, store)
 }
 
-func (s *server) lose(t *testing.T, store storage.Store, prefix, suffix string) {
+func (s *fakeServer) lose(t *testing.T, store storage.Store, prefix, suffix string) {
 	t.Helper()
 	for _, key := range objects(t, store, prefix) {
 		if strings.HasSuffix(key, suffix) {
@@ -64,8 +64,8 @@ func (s *server) lose(t *testing.T, store storage.Store, prefix, suffix string) 
 	}
 }
 
-func fates(p *backup.Rebuild) map[string]backup.Fate {
-	out := map[string]backup.Fate{}
+func fates(p *rebuild.Plan) map[string]rebuild.Fate {
+	out := map[string]rebuild.Fate{}
 	for _, f := range p.Found {
 		out[f.Backup] = f.Fate
 	}
@@ -81,11 +81,11 @@ func TestRebuildWithoutLog(t *testing.T) {
 	ids := listed(before)
 	for name, c := range map[string]struct {
 		lose []string // prefix and suffix
-		fate backup.Fate
+		fate rebuild.Fate
 	}{
-		"the log":                       {[]string{"catalog/", ""}, backup.Back},
-		"the log and every backup.json": {[]string{"catalog/", "", "backups/", "/backup.json"}, backup.Described},
-		"every backup.json":             {[]string{"backups/", "/backup.json"}, backup.Described},
+		"the log":                       {[]string{"catalog/", ""}, rebuild.Back},
+		"the log and every backup.json": {[]string{"catalog/", "", "backups/", "/backup.json"}, rebuild.Described},
+		"every backup.json":             {[]string{"backups/", "/backup.json"}, rebuild.Described},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := clone(t, full)
@@ -123,12 +123,12 @@ func TestRebuildFromParts(t *testing.T) {
 	s.lose(t, store, "catalog/", "")
 	s.lose(t, store, "backups/", "")
 	plan := s.rebuild(t, store)
-	if f := fates(plan); f[ids[3]] != backup.Described || f[ids[0]] != backup.Described {
+	if f := fates(plan); f[ids[3]] != rebuild.Described || f[ids[0]] != rebuild.Described {
 		t.Errorf("full backups %s and %s: %v", ids[0], ids[3], f)
 	}
 	got := listed(sound(t, store))
 	for _, f := range plan.Found {
-		if there := slices.Contains(got, f.Backup); there != (f.Fate == backup.Described) || !there && f.Fate != backup.Unknown {
+		if there := slices.Contains(got, f.Backup); there != (f.Fate == rebuild.Described) || !there && f.Fate != rebuild.Unknown {
 			t.Errorf("%+v, listed are %q", f, got)
 		}
 	}
@@ -295,8 +295,8 @@ func TestRebuildLeavesWhatIsNewer(t *testing.T) {
 				s.lose(t, store, lost, "")
 			}
 			plan := s.rebuild(t, store)
-			i := slices.IndexFunc(plan.Found, func(f backup.Found) bool { return f.Backup == stranger })
-			if i < 0 || plan.Found[i].Fate != backup.Unknown || !strings.Contains(plan.Found[i].Why, "has format version 2, this pgobj reads 1: use a newer one") {
+			i := slices.IndexFunc(plan.Found, func(f rebuild.Found) bool { return f.Backup == stranger })
+			if i < 0 || plan.Found[i].Fate != rebuild.Unknown || !strings.Contains(plan.Found[i].Why, "has format version 2, this pgobj reads 1: use a newer one") {
 				t.Errorf("without %q: %+v", lost, plan.Found)
 			}
 			if got := listed(sound(t, store)); !slices.Equal(got, ids) {
@@ -327,7 +327,7 @@ func TestRebuildLeavesWhatIsNewer(t *testing.T) {
 		if _, err := catalog.New(store, "newer", s.now).ReplaceBackup(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
-		if f := fates(s.rebuild(t, store)); f[ids[0]] != backup.Lost || f[ids[1]] != backup.Back {
+		if f := fates(s.rebuild(t, store)); f[ids[0]] != rebuild.Lost || f[ids[1]] != rebuild.Back {
 			t.Errorf("it says %v", f)
 		}
 		if now, err := storage.ReadAll(t.Context(), store, key, 64<<20); err != nil || !bytes.Equal(now, list) {
@@ -339,11 +339,11 @@ func TestRebuildLeavesWhatIsNewer(t *testing.T) {
 func TestRebuildAgainstAnother(t *testing.T) {
 	s, store := seeded(t, 2)
 	c := catalog.New(store, "rebuild", s.now)
-	if plan, err := backup.PlanRebuild(t.Context(), store, c); err != nil || !plan.Empty() || plan.Same != 2 {
+	if plan, err := rebuild.NewPlan(t.Context(), store, c); err != nil || !plan.Empty() || plan.Same != 2 {
 		t.Errorf("a catalog without faults: %+v, %v", plan, err)
 	}
 	s.lose(t, store, "backups/"+listed(sound(t, store))[0], "/backup.json")
-	plan, err := backup.PlanRebuild(t.Context(), store, c)
+	plan, err := rebuild.NewPlan(t.Context(), store, c)
 	if err != nil {
 		t.Fatal(err)
 	}

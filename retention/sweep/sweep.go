@@ -19,6 +19,7 @@ import (
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -147,7 +148,7 @@ func timelines(ctx context.Context, s storage.Store, sysid uint64) (map[segment.
 		switch kind := storage.KindOf(err); {
 		case err == nil:
 			out[tli] = lineage
-		case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrUnreadable), errors.Is(err, walstore.ErrDamaged):
+		case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrUnreadable), errors.Is(err, object.ErrDamaged):
 		case kind != storage.KindOther:
 			return nil, err
 		}

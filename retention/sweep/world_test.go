@@ -17,8 +17,11 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/backup/push"
+	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/backup/verify"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
@@ -32,9 +35,9 @@ import (
 
 // server stands in for PostgreSQL: it has a data directory that a real backup-push copies, a position in the WAL,
 // and it archives a segment for each backup. All else is the real thing.
-type server struct {
+type fakeServer struct {
 	data    string
-	control cluster.Control
+	control datadir.Control
 	at      *atomic.Uint64 // number of the next segment
 	clock   *atomic.Int64  // seconds
 	store   storage.Store  // archives here
@@ -43,10 +46,10 @@ type server struct {
 }
 
 // newServer has some files of several chunks and pages.
-func newServer(t testing.TB, seed uint64) *server {
+func newServer(t testing.TB, seed uint64) *fakeServer {
 	t.Helper()
-	s := &server{data: t.TempDir(), at: &atomic.Uint64{}, clock: &atomic.Int64{}, redo: &sync.Mutex{}}
-	control, err := os.ReadFile("../../backup/cluster/testdata/pg_control.15")
+	s := &fakeServer{data: t.TempDir(), at: &atomic.Uint64{}, clock: &atomic.Int64{}, redo: &sync.Mutex{}}
+	control, err := os.ReadFile("../../backup/datadir/testdata/pg_control.15")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +64,7 @@ func newServer(t testing.TB, seed uint64) *server {
 			t.Fatal(err)
 		}
 	}
-	if s.control, _, err = cluster.ReadControl(s.data); err != nil {
+	if s.control, _, err = datadir.ReadControl(s.data); err != nil {
 		t.Fatal(err)
 	}
 	s.at.Store(uint64(s.control.Redo)/uint64(s.control.SegmentSize) + 1)
@@ -86,7 +89,7 @@ func smallSegments(control []byte) {
 }
 
 // change writes some of the files anew.
-func (s *server) change(t testing.TB, r *rand.Rand, share float64) {
+func (s *fakeServer) change(t testing.TB, r *rand.Rand, share float64) {
 	t.Helper()
 	for i := range 6 {
 		if r.Float64() >= share {
@@ -102,79 +105,79 @@ func (s *server) change(t testing.TB, r *rand.Rand, share float64) {
 	}
 }
 
-func (s *server) now() time.Time { return time.Unix(s.clock.Add(1), 0).UTC() }
+func (s *fakeServer) now() time.Time { return time.Unix(s.clock.Add(1), 0).UTC() }
 
 // session is the server for one backup, which archives to a store of its own.
-func (s *server) session(store storage.Store) *server {
+func (s *fakeServer) session(store storage.Store) *fakeServer {
 	c := *s
 	c.store = store
 	return &c
 }
 
-func (s *server) Info(context.Context) (cluster.Info, error) {
-	return cluster.Info{VersionNum: 150004, Version: "15.4", SystemID: s.control.SystemID, DataDirectory: s.data, SegmentSize: s.control.SegmentSize,
+func (s *fakeServer) Info(context.Context) (server.Info, error) {
+	return server.Info{VersionNum: 150004, Version: "15.4", SystemID: s.control.SystemID, DataDirectory: s.data, SegmentSize: s.control.SegmentSize,
 		BlockSize: 8192, WALLevel: "replica", ArchiveMode: "on", ArchiveCommand: "pgobj wal-push %p"}, nil
 }
 
-func (s *server) Start(context.Context, string, bool) (cluster.StartPoint, error) {
+func (s *fakeServer) Start(context.Context, string, bool) (server.StartPoint, error) {
 	s.first = s.at.Add(1)
 	lsn := segment.LSN(s.first*uint64(s.control.SegmentSize) + 40)
 	s.redo.Lock()
 	defer s.redo.Unlock()
-	return cluster.StartPoint{LSN: lsn, Timeline: 1, Time: s.now()}, pgtest.SetRedo(s.data, uint64(lsn))
+	return server.StartPoint{LSN: lsn, Timeline: 1, Time: s.now()}, pgtest.SetRedo(s.data, uint64(lsn))
 }
 
-func (s *server) Stop(ctx context.Context) (cluster.StopPoint, error) {
+func (s *fakeServer) Stop(ctx context.Context) (server.StopPoint, error) {
 	last := s.at.Add(1)
 	for no := s.first; no <= last; no++ {
 		key, body, err := waltest.Object(s.control.SystemID, segment.Segment{Timeline: 1, No: no}, s.control.SegmentSize)
 		if err != nil {
-			return cluster.StopPoint{}, err
+			return server.StopPoint{}, err
 		}
 		if err := s.store.Put(ctx, key, bytes.NewReader(body), int64(len(body))); err != nil && !errors.Is(err, storage.ErrExists) {
-			return cluster.StopPoint{}, err
+			return server.StopPoint{}, err
 		}
 	}
-	return cluster.StopPoint{LSN: segment.LSN(last*uint64(s.control.SegmentSize) + 80), Timeline: 1, Time: s.now(), Label: s.label()}, nil
+	return server.StopPoint{LSN: segment.LSN(last*uint64(s.control.SegmentSize) + 80), Timeline: 1, Time: s.now(), Label: s.label()}, nil
 }
 
 // label is a backup_label as PostgreSQL 15 writes it.
-func (s *server) label() []byte {
+func (s *fakeServer) label() []byte {
 	lsn := segment.LSN(s.first*uint64(s.control.SegmentSize) + 40)
 	return fmt.Appendf(nil, "START WAL LOCATION: %s (file %s)\nCHECKPOINT LOCATION: %s\nBACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-01 00:00:00 UTC\nLABEL: test\nSTART TIMELINE: 1\n",
 		lsn, segment.Segment{Timeline: 1, No: s.first}.Name(s.control.SegmentSize), lsn)
 }
 
-func (s *server) Watch(ctx context.Context) (context.Context, func()) {
+func (s *fakeServer) Watch(ctx context.Context) (context.Context, func()) {
 	return context.WithCancel(ctx)
 }
 
-func (s *server) Archiver(context.Context) (cluster.ArchiverStatus, error) {
-	return cluster.ArchiverStatus{}, nil
+func (s *fakeServer) Archiver(context.Context) (server.ArchiverStatus, error) {
+	return server.ArchiverStatus{}, nil
 }
 
-func (s *server) SwitchWAL(context.Context) error { return nil }
+func (s *fakeServer) SwitchWAL(context.Context) error { return nil }
 
-func (s *server) Changes(context.Context, []cluster.Stretch) (*cluster.Changes, error) {
-	return nil, cluster.ErrNoSummaries
+func (s *fakeServer) Changes(context.Context, []datadir.Stretch) (*datadir.Changes, error) {
+	return nil, datadir.ErrNoSummaries
 }
 
 var discard = slog.New(slog.DiscardHandler)
 
 // push is one backup-push into a store.
-func (s *server) push(ctx context.Context, store storage.Store, by string, full bool) error {
+func (s *fakeServer) push(ctx context.Context, store storage.Store, by string, full bool) error {
 	codec, err := part.ParseCodec("zstd:1")
 	if err != nil {
 		return err
 	}
 	session := s.session(store)
-	_, err = backup.Push(ctx, backup.PushRequest{Store: store, Catalog: catalog.New(store, by, s.now), Session: session, Codec: codec, Workers: 2,
+	_, err = push.Push(ctx, push.Request{Store: store, Catalog: catalog.New(store, by, s.now), Session: session, Codec: codec, Workers: 2,
 		Full: full, Tool: "test", Now: s.now, Progress: &backup.Progress{}, Log: discard, WALTimeout: time.Millisecond})
 	return err
 }
 
 // request is a deletion in a store.
-func (s *server) request(store storage.Store, by string, o retention.Order) sweep.Request {
+func (s *fakeServer) request(store storage.Store, by string, o retention.Order) sweep.Request {
 	if o.Minimum == 0 {
 		o.Minimum = 1
 	}
@@ -182,7 +185,7 @@ func (s *server) request(store storage.Store, by string, o retention.Order) swee
 }
 
 // remove plans and executes.
-func (s *server) remove(ctx context.Context, store storage.Store, by string, o retention.Order) (sweep.Result, error) {
+func (s *fakeServer) remove(ctx context.Context, store storage.Store, by string, o retention.Order) (sweep.Result, error) {
 	r := s.request(store, by, o)
 	p, err := sweep.Make(ctx, r)
 	if err != nil {
@@ -242,7 +245,7 @@ func sound(t testing.TB, store storage.Store) *catalog.State {
 		t.Fatal(err)
 	}
 	for _, e := range state.Complete() {
-		if _, err := backup.Verify(t.Context(), backup.VerifyRequest{Store: store, Catalog: c, Entry: e, Workers: 1, Progress: &backup.Progress{}}); err != nil {
+		if _, err := verify.Verify(t.Context(), verify.Request{Store: store, Catalog: c, Entry: e, Workers: 1, Progress: &backup.Progress{}}); err != nil {
 			t.Errorf("backup %s is listed, but: %v", e.ID, err)
 		}
 		b, err := c.Backup(t.Context(), e)
@@ -265,7 +268,7 @@ func sound(t testing.TB, store storage.Store) *catalog.State {
 }
 
 // tidy deletes garbage, and fails unless what is left is what the backups that are listed need.
-func tidy(t testing.TB, s *server, store storage.Store) {
+func tidy(t testing.TB, s *fakeServer, store storage.Store) {
 	t.Helper()
 	if _, err := s.remove(t.Context(), store, "tidy", retention.Order{Kind: retention.Garbage}); err != nil {
 		t.Fatal(err)
@@ -294,7 +297,7 @@ func tidy(t testing.TB, s *server, store storage.Store) {
 }
 
 // seeded is a repository with n backups, each of them with some parts of its own.
-func seeded(t testing.TB, n int) (*server, storage.Store) {
+func seeded(t testing.TB, n int) (*fakeServer, storage.Store) {
 	t.Helper()
 	s := newServer(t, 1)
 	store := mem.New()

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/test/largerepo"
@@ -112,7 +112,7 @@ func (l *largeRun) show(ctx context.Context, which, policy string) error {
 		if err != nil {
 			return "", err
 		}
-		trail, err := backup.FindTrail(ctx, backup.TrailRequest{Store: l.Store, State: state, Backup: described})
+		trail, err := recovery.FindWAL(ctx, recovery.WALRequest{Store: l.Store, State: state, Backup: described})
 		if err != nil {
 			return "", err
 		}

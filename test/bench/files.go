@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/testenv"
 )
@@ -99,7 +99,7 @@ func makeFiles(dir string, count int) error {
 		for off := 7168; off < len(page); off += 8 {
 			binary.LittleEndian.PutUint64(page[off:], r.Uint64N(1<<32))
 		}
-		binary.LittleEndian.PutUint16(page[8:], cluster.PageChecksum(page, 0))
+		binary.LittleEndian.PutUint16(page[8:], datadir.PageChecksum(page, 0))
 		name, data := fmt.Sprint(1_000_000+i), page
 		if i%2 == 1 {
 			name, data = fmt.Sprint("extra.", i), page[r.IntN(len(page)):]

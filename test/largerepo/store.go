@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -115,7 +115,7 @@ func isWAL(key string) bool { return strings.HasPrefix(key, "wal/") }
 // wal lists segments.
 func (s *Store) wal(prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	key := func(no int) string {
-		return walstore.Key(systemID, segment.Segment{Timeline: 1, No: uint64(no)}.Name(segmentSize))
+		return object.Key(systemID, segment.Segment{Timeline: 1, No: uint64(no)}.Name(segmentSize))
 	}
 	return func(yield func(storage.Info, error) bool) {
 		first := 1 + sort.Search(len(s.gone)-1, func(i int) bool { return key(i+1) > startAfter && key(i+1) >= prefix })

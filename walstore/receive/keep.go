@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -140,24 +142,24 @@ func (s *stream) partial(ctx context.Context, c *spooled, to int64) error {
 	store, replaced := c.plan(to)
 	for _, p := range store {
 		if p == c.damaged { // nothing is replaced
-			if err := walstore.DropPiece(ctx, s.Store, s.sysid, p); err != nil {
+			if err := partial.DropPiece(ctx, s.Store, s.sysid, p); err != nil {
 				return err
 			}
 		}
-		if err := walstore.PutPiece(ctx, s.Store, s.sysid, p, c.f); err != nil {
+		if err := partial.PutPiece(ctx, s.Store, s.sysid, p, c.f); err != nil {
 			return err
 		}
 	}
 	s.Log.Debug("stored a part of", "segment", c.name, "bytes", to)
 	gone := append(c.covered(store), replaced...)
-	c.damaged = walstore.Piece{}
+	c.damaged = object.Piece{}
 	c.stored(to, store, replaced)
 	s.secured(c.Start(s.size)+segment.LSN(to), gone)
 	return nil
 }
 
 // secured notes that all up to a position is in the archive, tells the server, and has what that replaces removed.
-func (s *stream) secured(upTo segment.LSN, replaced []walstore.Piece) {
+func (s *stream) secured(upTo segment.LSN, replaced []object.Piece) {
 	s.mu.Lock()
 	s.safe, s.last = upTo, time.Now()
 	s.trash = append(s.trash, replaced...)
@@ -175,7 +177,7 @@ func (s *stream) sweep(ctx context.Context) {
 		s.trash = nil
 		s.mu.Unlock()
 		for _, p := range trash {
-			err := walstore.DropPiece(ctx, s.Store, s.sysid, p)
+			err := partial.DropPiece(ctx, s.Store, s.sysid, p)
 			if err != nil && !failed && ctx.Err() == nil {
 				failed = true
 				s.Log.Warn("parts of segments that are not needed any more stay in the storage", "object", p.String(), "error", err)

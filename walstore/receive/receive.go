@@ -18,10 +18,13 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
+	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 var (
@@ -36,7 +39,7 @@ var (
 // Config says what to receive. All fields but Slot have to be set.
 type Config struct {
 	Store   storage.Store // rooted at the server's folder
-	Connect func(context.Context) (*cluster.Replication, error)
+	Connect func(context.Context) (*server.Replication, error)
 	Admit   func(ctx context.Context, systemID uint64) error // see admit.Gate
 
 	Slot       string
@@ -98,8 +101,8 @@ func Run(ctx context.Context, c Config) (Position, error) {
 
 // final says that trying again would have the same end.
 func (r *receiver) final(err error) bool {
-	for _, f := range []error{cluster.ErrReplication, cluster.ErrVersion, ErrRemoved, ErrOtherServer, ErrStream,
-		walstore.ErrConflict, walstore.ErrDamaged, walstore.ErrSource, ErrSpool} {
+	for _, f := range []error{server.ErrReplication, server.ErrVersion, ErrRemoved, ErrOtherServer, ErrStream,
+		object.ErrConflict, object.ErrDamaged, object.ErrSource, ErrSpool} {
 		if errors.Is(err, f) {
 			return true
 		}
@@ -136,7 +139,7 @@ func (r *receiver) session(ctx context.Context) error {
 		r.prepared = true
 		err = r.stream(ctx, conn, at)
 		switch {
-		case errors.Is(err, cluster.ErrWALRemoved):
+		case errors.Is(err, server.ErrWALRemoved):
 			return r.removed(at, line.at, err)
 		case err != nil || ctx.Err() != nil:
 			return err
@@ -146,7 +149,7 @@ func (r *receiver) session(ctx context.Context) error {
 
 // line is the server's line of descent.
 type line struct {
-	at        cluster.Identity
+	at        server.Identity
 	ancestors segment.Lineage
 }
 
@@ -157,7 +160,7 @@ type start struct {
 }
 
 // prepare finds out where to go on.
-func (r *receiver) prepare(ctx context.Context, conn *cluster.Replication) (start, line, error) {
+func (r *receiver) prepare(ctx context.Context, conn *server.Replication) (start, line, error) {
 	l := line{}
 	var err error
 	if l.at, err = conn.Identify(ctx); err != nil {
@@ -211,13 +214,13 @@ func (r *receiver) prepare(ctx context.Context, conn *cluster.Replication) (star
 
 // survey looks at what the archive has.
 func (r *receiver) survey(ctx context.Context, sysid uint64) error {
-	all, err := walstore.Examine(ctx, r.Store, sysid, r.size)
+	all, err := survey.Examine(ctx, r.Store, sysid, r.size)
 	if err != nil {
 		return err
 	}
 	for _, v := range all {
 		for _, p := range v.Obsolete {
-			if err := walstore.DropPiece(ctx, r.Store, sysid, p); err != nil {
+			if err := partial.DropPiece(ctx, r.Store, sysid, p); err != nil {
 				r.Log.Warn("what was received of a segment that is complete now stays behind", "object", p.String(), "error", err)
 				break
 			}
@@ -267,7 +270,7 @@ func (r *receiver) position(l line) (segment.Segment, bool) {
 }
 
 // descent stores the history files of the server's timeline and its ancestors, and returns what the first says.
-func (r *receiver) descent(ctx context.Context, conn *cluster.Replication, tli segment.Timeline) (segment.Lineage, error) {
+func (r *receiver) descent(ctx context.Context, conn *server.Replication, tli segment.Timeline) (segment.Lineage, error) {
 	if tli == 1 {
 		return nil, nil
 	}
@@ -316,7 +319,7 @@ func (r *receiver) storeHistory(ctx context.Context, tli segment.Timeline, data 
 }
 
 // removed decides how to go on when the server does not have the segment any more.
-func (r *receiver) removed(at start, id cluster.Identity, err error) error {
+func (r *receiver) removed(at start, id server.Identity, err error) error {
 	t := at.Timeline
 	name := at.Name(r.size)
 	if later := r.later[t]; len(later) > 0 {

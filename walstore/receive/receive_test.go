@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/storage/mem"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -16,7 +16,7 @@ const sysid = 7710474189093401805
 func TestSurveyOfDamaged(t *testing.T) {
 	s := mem.New()
 	for _, name := range []string{"000000010000000500000001", "000000010000000500000002"} {
-		if err := s.Put(t.Context(), walstore.Key(sysid, name), strings.NewReader("nonsense"), 8); err != nil {
+		if err := s.Put(t.Context(), object.Key(sysid, name), strings.NewReader("nonsense"), 8); err != nil {
 			t.Fatal(err)
 		}
 	}

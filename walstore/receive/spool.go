@@ -12,7 +12,8 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -38,12 +39,12 @@ type spooled struct {
 	f        *os.File
 	received int64 // from the segment's first byte on
 
-	durable int64            // of it; in pieces
-	pieces  []walstore.Piece // that make it up
-	strays  []walstore.Piece // others, from receivers that were killed
-	before  *os.File         // what earlier receivers have stored of it, until it has been compared; else nil
-	reach   int64            // of before
-	damaged walstore.Piece   // of the strays: is stored, and cannot be read
+	durable int64          // of it; in pieces
+	pieces  []object.Piece // that make it up
+	strays  []object.Piece // others, from receivers that were killed
+	before  *os.File       // what earlier receivers have stored of it, until it has been compared; else nil
+	reach   int64          // of before
+	damaged object.Piece   // of the strays: is stored, and cannot be read
 }
 
 // newSpooled begins a segment. With resumed, an earlier receiver may have stored some of it.
@@ -73,11 +74,11 @@ func (s *spooled) close() {
 // be another one by now, or may have lost what it wrote last.
 func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 	for range 3 {
-		all, err := walstore.Pieces(ctx, r.Store, r.sysid, s.name)
+		all, err := partial.Pieces(ctx, r.Store, r.sysid, s.name)
 		if err != nil {
 			return err
 		}
-		chain, reach := walstore.Chain(all)
+		chain, reach := partial.Chain(all)
 		s.strays = without(all, chain)
 		if reach == 0 {
 			return nil
@@ -86,8 +87,8 @@ func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 			return err
 		}
 		s.pieces, s.reach = chain, reach
-		err = walstore.ReadChain(ctx, r.Store, r.sysid, chain, s.before)
-		if damage, ok := errors.AsType[*walstore.DamagedError](err); ok {
+		err = partial.ReadChain(ctx, r.Store, r.sysid, chain, s.before)
+		if damage, ok := errors.AsType[*object.DamagedError](err); ok {
 			s.distrust(all, damage)
 			r.Log.Warn("what was received of a segment is damaged; the server is asked for it again", "segment", s.name, "error", err)
 			return nil
@@ -103,7 +104,7 @@ func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 }
 
 // distrust makes nothing of what earlier receivers have stored: the server sends the segment from its first byte on.
-func (s *spooled) distrust(all []walstore.Piece, damage *walstore.DamagedError) {
+func (s *spooled) distrust(all []object.Piece, damage *object.DamagedError) {
 	for _, p := range all {
 		if strings.Contains(damage.Key, p.String()) {
 			s.damaged = p
@@ -113,8 +114,8 @@ func (s *spooled) distrust(all []walstore.Piece, damage *walstore.DamagedError) 
 	s.before, s.pieces, s.strays, s.reach = nil, nil, all, 0
 }
 
-func without(all, some []walstore.Piece) []walstore.Piece {
-	return slices.DeleteFunc(slices.Clone(all), func(p walstore.Piece) bool { return slices.Contains(some, p) })
+func without(all, some []object.Piece) []object.Piece {
+	return slices.DeleteFunc(slices.Clone(all), func(p object.Piece) bool { return slices.Contains(some, p) })
 }
 
 // settle compares what earlier receivers have stored with the same bytes, of which n have been received again.
@@ -126,7 +127,7 @@ func (r *receiver) settle(s *spooled, n int64) error {
 	if same, err := equal(s.f, s.before, n); err != nil {
 		return fmt.Errorf("%w: %w", ErrSpool, err)
 	} else if !same {
-		e := &walstore.ConflictError{Name: s.name, Key: s.pieces[0].String()}
+		e := &object.ConflictError{Name: s.name, Key: s.pieces[0].String()}
 		for f, sum := range map[*os.File]*[32]byte{s.f: &e.Source, s.before: &e.Stored} {
 			h := sha256.New()
 			_, _ = io.Copy(h, io.NewSectionReader(f, 0, n)) // it has just been read
@@ -163,32 +164,32 @@ func equal(a, b io.ReaderAt, n int64) (bool, error) {
 // plan is what to store so that the first to bytes are durable, and which pieces that replaces. A piece takes in those
 // before it that are no larger, so that a segment is never in more than a few dozen, and every byte is
 // stored only a few times, however slowly the segment grows.
-func (s *spooled) plan(to int64) (store, replaced []walstore.Piece) {
+func (s *spooled) plan(to int64) (store, replaced []object.Piece) {
 	from, kept := s.durable, len(s.pieces)
 	for kept > 0 {
 		last := s.pieces[kept-1]
-		if last.To-last.From > to-from || to-last.From > walstore.MaxPiece {
+		if last.To-last.From > to-from || to-last.From > object.MaxPiece {
 			break
 		}
 		from, kept = last.From, kept-1
 	}
-	for at := from; at < to; at += walstore.MaxPiece {
-		store = append(store, walstore.Piece{Segment: s.name, From: at, To: min(to, at+walstore.MaxPiece)})
+	for at := from; at < to; at += object.MaxPiece {
+		store = append(store, object.Piece{Segment: s.name, From: at, To: min(to, at+object.MaxPiece)})
 	}
 	return store, s.pieces[kept:]
 }
 
 // stored notes that a plan has been carried out.
-func (s *spooled) stored(to int64, store, replaced []walstore.Piece) {
+func (s *spooled) stored(to int64, store, replaced []object.Piece) {
 	s.pieces = append(s.pieces[:len(s.pieces)-len(replaced):len(s.pieces)-len(replaced)], store...)
 	s.durable = to
 }
 
 // covered takes from the strays those that one of the pieces just stored stands in for, all of it: what several cover
 // together might rely on one that another receiver removes.
-func (s *spooled) covered(store []walstore.Piece) (gone []walstore.Piece) {
-	s.strays = slices.DeleteFunc(s.strays, func(old walstore.Piece) bool {
-		in := slices.ContainsFunc(store, func(p walstore.Piece) bool { return p.From <= old.From && old.To <= p.To })
+func (s *spooled) covered(store []object.Piece) (gone []object.Piece) {
+	s.strays = slices.DeleteFunc(s.strays, func(old object.Piece) bool {
+		in := slices.ContainsFunc(store, func(p object.Piece) bool { return p.From <= old.From && old.To <= p.To })
 		if in && !slices.Contains(store, old) {
 			gone = append(gone, old)
 		}

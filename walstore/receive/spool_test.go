@@ -5,7 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/partial"
 )
 
 // However a segment grows, its pieces make up all that was received, they are few, and each byte is stored only a few times.
@@ -25,13 +26,13 @@ func TestPlan(t *testing.T) {
 				to := min(c.size, s.durable+1+rand.Int64N(c.most))
 				store, replaced := s.plan(to)
 				for _, p := range store {
-					if p.To-p.From > walstore.MaxPiece || p.From >= p.To {
+					if p.To-p.From > object.MaxPiece || p.From >= p.To {
 						t.Fatalf("%+v", p)
 					}
 					stored += p.To - p.From
 				}
 				s.stored(to, store, replaced)
-				chain, reach := walstore.Chain(s.pieces)
+				chain, reach := partial.Chain(s.pieces)
 				if reach != to || len(chain) != len(s.pieces) || len(chain) > c.pieces {
 					t.Fatalf("%d pieces reach %d of %d: %v", len(chain), reach, to, s.pieces)
 				}
@@ -47,14 +48,14 @@ func TestPlan(t *testing.T) {
 
 // Pieces of receivers that were killed go as soon as one piece stands in for them; never for several that do so together.
 func TestCovered(t *testing.T) {
-	p := func(from, to int64) walstore.Piece {
-		return walstore.Piece{Segment: "000000010000000000000001", From: from, To: to}
+	p := func(from, to int64) object.Piece {
+		return object.Piece{Segment: "000000010000000000000001", From: from, To: to}
 	}
-	s := &spooled{strays: []walstore.Piece{p(0, 50), p(10, 100), p(90, 110), p(100, 200), p(150, 300)}}
-	if gone := s.covered([]walstore.Piece{p(0, 100), p(100, 200)}); !slices.Equal(gone, []walstore.Piece{p(0, 50), p(10, 100)}) {
+	s := &spooled{strays: []object.Piece{p(0, 50), p(10, 100), p(90, 110), p(100, 200), p(150, 300)}}
+	if gone := s.covered([]object.Piece{p(0, 100), p(100, 200)}); !slices.Equal(gone, []object.Piece{p(0, 50), p(10, 100)}) {
 		t.Errorf("gone are %v", gone)
 	}
-	if !slices.Equal(s.strays, []walstore.Piece{p(90, 110), p(150, 300)}) { // 100-200 is our own now
+	if !slices.Equal(s.strays, []object.Piece{p(90, 110), p(150, 300)}) { // 100-200 is our own now
 		t.Errorf("left are %v", s.strays)
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/cluster"
-	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // stream is one stream of one timeline: a reader that spools what the server sends, and a keeper that stores it.
 type stream struct {
 	*receiver
-	conn *cluster.Replication
+	conn *server.Replication
 
 	mu      sync.Mutex
 	cur     *spooled   // is being received
@@ -24,7 +24,7 @@ type stream struct {
 	hurry   bool       // the server waits for what it has sent
 	safe    segment.LSN
 	heard   time.Time // from the server; zero while the reader does not listen
-	trash   []walstore.Piece
+	trash   []object.Piece
 	work    chan struct{} // something for the keeper, or the reader, to look at
 	room    chan struct{}
 	rubbish chan struct{}
@@ -47,7 +47,7 @@ const answerEvery = 100 * time.Millisecond
 
 // stream receives from a position on until the timeline ends (nil), the connection does, or ctx is done. Whatever the
 // reason, all that was received is stored before it returns, unless the storage does not let it.
-func (r *receiver) stream(ctx context.Context, conn *cluster.Replication, at start) (err error) {
+func (r *receiver) stream(ctx context.Context, conn *server.Replication, at start) (err error) {
 	s := &stream{receiver: r, conn: conn, work: make(chan struct{}, 1), room: make(chan struct{}, 1), rubbish: make(chan struct{}, 1), last: time.Now()}
 	if s.cur, err = r.newSpooled(ctx, at.Segment, true); err != nil {
 		return err
@@ -189,7 +189,7 @@ func (s *stream) listen(on bool) {
 }
 
 // spool writes WAL to the segments that it belongs to.
-func (s *stream) spool(ctx context.Context, m cluster.Received) error {
+func (s *stream) spool(ctx context.Context, m server.Received) error {
 	if len(m.Data) > 0 && m.At != s.pos.Received {
 		return fmt.Errorf("%w: it goes on at %s instead of %s", ErrStream, m.At, s.pos.Received)
 	}

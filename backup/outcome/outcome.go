@@ -1,0 +1,328 @@
+// Package outcome tells how a recovery ended, or why it has not: from the restored directory, the server and the
+// archive.
+package outcome
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
+)
+
+var (
+	// ErrNotReached says that a recovery ended, or stands, elsewhere than it should.
+	ErrNotReached = errors.New("recovery is not where it should be")
+	// ErrRecovering says that a recovery goes on.
+	ErrRecovering = errors.New("recovery goes on")
+	// ErrUnasked says that a server runs which may have recovered, and that nobody could ask it.
+	ErrUnasked = errors.New("the server cannot be asked where its recovery is")
+)
+
+// metNone says that the reason which PostgreSQL gives in a history file means that recovery met no target. Where there
+// was one (up to 12, and after a promotion by hand) it has the empty values of what would have been met: the time is 0.
+func metNone(reason string) bool {
+	return regexp.MustCompile(`^(no recovery target specified|.* transaction 0|.* LSN 0/0|at restore point ""|before (1999-12-31|2000-01-01) .*)$`).MatchString(reason)
+}
+
+// Outcome is what has become of a recovery.
+type Outcome struct {
+	Restored Restored
+	State    string           // of the server, in words
+	At       segment.LSN      // how far recovery got; 0: nobody knows
+	Timeline segment.Timeline // of At
+	Reason   string           // why it ended, in PostgreSQL's words, if it did
+	Status   *server.Recovery
+	WAL      recovery.WALRange // what the archive has now, or had then
+	Text     string            // where recovery is, in a sentence
+
+	reachedEnd bool // of the WAL that there was
+	control    segment.Parameters
+}
+
+// CheckRequest says which recovery to look at.
+type Request struct {
+	Dir     string           // the data directory
+	Server  *server.Recovery // what its server says; nil: it says nothing
+	Runs    bool             // there is one, all the same
+	Unasked error            // why the one that runs says nothing; nil: it does not take connections yet
+	Store   storage.Store    // nil: the archive is as it was when Dir was restored
+}
+
+// CheckRestore compares where recovery is, or ended, with where it should. The error is ErrNotReached or
+// ErrRecovering if that is not there, and ErrUnasked if nobody can tell.
+func Check(ctx context.Context, r Request) (*Outcome, error) {
+	x, err := ReadRestored(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := datadir.ReadControl(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if c.SystemID != x.SystemID {
+		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
+	}
+	if r.Server != nil && r.Server.SystemID != c.SystemID {
+		return nil, fmt.Errorf("%w: the server that answered is of another cluster (system identifier %d) than %s (%d)", ErrNotRestored, r.Server.SystemID, r.Dir, c.SystemID)
+	}
+	o := &Outcome{Restored: *x, Status: r.Server, control: c.Parameters, WAL: recovery.WALRange{End: x.End, Last: x.Last, Received: x.Received}}
+	if len(x.Path) == 0 {
+		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"
+		return o, nil
+	}
+	if r.Server != nil && r.Server.InRecovery && x.Standby {
+		o.Restored.Path = o.followed(r.Dir)
+	}
+	if r.Store != nil {
+		if o.WAL, err = recovery.ScanRange(ctx, r.Store, x.SystemID, o.Restored.Path, x.SegmentSize, 0); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case r.Server != nil && r.Server.InRecovery:
+		return o, o.inRecovery()
+	case r.Server != nil:
+		o.State = fmt.Sprintf("open, on timeline %d", r.Server.Timeline)
+		err = o.ended(r.Dir, r.Server.Timeline)
+	default:
+		err = o.silent(r, c)
+	}
+	if r.Store != nil && o.reachedEnd && o.goneOn(ctx, r.Store) {
+		o.Text += ". The archive has gone on since then, up to " + o.WAL.End.String()
+	}
+	return o, err
+}
+
+// followed is the way of a standby, which goes on from what it was restored for: also to timelines that were begun since.
+func (o *Outcome) followed(dir string) []recovery.Leg {
+	way := o.Restored.Path
+	t := o.newestHistory(dir, way[len(way)-1].Timeline)
+	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
+	if err != nil {
+		return way // it has none, as timeline 1
+	}
+	l, err := segment.ParseHistory(t, data)
+	if _, ok := l.Left(way[0].Timeline); err != nil || !ok {
+		return way
+	}
+	h := recovery.History{Lineage: map[segment.Timeline]segment.Lineage{t: l}}
+	return h.Path(way[0].Timeline, way[0].Begin, t)
+}
+
+// goneOn says whether the archive has records behind the end of a recovery that has reached what it had. Its last segment is
+// as long as the others wherever its last record ends.
+func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
+	x, w := o.Restored, o.WAL
+	from := max(o.At, x.End)
+	if w.End <= from {
+		return false
+	}
+	if w.Received || segment.At(0, from-1, x.SegmentSize).No != segment.At(0, w.End-1, x.SegmentSize).No {
+		return true
+	}
+	last, found, err := survey.LastChange(ctx, s, x.SystemID, w.Last)
+	return err == nil && found && last >= o.At
+}
+
+// silent judges by pg_control, when no server answers.
+func (o *Outcome) silent(r Request, c datadir.Control) error {
+	o.State = "no server runs; pg_control says: " + c.State.String()
+	switch {
+	case r.Unasked != nil:
+		o.State = "the server runs, but cannot be asked; pg_control says: " + c.State.String()
+	case r.Runs:
+		o.State = "the server does not take connections yet; pg_control says: " + c.State.String()
+	}
+	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
+	begun := !datadir.Exists(filepath.Join(r.Dir, "backup_label")) // it goes when pg_control says that recovery has begun (StartupXLOG)
+	clean := c.State == datadir.ShutDown || c.State == datadir.InProduction
+	switch {
+	case !begun && !r.Runs:
+		o.At = 0
+		return o.not("recovery has not begun: start the server")
+	case begun && clean && o.signalIsGone(r.Dir):
+		return o.ended(r.Dir, max(c.Timeline, o.newestHistory(r.Dir, c.Timeline)))
+	case r.Unasked != nil:
+		o.Text = fmt.Sprintf("nobody knows: it has replayed up to %s or further", o.At)
+		return fmt.Errorf("%w: %w", ErrUnasked, r.Unasked)
+	case r.Runs:
+		return o.goesOn()
+	case c.State == datadir.ShutDownInRecovery && o.Restored.Action == "shutdown":
+		o.Text = fmt.Sprintf("the server shut down in recovery at %s or later, as it was told to at its target", o.At)
+		return nil
+	}
+	hole := ""
+	if o.WAL.Missing != "" {
+		hole = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+	}
+	if lack := lackingIn(r.Dir, c.Parameters); hole == "" && len(lack) > 0 {
+		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and start it", o.At, strings.Join(lack, ", "))
+	}
+	missed := ""
+	if x := o.Restored; hole == "" && !x.ToTheEnd && x.LSN == 0 {
+		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s lies before backup %s or behind the end of the archive: name an older backup, or leave out the target", x.Goal, x.Backup)
+	}
+	return o.not("the server stopped in recovery, at %s or later%s. Its log says why%s", o.At, hole, missed)
+}
+
+func (o *Outcome) signalIsGone(dir string) bool {
+	for _, name := range []string{"recovery.signal", "standby.signal", "recovery.conf"} {
+		if datadir.Exists(filepath.Join(dir, name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// newestHistory: directly after its promotion a server that crashed has its new timeline in the history file, and
+// not yet in pg_control.
+func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Timeline {
+	names, _ := datadir.ReadDir(filepath.Join(dir, "pg_wal"))
+	newest := after
+	for _, name := range names {
+		if segment.Classify(name) == segment.History {
+			if t, err := strconv.ParseUint(name[:8], 16, 32); err == nil {
+				newest = max(newest, segment.Timeline(t))
+			}
+		}
+	}
+	return newest
+}
+
+func (o *Outcome) inRecovery() error {
+	s, x := o.Status, o.Restored
+	o.At = s.Replayed
+	for _, leg := range x.Path {
+		if leg.Begin <= o.At {
+			o.Timeline = leg.Timeline
+		}
+	}
+	o.State = "in recovery"
+	lack := lackingNow(o.control, s)
+	switch {
+	case len(lack) > 0:
+		o.State = "in recovery, stopped by a setting"
+		return o.not("recovery stopped at %s, and that is not its target: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and restart it. Do not run pg_wal_replay_resume(): it ends the server", o.At, strings.Join(lack, ", "))
+	case x.Standby && o.atEnd(recovery.WALRange{Last: o.WAL.Last}): // it gets complete segments only
+		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all that the archive has, up to %s", o.At)
+		return nil
+	case s.Paused && x.ToTheEnd, s.Paused && x.LSN > o.At && !x.Exclusive:
+		o.State = "in recovery, paused"
+		return o.not("recovery is paused at %s, and that is not its target: SELECT pg_wal_replay_resume(), or see the server's log", o.At)
+	case s.Paused:
+		o.State, o.Text = "in recovery, paused at the target and open for reading", fmt.Sprintf("recovery has reached %s, and waits at %s%s", x.Goal, o.At, o.lastCommit())
+		return nil
+	}
+	return o.goesOn()
+}
+
+func (o *Outcome) goesOn() error {
+	x := o.Restored
+	until := o.WAL.End
+	if x.LSN > 0 {
+		until = x.LSN
+	}
+	o.Text = fmt.Sprintf("still replaying: %s of %s%s", o.At, until, o.lastCommit())
+	if o.WAL.Missing != "" && o.At+segment.LSN(x.SegmentSize) >= o.WAL.End {
+		return o.not("recovery cannot get past %s: segment %s is missing in the archive, although %s is there", o.WAL.End, o.WAL.Missing, o.WAL.Beyond)
+	}
+	return fmt.Errorf("%w: %s", ErrRecovering, o.Text)
+}
+
+// ended judges a recovery that is over, by the history of the timeline that the server has opened.
+func (o *Outcome) ended(dir string, t segment.Timeline) error {
+	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
+	onTheWay := slices.ContainsFunc(o.Restored.Path, func(l recovery.Leg) bool { return l.Timeline == t })
+	if errors.Is(err, fs.ErrNotExist) || onTheWay { // the end of a recovery begins a timeline
+		return o.not("the server is on timeline %d and has never recovered from the archive: was the signal file removed?", t)
+	}
+	if err != nil {
+		return err
+	}
+	history, err := segment.ParseHistory(t, data)
+	if err != nil {
+		return err
+	}
+	x := o.Restored
+	for _, leg := range x.Path {
+		for _, a := range history {
+			if a.Timeline == leg.Timeline {
+				o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
+			}
+		}
+		if o.At != leg.End {
+			break // here it has left the way
+		}
+	}
+	last := x.Path[len(x.Path)-1].Timeline
+	switch {
+	case o.At == 0:
+		return o.not("the server is on timeline %d, which does not come from the backup's", t)
+	case !x.ToTheEnd && !metNone(o.Reason):
+		o.Text = fmt.Sprintf("recovery has reached %s: it ended at %s on timeline %d (%s)%s", x.Goal, o.At, o.Timeline, o.Reason, o.lastCommit())
+		return nil
+	case !x.ToTheEnd:
+		return o.not("target not reached: recovery was to go to %s, and ended at %s on timeline %d without meeting it%s", x.Goal, o.At, o.Timeline, o.why())
+	case o.Timeline != last:
+		return o.not("recovery ended at %s on timeline %d, and never came to timeline %d%s", o.At, o.Timeline, last, o.why())
+	case !o.atEnd(recovery.WALRange{Last: x.Last, End: x.End, Received: x.Received}):
+		return o.not("recovery ended at %s, and the archive had WAL up to %s%s", o.At, x.End, o.why())
+	}
+	o.Text = fmt.Sprintf("recovery has reached the end of the WAL: it ended at %s on timeline %d%s", o.At, o.Timeline, o.lastCommit())
+	o.reachedEnd = true
+	return nil
+}
+
+// atEnd: the last record that the archive has in full ends in its last segment. (A record that is longer than a
+// segment and torn at the end could make that untrue.) What was received of one that is not complete
+// ends with a record, as far as the server had flushed, or with a page (XLogBackgroundFlush, XLogSendPhysical), in any record.
+func (o *Outcome) atEnd(w recovery.WALRange) bool {
+	size := o.Restored.SegmentSize
+	if w.Received {
+		const page = 8192
+		if w.End%page != 0 {
+			return o.At >= w.End
+		}
+		return o.At >= segment.At(o.Restored.Path[0].Timeline, w.End-1, size).Start(size)
+	}
+	last, err := segment.ParseName(w.Last, size)
+	return err != nil || o.At >= last.Start(size)
+}
+
+// why looks for what kept recovery from going on.
+func (o *Outcome) why() string {
+	size := o.Restored.SegmentSize
+	if o.WAL.Missing != "" && o.At+segment.LSN(size) > o.WAL.End {
+		return fmt.Sprintf(", because segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+	}
+	if o.WAL.End > o.At {
+		return fmt.Sprintf("; the archive has WAL up to %s now (%s). Was the server promoted by hand? Its log says", o.WAL.End, o.WAL.Last)
+	}
+	return fmt.Sprintf("; the archive ends at %s (%s)", o.WAL.End, o.WAL.Last)
+}
+
+func (o *Outcome) lastCommit() string {
+	if o.Status == nil || o.Status.LastCommit.IsZero() {
+		return ""
+	}
+	return ", last transaction of " + backup.Stamp(o.Status.LastCommit)
+}
+
+func (o *Outcome) not(format string, args ...any) error {
+	o.Text = fmt.Sprintf(format, args...)
+	return fmt.Errorf("%w: %s", ErrNotReached, o.Text)
+}

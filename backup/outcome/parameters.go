@@ -1,0 +1,47 @@
+package outcome
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/backup/settings"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// lackingNow is for a server that answers; a setting that it does not tell is not lacking.
+func lackingNow(control segment.Parameters, s *server.Recovery) []string {
+	return settings.Lacking(control, func(n recovery.Setting) bool {
+		want, _ := strconv.Atoi(n.Value)
+		set, known := s.Settings[n.Name]
+		return !known || set >= want
+	})
+}
+
+// lackingIn is for a server that stopped: by its configuration, and the command line of its last start (postmaster.opts).
+func lackingIn(dir string, control segment.Parameters) []string {
+	var c settings.ConfScan
+	for _, name := range []string{"postgresql.conf", settings.AutoConf} {
+		text, _ := os.ReadFile(filepath.Join(dir, name)) // one that cannot be read sets nothing
+		c.Scan(name, string(text), &catalog.Backup{})
+	}
+	options, _ := os.ReadFile(filepath.Join(dir, "postmaster.opts"))
+	text := string(options)
+	if c.Blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text) {
+		return nil
+	}
+	return settings.Lacking(control, func(n recovery.Setting) bool {
+		given := regexp.MustCompile(`\b`+n.Name+`=(\d+)`).FindAllStringSubmatch(text, -1)
+		if len(given) == 0 {
+			return c.Has(n, datadir.Exists(filepath.Join(dir, "postgresql.conf")))
+		}
+		want, _ := strconv.Atoi(n.Value)
+		set, _ := strconv.Atoi(given[len(given)-1][1])
+		return set >= want
+	})
+}

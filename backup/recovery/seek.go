@@ -1,0 +1,167 @@
+package recovery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
+)
+
+// seeker looks through the WAL in the archive for a restore point or the end of a transaction: nothing else tells which
+// backups are from before it. It begins with the newest WAL, and reads each segment once.
+type TargetSearch struct {
+	Store    storage.Store
+	Catalog  *catalog.Catalog
+	Log      *slog.Logger
+	Recovery Recovery
+	Known    map[string][]segment.Mark // of each segment that was read, by its key: where recovery could end
+	begin    []byte                    // how the last one begins: the one before it may have a record that ends there
+	Said     time.Time
+}
+
+// seekAhead is how many segments are read at once.
+const seekAhead = 4
+
+// sought is a segment, or what was received of one.
+type sought struct {
+	name  string
+	chain []object.Piece
+	marks []segment.Mark
+}
+
+// seeks says whether the recovery's target is one that has to be looked for.
+func (r Recovery) Seeks() bool { return r.TargetXID != 0 || r.TargetName != "" }
+
+// wants says whether PostgreSQL would end the recovery at a mark. It compares 32 bits of a transaction's number.
+func (r Recovery) wants(m segment.Mark) bool {
+	return m.Point && r.TargetName != "" && m.Name == r.TargetName || !m.Point && r.TargetXID != 0 && m.XID == uint32(r.TargetXID)
+}
+
+// seek is the last place behind a backup at which its recovery along legs could be told to end; nil if there is none.
+func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, legs []Leg) (*segment.Mark, error) {
+	b, err := s.Catalog.Backup(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	size := segment.Size(b.SegmentSize)
+	w, err := WaitForRange(ctx, s.Store, b.SystemID, legs, size, 0)
+	if err != nil {
+		return nil, err
+	}
+	last, none := segment.ParseName(w.Last, size) // none: there is no segment
+	no, low := last.No, max(1, segment.At(0, max(b.StartLSN, b.StopLSN), size).No)
+	var batch []*sought
+	if w.Received {
+		batch = append(batch, &sought{name: w.Tail[0].Segment, chain: w.Tail})
+	}
+	for {
+		for ; none == nil && no >= low && len(batch) < seekAhead; no-- {
+			batch = append(batch, &sought{name: NameOf(legs, w, no, size)})
+		}
+		if len(batch) == 0 {
+			return nil, nil
+		}
+		if err := s.look(ctx, b.SystemID, batch); err != nil {
+			return nil, err
+		}
+		for _, f := range batch {
+			if i := lastIndex(f.marks, func(m segment.Mark) bool { return m.At >= b.StopLSN && m.At < w.End }); i >= 0 {
+				return &f.marks[i], nil
+			}
+		}
+		batch = nil
+	}
+}
+
+func lastIndex[T any](all []T, is func(T) bool) int {
+	for i, x := range slices.Backward(all) {
+		if is(x) {
+			return i
+		}
+	}
+	return -1
+}
+
+// look finds the marks that the recovery could end at in segments that follow each other, the newest first. What is damaged
+// has none: recovery does not get past it either.
+func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*sought) error {
+	if time.Since(s.Said) >= WalSay {
+		s.Log.Info("looking through the WAL for the target, the newest first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
+		s.Said = time.Now()
+	}
+	begin := make(chan []byte, 1) // of the segment behind the one that is read
+	begin <- s.begin
+	g, reading := errgroup.WithContext(ctx)
+	for _, f := range files {
+		var ok bool
+		if f.marks, ok = s.Known[object.Key(sysid, f.name)]; ok {
+			continue
+		}
+		r := survey.MarksRequest{SystemID: sysid, Segment: f.name, Chain: f.chain, After: &awaited{from: begin}}
+		own := make(chan []byte, 1)
+		r.Begin = func(data []byte) { own <- data }
+		begin = own
+		g.Go(func() error { return s.read(reading, r, f) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	s.begin = <-begin
+	for _, f := range files {
+		s.Known[object.Key(sysid, f.name)] = f.marks
+	}
+	return nil
+}
+
+func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *sought) error {
+	err := survey.Marks(ctx, s.Store, r, func(m segment.Mark) {
+		if s.Recovery.wants(m) {
+			f.marks = append(f.marks, m)
+		}
+	})
+	if errors.Is(err, object.ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
+		s.Log.Warn("cannot look through all of the WAL for the target", "target", s.Recovery.Goal(), "error", err)
+		f.marks, err = nil, nil
+	}
+	return err
+}
+
+// awaited reads what comes as one piece, as soon as that is there.
+type awaited struct {
+	from <-chan []byte
+	data *bytes.Reader
+}
+
+func (a *awaited) Read(b []byte) (int, error) {
+	if a.data == nil {
+		a.data = bytes.NewReader(<-a.from)
+	}
+	return a.data.Read(b)
+}
+
+// notFound: no backup has the target behind it.
+func (c *Selector) notFound(complete []*catalog.Entry) error {
+	what := "If it was made lately, archive it: SELECT pg_switch_wal()."
+	if c.Recovery.TargetXID != 0 {
+		what = "It may be older, have written nothing, have been part of another one, or not have ended. " + what
+	}
+	return Unreachable("%s is not in the archive's WAL behind the oldest backup, %s, on the way that recovery takes (%d segments were read)\n%s Another --target-timeline may have it. A backup that is named is taken without looking.",
+		c.Recovery.Goal(), complete[0].ID, len(c.Seek.Known), what)
+}
+
+// where says where the target is.
+func Where(m *segment.Mark) string {
+	return fmt.Sprintf("which is at %s, of %s", m.At, backup.Stamp(m.Time))
+}

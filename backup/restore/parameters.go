@@ -1,0 +1,111 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup/content"
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/backup/settings"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// readParameters finds the changes of the server's settings on the way of the recovery. Where the WAL was written with
+// wal_level = minimal from some place on, the way ends there.
+func (p *Plan) readParameters(ctx context.Context) error {
+	store, b, size := p.request.Store, p.Backup, segment.Size(p.Backup.SegmentSize)
+	all, err := recovery.ParametersOf(ctx, store, p.WAL.Notes, p.Path, size)
+	if err == nil && p.WAL.Received {
+		var more []segment.Parameters
+		more, err = walstore.ParametersIn(ctx, store, b.SystemID, p.WAL.Tail)
+		all = append(all, more...)
+	}
+	if err := p.unread(err); err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.At >= b.StartLSN && c.At < p.WAL.End {
+			p.changes = append(p.changes, c)
+		}
+	}
+	if i := slices.IndexFunc(p.changes, segment.Parameters.Minimal); i >= 0 {
+		p.minimal = p.changes[i].At
+		p.changes = p.changes[:i]
+		p.WAL.End, p.WAL.Missing, p.WAL.Received = p.minimal, "", false
+		p.WAL.Last = recovery.NameOf(p.Path, p.WAL, segment.At(0, p.minimal, size).No, size)
+	}
+	return nil
+}
+
+// checkMinimal refuses a target that lies where PostgreSQL does not replay all that was done: up to 13 it says so in its log
+// only, from 14 on it stops (CheckRequiredParameterValues).
+func (p *Plan) checkMinimal(at *segment.Mark) error {
+	r := p.request.Recovery
+	switch {
+	case p.minimal == 0 || r.TargetImmediate || at != nil && at.At < p.minimal, r.TargetLSN != 0 && (r.TargetLSN < p.minimal || r.TargetLSN == p.minimal && r.Exclusive):
+		return nil
+	case at == nil && r.Seeks():
+		p.warn("%s: recovery must not come to it. %s", p.minimalText(), p.beforeMinimal())
+		return nil
+	case !r.TargetTime.IsZero():
+		return nil // checkTime
+	}
+	return recovery.Unreachable("%s\n%s", p.minimalText(), p.beforeMinimal())
+}
+
+func (p *Plan) minimalText() string {
+	return fmt.Sprintf("from %s on the WAL was written with wal_level = minimal, so that it does not hold all that was done: no backup from before that reaches anything after it", p.minimal)
+}
+
+func (p *Plan) beforeMinimal() string {
+	return fmt.Sprintf("What was done before can be restored: --target-lsn %s --exclusive; pgobj pitr-windows has it as a time. What came after it needs a backup from after it", p.minimal)
+}
+
+// need adds what the recovery needs and the configuration may not have.
+func (p *Plan) need(ctx context.Context, s *content.ManifestScan, conf settings.ConfScan, w *settings.Written) error {
+	if w.File == "" || len(p.Path) == 0 {
+		return nil
+	}
+	control, err := p.control(ctx, s)
+	if err != nil {
+		return err
+	}
+	if control.Parameters.Minimal() {
+		return recovery.Unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can begin from it\nWithout a target it can be restored as it was.", p.Backup.ID)
+	}
+	p.needs = settings.Needed(control.Parameters, p.changes)
+	if conf.Blind != nil {
+		return nil // closed to readers it needs none of them
+	}
+	var names []string
+	for _, n := range p.needs {
+		if !conf.Has(n, s.Entries["postgresql.conf"]) {
+			w.Auto, names = append(w.Auto, n), append(names, n.String())
+		}
+	}
+	if len(names) > 0 {
+		w.Comments = append(w.Comments, "Recovery needs "+strings.Join(names, ", ")+", as the server had when it wrote the WAL. They stay: when",
+			"the recovery is over, ALTER SYSTEM RESET what is not wanted, and restart the server.")
+		p.warn("recovery needs %s, which the configuration in the backup does not have: postgresql.auto.conf sets it, also for the time after the recovery. What is set on the server's command line (-c, as Patroni and containers do) is stronger: it must not be less there", strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// control reads the pg_control of the backup.
+func (p *Plan) control(ctx context.Context, s *content.ManifestScan) (datadir.Control, error) {
+	if s.Control == nil {
+		return datadir.Control{}, nil // a restore without it is refused elsewhere
+	}
+	data, err := content.ReadContent(ctx, p.request.Store, s.Control)
+	if err != nil {
+		return datadir.Control{}, err
+	}
+	return datadir.ParseControl(data)
+}
+
+// Needs are the settings without which the recovery stops, as far as the archive knows.
+func (p *Plan) Needs() []recovery.Setting { return p.needs }

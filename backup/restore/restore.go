@@ -1,0 +1,2 @@
+// Package restore plans a restore, and carries the plan out.
+package restore

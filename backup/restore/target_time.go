@@ -1,0 +1,75 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
+)
+
+// checkTime holds a target time against the last transaction that the recovery will meet: PostgreSQL takes a time for
+// reached only at a transaction that ended after it, and from 13 on it does not start when there is none.
+func (p *Plan) checkTime(ctx context.Context) error {
+	b, r := p.Backup, p.request.Recovery
+	last, err := p.lastCommit(ctx)
+	if err != nil || last.After(r.TargetTime) || r.Exclusive && last.Equal(r.TargetTime) {
+		return err
+	}
+	met := fmt.Sprintf("the last transaction before %s, where the WAL in the archive ends, was at %s", p.WAL.End, backup.Stamp(last))
+	if last.Before(b.Consistent) {
+		met = fmt.Sprintf("no transaction has ended between backup %s and %s, where the WAL in the archive ends", b.ID, p.WAL.End)
+	}
+	met += fmt.Sprintf(", and PostgreSQL takes %s for reached only at one that ended after it", backup.Stamp(r.TargetTime))
+	switch {
+	case p.minimal > 0:
+		return recovery.Unreachable("%s\n%s\n%s", met, p.minimalText(), p.beforeMinimal())
+	case b.PGVersion < 130000:
+		p.warn("%s: at the end of the WAL it %s", met, recovery.AtTheEnd(b.PGVersion))
+		return nil
+	case p.WAL.Missing != "":
+		return recovery.Unreachable("%s\nThere is a hole in the WAL: %s is missing, although %s is there. pgobj pitr-windows shows what can be restored. If the file is in the old server's pg_wal, archive it: pgobj wal-push.", met, p.WAL.Missing, p.WAL.Beyond)
+	}
+	return recovery.Unreachable("%s\nLeave out --target-time: recovery to the end of the WAL gives the same, the state at that time, and opens. If the server has done more since, archive that first: SELECT pg_switch_wal(); of a server that is gone: pgobj wal-push.", met)
+}
+
+// lastCommit is when the last transaction ended that the recovery will meet behind the beginning of the backup; zero when
+// there is none.
+func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
+	b, store, size := p.Backup, p.request.Store, segment.Size(p.Backup.SegmentSize)
+	if p.WAL.Received {
+		at, found, err := survey.LastCommitOf(ctx, store, b.SystemID, p.WAL.Tail)
+		if err := p.unread(err); found || err != nil {
+			return at, err
+		}
+	}
+	last, err := segment.ParseName(p.WAL.Last, size)
+	if err != nil {
+		return time.Time{}, nil // there is no segment
+	}
+	for no := last.No; no >= max(1, segment.At(0, b.StartLSN, size).No); no-- {
+		at, found, err := survey.LastCommit(ctx, store, b.SystemID, recovery.NameOf(p.Path, p.WAL, no, size), p.WAL.End)
+		if err := p.unread(err); found || err != nil {
+			return at, err
+		}
+	}
+	return time.Time{}, nil
+}
+
+// unread passes over what recovery does not get past either.
+func (p *Plan) unread(err error) error {
+	switch {
+	case errors.Is(err, object.ErrDamaged):
+		p.warn("recovery ends before this: %v", err)
+		return nil
+	case errors.Is(err, storage.ErrNotFound): // a piece whose segment was completed, or of two timelines the other's
+		return nil
+	}
+	return err
+}

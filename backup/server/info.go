@@ -1,0 +1,287 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// Info is what a backup needs to know of a running server. Settings that the role may not read
+// (it takes a superuser or a member of pg_read_all_settings) are empty.
+type Info struct {
+	VersionNum     int    // 150004 is 15.4
+	Version        string // as server_version has it, with the packager's additions
+	SystemID       uint64
+	CatalogVersion uint32
+	Timeline       segment.Timeline // of the latest checkpoint
+	DataDirectory  string
+	SegmentSize    segment.Size
+	BlockSize      int // bytes
+	DataChecksums  bool
+	InRecovery     bool
+	ReplayPaused   bool // in recovery: pg_wal_replay_pause, or a target that was reached
+
+	ArchiveMode, ArchiveCommand, ArchiveLibrary string
+	FullPageWrites                              bool
+	WALLevel                                    string
+	SummarizeWAL                                bool   // 17 and later
+	Streams                                     int    // connections in pg_stat_replication
+	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
+	LogDirectory                                string // relative to the data directory, or absolute
+
+	Tablespaces []Tablespace
+	Databases   []Database // of a running server
+	// Subscriptions are those of all databases, as far as the role may know them.
+	Subscriptions []Subscription
+	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
+	// them: config_file, hba_file, ident_file and what they include.
+	ConfigFiles     []string
+	ConfigFile      string // the first of them, with which the server was started; empty: the role may not know it
+	PostmasterStart time.Time
+
+	Shutdown *datadir.Shutdown // of a stopped server; nil while it runs
+}
+
+// Major is the version that decides on file formats: 10 to 18.
+func (i Info) Major() int { return i.VersionNum / 10000 }
+
+// So often, and after such a pause, the server is asked for its tablespaces again.
+const (
+	spaceTries = 10
+	spacePause = 100 * time.Millisecond
+)
+
+// Tablespace is a tablespace other than pg_default and pg_global.
+type Tablespace struct {
+	OID      uint32
+	Name     string
+	Location string // absolute; empty for an in-place tablespace, which is a folder in pg_tblspc
+}
+
+// Info asks the server about itself.
+func (s *Session) Info(ctx context.Context) (Info, error) {
+	info, err := s.basics(ctx)
+	if err != nil {
+		return Info{}, fmt.Errorf("read the server's settings: %w", err)
+	}
+	if info.Tablespaces, err = s.tablespaces(ctx); err != nil {
+		return Info{}, fmt.Errorf("list tablespaces: %w", err)
+	}
+	if info.Databases, err = s.databases(ctx); err != nil {
+		return Info{}, fmt.Errorf("list databases: %w", err)
+	}
+	if info.Subscriptions, err = s.subscriptions(ctx); err != nil {
+		return Info{}, fmt.Errorf("list subscriptions: %w", err)
+	}
+	if info.ConfigFiles, err = s.configFiles(ctx); err != nil {
+		return Info{}, fmt.Errorf("list configuration files: %w", err)
+	}
+	return info, nil
+}
+
+func (s *Session) basics(ctx context.Context) (Info, error) {
+	// wal_segment_size is in 8 kB in version 10 and in bytes later; pg_size_bytes reads both as printed.
+	rows, err := s.query(ctx, `
+		SELECT s.system_identifier, s.catalog_version_no, c.timeline_id, pg_is_in_recovery(),
+		       pg_size_bytes(current_setting('wal_segment_size')),
+		       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+		       CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END
+		FROM pg_control_system() s, pg_control_checkpoint() c`)
+	if err != nil {
+		return Info{}, err
+	}
+	r, info := rows[0], Info{VersionNum: s.version, InRecovery: rows[0][3] == "t", ReplayPaused: rows[0][6] == "t"}
+	sysid, err1 := strconv.ParseInt(r[0], 10, 64) // SQL has no unsigned numbers
+	catalog, err2 := strconv.ParseUint(r[1], 10, 32)
+	size, err3 := strconv.ParseUint(r[4], 10, 64)
+	var err4, err5 error
+	info.Timeline, err4 = datadir.ParseTimeline(r[2])
+	info.PostmasterStart, err5 = parseMicros(r[5])
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return Info{}, err
+	}
+	info.SystemID, info.CatalogVersion, info.SegmentSize = uint64(sysid), uint32(catalog), segment.Size(size)
+
+	// From pg_settings, where a setting that the version lacks or the role may not see is simply absent.
+	rows, err = s.query(ctx, `SELECT name, setting FROM pg_settings`)
+	if err != nil {
+		return Info{}, err
+	}
+	set := map[string]string{}
+	for _, r := range rows {
+		set[r[0]] = r[1]
+	}
+	if info.BlockSize, err = strconv.Atoi(set["block_size"]); err != nil {
+		return Info{}, fmt.Errorf("block_size: %w", err)
+	}
+	info.Version, info.DataDirectory, info.WALLevel = set["server_version"], set["data_directory"], set["wal_level"]
+	info.ArchiveMode, info.ArchiveCommand, info.ArchiveLibrary = set["archive_mode"], set["archive_command"], set["archive_library"]
+	info.DataChecksums, info.FullPageWrites = set["data_checksums"] == "on", set["full_page_writes"] == "on"
+	info.SummarizeWAL = set["summarize_wal"] == "on"
+	if rows, err = s.query(ctx, `SELECT count(*) FROM pg_stat_replication`); err == nil {
+		info.Streams, err = strconv.Atoi(rows[0][0])
+	}
+	if err != nil {
+		return Info{}, fmt.Errorf("count the servers that stream: %w", err)
+	}
+	if set["config_file"] != "" {
+		info.ConfigFile = filepath.Clean(set["config_file"])
+	}
+	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
+	return info, nil
+}
+
+// tablespaces asks again when the server cannot tell: the link of one that is being dropped goes a moment before its
+// row does.
+func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
+	var rows [][]string
+	var err error
+	for range spaceTries {
+		rows, err = s.query(ctx, `
+			SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace
+			WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid`)
+		if !declined(err) {
+			break
+		}
+		time.Sleep(spacePause)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var spaces []Tablespace
+	for _, r := range rows {
+		oid, err := strconv.ParseUint(r[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("tablespace %s: %w", r[1], err)
+		}
+		t := Tablespace{OID: uint32(oid), Name: r[1], Location: r[2]}
+		if !filepath.IsAbs(t.Location) {
+			t.Location = "" // in place: the server says pg_tblspc/OID
+		}
+		spaces = append(spaces, t)
+	}
+	return spaces, nil
+}
+
+// Database is a database of the server.
+type Database struct {
+	OID      uint32
+	Name     string
+	Template bool
+}
+
+func (s *Session) databases(ctx context.Context) ([]Database, error) {
+	rows, err := s.query(ctx, `SELECT oid, datname, datistemplate FROM pg_database ORDER BY oid`)
+	if err != nil {
+		return nil, err
+	}
+	var all []Database
+	for _, r := range rows {
+		oid, err := strconv.ParseUint(r[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("database %s: %w", r[1], err)
+		}
+		all = append(all, Database{uint32(oid), r[1], r[2] == "t"})
+	}
+	return all, nil
+}
+
+// Subscription is a subscription to logical replication.
+type Subscription struct{ Database, Name string }
+
+func (s *Session) subscriptions(ctx context.Context) ([]Subscription, error) {
+	rows, err := s.query(ctx, `SELECT datname, subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid ORDER BY 1, 2`)
+	if declined(err) {
+		return nil, nil // no right to know
+	}
+	var all []Subscription
+	for _, r := range rows {
+		all = append(all, Subscription{r[0], r[1]})
+	}
+	return all, err
+}
+
+// configFiles gathers from every view that tells of files; which of them exist depends on the version,
+// and which may be read on the role.
+func (s *Session) configFiles(ctx context.Context) ([]string, error) {
+	queries := []string{
+		`SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')`,
+		`SELECT DISTINCT sourcefile FROM pg_settings`,
+		`SELECT DISTINCT sourcefile FROM pg_file_settings`,
+	}
+	if s.version >= 160000 { // hba and ident files can include others
+		queries = append(queries, `SELECT DISTINCT file_name FROM pg_hba_file_rules`,
+			`SELECT DISTINCT file_name FROM pg_ident_file_mappings`)
+	}
+	var files []string
+	for _, q := range queries {
+		rows, err := s.query(ctx, q)
+		if declined(err) {
+			continue // no right to know, or a file that the server cannot read at the moment
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if filepath.IsAbs(r[0]) {
+				files = append(files, filepath.Clean(r[0]))
+			}
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files), nil
+}
+
+// ArchiverStatus is pg_stat_archiver: how archive_command (or the archive library) is doing.
+type ArchiverStatus struct {
+	LastArchived   string // a file name; empty when there was none
+	LastArchivedAt time.Time
+	ArchivedCount  int64
+	LastFailed     string
+	LastFailedAt   time.Time
+	FailedCount    int64
+
+	Mode      string // archive_mode
+	Command   string // archive_command, or archive_library; empty: there is none
+	Library   bool   // Command is a library
+	Receivers int    // connections that take WAL and do not replay it: wal-receive may be one of them
+	Now       time.Time
+}
+
+// Archiver asks how archiving is doing. A failure that is newer than the last success means that it is
+// stuck now.
+func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
+	rows, err := s.query(ctx, `
+		SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000000)::bigint, archived_count,
+		       last_failed_wal, (extract(epoch FROM last_failed_time) * 1000000)::bigint, failed_count,
+		       (SELECT setting FROM pg_settings WHERE name = 'archive_mode'),
+		       (SELECT setting FROM pg_settings WHERE name = 'archive_command'),
+		       (SELECT setting FROM pg_settings WHERE name = 'archive_library'),
+		       (SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NULL),
+		       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+		FROM pg_stat_archiver`)
+	if err != nil {
+		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
+	}
+	r := rows[0]
+	a := ArchiverStatus{LastArchived: r[0], LastFailed: r[3], Mode: r[6], Command: cmp.Or(r[8], r[7]), Library: r[8] != ""}
+	var errs [6]error
+	a.LastArchivedAt, errs[0] = parseMicros(r[1])
+	a.ArchivedCount, errs[1] = strconv.ParseInt(r[2], 10, 64)
+	a.LastFailedAt, errs[2] = parseMicros(r[4])
+	a.FailedCount, errs[3] = strconv.ParseInt(r[5], 10, 64)
+	a.Receivers, errs[4] = strconv.Atoi(r[9])
+	a.Now, errs[5] = parseMicros(r[10])
+	if err := errors.Join(errs[:]...); err != nil {
+		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
+	}
+	return a, nil
+}

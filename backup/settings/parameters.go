@@ -1,0 +1,72 @@
+package settings
+
+import (
+	"strconv"
+
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// needed are the settings without which recovery stops as long as the server is open for reading (RecoveryRequiresIntParameter):
+// the largest values in pg_control and on the way.
+func Needed(control segment.Parameters, changes []segment.Parameters) (settings []recovery.Setting) {
+	most := [5]int32{}
+	for _, c := range append(changes, control) {
+		for i, v := range []int32{c.MaxConnections, c.MaxWorkerProcesses, c.MaxWALSenders, c.MaxPreparedTransactions, c.MaxLocksPerTransaction} {
+			most[i] = max(most[i], v)
+		}
+	}
+	for i, name := range [...]string{"max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"} {
+		if most[i] > 0 {
+			settings = append(settings, recovery.Setting{Name: name, Value: strconv.Itoa(int(most[i]))})
+		}
+	}
+	return settings
+}
+
+// isNeeded knows the names of those.
+func isNeeded(name string) bool {
+	_, ok := parameterDefaults[name]
+	return ok
+}
+
+// parameterDefaults are what they are in PostgreSQL 10 to 18 where nothing sets them.
+var parameterDefaults = map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
+
+// has says whether the configuration is sure to set at least so much. whole: its main file is where PostgreSQL looks for it.
+func (c *ConfScan) Has(s recovery.Setting, whole bool) bool {
+	want, err := strconv.Atoi(s.Value)
+	if err != nil {
+		return false
+	}
+	set, known := 0, false
+	if d, ok := parameterDefaults[s.Name]; ok && whole && !c.includes {
+		set, known = d, true
+	}
+	for _, l := range c.parameters {
+		if l.Name != s.Name {
+			continue
+		}
+		_, value := ParseSetting(l.Text)
+		n, err := strconv.Atoi(value)
+		switch {
+		case err != nil:
+			return false
+		case l.File == AutoConf:
+			return n >= want // the last word, but for the command line
+		case whole && !c.includes:
+			set, known = n, true
+		}
+	}
+	return known && set >= want
+}
+
+// lacking are those of the settings that recovery needs by pg_control and that there is less of.
+func Lacking(control segment.Parameters, have func(recovery.Setting) bool) (lack []string) {
+	for _, n := range Needed(control, nil) {
+		if !have(n) {
+			lack = append(lack, n.String())
+		}
+	}
+	return lack
+}

@@ -1,0 +1,73 @@
+package settings
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
+)
+
+// ConfLine is a line of a configuration file in the backup.
+type ConfLine struct {
+	File string // in the data directory, or absolute for one from outside
+	Line int
+	Name string
+	Text string // as it stands there, without comment and blanks around
+	Why  string // it deserves a look
+}
+
+// confScan is what the configuration in a backup says that matters to a copy.
+type ConfScan struct {
+	Archiving []ConfLine // archive_mode, archive_command, archive_library
+	waiting   []ConfLine // synchronous_standby_names
+	steering  []ConfLine // what would steer a recovery, in other files than postgresql.auto.conf, where it is taken out
+	Dangerous []ConfLine
+	Blind     *ConfLine         // hot_standby = off
+	Own       map[string]string // the texts of those in the data directory
+
+	parameters []ConfLine // that recovery may need
+	includes   bool       // there may be settings that are not in the backup
+}
+
+// danger says why a setting that served the original may be wrong for a copy, or do harm to the original.
+func danger(name, value string, b *catalog.Backup) string {
+	switch name {
+	case "data_directory":
+		return "it decides which data the server opens, whatever -D says"
+	case "hba_file", "ident_file", "include", "include_dir", "include_if_exists":
+		return "it leads to another file"
+	case "stats_temp_directory":
+		if filepath.IsAbs(value) {
+			return "the original may use the same"
+		}
+	case "external_pid_file", "unix_socket_directories", "unix_socket_directory":
+		return "the original may use the same"
+	case "listen_addresses", "port":
+		return "two servers on a host cannot have the same, and clients may find the copy"
+	case "archive_command", "archive_library", "archive_mode":
+		return "a copy must not archive to where the original does"
+	case "archive_cleanup_command", "recovery_end_command", "restore_command":
+		return "it runs a command during recovery"
+	case "recovery_min_apply_delay":
+		return "recovery goes on only after that time"
+	case Synchronous:
+		if value == "" {
+			return ""
+		}
+		return "commits wait until such a standby, or wal-receive --synchronous, is connected to it"
+	case "primary_conninfo":
+		return "it leads to the server that the original followed"
+	}
+	switch {
+	case strings.HasPrefix(name, "recovery_target") && name != "recovery_target_action" && value != "":
+		return "it is another recovery's target"
+	case strings.HasPrefix(name, "ssl_"):
+		return "it belongs to the original's host"
+	case filepath.IsAbs(value) && b.PGDATA != "" && datadir.Within(value, b.PGDATA):
+		return "it leads into the original's data directory"
+	case filepath.IsAbs(value) && datadir.Exists(value):
+		return "the path exists on this host, too"
+	}
+	return ""
+}

@@ -1,0 +1,94 @@
+package target
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/datadir"
+)
+
+// findOurs marks the places that the existing data directory's own links lead to: what is there may be
+// replaced.
+func (t *Target) findOurs() {
+	for _, m := range t.Mounts {
+		to, err := filepath.EvalSymlinks(filepath.Join(t.Dir, m.Path))
+		if err != nil || !datadir.Exists(m.Location) {
+			continue
+		}
+		at, err := filepath.EvalSymlinks(m.Location)
+		_, notLink := os.Readlink(filepath.Join(t.Dir, m.Path))
+		m.ours = err == nil && (to == at && notLink == nil || datadir.Within(at, t.Dir))
+	}
+}
+
+// checkDelta refuses a folder that is no data directory: what is not in the backup will be removed.
+func (t *Target) checkDelta() error {
+	names, err := datadir.ReadDir(t.Dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
+	}
+	if len(names) > 0 && !slices.Contains(names, "PG_VERSION") && !slices.ContainsFunc(names, isMarker) {
+		return fmt.Errorf("%w: %s is no data directory of PostgreSQL, and --delta removes what is not in the backup: name another folder, or empty this one", backup.ErrTarget, t.Dir)
+	}
+	return nil
+}
+
+// isMarker knows the marker, and the name that it has before it is whole.
+func isMarker(name string) bool { return strings.HasPrefix(name, Marker) }
+
+// checkCluster refuses the data directory of another cluster.
+func (t *Target) CheckCluster(systemID uint64) error {
+	c, ok := t.Control()
+	if ok && c.SystemID != systemID {
+		return fmt.Errorf("%w: %s belongs to another cluster (system identifier %d, the backup's is %d): move it away, or restore to another folder", backup.ErrTarget, t.Dir, c.SystemID, systemID)
+	}
+	return nil
+}
+
+// control is the pg_control of the data directory that is there, under the name that it has now.
+func (t *Target) Control() (datadir.Control, bool) {
+	for _, name := range []string{datadir.ControlPath, controlBefore} {
+		if b, err := os.ReadFile(filepath.Join(t.Dir, name)); err == nil {
+			if c, err := datadir.ParseControl(b); err == nil {
+				return c, true
+			}
+		}
+	}
+	return datadir.Control{}, false
+}
+
+// prepare makes ready for a file: the link that leads to it, if it is to lie elsewhere, and, where there is one
+// already, that it can be written to without harm to others.
+func (t *Target) Prepare(p string) error {
+	if m := t.Mount(p); m != nil {
+		if err := t.symlink(p, m.Location); err != nil {
+			return err
+		}
+	}
+	if !t.Delta {
+		return nil
+	}
+	root, name := t.Place(p)
+	st, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// A file with a second name is somebody else's too (pg_upgrade --link, cp --link).
+	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Nlink > 1 || !st.Mode().IsRegular() {
+		return root.RemoveAll(name)
+	}
+	if st.Mode().Perm()&0o600 != 0o600 {
+		return root.Chmod(name, 0o600)
+	}
+	return nil
+}

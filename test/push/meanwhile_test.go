@@ -1,0 +1,88 @@
+package push
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/site"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// copiedMeanwhile is what is done while a backup runs, and whether the backup then holds all databases.
+type copiedMeanwhile struct {
+	do   []string
+	code int
+	says string
+}
+
+func copiesMeanwhile(major int, space string) []copiedMeanwhile {
+	copying := ""
+	if major >= 15 {
+		copying = " STRATEGY file_copy"
+	}
+	const lost = 9
+	all := []copiedMeanwhile{
+		{do: []string{`CREATE DATABASE plain TEMPLATE template0` + copying, `CREATE DATABASE plainer` + copying}},
+		{do: []string{`CREATE DATABASE new TEMPLATE old` + copying, `DROP DATABASE old`, `ALTER DATABASE new RENAME TO old`}, code: lost, says: "(old): it was copied"},
+		{do: []string{`ALTER DATABASE old SET TABLESPACE ` + space}, code: lost, says: "(old): it was copied"},
+		{do: []string{`CREATE DATABASE new TEMPLATE old` + copying, site.InOld + `CREATE TABLE later AS SELECT 1`}, code: lost, says: "(new): it was copied"},
+		{do: []string{`DROP DATABASE new`, `CREATE DATABASE new TEMPLATE old` + copying, `DROP DATABASE old`, `DROP DATABASE new`, `CREATE DATABASE old`}},
+	}
+	if major >= 15 {
+		all = append(all, copiedMeanwhile{do: []string{`CREATE DATABASE new TEMPLATE old`, `DROP DATABASE old`}})
+	}
+	return all
+}
+
+// TestDatabaseCopiedMeanwhile: replay copies a database from the directory as it is in the backup. A backup that lacks it, or has
+// another one there than was copied, is not entered; one that replays to what was is.
+func TestDatabaseCopiedMeanwhile(t *testing.T) {
+	for _, major := range []int{10, 13, 15, 17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
+			s.Space(t, testenv.Dir(t), "apart")
+			s.Exec(t, `CREATE DATABASE old TEMPLATE template0`)
+			for _, c := range copiesMeanwhile(major, "apart") {
+				before := len(s.List(t))
+				o := s.PushWhile(t, s, func() { s.Statements(t, c.do) })
+				if o.Code != c.code || !strings.Contains(o.Err, c.says) || len(s.List(t))-before != map[bool]int{true: 1}[c.code == 0] {
+					t.Errorf("%q: %v, want exit code %d and %q", c.do, o, c.code, c.says)
+				}
+				if c.code == 0 {
+					r := s.Spawn(t, s.Fetch(t, "--tablespace-map-all", testenv.Dir(t), "--target", "immediate", "--target-action", "promote"), site.NoArchiving...)
+					const databases = `SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database`
+					if got, want := r.SQL(t, databases), s.SQL(t, databases); got != want {
+						t.Errorf("%q: the copy has the databases %s, want %s", c.do, got, want)
+					}
+					for name := range strings.SplitSeq(s.SQL(t, `SELECT datname FROM pg_database WHERE datallowconn`), "\n") {
+						site.SameContents(t, r, name, site.Contents(t, s.Cluster, name))
+					}
+					r.Stop(t, "immediate")
+				}
+			}
+		})
+	}
+}
+
+// TestDatabaseCopiedMeanwhileOnAStandby: the same where the records are replayed.
+func TestDatabaseCopiedMeanwhileOnAStandby(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
+			s.Exec(t, `CREATE DATABASE old TEMPLATE template0`)
+			s.Backup(t)
+			standby := site.StandbyOf(t, s)
+			for _, c := range copiesMeanwhile(major, "")[:2] {
+				o := standby.PushWhile(t, s, func() { s.Statements(t, c.do) })
+				if o.Code != c.code || !strings.Contains(o.Err, c.says) {
+					t.Errorf("%q: %v, want exit code %d and %q", c.do, o, c.code, c.says)
+				}
+			}
+			standby.Stop(t, "immediate")
+		})
+	}
+}

@@ -1,0 +1,111 @@
+package restore
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/pgtest"
+	"github.com/pgobj/pgobj/test/site"
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// raised is a server that has started with more of everything after its backup, and has archived a row since.
+func raised(t testing.TB, major int) *site.Site {
+	t.Helper()
+	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.Backup(t)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	site.Must(t, s.AppendConf("max_connections = 217", "max_worker_processes = 13", "max_wal_senders = 12", "max_prepared_transactions = 7", "max_locks_per_transaction = 71"))
+	s.Stop(t, "fast")
+	s.Start(t)
+	s.Exec(t, `INSERT INTO steps VALUES (3)`)
+	s.Archived(t)
+	return s
+}
+
+// TestParametersOfRecovery: what was raised after the backup is set for the recovery, which then gets to its end; where somebody
+// sets less on the command line restore-check names it, whichever way PostgreSQL has of stopping.
+func TestParametersOfRecovery(t *testing.T) {
+	for _, major := range []int{10, 13, 15, 17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := raised(t, major)
+			dir := s.Fetch(t)
+			auto := string(site.ReadFile(t, dir+"/postgresql.auto.conf"))
+			for name, value := range map[string]string{"max_connections": "217", "max_worker_processes": "13", "max_prepared_transactions": "7", "max_locks_per_transaction": "71"} {
+				if !strings.Contains(auto, name+" = '"+value+"'") {
+					t.Errorf("postgresql.auto.conf does not set %s:\n%s", name, auto)
+				}
+			}
+			if strings.Contains(auto, "max_wal_senders = '12'") != (major >= 12) {
+				t.Errorf("max_wal_senders:\n%s", auto)
+			}
+			c := s.Spawn(t, dir, site.NoArchiving...)
+			if got := site.Steps(t, c); got != "1 2 3" {
+				t.Errorf("the copy has the steps %s", got)
+			}
+			c.Stop(t, "fast")
+
+			late := s.SQL(t, `SELECT now() + interval '1 second'`)
+			s.Exec(t, `SELECT pg_sleep(1.1)`)
+			s.Exec(t, `INSERT INTO steps VALUES (4)`)
+			s.Archived(t)
+			less := s.Fetch(t, "--target-time", late)
+			paused, err := pgtest.Attach(less, major, "-c", "max_connections=150")
+			site.Must(t, err)
+			t.Cleanup(func() { _ = paused.Close() })
+			paused.AddEnv(s.Credentials...)
+			_ = paused.Launch(t.Context())
+			if major >= 14 {
+				paused.Eventually(t, `SELECT pg_get_wal_replay_pause_state()`, "paused")
+			}
+			s.RestoreCheck(t, site.ExitNotReached, "max_connections = '217'", less)
+			if o := s.Run(t, "restore-check", less); strings.Contains(o.Out+o.Err, "SELECT pg_wal_replay_resume()") || strings.Contains(o.Out, "max_worker_processes") {
+				t.Errorf("restore-check: %v", o)
+			}
+			s.Drill(t, 0)
+		})
+	}
+}
+
+// TestMinimalBetween: where wal_level was minimal a window ends, and no way leads across, whether PostgreSQL would stop there or go
+// on without what was done.
+func TestMinimalBetween(t *testing.T) {
+	for _, major := range []int{10, 13, 15, 17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major})
+			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+			old := s.Backup(t)
+			s.Exec(t, `INSERT INTO steps VALUES (2)`)
+			s.Exec(t, `INSERT INTO steps VALUES (3)`)
+			s.Archived(t)
+			for _, conf := range [][]string{{"archive_mode = off", "wal_level = minimal", "max_wal_senders = 0"}, {"archive_mode = on", "wal_level = replica", "max_wal_senders = 10"}} {
+				s.Stop(t, "immediate") // a clean stop would end the segment
+				site.Must(t, s.AppendConf(conf...))
+				s.Start(t)
+				s.Exec(t, `INSERT INTO steps VALUES (4)`)
+			}
+			s.Archived(t)
+			if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x"); o.Code != site.ExitUnreachable || !strings.Contains(o.Err, "wal_level = minimal") {
+				t.Errorf("a way across: %v", o)
+			}
+			if o := s.Must(t, "pitr-windows"); !strings.Contains(o.Out, "wal_level was minimal") {
+				t.Errorf("pitr-windows: %v", o)
+			}
+			if o := s.Must(t, "backup-push", "--wal-timeout=1m"); !strings.Contains(o.Err, "no older backup reaches anything after it") {
+				t.Errorf("backup-push: %v", o)
+			}
+			s.Must(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x")
+			if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", old.Backup); o.Code != site.ExitUnreachable {
+				t.Errorf("a way across from the old one: %v", o)
+			}
+			o := s.Must(t, "pitr-windows", "--json")
+			if strings.Count(o.Out, `"timeline"`) != 2 {
+				t.Errorf("two windows: %v", o)
+			}
+		})
+	}
+}

@@ -1,0 +1,44 @@
+package site
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgobj/pgobj/test/testenv"
+)
+
+// withoutHistory takes the history file of timeline 2 out of the archive.
+func (s *Site) WithoutHistory(t *testing.T, old, b BackupEntry) {
+	object := filepath.Join(s.Folder, "main/wal", b.SystemID, "00000002/00000002.history.zst")
+	Must(t, os.Remove(object))
+	for _, args := range [][]string{nil, {"--target-timeline", "2"}, {"--target", "immediate"}, {b.Backup}, {old.Backup, "--target-timeline", "latest"}} {
+		s.Refuses(t, 14, "has WAL of timeline 2, but not its history file 00000002.history", args)
+		s.Refuses(t, 14, "pgobj wal-push pg_wal/00000002.history", args)
+	}
+	if o := s.Must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), old.Backup, "--plan"); !strings.Contains(o.Out, "00000002.history is not in the archive") {
+		t.Errorf("the plan does not warn: %v", o)
+	}
+	if o := s.Run(t, "backup-verify", b.Backup); o.Code != 11 || !strings.Contains(o.Err, "00000002.history") {
+		t.Errorf("backup-verify: %v", o)
+	}
+	o := s.Run(t, "wal-verify")
+	for _, text := range []string{"timeline 2 has WAL, and no history file", "backup " + b.Backup + " CANNOT BE RESTORED: it needs 00000002.history"} {
+		if o.Code != 11 || !strings.Contains(o.Out, text) {
+			t.Errorf("wal-verify does not say %q: %v", text, o)
+		}
+	}
+	if o := s.Must(t, "pitr-windows"); strings.Contains(o.Out, b.Backup) {
+		t.Errorf("nothing can be restored from backup %s: %v", b.Backup, o)
+	}
+	s.Backup(t)
+	if !Exists(object) {
+		t.Error("backup-push has not archived the history file")
+	}
+	Must(t, os.Remove(object))
+	Must(t, os.Remove(filepath.Join(s.Data, "pg_wal/00000002.history")))
+	if o := s.Run(t, "backup-push"); o.Code != 11 || !strings.Contains(o.Err, "pgobj wal-push pg_wal/00000002.history") {
+		t.Errorf("backup-push without any history file: %v", o)
+	}
+}

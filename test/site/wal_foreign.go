@@ -1,0 +1,21 @@
+package site
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+)
+
+// refused sees to it that a command's WAL is refused as another cluster's, and that nothing is stored.
+func (r *WalRig) Refused(t testing.TB, st Store, args ...string) {
+	t.Helper()
+	before := Tree(t, st.Folder)
+	o := r.Run(t, args...)
+	if o.Code != ExitConflict || strings.Count(o.Err, "ERROR:  ") != 1 || !strings.Contains(o.Err, fmt.Sprint(r.Sysid)) || !strings.Contains(o.Err, "--new-incarnation") {
+		t.Errorf("%s: %v", strings.Join(args, " "), o)
+	}
+	if after := Tree(t, st.Folder); !maps.Equal(before, after) {
+		t.Errorf("%s: the repository changed: %v", strings.Join(args, " "), Differences(before, after))
+	}
+}
