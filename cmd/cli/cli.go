@@ -151,7 +151,7 @@ func run(ctx context.Context, a *app) (code int) {
 	if a.config, err = loadConfig(a.args); err != nil {
 		return report(a.Err, badCommandLine(a.args, err))
 	}
-	command, settings, err := a.parse()
+	command, settings, err := parse(a)
 	if err == nil {
 		err = settings.check()
 	}
@@ -182,7 +182,7 @@ func run(ctx context.Context, a *app) (code int) {
 	return report(a.Err, a.raw.end(err))
 }
 
-func (a *app) parse() (*kong.Context, *Settings, error) {
+func parse(a *app) (*kong.Context, *Settings, error) {
 	with := func(target any, more ...kong.Option) (*kong.Context, error) {
 		parser, err := kong.New(target, append(more, kong.Name("pgobj"), kong.Writers(helpTo{a.Out}, a.Err), kong.Exit(func(c int) { panic(exit(c)) }),
 			kong.Description("PostgreSQL backup to object storage: base backups, WAL archive, point-in-time recovery."),

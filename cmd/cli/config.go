@@ -73,7 +73,7 @@ const filesElsewhere = `PGPASSFILE PGSERVICEFILE PGSYSCONFDIR PGSSLCERT PGSSLKEY
 
 // resolve takes paths that are relative for those of the configuration file's directory: commands are run from anywhere,
 // and PostgreSQL runs its own from the data directory.
-func (c config) resolve() {
+func resolve(c config) {
 	paths := append(environment(reflect.TypeFor[grammar](), "FILE", "DIR"), strings.Fields(filesElsewhere)...)
 	for name, value := range c.values {
 		keyword := name == "PGSSLROOTCERT" && value == "system"
@@ -106,7 +106,7 @@ func readConfig(path string) (c config, err error) {
 	if c.values, err = parseConfig(string(data), environment(reflect.TypeFor[grammar]())); err != nil {
 		return c, fmt.Errorf("%s, %w", c.path, err)
 	}
-	c.resolve()
+	resolve(c)
 	for _, secret := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"} {
 		if _, has := c.values[secret]; has && st.Mode().Perm()&0o004 != 0 {
 			c.leaks = true
