@@ -9,21 +9,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/storage/owned"
 )
-
-// config is what a configuration file says: lines NAME=VALUE, with the names of the environment variables, as a
-// systemd EnvironmentFile has them.
-type config struct {
-	path   string // absolute
-	values map[string]string
-	leaks  bool // anybody on this host can read the secrets in it
-}
 
 // loadConfig finds the file that a command line or the environment names, and puts what it says into the environment
 // of this process, where it is not set already: flags come first, then the environment, then the file. There the
 // clients of the storage find their credentials, and processes that are started do, too.
-func loadConfig(args []string) (config, error) {
+func loadConfig(args []string) (app.Config, error) {
 	path := os.Getenv("PGOBJ_CONFIG")
 	for i, arg := range args {
 		value, is := strings.CutPrefix(arg, configFlag+"=")
@@ -35,16 +28,16 @@ func loadConfig(args []string) (config, error) {
 		}
 	}
 	if path == "" {
-		return config{}, nil
+		return app.Config{}, nil
 	}
 	c, err := readConfig(path)
 	if err != nil {
-		return c, fmt.Errorf("%w: %s (PGOBJ_CONFIG): %w", errUsage, configFlag, err)
+		return c, fmt.Errorf("%w: %s (PGOBJ_CONFIG): %w", app.ErrUsage, configFlag, err)
 	}
-	for name, value := range c.values {
+	for name, value := range c.Values {
 		if _, set := os.LookupEnv(name); !set {
 			if err := os.Setenv(name, value); err != nil {
-				return c, usagef("%s (PGOBJ_CONFIG): %s: %v", configFlag, name, err)
+				return c, app.Usagef("%s (PGOBJ_CONFIG): %s: %v", configFlag, name, err)
 			}
 		}
 	}
@@ -73,21 +66,21 @@ const filesElsewhere = `PGPASSFILE PGSERVICEFILE PGSYSCONFDIR PGSSLCERT PGSSLKEY
 
 // resolve takes paths that are relative for those of the configuration file's directory: commands are run from anywhere,
 // and PostgreSQL runs its own from the data directory.
-func resolve(c config) {
+func resolve(c app.Config) {
 	paths := append(environment(reflect.TypeFor[grammar](), "FILE", "DIR"), strings.Fields(filesElsewhere)...)
-	for name, value := range c.values {
+	for name, value := range c.Values {
 		keyword := name == "PGSSLROOTCERT" && value == "system"
 		if value != "" && !keyword && !filepath.IsAbs(value) && slices.Contains(paths, name) {
-			c.values[name] = filepath.Join(filepath.Dir(c.path), value)
+			c.Values[name] = filepath.Join(filepath.Dir(c.Path), value)
 		}
 	}
 }
 
-func readConfig(path string) (c config, err error) {
-	if c.path, err = filepath.Abs(path); err != nil {
+func readConfig(path string) (c app.Config, err error) {
+	if c.Path, err = filepath.Abs(path); err != nil {
 		return c, err
 	}
-	f, err := os.Open(c.path)
+	f, err := os.Open(c.Path)
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", errConfigFile, err)
 	}
@@ -103,13 +96,13 @@ func readConfig(path string) (c config, err error) {
 	if err != nil {
 		return c, err
 	}
-	if c.values, err = parseConfig(string(data), environment(reflect.TypeFor[grammar]())); err != nil {
-		return c, fmt.Errorf("%s, %w", c.path, err)
+	if c.Values, err = parseConfig(string(data), environment(reflect.TypeFor[grammar]())); err != nil {
+		return c, fmt.Errorf("%s, %w", c.Path, err)
 	}
 	resolve(c)
 	for _, secret := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"} {
-		if _, has := c.values[secret]; has && st.Mode().Perm()&0o004 != 0 {
-			c.leaks = true
+		if _, has := c.Values[secret]; has && st.Mode().Perm()&0o004 != 0 {
+			c.Leaks = true
 		}
 	}
 	return c, nil

@@ -37,8 +37,8 @@ func TestConfigPaths(t *testing.T) {
 	c, err := readConfig(file)
 	want := map[string]string{"PGOBJ_STORAGE": "s3://b/p", "PGOBJ_S3_CA_FILE": dir + "/ca.pem", "PGOBJ_DRILL_SCRATCH": filepath.Dir(dir) + "/scratch", "PGOBJ_BINDIR": "/usr/bin",
 		"PGPASSFILE": dir + "/pass", "PGSSLROOTCERT": "system", "PGSSLCERT": "", "AWS_SHARED_CREDENTIALS_FILE": dir + "/aws/credentials", "PGHOST": "db", "PGOBJ_SERVER": "main"}
-	if err != nil || !maps.Equal(c.values, want) {
-		t.Errorf("got %v (%v), want %v", c.values, err, want)
+	if err != nil || !maps.Equal(c.Values, want) {
+		t.Errorf("got %v (%v), want %v", c.Values, err, want)
 	}
 	if _, err := parseConfig("PGHOSTADDR=10.0.0.1\nPGTARGETSESSIONATTRS=primary\nPGREQUIREPEER=postgres\n", nil); err != nil {
 		t.Error(err)

@@ -14,13 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 )
 
 // inner are sentinels that no user ever sees: the package that asks acts on them.
-var inner = []string{"cluster.ErrNoSummaries"}
+var inner = []string{"datadir.ErrNoSummaries", "object.ErrEnough"}
 
 // TestEverySentinelHasAMeaning: an error that libraries tell apart, the user is told apart, too.
 func TestEverySentinelHasAMeaning(t *testing.T) {
@@ -128,13 +129,13 @@ func TestReport(t *testing.T) {
 	if code := report(&out, nil); code != 0 || out.Len() != 0 {
 		t.Errorf("no error: %d %q", code, &out)
 	}
-	code := report(&out, fmt.Errorf("do it: %w\nfirst detail\n\nsecond detail", errUsage))
+	code := report(&out, fmt.Errorf("do it: %w\nfirst detail\n\nsecond detail", app.ErrUsage))
 	want := "ERROR:  do it: invalid setting\nDETAIL:  first detail\nDETAIL:  second detail\nHINT:  See pgobj --help; every flag has an environment variable.\n"
-	if code != exitUsage || out.String() != want {
+	if code != app.ExitUsage || out.String() != want {
 		t.Errorf("%d %q, want %q", code, out.String(), want)
 	}
 	out.Reset()
-	if code := report(&out, errors.New("what nobody foresaw")); code != exitFailure || out.String() != "ERROR:  what nobody foresaw\n" {
+	if code := report(&out, errors.New("what nobody foresaw")); code != app.ExitFailure || out.String() != "ERROR:  what nobody foresaw\n" {
 		t.Errorf("%d %q", code, out.String())
 	}
 }
@@ -190,8 +191,8 @@ func TestUnfinishedDeletion(t *testing.T) {
 	outage := &storage.Error{Op: "delete", Key: "k", Store: "s", Kind: storage.KindTransient}
 	left := fmt.Errorf("%w: %w", sweep.ErrUnfinished, outage)
 	for want, err := range map[int]error{
-		exitInterrupted: fmt.Errorf("%w: %w", errInterrupted, left), exitTimeout: fmt.Errorf("%w\n%w", errTimeout, left), exitStorage: left,
-		exitFailure: fmt.Errorf("%w: no space left on device", sweep.ErrUnfinished),
+		app.ExitInterrupted: fmt.Errorf("%w: %w", app.ErrInterrupted, left), app.ExitTimeout: fmt.Errorf("%w\n%w", app.ErrTimeout, left), app.ExitStorage: left,
+		app.ExitFailure: fmt.Errorf("%w: no space left on device", sweep.ErrUnfinished),
 	} {
 		var out bytes.Buffer
 		if code := report(&out, err); code != want || !strings.Contains(out.String(), "delete garbage --confirm") || strings.Contains(out.String(), "Run the command again") {

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/pgobj/pgobj/cmd/cli/app"
 )
 
 // `pgobj COMMAND --help | head` ends well, whenever head has seen enough.
@@ -17,7 +19,7 @@ func TestHelpForAReaderWhoHasGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stderr strings.Builder
-		if code := Run(t.Context(), "test", args, Streams{Out: w, Err: &stderr}); code != 0 || stderr.Len() > 0 {
+		if code := Run(t.Context(), "test", args, app.Streams{Out: w, Err: &stderr}); code != 0 || stderr.Len() > 0 {
 			t.Errorf("%v: exit code %d\n%s", args, code, stderr.String())
 		}
 		w.Close()

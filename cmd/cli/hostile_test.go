@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
@@ -36,7 +37,7 @@ func TestControlCharacters(t *testing.T) {
 			t.Errorf("%q says %q", args, got)
 		}
 	}
-	var list []listed
+	var list []app.Listed
 	got := w.pgobj("backup-list", "--all", "--json")
 	if err := json.Unmarshal([]byte(got), &list); err != nil || show.Visible(got) != got || list[0].Reason != reason {
 		t.Errorf("the list is %q (%v)", got, err)

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/lists"
 )
 
 // TestJSONIsDocumented: scripts are written from JSON.md, so each member that is printed is in it, in the section of
@@ -15,7 +18,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for command, v := range map[string]any{"backup-list": listed{}, "backup-show": shown{}, "backup-files": listedFile{}, "server-list": serverEntry{}} {
+	for command, v := range map[string]any{"backup-list": app.Listed{}, "backup-show": lists.Shown{}, "backup-files": lists.ListedFile{}, "server-list": lists.ServerEntry{}} {
 		_, section, ok := strings.Cut(string(text), "\n## "+command)
 		if !ok {
 			t.Errorf("JSON.md has no section on %s", command)
@@ -25,7 +28,7 @@ func TestJSONIsDocumented(t *testing.T) {
 		jsonNames(reflect.TypeOf(v), names)
 		if command == "backup-show" { // which refers to the list
 			inList := map[string]bool{}
-			jsonNames(reflect.TypeFor[listed](), inList)
+			jsonNames(reflect.TypeFor[app.Listed](), inList)
 			for name := range inList {
 				if name != "next" {
 					delete(names, name)

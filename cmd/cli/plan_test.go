@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/backup/restore"
+	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
@@ -45,7 +46,7 @@ func TestCredentialsNote(t *testing.T) {
 	plan := &restore.Plan{Path: make([]recovery.Leg, 1), Recovery: recovery.Recovery{OwnCommand: true}}
 	said := func(storage string, filed map[string]string, p *restore.Plan) string {
 		var out strings.Builder
-		(&app{Settings: Settings{Storage: storage}, config: config{values: filed}}).printCredentials(&show.Columns{W: &out}, p)
+		(&app.App{Settings: app.Settings{Storage: storage}, ConfigFile: app.Config{Values: filed}}).PrintCredentials(&show.Columns{W: &out}, p)
 		return out.String()
 	}
 	if got := said("s3://b/p", nil, plan); !strings.Contains(got, "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY:") || strings.Contains(got, "canary") {
@@ -72,8 +73,8 @@ func TestWarnedOnce(t *testing.T) {
 	}{
 		{terminal, terminal, "info", true}, {terminal, terminal, "error", false}, {&strings.Builder{}, terminal, "info", false}, {terminal, &strings.Builder{}, "info", false},
 	} {
-		a := &app{Streams: Streams{Err: c.err}, raw: &output{Writer: c.out}, log: newLogger(io.Discard, c.level, "text")}
-		if a.warned() != c.want {
+		a := &app.App{Streams: app.Streams{Err: c.err}, Raw: &app.Output{Writer: c.out}, Log: newLogger(io.Discard, c.level, "text")}
+		if a.Warned() != c.want {
 			t.Errorf("%T %T %s: %v", c.out, c.err, c.level, !c.want)
 		}
 	}

@@ -84,7 +84,7 @@ func flags(b *strings.Builder, all []*kong.Flag) {
 }
 
 func exitCodes(t *testing.T) string {
-	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, parser.ParseComments)
+	file, err := parser.ParseFile(token.NewFileSet(), "app/errors.go", nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ proven that the file does not exist, above 125 to stop a recovery.
 		}
 		for _, s := range g.Specs {
 			v := s.(*ast.ValueSpec)
-			if !strings.HasPrefix(v.Names[0].Name, "exit") {
+			if !strings.HasPrefix(v.Names[0].Name, "Exit") {
 				continue
 			}
 			if v.Comment == nil {

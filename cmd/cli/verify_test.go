@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/app"
 )
 
 // TestVerifyNothing: who mistypes the name of a server in a cron job has to hear of it.
@@ -47,7 +48,7 @@ func TestLostCatalogIsToldOnce(t *testing.T) {
 	}
 	w.must(os.RemoveAll(filepath.Join(w.dir, "main", "catalog")))
 	var out, log bytes.Buffer
-	Run(t.Context(), "v0.1", []string{"--storage=file://" + w.dir, "backup-list"}, Streams{&out, &log})
+	Run(t.Context(), "v0.1", []string{"--storage=file://" + w.dir, "backup-list"}, app.Streams{Out: &out, Err: &log})
 	got := log.String()
 	if strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "catalog-rebuild\" backups=3 first=20261116T010000Z-0001 last=20261116T030000Z-0003") {
 		t.Errorf("backup-list: %s", got)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/wal"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore"
@@ -140,12 +142,12 @@ func TestReceiveTells(t *testing.T) {
 		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x100}, "stopped before anything was received", 0},
 		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x100, Stored: 0x100}, "stopped at 0/100 on timeline 1; all of it is stored", 0},
 		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x180}, "stopped at 0/180 on timeline 1; all of it is stored", 0},
-		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x140}, "stopped at 0/180 on timeline 1; stored is what comes before 0/140", exitStorage},
-		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x100}, "stopped at 0/180 on timeline 1; nothing is stored of what was received from 0/100 on", exitStorage},
-		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180}, "stopped at 0/180 on timeline 1; nothing is stored of what was received from 0/100 on", exitStorage},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x140}, "stopped at 0/180 on timeline 1; stored is what comes before 0/140", app.ExitStorage},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180, Stored: 0x100}, "stopped at 0/180 on timeline 1; nothing is stored of what was received from 0/100 on", app.ExitStorage},
+		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180}, "stopped at 0/180 on timeline 1; nothing is stored of what was received from 0/100 on", app.ExitStorage},
 	} {
 		var out bytes.Buffer
-		code := report(io.Discard, (&walReceive{}).tell(&app{Streams: Streams{Out: &out}}, c.end))
+		code := report(io.Discard, (&wal.WalReceive{}).Tell(&app.App{Streams: app.Streams{Out: &out}}, c.end))
 		if out.String() != c.want+"\n" || code != c.code {
 			t.Errorf("%+v: %s (exit code %d), want %s (%d)", c.end, &out, code, c.want, c.code)
 		}

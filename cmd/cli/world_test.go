@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/walstore"
@@ -199,8 +200,8 @@ func (w *world) story() {
 // pgobj runs a command line, and returns what a user sees: results, messages (without the log) and exit code.
 func (w *world) pgobj(args ...string) string {
 	var out, messages bytes.Buffer
-	a := &app{Streams: Streams{&out, &messages}, version: "v0.1", args: append([]string{"--storage=file://" + w.dir, "--server=db1"}, args...),
-		now: func() time.Time { return w.now }}
+	a := &app.App{Streams: app.Streams{Out: &out, Err: &messages}, Version: "v0.1", Args: append([]string{"--storage=file://" + w.dir, "--server=db1"}, args...),
+		Now: func() time.Time { return w.now }}
 	code := run(context.WithoutCancel(w.t.Context()), a)
 	text := out.String()
 	for line := range strings.Lines(messages.String()) {

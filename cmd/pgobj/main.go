@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/pgobj/pgobj/cmd/cli"
+	"github.com/pgobj/pgobj/cmd/cli/app"
 )
 
 // version is set by the linker.
@@ -20,5 +21,5 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE)
 	// Nothing stops that: a signal in between would end the process after all, and undoing it takes a tenth of a millisecond.
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	os.Exit(cli.Run(ctx, version, os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr}))
+	os.Exit(cli.Run(ctx, version, os.Args[1:], app.Streams{Out: os.Stdout, Err: os.Stderr}))
 }

@@ -27,13 +27,22 @@ const module = "github.com/pgobj/pgobj/"
 // package that has to do without them stands in speechless. When a package wants another arrow, the design is
 // wrong or this table is: change one of them on purpose. Packages below test may import anything.
 var arrows = map[string][]string{
-	"cmd/pgobj":   {"cmd/cli"},
+	"cmd/pgobj":   {"cmd/cli", "cmd/cli/app"},
 	"cmd/instant": {},
-	"cmd/cli": {"cmd/cli/show", "cmd/instant", "backup", "backup/archiving", "backup/conninfo", "backup/content", "backup/datadir", "backup/drill", "backup/manifest", "backup/outcome", "backup/part",
-		"backup/postmaster", "backup/push", "backup/readback", "backup/rebuild", "backup/recovery", "backup/restore", "backup/server", "backup/target", "backup/verify",
-		"catalog", "retention", "retention/sweep", "storage/connect", "storage/owned", "storage/retry",
-		"walstore", "walstore/admit", "walstore/object", "walstore/receive", "walstore/spool", "walstore/survey", "walstore/tail"},
+	"cmd/cli": {"backup", "backup/archiving", "backup/conninfo", "backup/content", "backup/datadir", "backup/drill", "backup/manifest", "backup/outcome",
+		"backup/part", "backup/readback", "backup/recovery", "backup/server", "catalog", "cmd/cli/app", "cmd/cli/backups", "cmd/cli/lists", "cmd/cli/show",
+		"cmd/cli/wal", "cmd/cli/watch", "cmd/instant", "retention", "retention/sweep", "storage/owned", "walstore", "walstore/admit", "walstore/object",
+		"walstore/receive", "walstore/spool"},
+	"cmd/cli/app": {"backup", "backup/datadir", "backup/postmaster", "backup/restore", "catalog", "cmd/cli/show", "cmd/instant", "storage/connect", "storage/retry",
+		"walstore", "walstore/admit", "walstore/object", "walstore/spool", "walstore/survey"},
 	"cmd/cli/show": {"backup"},
+	"cmd/cli/wal": {"backup/datadir", "backup/postmaster", "backup/server", "cmd/cli/app", "cmd/cli/show", "storage/owned", "storage/retry", "walstore", "walstore/object",
+		"walstore/receive", "walstore/spool", "walstore/tail"},
+	"cmd/cli/backups": {"backup", "backup/content", "backup/drill", "backup/manifest", "backup/outcome", "backup/part", "backup/postmaster", "backup/push", "backup/recovery",
+		"backup/restore", "backup/server", "backup/target", "backup/verify", "catalog", "cmd/cli/app", "cmd/cli/show", "storage/connect", "storage/retry"},
+	"cmd/cli/lists": {"backup/part", "backup/rebuild", "backup/recovery", "catalog", "cmd/cli/app", "cmd/cli/show", "cmd/instant", "retention", "retention/sweep",
+		"storage/retry", "walstore", "walstore/object"},
+	"cmd/cli/watch": {"catalog", "cmd/cli/app", "cmd/cli/show", "walstore", "walstore/object", "walstore/survey"},
 
 	"retention":       {"catalog"},
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore", "walstore/object"},
@@ -93,6 +102,7 @@ var words = []string{"storage", "walstore/segment"}
 // speechless packages may not even import one or both of the words.
 var speechless = map[string][]string{
 	"cmd/cli/show":        {"storage", "walstore/segment"},
+	"cmd/cli/backups":     {"storage"},
 	"cmd/instant":         {"storage", "walstore/segment"},
 	"cmd/pgobj":           {"storage", "walstore/segment"},
 	"retention":           {"storage"},
@@ -136,7 +146,7 @@ var libraries = map[string][]string{
 	"github.com/minio/minio-go/":     {"storage/minio"},
 	"github.com/klauspost/compress/": {"storage/frames", "backup/part", "backup/manifest", "walstore/object"},
 	"github.com/pierrec/lz4/":        {"backup/part"},
-	"golang.org/x/term":              {"cmd/cli"},
+	"golang.org/x/term":              {"cmd/cli/app"},
 	"net/http":                       {"storage/s3", "storage/s3store"},
 	"log":                            {},
 }
@@ -144,10 +154,10 @@ var libraries = map[string][]string{
 // calls: functions that only some rooms may use. Configuration is a value passed in, and only main ends
 // the process.
 var calls = map[string][]string{
-	"os.Getenv":    {"cmd/cli", "backup/conninfo"}, // libpq's variables, of which pgconn reads the most by itself
-	"os.LookupEnv": {"cmd/cli"},
-	"os.Environ":   {"cmd/cli"},
-	"os.ExpandEnv": {"cmd/cli"},
+	"os.Getenv":    {"cmd/cli", "cmd/cli/app", "cmd/cli/backups", "cmd/cli/wal", "backup/conninfo"}, // libpq's variables, of which pgconn reads the most by itself
+	"os.LookupEnv": {"cmd/cli", "cmd/cli/app"},
+	"os.Environ":   {"cmd/cli/backups"},
+	"os.ExpandEnv": {},
 	"os.Exit":      {"cmd/pgobj"},
 	"os.Args":      {"cmd/pgobj"},
 }

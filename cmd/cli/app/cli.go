@@ -1,0 +1,190 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/connect"
+	"github.com/pgobj/pgobj/storage/retry"
+)
+
+// Streams are where a command writes: results to Out, everything for people to Err.
+type Streams struct{ Out, Err io.Writer }
+
+// Settings are the flags that every command has; each has an environment variable.
+type Settings struct {
+	Config      string         `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
+	Storage     string         `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
+	Server      string         `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
+	S3Endpoint  string         `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
+	S3Region    string         `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
+	S3PathStyle string         `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
+	S3CAFile    string         `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
+	S3Driver    string         `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
+	RetryFor    time.Duration  `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"How long to try one operation again while the storage is in trouble (wal-fetch on a standby: at most 10s, as PostgreSQL asks again)."`
+	Timeout     *time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 18, when the command has not finished after this time (default: never; wal-push 5m)."`
+	LogLevel    string         `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
+	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+}
+
+// fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a folder
+// as storage they mean nothing, while pgobj's own settings would be an error.
+func (s *Settings) FromAWS() {
+	if strings.HasPrefix(s.Storage, "s3:") {
+		s.S3Endpoint = cmp.Or(s.S3Endpoint, os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"))
+		if !strings.HasPrefix(s.S3Endpoint, "http://") { // which has no certificate, so no use for the host's bundle
+			s.S3CAFile = cmp.Or(s.S3CAFile, os.Getenv("AWS_CA_BUNDLE"))
+		}
+	}
+}
+
+// check refuses what no command can work with.
+func (s *Settings) Check() error {
+	if s.RetryFor <= 0 {
+		return Usagef("--retry-for (PGOBJ_RETRY_FOR) is %v: use a time above 0, such as 5m", s.RetryFor)
+	}
+	if s.Timeout != nil && *s.Timeout <= 0 {
+		return Usagef("--timeout (PGOBJ_TIMEOUT) is %v: use a time above 0, such as 12h", *s.Timeout)
+	}
+	return nil
+}
+
+// jobsFlag is the number of workers, for the commands that have them.
+type JobsFlag struct {
+	Jobs int `name:"jobs" short:"j" env:"PGOBJ_JOBS" placeholder:"N" help:"Workers (default: the number of CPUs)."`
+}
+
+func (j JobsFlag) Count() (int, error) {
+	if j.Jobs < 0 || j.Jobs > 256 {
+		return 0, Usagef("--jobs (PGOBJ_JOBS) is %d: use 1 to 256", j.Jobs)
+	}
+	if j.Jobs == 0 {
+		return runtime.NumCPU(), nil
+	}
+	return j.Jobs, nil
+}
+
+// app is what a command gets to work with.
+type App struct {
+	Settings
+	Streams
+	Raw        *Output // Out for what is no text
+	ConfigFile Config
+	Version    string
+	Args       []string // the command line
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// withTimeout ends the context after d, if there is one.
+func WithTimeout(ctx context.Context, d *time.Duration) (context.Context, context.CancelFunc) {
+	if d == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, *d, fmt.Errorf("%w %v", ErrTimeout, *d))
+}
+
+// timedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
+func TimedOut(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) && !strings.HasPrefix(err.Error(), cause.Error()) {
+		return fmt.Errorf("%w\n%w", cause, err)
+	}
+	return err
+}
+
+// open connects to the server's folder in the storage. No request is made yet.
+func (a *App) Open(policy retry.Policy) (storage.Store, error) {
+	if err := catalog.CheckServer(a.Server); err != nil {
+		return nil, Usagef("--server (PGOBJ_SERVER) is %q: %v", a.Server, err)
+	}
+	s, err := a.Root(policy)
+	if err != nil {
+		return nil, err
+	}
+	return storage.Sub(s, a.Server), nil
+}
+
+// root connects to the whole storage, all servers in it.
+func (a *App) Root(policy retry.Policy) (storage.Store, error) {
+	if a.Storage == "" {
+		return nil, Usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
+	}
+	policy.Budget = cmp.Or(policy.Budget, a.RetryFor)
+	s, err := connect.Open(connect.Config{
+		URL: a.Storage, Endpoint: a.S3Endpoint, Region: a.S3Region, PathStyle: a.S3PathStyle,
+		CAFile: a.S3CAFile, Driver: a.S3Driver, Retry: policy, Log: a.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	return s, nil
+}
+
+// catalog returns the catalog in a store that open returned.
+func (a *App) Catalog(s storage.Store) *catalog.Catalog {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return catalog.New(s, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]), a.Now)
+}
+
+// repository is a server's folder in the storage, with the catalog as it is now.
+type repository struct {
+	Store storage.Store
+	Cat   *catalog.Catalog
+	State *catalog.State
+}
+
+// load opens the server's folder and reads its catalog. The server need not be there yet.
+func (a *App) Load(ctx context.Context) (r repository, err error) {
+	if r.Store, err = a.Open(retry.Policy{}); err != nil {
+		return r, err
+	}
+	r.Cat = a.Catalog(r.Store)
+	r.State, err = r.Cat.Load(ctx)
+	return r, err
+}
+
+// loadKnown is load for a server that has to be there, for all who only read: of a name that is mistyped there is
+// nothing, and who watches it would be content for ever. It costs a request where the catalog is empty.
+func (a *App) LoadKnown(ctx context.Context) (repository, error) {
+	r, err := a.Load(ctx)
+	if err == nil && r.State.N == 0 {
+		err = a.Known(ctx, r.Store)
+	}
+	return r, err
+}
+
+// known fails with errNoServer if there is nothing of the server.
+func (a *App) Known(ctx context.Context, s storage.Store) error {
+	exists, err := catalog.Exists(ctx, s)
+	if err == nil && !exists {
+		err = fmt.Errorf("%w: there is nothing of server %s in %s", ErrNoServer, a.Server, s)
+	}
+	return err
+}
+
+// isPath says of what stands in a backup's place that it is none for certain: ids have no slash.
+func IsPath(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
+
+// find is load, and the backup that somebody names.
+func (a *App) Find(ctx context.Context, name string) (repository, *catalog.Entry, error) {
+	r, err := a.LoadKnown(ctx)
+	if err != nil {
+		return r, nil, err
+	}
+	e, err := r.State.Resolve(name)
+	return r, e, err
+}

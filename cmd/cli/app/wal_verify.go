@@ -1,0 +1,65 @@
+package app
+
+import (
+	"slices"
+
+	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/survey"
+)
+
+// hurtBackup is a backup that a missing or damaged segment is in the way of.
+type HurtBackup struct {
+	Backup  string `json:"backup"`
+	Segment string `json:"segment"`
+	Usable  bool   `json:"usable"` // it can be restored, but not recovered past the segment
+}
+
+// obsolete: the piece's segment is archived, so that nobody reads the piece any more.
+func (r Archive) Obsolete(p object.Piece) bool {
+	return slices.ContainsFunc(r.Surveys, func(s *survey.Survey) bool { return slices.Contains(s.Obsolete, p) })
+}
+
+// missing is the first segment that the backup itself needs and the archive does not have.
+func (r Archive) Missing(id string, b catalog.Summary) HurtBackup {
+	if b.From == "offline" { // what it needs is among its files
+		return HurtBackup{}
+	}
+	i := slices.IndexFunc(r.Surveys, func(s *survey.Survey) bool { return s.Timeline == b.Timeline && len(s.Runs) > 0 })
+	if i < 0 {
+		return HurtBackup{Backup: id, Segment: b.FirstWAL}
+	}
+	size := r.Surveys[i].SegmentSize
+	first, err1 := segment.ParseName(b.FirstWAL, size)
+	last, err2 := segment.ParseName(b.LastWAL, size)
+	if err1 != nil || err2 != nil {
+		return HurtBackup{}
+	}
+	end, ok := survey.Reach(r.Surveys, b.Timeline, first.No, r.Surveys[i])
+	switch {
+	case !ok:
+		return HurtBackup{Backup: id, Segment: b.FirstWAL}
+	case end.No < last.No:
+		return HurtBackup{Backup: id, Segment: end.Next().Name(size)}
+	}
+	return HurtBackup{}
+}
+
+// linesOf are the timelines, in the form of file names, that recovery of a backup can get to: its own, and those that left it
+// when the backup was complete.
+func (r Archive) LinesOf(b catalog.Summary) []string {
+	lines := []string{b.Timeline.Hex()}
+	for _, s := range r.Surveys {
+		if left, ok := s.Lineage.Left(b.Timeline); !ok || left < b.StopLSN {
+			continue
+		}
+		for _, a := range s.Lineage { // nothing else may be left of one on the way
+			if a.Timeline > b.Timeline {
+				lines = append(lines, a.Timeline.Hex())
+			}
+		}
+		lines = append(lines, s.Timeline.Hex())
+	}
+	return lines
+}

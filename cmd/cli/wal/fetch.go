@@ -1,0 +1,279 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/show"
+	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/segment"
+)
+
+// walFetch answers PostgreSQL by its exit code, which decides over data:
+//
+//   - 0: the file is there, checked and synced.
+//   - 1: there is no such file. PostgreSQL looks elsewhere, or ends recovery and promotes. So it is said
+//     only when the archive proves it.
+//   - 255: nobody knows. PostgreSQL stops with FATAL, and can be started again when the trouble is over.
+//     A standby would be shut down by that; it asks again after 1, so there 1 stands for trouble too.
+//
+// Codes from 126 on that are not 128+n all mean the same to PostgreSQL; 128+15 would be a clean end.
+type WalFetch struct {
+	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a folder."`
+	Dest     string `arg:"" optional:"" help:"Where to write it, as restore_command's %p."`
+	Range    string `name:"range" placeholder:"FROM..TO" help:"Fetch all segments from one name to another into a folder, along TO's timeline and its ancestors."`
+	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the folder is in no data folder and the archive has that of several clusters."`
+	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
+	Received string `name:"received" placeholder:"TIMELINE" help:"Where the archive ends, hand over what wal-receive has stored of a segment that is not complete. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
+	// PostgreSQL makes a tablespace where the original had it made, so a copy on the original's host would overwrite it.
+	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a folder that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
+	spoolFlag
+}
+
+const (
+	exitAbsent      = 1
+	exitNobodyKnows = 255
+	standbyRetryFor = 10 * time.Second
+	fetchPause      = time.Second // before another try, where the retry decorator does not try again
+	fetchPauseMax   = 15 * time.Second
+	damagedTries    = 3
+	// holePatience is how long a hole may be one that is being filled: a server that catches up archives several segments
+	// at once, and they arrive in any order.
+	holePatience     = 20 * time.Second
+	patienceForStall = 30 * time.Second
+)
+
+func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
+	// A panic would end the process with code 2, which PostgreSQL takes for "there is no such file". Like
+	// this it is an abort: code 134.
+	debug.SetTraceback("crash")
+	if c.Range != "" {
+		return c.fetchRange(ctx, a)
+	}
+	if c.Dest == "" {
+		return fetchError(".", app.Usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
+	}
+	if segment.Classify(c.Name) == segment.Invalid && segment.Classify(c.Dest) != segment.Invalid {
+		return fetchError(".", app.Usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", show.ShellQuote(c.Name), c.Dest))
+	}
+	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
+		return &app.Coded{Code: exitAbsent, Err: nil}
+	}
+	dir, dirErr := dataDirFor(c.Dest)
+	err := dirErr
+	if err == nil {
+		err = c.fetch(ctx, a, dir)
+	}
+	if err == nil {
+		err = c.checkTablespaces(dir)
+	}
+	if errors.Is(err, datadir.ErrTablespace) { // a standby must not go on either, nor get the segment from its primary
+		return &app.Coded{Code: exitNobodyKnows, Err: err}
+	}
+	if errors.Is(err, walstore.ErrAbsent) {
+		a.Log.Debug("not in the archive", "file", c.Name)
+		return &app.Coded{Code: exitAbsent, Err: nil}
+	}
+	if err != nil && hasHistory(dir, c.Name) {
+		return &app.Coded{Code: exitAbsent, Err: err}
+	}
+	return fetchError(dir, err)
+}
+
+// hasHistory says whether PostgreSQL has a copy of its own of a history file, which it takes when it gets none
+// (RestoreArchivedFile). It asks for its own timeline's when it begins the next one. By then standby.signal is gone: 255 would
+// end the server in the middle of a promotion, after which it comes up on the timeline that it had left.
+func hasHistory(dir, name string) bool {
+	if dir == "" || segment.Classify(name) != segment.History {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(dir, "pg_wal", name))
+	return err == nil && info.Mode().IsRegular() && info.Size() > 0
+}
+
+// fetchError gives a failure its exit code. dir is the data folder, empty when it is not known.
+func fetchError(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if isStandby(dir) {
+		return &app.Coded{Code: exitAbsent, Err: err}
+	}
+	return &app.Coded{Code: exitNobodyKnows, Err: err}
+}
+
+// badCommandLine is the error of a command line that cannot be understood. restore_command's would
+// promote a server short of its data if it ended with any code below 126.
+func BadCommandLine(args []string, err error) error {
+	if !slices.Contains(args, "wal-fetch") {
+		return err
+	}
+	return fetchError(".", err)
+}
+
+func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
+	control, _, err := datadir.ReadControl(dir)
+	if err != nil {
+		return err
+	}
+	ahead, err := c.aheadOf(a, dir, control)
+	if err != nil {
+		return err
+	}
+	if ahead.handOver(ctx, c.Name, c.Dest) {
+		return nil
+	}
+	collectLate(1)
+	budget, standby := a.RetryFor, isStandby(dir)
+	if standby || hasHistory(dir, c.Name) {
+		budget = min(budget, standbyRetryFor)
+	}
+	s, err := a.Open(retry.Policy{Budget: budget, Stall: min(patienceForStall, budget)})
+	if err != nil {
+		return err
+	}
+	req := walstore.FetchRequest{Name: c.Name, Dest: c.Dest, SystemID: control.SystemID}
+	if !standby {
+		req.Size = control.SegmentSize
+	}
+	if req.Received, err = c.received(dir); err != nil {
+		return err
+	}
+	began := time.Now()
+	for try := 1; ; try++ {
+		err = walstore.Fetch(ctx, s, req)
+		wait := min(fetchPause<<min(try-1, 10), fetchPauseMax)
+		if err == nil {
+			ahead.got(c.Name)
+		}
+		limit := budget
+		switch {
+		case !errors.Is(err, walstore.ErrHole):
+		case standby: // asks again by itself, and its primary may have the file
+			limit = 0
+		default:
+			limit = min(budget, holePatience)
+		}
+		if !mayMend(err, try) || time.Since(began)+wait > limit {
+			return err
+		}
+		a.Log.Warn("trying again", "file", c.Name, "in", wait, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest, and
+// pg_rewind and people (see aheadOf) get whole segments.
+func (c *WalFetch) received(dataDir string) (*walstore.Received, error) {
+	if c.Received == "" || isStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
+		return nil, nil
+	}
+	r := &walstore.Received{Own: filepath.Join(dataDir, "pg_wal", c.Name)}
+	if c.Received == "latest" {
+		return r, nil
+	}
+	n, err := strconv.ParseUint(c.Received, 10, 32)
+	if err != nil || n == 0 {
+		return nil, app.Usagef("--received is %q: use the number of a timeline, or latest", c.Received)
+	}
+	r.Target = segment.Timeline(n)
+	return r, nil
+}
+
+// checkTablespaces takes a segment away again that recovery must not replay on this host. (pg_rewind and people only read:
+// see aheadOf.)
+func (c *WalFetch) checkTablespaces(dataDir string) error {
+	if c.NewTablespaces == "any" || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full {
+		return nil
+	}
+	control, _, err := datadir.ReadControl(dataDir)
+	if err == nil {
+		err = datadir.CheckNewTablespaces(dataDir, control, c.Name, c.Dest, c.NewTablespaces == "none")
+	}
+	if err != nil {
+		os.Remove(c.Dest) // whether it can be or not, PostgreSQL does not take it
+	}
+	return err
+}
+
+// mayMend says whether another try can have another end. Rights and buckets come back when somebody mends
+// them. Wrong bytes can be the doing of something on the way, but a damaged object stays so.
+func mayMend(err error, try int) bool {
+	for _, final := range []error{nil, walstore.ErrAbsent, walstore.ErrUnknownArchive, object.ErrName, object.ErrDest} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
+}
+
+// dataDirFor finds the data folder of the cluster that a path belongs to: the current folder, in which
+// PostgreSQL runs its commands; or the folder that the path lies in, as pg_rewind runs restore_command from
+// anywhere with an absolute path; or PGDATA.
+func dataDirFor(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dirs := []string{"."}
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		dirs = append(dirs, dir)
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	if filepath.IsAbs(path) { // then it says more than where we happen to be
+		dirs = append(dirs[1:], ".")
+	}
+	if pgdata := os.Getenv("PGDATA"); pgdata != "" {
+		dirs = append(dirs, pgdata)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", app.Usagef("no data folder found: %s lies in none, and neither the current folder nor PGDATA is one", path)
+}
+
+// systemIDOf is the system identifier of the cluster that a path belongs to.
+func systemIDOf(path string) (uint64, error) {
+	dir, err := dataDirFor(path)
+	if err != nil {
+		return 0, err
+	}
+	c, _, err := datadir.ReadControl(dir)
+	if err != nil {
+		return 0, fmt.Errorf("find the system identifier: %w", err)
+	}
+	return c.SystemID, nil
+}
+
+// isStandby says whether the server on a data folder follows another for ever: by standby.signal, before 12
+// by recovery.conf.
+func isStandby(dir string) bool {
+	if dir == "" {
+		return false
+	}
+	if _, err := os.Stat(filepath.Join(dir, "standby.signal")); err == nil {
+		return true
+	}
+	conf, err := os.ReadFile(filepath.Join(dir, "recovery.conf"))
+	return err == nil && regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`).Match(conf)
+}
