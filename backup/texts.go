@@ -9,7 +9,7 @@ import (
 
 // whereHistory says how a history file that is missing gets to the archive.
 func WhereHistory(t segment.Timeline) string {
-	return fmt.Sprintf("It is in pg_wal of a server that is on timeline %d, or was. Archive it there, in the data folder: pgobj wal-push pg_wal/%s", t, segment.HistoryName(t))
+	return fmt.Sprintf("It is in pg_wal of a server that is on timeline %d, or was. Archive it there, in the data directory: pgobj wal-push pg_wal/%s", t, segment.HistoryName(t))
 }
 
 // stamp shows a time as people compare it with the server's log, and in this host's zone when that differs.

@@ -20,7 +20,7 @@ type Backup struct {
 	ID      string `json:"id"`
 	Summary
 	PGVersionText  string         `json:"pg_version_text"`
-	CatalogVersion uint32         `json:"catalog_version"` // of pg_control; tablespace folders carry it
+	CatalogVersion uint32         `json:"catalog_version"` // of pg_control; tablespace directories carry it
 	SegmentSize    int64          `json:"wal_segment_size"`
 	Checksums      bool           `json:"data_checksums"`
 	PGDATA         string         `json:"pgdata"`
@@ -44,7 +44,7 @@ type Backup struct {
 // recovery.
 func (b *Backup) Offline() bool { return b.From == "offline" }
 
-// Tablespace is one that lies outside of PGDATA's folder tree or was linked into it.
+// Tablespace is one that lies outside of PGDATA's directory tree or was linked into it.
 type Tablespace struct {
 	OID      uint32 `json:"oid"`
 	Name     string `json:"name"`

@@ -34,8 +34,8 @@ const (
 	maxBackup = 256 << 20
 )
 
-// maxHole is how many missing records are told one by one.
-const maxHole = 1000
+// maxGap is how many missing records are told one by one.
+const maxGap = 1000
 
 // Record is one entry of the log. Exactly one of the pointers is set, the one that Type names.
 type Record struct {
@@ -73,7 +73,7 @@ type Catalog struct {
 	now   func() time.Time
 }
 
-// New returns the catalog in a store that is rooted at the server's folder. by names the writer in
+// New returns the catalog in a store that is rooted at the server's directory. by names the writer in
 // records; now is the clock.
 func New(s storage.Store, by string, now func() time.Time) *Catalog {
 	return &Catalog{store: s, by: by, now: now}
@@ -93,7 +93,7 @@ func (c *Catalog) Load(ctx context.Context) (*State, error) {
 
 // advance reads the records after s.N.
 func (c *Catalog) advance(ctx context.Context, s *State) error {
-	last, holes, err := c.find(ctx, s.N)
+	last, gaps, err := c.find(ctx, s.N)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 		next, err = c.record(probing, last+1)
 		return err
 	})
-	err = c.catchUp(ctx, s, last, holes)
+	err = c.catchUp(ctx, s, last, gaps)
 	if e := g.Wait(); err == nil {
 		err = e
 	}
@@ -116,7 +116,7 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 }
 
 // find lists the records after number n: which is the last, and where many before it are missing.
-func (c *Catalog) find(ctx context.Context, n int64) (last int64, holes []hole, err error) {
+func (c *Catalog) find(ctx context.Context, n int64) (last int64, gaps []gap, err error) {
 	last = n
 	for info, err := range c.store.List(ctx, "catalog/log/", recordKey(n)) {
 		if err != nil {
@@ -124,23 +124,23 @@ func (c *Catalog) find(ctx context.Context, n int64) (last int64, holes []hole, 
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(info.Key, "catalog/log/"), ".json")
 		if n, err := strconv.ParseInt(name, 10, 64); err == nil && recordKey(n) == info.Key {
-			if n > last+maxHole {
-				holes = append(holes, hole{last, n})
+			if n > last+maxGap {
+				gaps = append(gaps, gap{last, n})
 			}
 			last = max(last, n)
 		}
 	}
-	return last, holes, nil
+	return last, gaps, nil
 }
 
 // catchUp applies the records up to the last one that a listing shows.
-func (c *Catalog) catchUp(ctx context.Context, s *State, last int64, holes []hole) error {
+func (c *Catalog) catchUp(ctx context.Context, s *State, last int64, gaps []gap) error {
 	for s.N < last {
 		to := min(last, s.N+64)
-		if len(holes) > 0 {
-			if to = min(to, holes[0].after); s.N == to {
-				s.lose(holes[0].before)
-				holes = holes[1:]
+		if len(gaps) > 0 {
+			if to = min(to, gaps[0].after); s.N == to {
+				s.lose(gaps[0].before)
+				gaps = gaps[1:]
 				continue
 			}
 		}
@@ -165,8 +165,8 @@ func (c *Catalog) record(ctx context.Context, n int64) ([]byte, error) {
 	return data, nil
 }
 
-// hole says that the records between two are missing, and that they are many.
-type hole struct{ after, before int64 }
+// gap says that the records between two are missing, and that they are many.
+type gap struct{ after, before int64 }
 
 // fetch applies the records up to number to, reading them at the same time.
 func (c *Catalog) fetch(ctx context.Context, s *State, to int64) error {

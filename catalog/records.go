@@ -23,11 +23,11 @@ const blockSize = 64
 // pgobj is there all the same, with its problem; where many are missing, the first of these stands for all.
 func (c *Catalog) Records(ctx context.Context, oldest, newest int64) iter.Seq2[[]Logged, error] {
 	return func(yield func([]Logged, error) bool) {
-		_, holes, err := c.find(ctx, oldest-1)
+		_, gaps, err := c.find(ctx, oldest-1)
 		for to := newest; to >= oldest && err == nil; {
-			from, block, near := max(oldest, to-blockSize+1), []Logged(nil), hole{}
-			if i := lastIndex(holes, func(h hole) bool { return h.after < to }); i >= 0 {
-				near = holes[i]
+			from, block, near := max(oldest, to-blockSize+1), []Logged(nil), gap{}
+			if i := lastIndex(gaps, func(h gap) bool { return h.after < to }); i >= 0 {
+				near = gaps[i]
 			}
 			if to < near.before {
 				from = near.after + 1

@@ -58,8 +58,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// A hole of any size is told at once, and what is before and behind it, as it is.
-func TestRecordsAroundHoles(t *testing.T) {
+// A gap of any size is told at once, and what is before and behind it, as it is.
+func TestRecordsAroundGaps(t *testing.T) {
 	store := mem.New()
 	add(t, store, begin("a"), commit("a"), begin("b"))
 	for _, n := range []int64{5, 5000, 9999999999} {

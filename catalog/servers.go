@@ -34,7 +34,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// Servers yields the names of the servers in a storage (not in one server's folder), in the order of their keys. It
+// Servers yields the names of the servers in a storage (not in one server's directory), in the order of their keys. It
 // costs at most one listing of one page for each, however much a server has. Those of a storage that begins deeper, with
 // another URL, are not among them.
 func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
@@ -56,7 +56,7 @@ func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
 					}
 				}
 				// The rest of a page is looked at; the next one would rather be more of the same server, so its
-				// folder is passed over: '0' is the character after '/'.
+				// directory is passed over: '0' is the character after '/'.
 				if n++; n == page {
 					more, after = true, max(info.Key, last+"0")
 					break
@@ -66,7 +66,7 @@ func Servers(ctx context.Context, root storage.Store) iter.Seq2[string, error] {
 	}
 }
 
-// serverOf is the server that an object belongs to, by the folders that every server has; empty for a foreign one.
+// serverOf is the server that an object belongs to, by the directories that every server has; empty for a foreign one.
 func serverOf(key string) string {
 	segments := strings.Split(key, "/")
 	for i := 1; i < len(segments)-2; i++ {
@@ -88,10 +88,10 @@ func serverOf(key string) string {
 	return ""
 }
 
-// Exists says whether a server's folder has anything that a server has.
+// Exists says whether a server's directory has anything that a server has.
 func Exists(ctx context.Context, s storage.Store) (bool, error) {
-	for _, folder := range []string{"catalog/", "wal/", "parts/", "backups/"} {
-		for _, err := range s.List(ctx, folder, "") {
+	for _, directory := range []string{"catalog/", "wal/", "parts/", "backups/"} {
+		for _, err := range s.List(ctx, directory, "") {
 			if err != nil {
 				return false, fmt.Errorf("look for the server: %w", err)
 			}
@@ -117,7 +117,7 @@ func Used(ctx context.Context, s storage.Store) (Usage, error) {
 		if err != nil {
 			return u, fmt.Errorf("list what the server has: %w", err)
 		}
-		switch folder, _, _ := strings.Cut(info.Key, "/"); folder {
+		switch directory, _, _ := strings.Cut(info.Key, "/"); directory {
 		case "parts":
 			u.Parts += info.Size
 		case "wal":

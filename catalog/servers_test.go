@@ -31,7 +31,7 @@ func TestServers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Names whose keys come before, within and after each other's; folders of others; and things that look alike.
+	// Names whose keys come before, within and after each other's; directories of others; and things that look alike.
 	want := []string{"a", "a-b", "a.b", "a0", "main", "parts", "team", "wal"}
 	for _, name := range append([]string{"a/b", "below/a", "below/b", "team/a", "team/z"}, want...) { // some are of other storages, which begin deeper
 		put(name + "/backups/20261116T010000Z-0001/backup.json")

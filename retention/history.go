@@ -186,8 +186,8 @@ func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[timeline][]
 	return out
 }
 
-// hole says whether some of the segments from..to of a timeline have been deleted.
-func (v *view) hole(sysid uint64, tli segment.Timeline, from, to uint64) bool {
+// gap says whether some of the segments from..to of a timeline have been deleted.
+func (v *view) gap(sysid uint64, tli segment.Timeline, from, to uint64) bool {
 	ranges := v.gone[timeline{sysid, tli}]
 	i, _ := slices.BinarySearchFunc(ranges, from, func(g [2]uint64, from uint64) int { return cmp.Compare(g[1], from) })
 	return i < len(ranges) && ranges[i][0] <= to
@@ -211,12 +211,12 @@ func (v *view) reaches(e *catalog.Entry, tli segment.Timeline) bool {
 		if a.Timeline < p.timeline {
 			continue
 		}
-		if v.hole(s.SystemID, a.Timeline, from, segment.Before(a.Timeline, a.Switch, v.sizes[s.SystemID]).No) {
+		if v.gap(s.SystemID, a.Timeline, from, segment.Before(a.Timeline, a.Switch, v.sizes[s.SystemID]).No) {
 			return false
 		}
 		from = segment.At(a.Timeline, a.Switch, v.sizes[s.SystemID]).No
 	}
-	return !v.hole(s.SystemID, tli, from, math.MaxUint64)
+	return !v.gap(s.SystemID, tli, from, math.MaxUint64)
 }
 
 // anchors are the backups of list that recovery to the times from t on has to begin with: for each timeline on

@@ -92,13 +92,13 @@ const (
 	// KindOther is a definite failure that a retry does not mend (a broken request, a full disk).
 	KindOther Kind = iota
 	// KindNotFound: the store said, in its own protocol, that this object does not exist in a bucket
-	// or folder that does.
+	// or directory that does.
 	KindNotFound
 	// KindExists: the key is taken; Put changed nothing.
 	KindExists
 	// KindDenied: the credentials are refused, expired or lack a right.
 	KindDenied
-	// KindNoStore: the bucket, folder or endpoint as configured is not there or is not an object
+	// KindNoStore: the bucket, directory or endpoint as configured is not there or is not an object
 	// store. It says nothing about any object.
 	KindNoStore
 	// KindTransient: trouble on the way; the same call may succeed later.
@@ -114,7 +114,7 @@ var (
 	ErrExists    = errors.New("object exists already")
 	ErrDenied    = errors.New("access denied")
 	ErrNoStore   = errors.New("storage not found")
-	ErrTransient = errors.New("storage did not answer as it should")
+	ErrTransient = errors.New("temporary storage error")
 	// ErrUnreadable is of KindUnreadable.
 	ErrUnreadable = errors.New("object is archived, or its encryption key cannot be used")
 )
@@ -312,7 +312,7 @@ func Holds(ctx context.Context, s Store, key string, body io.ReaderAt, size int6
 	}
 }
 
-// Sub is the part of a store below a folder: every key of the result is a key of s with "dir/" in front.
+// Sub is the part of a store below a directory: every key of the result is a key of s with "dir/" in front.
 func Sub(s Store, dir string) Store { return &sub{s, dir + "/"} }
 
 type sub struct {

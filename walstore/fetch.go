@@ -138,12 +138,12 @@ func Read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.
 //
 // PostgreSQL ends recovery and promotes when it is told that a segment is not there, and makes a new
 // timeline when a history file is not: wrongly said, both lose data for good. A "not found" alone proves
-// little: a wrong bucket, prefix, server or data folder finds nothing either. Other tools keep an identity
+// little: a wrong bucket, prefix, server or data directory finds nothing either. Other tools keep an identity
 // object in the repository to tell; but that shows only that the bucket is right. Here the archive is its
 // own witness: there has to be WAL of this very system identifier, which a wrong place cannot have, and
 // nothing may be there that comes after the missing file: of a segment no later one on its timeline, of a
 // history file nothing else of its timeline. What follows from that cannot go out of step with the
-// archive, and a hole is found too, for at most two short listings; and two more for each later timeline (see unlessForked).
+// archive, and a gap is found too, for at most two short listings; and two more for each later timeline (see unlessForked).
 func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 	sysid, name := r.SystemID, r.Name
 	typ := segment.Classify(name)
@@ -169,10 +169,10 @@ func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 			return nil
 		}
 		if typ == segment.Full && (o.Type == segment.Full || o.Type == segment.Received && o.Name != name) {
-			return holeUnlessBefore(ctx, s, sysid, name, o)
+			return gapUnlessBefore(ctx, s, sysid, name, o)
 		}
 		if typ == segment.History && tli > 1 {
-			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
+			return &GapError{Missing: name, Next: o.Name, Store: s.String()}
 		}
 		if typ != segment.Full && typ != segment.History {
 			break
@@ -192,7 +192,7 @@ func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 	return ErrAbsent
 }
 
-// unlessForked returns ErrAbsent when no later timeline has left this one behind a missing segment, else the hole: that
+// unlessForked returns ErrAbsent when no later timeline has left this one behind a missing segment, else the gap: that
 // segment was complete then. The standby that made the new timeline does not archive it, as it has received it by
 // streaming, and the server that would have may be gone.
 func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
@@ -217,7 +217,7 @@ func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
 			return err
 		}
 		if left, ok := history.Left(missing.Timeline); ok && missing.No < segment.At(missing.Timeline, left, r.Size).No {
-			return &HoleError{Missing: r.Name, Next: segment.HistoryName(next), Store: s.String()}
+			return &GapError{Missing: r.Name, Next: segment.HistoryName(next), Store: s.String()}
 		}
 	}
 }
@@ -229,21 +229,21 @@ func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {
 	return false, nil
 }
 
-// holeUnlessBefore returns ErrAbsent when a missing segment lies before the beginning of its timeline
-// (PostgreSQL before 2020's minor releases asks for such), else the hole.
-func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name string, next object.Object) error {
+// gapUnlessBefore returns ErrAbsent when a missing segment lies before the beginning of its timeline
+// (PostgreSQL before 2020's minor releases asks for such), else the gap.
+func gapUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name string, next object.Object) error {
 	// A listing is no moment: the file may have come after that place was read, and what follows it then.
 	if _, err := s.Stat(ctx, object.Key(sysid, name)); !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
-	hole := &HoleError{Missing: name, Next: next.Name, Store: s.String()}
+	gap := &GapError{Missing: name, Next: next.Name, Store: s.String()}
 	tli, err := segment.TimelineOf(name)
 	if err != nil || tli == 1 {
-		return hole
+		return gap
 	}
 	history, err := ReadHistory(ctx, s, sysid, tli)
 	if errors.Is(err, storage.ErrNotFound) {
-		return hole
+		return gap
 	}
 	if err != nil {
 		return err
@@ -256,5 +256,5 @@ func holeUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name s
 	if err == nil && seg.No < segment.At(tli, history.Begin(), size).No {
 		return ErrAbsent
 	}
-	return hole
+	return gap
 }

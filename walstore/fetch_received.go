@@ -24,7 +24,7 @@ type Received struct {
 // that it was writing when it crashed. It is ErrAbsent when nothing was received, or nothing that this recovery may have.
 //
 // It must neither make a recovery shorter nor lead it to another branch of history. So:
-//   - absence has been proven: nothing of the timeline comes after the segment, or it would be a hole;
+//   - absence has been proven: nothing of the timeline comes after the segment, or it would be a gap;
 //   - no more is given than belongs to the way to the timeline that is recovered to: what was received may reach
 //     beyond the point where that way leaves this timeline;
 //   - a copy in pg_wal that begins with the same is left to PostgreSQL: it may reach further, and the archive's is preferred.

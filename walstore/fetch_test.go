@@ -138,20 +138,20 @@ func TestAbsence(t *testing.T) {
 		{"after the last", []string{seg1, seg2}, seg3, walstore.ErrAbsent},
 		{"the last is partial", []string{seg1, seg2, seg3 + ".partial"}, seg3, walstore.ErrAbsent},
 		{"only a partial", []string{seg3 + ".partial"}, seg3, walstore.ErrAbsent},
-		{"a hole", []string{seg1, seg3}, seg2, walstore.ErrHole},
-		{"a wide hole", []string{seg1, seg5}, seg2, walstore.ErrHole},
-		{"a hole at the next xlogid", []string{seg1, "000000010000000100000000"}, "0000000100000000000000FF", walstore.ErrHole},
-		{"a partial in a hole", []string{seg1, seg2 + ".partial", seg3}, seg2, walstore.ErrHole},
+		{"a gap", []string{seg1, seg3}, seg2, walstore.ErrGap},
+		{"a wide gap", []string{seg1, seg5}, seg2, walstore.ErrGap},
+		{"a gap at the next xlogid", []string{seg1, "000000010000000100000000"}, "0000000100000000000000FF", walstore.ErrGap},
+		{"a partial in a gap", []string{seg1, seg2 + ".partial", seg3}, seg2, walstore.ErrGap},
 		{"a timeline that is not there", []string{seg1}, tli2seg5, walstore.ErrAbsent},
 		{"an older timeline goes on", []string{seg1, seg5, history2}, "000000020000000000000004", walstore.ErrAbsent},
 		{"history of no timeline", []string{seg1}, history2, walstore.ErrAbsent},
 		{"history between others", []string{seg1, "00000003.history"}, history2, walstore.ErrAbsent},
-		{"history of a timeline with WAL", []string{seg1, tli2seg5}, history2, walstore.ErrHole},
-		{"history of a timeline with a partial", []string{seg1, tli2seg5 + ".partial"}, history2, walstore.ErrHole},
+		{"history of a timeline with WAL", []string{seg1, tli2seg5}, history2, walstore.ErrGap},
+		{"history of a timeline with a partial", []string{seg1, tli2seg5 + ".partial"}, history2, walstore.ErrGap},
 		{"timeline 1 has no history", []string{seg1}, "00000001.history", walstore.ErrAbsent},
 		{"before the beginning of a timeline", []string{history2, tli2seg5}, "000000020000000000000004", walstore.ErrAbsent},
-		{"first of a timeline", []string{history2, tli2seg6}, tli2seg5, walstore.ErrHole},
-		{"before it, without its history", []string{tli2seg5}, "000000020000000000000004", walstore.ErrHole},
+		{"first of a timeline", []string{history2, tli2seg6}, tli2seg5, walstore.ErrGap},
+		{"before it, without its history", []string{tli2seg5}, "000000020000000000000004", walstore.ErrGap},
 		{"nothing", nil, seg1, walstore.ErrUnknownArchive},
 		{"nothing, history", nil, history2, walstore.ErrUnknownArchive},
 		{"nothing, partial", nil, seg1 + ".partial", walstore.ErrUnknownArchive},
@@ -166,7 +166,7 @@ func TestAbsence(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", c.what, err)
 		}
-		if hole, ok := errors.AsType[*walstore.HoleError](err); ok && (hole.Missing != c.name || !slices.Contains(c.there, hole.Next)) {
+		if gap, ok := errors.AsType[*walstore.GapError](err); ok && (gap.Missing != c.name || !slices.Contains(c.there, gap.Next)) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
@@ -189,12 +189,12 @@ func TestAbsenceBeforeFork(t *testing.T) {
 	const tli1seg4, tli1seg5 = "000000010000000000000004", "000000010000000000000005"
 	const history2 = "00000002.history"
 	archive(t, s, "000000010000000000000003", history2) // leaves timeline 1 in segment 5
-	for name, want := range map[string]error{tli1seg4: walstore.ErrHole, tli1seg5: walstore.ErrAbsent} {
+	for name, want := range map[string]error{tli1seg4: walstore.ErrGap, tli1seg5: walstore.ErrAbsent} {
 		err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: name, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid, Size: segSize})
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}
-		if hole, ok := errors.AsType[*walstore.HoleError](err); ok && hole.Next != history2 {
+		if gap, ok := errors.AsType[*walstore.GapError](err); ok && gap.Next != history2 {
 			t.Error(err)
 		}
 		if _, err := fetchInto(t, s, name); !errors.Is(err, walstore.ErrAbsent) {
@@ -243,7 +243,7 @@ func TestBrokenDownloadIsNotDamage(t *testing.T) {
 	}
 }
 
-func TestFetchNeedsAFolder(t *testing.T) {
+func TestFetchNeedsADirectory(t *testing.T) {
 	s := mem.New()
 	archive(t, s, seg1)
 	err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: seg1, Dest: filepath.Join(t.TempDir(), "no", "such"), SystemID: sysid})

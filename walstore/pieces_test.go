@@ -81,14 +81,14 @@ func TestFetchReceived(t *testing.T) {
 		"who does not ask": {err: walstore.ErrAbsent},
 		"its own timeline": {ask: &walstore.Received{Target: 1}, want: received2},
 		"later segment": {prepare: func(t *testing.T, s storage.Store, _ []byte) { archive(t, s, seg3) },
-			ask: &walstore.Received{}, err: walstore.ErrHole},
+			ask: &walstore.Received{}, err: walstore.ErrGap},
 		"later pieces": {prepare: func(t *testing.T, s storage.Store, _ []byte) {
 			putPieces(t, s, wal(seg3, sysid, segSize, 6), seg3, 0, 8192)
 		},
-			ask: &walstore.Received{}, err: walstore.ErrHole},
+			ask: &walstore.Received{}, err: walstore.ErrGap},
 		"later pieces, and who does not ask": {prepare: func(t *testing.T, s storage.Store, _ []byte) {
 			putPieces(t, s, wal(seg3, sysid, segSize, 6), seg3, 0, 8192)
-		}, err: walstore.ErrHole},
+		}, err: walstore.ErrGap},
 		"to the latest of two": {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{}, want: forkAt - 2*segSize},
 		"to the second":        {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{Target: 2}, want: forkAt - 2*segSize},
 		"to the first of two":  {prepare: func(t *testing.T, s storage.Store, _ []byte) { fork(t, s) }, ask: &walstore.Received{Target: 1}, want: received2},
@@ -183,7 +183,7 @@ func TestPutPieceTwice(t *testing.T) {
 	}
 }
 
-// While a receiver works on a segment and completes it, whoever asks gets a beginning of it, or all; never a hole.
+// While a receiver works on a segment and completes it, whoever asks gets a beginning of it, or all; never a gap.
 func TestFetchReceivedMeanwhile(t *testing.T) {
 	s := mem.New()
 	archive(t, s, seg1)
@@ -294,7 +294,7 @@ func TestSurveyPieces(t *testing.T) {
 }
 
 // Pieces of a segment say that what lies before it is missing, as wal-fetch does: the segment may be complete only hours later.
-func TestHolesBeforePieces(t *testing.T) {
+func TestGapsBeforePieces(t *testing.T) {
 	s := mem.New()
 	archive(t, s, seg1, "00000002.history")
 	for _, name := range []string{"000000010000000000000004", "000000020000000000000006"} {
@@ -309,11 +309,11 @@ func TestHolesBeforePieces(t *testing.T) {
 	}
 	for i, want := range []string{"[000000010000000000000002-000000010000000000000003]", "[000000010000000000000002-000000010000000000000004 000000020000000000000005-000000020000000000000005]"} {
 		var got []string
-		for _, h := range survey.Holes(all, all[i]) {
+		for _, h := range survey.Gaps(all, all[i]) {
 			got = append(got, h.First+"-"+h.Last)
 		}
 		if fmt.Sprint(got) != want {
-			t.Errorf("timeline %d: holes %v, want %s", i+1, got, want)
+			t.Errorf("timeline %d: gaps %v, want %s", i+1, got, want)
 		}
 	}
 }

@@ -34,7 +34,7 @@ type PushRequest struct {
 	Admit   func(ctx context.Context, systemID uint64) error
 	Level   int // zstd compression level; 0 is the fastest
 	Workers int // that compress, each with about 4 MiB of memory; 0 means 2
-	// Spill is a folder on this host for the objects of large segments, beyond their first 32 MiB; it need not exist.
+	// Spill is a directory on this host for the objects of large segments, beyond their first 32 MiB; it need not exist.
 	// "": they stay in memory.
 	Spill string
 	XXH3  bool // is wanted in the result

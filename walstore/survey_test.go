@@ -20,7 +20,7 @@ func surveyed(t *testing.T, s storage.Store) string {
 	}
 	var told []string
 	for _, v := range all {
-		for _, h := range survey.Holes(all, v) {
+		for _, h := range survey.Gaps(all, v) {
 			told = append(told, fmt.Sprintf("%d: %s-%s", v.Timeline, h.First, h.Last[16:]))
 		}
 	}
@@ -28,7 +28,7 @@ func surveyed(t *testing.T, s storage.Store) string {
 }
 
 // A timeline of which no segment is left is missing on the way to those that descend from it.
-func TestHolesOfLostTimelines(t *testing.T) {
+func TestGapsOfLostTimelines(t *testing.T) {
 	name := func(tli, no int) string { return fmt.Sprintf("%08X00000000%08X", tli, no) }
 	for what, c := range map[string]struct {
 		segments  []string
@@ -42,7 +42,7 @@ func TestHolesOfLostTimelines(t *testing.T) {
 		"two":                  {[]string{name(1, 8), name(4, 16)}, []int{4}, "[4: 000000020000000000000009-0000000B 4: 00000003000000000000000C-0000000D 4: 00000004000000000000000E-0000000F]"},
 		"all before: deleted":  {[]string{name(3, 13)}, []int{2, 3}, "[]"},
 		"only what came after": {[]string{name(1, 9), name(1, 10), name(3, 13)}, []int{2, 3}, "[]"},
-		"each hole once":       {[]string{name(1, 7), name(2, 13), name(3, 13)}, []int{2, 3}, "[2: 000000010000000000000008-00000008 2: 000000020000000000000009-0000000C 3: 00000003000000000000000C-0000000C]"},
+		"each gap once":        {[]string{name(1, 7), name(2, 13), name(3, 13)}, []int{2, 3}, "[2: 000000010000000000000008-00000008 2: 000000020000000000000009-0000000C 3: 00000003000000000000000C-0000000C]"},
 		"no history":           {[]string{name(1, 7), name(2, 11), name(3, 12)}, []int{3}, "[3: 000000010000000000000008-00000008 3: 000000020000000000000009-0000000A]"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestHolesOfLostTimelines(t *testing.T) {
 				}
 			}
 			if got := surveyed(t, s); got != c.want {
-				t.Errorf("holes %s, want %s", got, c.want)
+				t.Errorf("gaps %s, want %s", got, c.want)
 			}
 		})
 	}
@@ -70,7 +70,7 @@ func TestSurveyOfDamaged(t *testing.T) {
 	for what, c := range map[string]struct {
 		damaged, sound []string
 		first          string
-		holes          string
+		gaps           string
 	}{
 		"only one":  {[]string{"000000010000000500000001"}, nil, "000000010000000500000001", "[]"},
 		"the first": {[]string{"000000010000000500000001"}, []string{"000000010000000500000002", "000000010000000500000004"}, "000000010000000500000001", "[1: 000000010000000500000003-00000003]"},
@@ -95,8 +95,8 @@ func TestSurveyOfDamaged(t *testing.T) {
 			if got := all[0].Name(all[0].Runs[0].First); got != c.first {
 				t.Errorf("the first is %s, want %s", got, c.first)
 			}
-			if got := surveyed(t, s); got != c.holes {
-				t.Errorf("holes %s, want %s", got, c.holes)
+			if got := surveyed(t, s); got != c.gaps {
+				t.Errorf("gaps %s, want %s", got, c.gaps)
 			}
 		})
 	}

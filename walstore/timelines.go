@@ -24,7 +24,7 @@ func Timelines(ctx context.Context, s storage.Store, sysid uint64) ([]segment.Ti
 	}
 }
 
-// afterTimeline is where a listing passes over all of a timeline's folder: '0' is the character after '/'.
+// afterTimeline is where a listing passes over all of a timeline's directory: '0' is the character after '/'.
 func afterTimeline(sysid uint64, tli segment.Timeline) string {
 	return object.ArchiveDir(sysid) + tli.Hex() + "0"
 }

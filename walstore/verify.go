@@ -25,7 +25,7 @@ func Verify(ctx context.Context, s storage.Store, o object.Object) error {
 }
 
 // Between are the names of the segments from one to another, along the line of descent of to's timeline, with the
-// history files that belong to it. They need not all be in the archive, but the last has to be: ErrAbsent or ErrHole if not.
+// history files that belong to it. They need not all be in the archive, but the last has to be: ErrAbsent or ErrGap if not.
 func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string) ([]string, error) {
 	size, err := SizeOf(ctx, s, object.Object{SystemID: sysid, Name: to, Type: segment.Classify(to)})
 	if errors.Is(err, storage.ErrNotFound) {
@@ -78,7 +78,7 @@ func notArchived(ctx context.Context, s storage.Store, sysid uint64, name string
 			return err
 		case o.Type != segment.Full:
 		case o.Name > name:
-			return &HoleError{Missing: name, Next: o.Name, Store: s.String()}
+			return &GapError{Missing: name, Next: o.Name, Store: s.String()}
 		default:
 			last = o.Name
 		}

@@ -38,24 +38,24 @@ import (
 var (
 	// ErrAbsent: it is proven that the archive does not hold this file, and nothing that follows it.
 	ErrAbsent = errors.New("not in the archive")
-	// ErrHole: the file is absent, yet the archive holds what comes after it. See HoleError.
-	ErrHole = errors.New("the archive has a hole")
+	// ErrGap: the file is absent, yet the archive holds what comes after it. See GapError.
+	ErrGap = errors.New("the archive has a gap")
 	// ErrUnknownArchive: there is no WAL of this system identifier at all, so nothing is proven.
 	ErrUnknownArchive = errors.New("the repository holds no WAL of this cluster")
 )
 
-// HoleError names what is missing and the object that proves it should be there.
-type HoleError struct {
+// GapError names what is missing and the object that proves it should be there.
+type GapError struct {
 	Missing string // file name
 	Next    string // file name
 	Store   string
 }
 
-func (e *HoleError) Error() string {
-	return fmt.Sprintf("%v: %s is missing in %s, although %s is there", ErrHole, e.Missing, e.Store, e.Next)
+func (e *GapError) Error() string {
+	return fmt.Sprintf("%v: %s is missing in %s, although %s is there", ErrGap, e.Missing, e.Store, e.Next)
 }
 
-func (e *HoleError) Unwrap() error { return ErrHole }
+func (e *GapError) Unwrap() error { return ErrGap }
 
 // List yields every WAL file of a system identifier by timeline, then name; foreign keys are passed
 // over. Only files of tli when that is not 0, and only names greater than after.

@@ -85,7 +85,7 @@ func archive(t *testing.T, s storage.Store, names ...string) {
 	}
 }
 
-// fetchInto fetches into a new folder and returns the content; a failed fetch must leave nothing in it.
+// fetchInto fetches into a new directory and returns the content; a failed fetch must leave nothing in it.
 func fetchInto(t *testing.T, s storage.Store, name string) ([]byte, error) {
 	t.Helper()
 	dir := t.TempDir()

@@ -39,7 +39,7 @@ type Server interface {
 // Watch watches the archiver of one server.
 type Watch struct {
 	Server   Server
-	Store    storage.Store // rooted at the server's folder
+	Store    storage.Store // rooted at the server's directory
 	SystemID uint64
 	Patience time.Duration // for what wal-receive may bring, though the server has archived it elsewhere
 	Log      *slog.Logger

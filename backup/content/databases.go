@@ -40,7 +40,7 @@ func OnlyDatabases(b *catalog.Backup, wanted []string) (*Databases, error) {
 		case err == nil && known:
 			d.keep[uint32(oid)] = true
 		case len(b.Databases) == 0:
-			return nil, fmt.Errorf("%w: --only-database %s: backup %s does not tell the names of its databases: give the OID, the name of its folder in base/", backup.ErrRequest, name, b.ID)
+			return nil, fmt.Errorf("%w: --only-database %s: backup %s does not tell the names of its databases: give the OID, the name of its directory in base/", backup.ErrRequest, name, b.ID)
 		default:
 			var names []string
 			for _, db := range b.Databases {
@@ -61,7 +61,7 @@ func OnlyDatabases(b *catalog.Backup, wanted []string) (*Databases, error) {
 }
 
 // leavesOut says whether a file gets no content: one of another database, but for the file that shows the server
-// that the folder is a database.
+// that the directory is a database.
 func (d *Databases) LeavesOut(p string) bool {
 	if d == nil || path.Base(p) == "PG_VERSION" {
 		return false

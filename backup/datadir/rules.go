@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// emptyDirs keep their folder but not their content: the server rebuilds it at start, WAL comes from the
+// emptyDirs keep their directory but not their content: the server rebuilds it at start, WAL comes from the
 // archive, and replication slots of the original must not hold back WAL in a copy.
 var emptyDirs = map[string]bool{
 	"pg_wal": true, "pg_wal/archive_status": true, "pg_wal/summaries": true, "pg_replslot": true,
@@ -15,7 +15,7 @@ var emptyDirs = map[string]bool{
 	"pg_subtrans": true,
 }
 
-// topFiles are left out at the top of the data directory, and only there: a folder of an extension may
+// topFiles are left out at the top of the data directory, and only there: a directory of an extension may
 // use the same names. Most belong to the running server; backup_label and tablespace_map of a backup come
 // from its stop call; signal files (recovery.conf up to 11) would start a restored server in a mode that
 // nobody asked for.
@@ -34,7 +34,7 @@ const (
 	dbDir             // relations of one database
 )
 
-// kindOf tells whether a folder holds relations, by its path in the data directory.
+// kindOf tells whether a directory holds relations, by its path in the data directory.
 func kindOf(dir string) dirKind {
 	p := strings.Split(dir, "/")
 	switch {
@@ -57,10 +57,10 @@ func DatabaseOf(p string) (oid uint32, ok bool) {
 	return uint32(n), err == nil
 }
 
-// scope is what the exclusion of a name depends on: the folder that it is in.
+// scope is what the exclusion of a name depends on: the directory that it is in.
 type scope struct {
 	path   string
-	names  []string // all in the folder, sorted
+	names  []string // all in the directory, sorted
 	kind   dirKind
 	spaces bool // the location of a tablespace that lies inside the data directory
 
@@ -82,7 +82,7 @@ func (s scope) excluded(name string) bool {
 		return true
 	}
 	// An unlogged relation has an init fork, which the server makes the relation from after a recovery.
-	// The other forks' content could be anything by then. The whole folder's names are known, so that
+	// The other forks' content could be anything by then. The whole directory's names are known, so that
 	// the order in which they were read does not matter.
 	node, fork, _, ok := parseRelation(name)
 	if !ok || fork == "init" {
@@ -133,7 +133,7 @@ func SpaceOID(name string) (uint32, bool) {
 	return uint32(oid), err == nil && strconv.FormatUint(oid, 10) == name
 }
 
-// isVersionDir knows the folder of one PostgreSQL version in a tablespace: PG_MAJOR_CATALOG.
+// isVersionDir knows the directory of one PostgreSQL version in a tablespace: PG_MAJOR_CATALOG.
 func isVersionDir(name string) bool {
 	v, ok := strings.CutPrefix(name, "PG_")
 	major, catalog, two := strings.Cut(v, "_")

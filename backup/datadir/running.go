@@ -18,7 +18,7 @@ import (
 // process that took over the number after a reboot counts as a server. When the file cannot be
 // understood the answer is an error, and not to be taken for "no".
 //
-// It cannot see a server in another container or on another host that shares the folder.
+// It cannot see a server in another container or on another host that shares the directory.
 func Running(dataDir string) (pid int, running bool, err error) {
 	path := filepath.Join(dataDir, "postmaster.pid")
 	b, err := os.ReadFile(path)

@@ -9,7 +9,7 @@ import (
 )
 
 // Servers lists the data directories of the servers that run on this host, as far as the user may see them:
-// every process of PostgreSQL has its data directory as current folder. It cannot see those in other
+// every process of PostgreSQL has its data directory as current directory. It cannot see those in other
 // containers.
 func Servers() ([]string, error) {
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")

@@ -12,8 +12,8 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// ErrTablespace says that recovery must not go on, as it would make a tablespace in a folder that is not the cluster's.
-var ErrTablespace = errors.New("recovery would make a tablespace in a folder that is not this server's")
+// ErrTablespace says that recovery must not go on, as it would make a tablespace in a directory that is not the cluster's.
+var ErrTablespace = errors.New("recovery would make a tablespace in a directory that is not this server's")
 
 // CheckNewTablespaces looks through a WAL segment that a recovery is about to replay, in the file at path, for tablespaces
 // that it makes. PostgreSQL makes them where they were made first (create_tablespace_directories), whatever a restore has
@@ -47,7 +47,7 @@ func CheckNewTablespaces(dataDir string, c Control, name, path string, anywhere 
 		}
 		state := "where there is none yet"
 		if taken {
-			state = "and a cluster of this version has its folder there already"
+			state = "and a cluster of this version has its directory there already"
 		}
 		return fmt.Errorf("%w: segment %s makes tablespace %d in %s, %s\nPostgreSQL makes it there whatever the restore has put elsewhere, and would write over another server's files",
 			ErrTablespace, name, ts.OID, ts.Location, state)
@@ -66,7 +66,7 @@ func redoFrom(dataDir string, c Control) segment.LSN {
 	return label.StartLSN
 }
 
-// isTablespace says whether a link of the data directory leads to a folder: recovery goes the same way again after a
+// isTablespace says whether a link of the data directory leads to a directory: recovery goes the same way again after a
 // restart.
 func isTablespace(dataDir, location string) bool {
 	there, err := os.Stat(location)
@@ -80,7 +80,7 @@ func isTablespace(dataDir, location string) bool {
 	})
 }
 
-// takenBy says whether there is a folder of this version in a tablespace's location (TABLESPACE_VERSION_DIRECTORY). One
+// takenBy says whether there is a directory of this version in a tablespace's location (TABLESPACE_VERSION_DIRECTORY). One
 // that is empty counts: PostgreSQL makes it with the tablespace, and removes it with it.
 func takenBy(dataDir string, c Control, location string) (bool, error) {
 	version, err := os.ReadFile(filepath.Join(dataDir, "PG_VERSION"))

@@ -22,7 +22,7 @@ type EntryType uint8
 
 const (
 	TypeFile       EntryType = iota // a regular file
-	TypeDir                         // a folder; it comes before its content
+	TypeDir                         // a directory; it comes before its content
 	TypeTablespace                  // pg_tblspc/OID, a link to Entry.Link; its content follows
 	TypeLink                        // another link, kept as a link to Entry.Link; what it leads to is elsewhere in the backup, or gone
 )
@@ -32,7 +32,7 @@ type Entry struct {
 	Path   string // in the data directory: slashes, raw bytes; of tablespaces pg_tblspc/OID/PG_…/…
 	Source string // where to open it on this host
 	Type   EntryType
-	// Link is a link's target, as the link has it: of TypeTablespace and TypeLink, and of a file or folder
+	// Link is a link's target, as the link has it: of TypeTablespace and TypeLink, and of a file or directory
 	// that is not really there but behind a link, which the walk has followed (a pg_wal on another disk).
 	Link     string
 	Mode     fs.FileMode // type and permissions
@@ -74,8 +74,8 @@ func (e Entry) Opened(f *os.File) (Entry, error) {
 // WalkOptions is what decides, beside the files themselves, on what belongs to a backup.
 type WalkOptions struct {
 	Major          int    // PostgreSQL's version: 10 to 18
-	CatalogVersion uint32 // as pg_control has it; names the folder in tablespaces
-	// StatsTempDir is the setting stats_temp_directory (up to 14), empty for its default. The folder's
+	CatalogVersion uint32 // as pg_control has it; names the directory in tablespaces
+	// StatsTempDir is the setting stats_temp_directory (up to 14), empty for its default. The directory's
 	// content is left out.
 	StatsTempDir string
 	// Shutdown is set for a server that was shut down cleanly: its backup has the WAL that is named there, and, as
@@ -84,7 +84,7 @@ type WalkOptions struct {
 	Warn     func(path, reason string) // told of what was left out or looks wrong; may be nil
 }
 
-// VersionDir is the folder that the cluster has in each tablespace (TABLESPACE_VERSION_DIRECTORY).
+// VersionDir is the directory that the cluster has in each tablespace (TABLESPACE_VERSION_DIRECTORY).
 func (o WalkOptions) VersionDir() string { return fmt.Sprintf("PG_%d_%d", o.Major, o.CatalogVersion) }
 
 // Walk yields what belongs to a backup of the data directory root, in byte order of the paths. After an
@@ -93,7 +93,7 @@ func (o WalkOptions) VersionDir() string { return fmt.Sprintf("PG_%d_%d", o.Majo
 //
 // A link that leads out of the data directory is followed, because the data behind it would be missing
 // from a backup; its content appears as if it were in place. Files that vanish meanwhile are no error.
-// Of memory it takes the names in one folder (and in those above it), never a tree's.
+// Of memory it takes the names in one directory (and in those above it), never a tree's.
 func Walk(root string, opt WalkOptions) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		if opt.Warn == nil {
@@ -110,12 +110,12 @@ func Walk(root string, opt WalkOptions) iter.Seq2[Entry, error] {
 
 type fileID struct{ dev, ino uint64 }
 
-// mark is a fact about a folder that holds on whatever path the walk gets there.
+// mark is a fact about a directory that holds on whatever path the walk gets there.
 type mark uint8
 
 const (
 	skipContent mark = 1 + iota // the server makes the content anew
-	spaceWithin                 // a tablespace's location: its PG_* folders are reached through pg_tblspc
+	spaceWithin                 // a tablespace's location: its PG_* directories are reached through pg_tblspc
 )
 
 type walker struct {
@@ -123,11 +123,11 @@ type walker struct {
 	root  string
 	real  string // root without links
 	marks map[fileID]mark
-	chain []fileID // the folders that the walk is in, to see a loop of links
+	chain []fileID // the directories that the walk is in, to see a loop of links
 	yield func(Entry, error) bool
 }
 
-// node is a folder that is to be entered. name is its last element.
+// node is a directory that is to be entered. name is its last element.
 type node struct {
 	path, source, name string
 	id                 fileID
@@ -142,11 +142,11 @@ func (w *walker) prepare() error {
 	if w.real, err = filepath.Abs(w.real); err != nil {
 		return Explain("read the data directory", w.root, err)
 	}
-	// The marks are by identity, as the same folder may also be reached through a link or lie within the
+	// The marks are by identity, as the same directory may also be reached through a link or lie within the
 	// data directory under another name.
 	spaces, err := os.ReadDir(filepath.Join(w.root, "pg_tblspc"))
 	if err != nil && !gone(err) {
-		return Explain("read folder", filepath.Join(w.root, "pg_tblspc"), err)
+		return Explain("read directory", filepath.Join(w.root, "pg_tblspc"), err)
 	}
 	for _, e := range spaces {
 		if isSpacePath("pg_tblspc/"+e.Name()) && e.Type()&fs.ModeSymlink != 0 {
@@ -179,18 +179,18 @@ func (w *walker) mark(path string, m mark) {
 	}
 }
 
-// dir yields a folder's content. It says whether to go on.
+// dir yields a directory's content. It says whether to go on.
 func (w *walker) dir(d node) bool {
 	names := d.children
 	if names == nil {
 		var err error
 		if names, err = readNames(d.source); err != nil {
-			return w.fail(Explain("read folder", d.source, err))
+			return w.fail(Explain("read directory", d.source, err))
 		}
 	}
 	in := scope{path: d.path, names: names, kind: kindOf(d.path), spaces: w.marks[d.id] == spaceWithin && d.children == nil,
 		unlogged: w.opt.Shutdown != nil}
-	// In byte order of whole paths "a.b" lies between the folder "a" and its content "a/…". So a folder
+	// In byte order of whole paths "a.b" lies between the directory "a" and its content "a/…". So a directory
 	// waits until the names have passed it; one that waits longer is a prefix of the next.
 	var waiting []node
 	flush := func(next string) bool {
@@ -247,7 +247,7 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 	isDir := (e.Type == TypeDir || e.Type == TypeTablespace) && e.Mode&fs.ModeSymlink == 0 // a link leads nowhere
 	if isDir && isSpacePath(n.path) {
 		if _, err := os.Lstat(n.source + "/" + w.opt.VersionDir()); gone(err) {
-			e.Unseen = "there is no folder " + w.opt.VersionDir()
+			e.Unseen = "there is no directory " + w.opt.VersionDir()
 		}
 	}
 	if !w.yield(*e, nil) {
@@ -291,7 +291,7 @@ func (w *walker) entry(n node) (*Entry, error) {
 	case st.Mode&unix.S_IFMT == unix.S_IFREG:
 		return e, nil
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		w.opt.Warn(n.path, "it is neither a file, a folder nor a link, and is left out")
+		w.opt.Warn(n.path, "it is neither a file, a directory nor a link, and is left out")
 		return nil, nil
 	case n.name == "lost+found": // of the file system, and not ours to read
 		return nil, nil
@@ -346,7 +346,7 @@ func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
 	case to.Mode&unix.S_IFMT == unix.S_IFREG:
 		return behind, nil
 	case !isDir:
-		w.opt.Warn(n.path, "the link leads to neither a file nor a folder (to "+target+"); only the link is kept")
+		w.opt.Warn(n.path, "the link leads to neither a file nor a directory (to "+target+"); only the link is kept")
 		return e, nil
 	case within(w.real, real):
 		return nil, fmt.Errorf("follow link %s: it leads to %s, which holds the data directory itself: remove it", n.source, target)
@@ -381,7 +381,7 @@ func newEntry(n node, st *unix.Stat_t) *Entry {
 
 func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
 
-// readNames returns the sorted names in a folder; none when the folder is gone.
+// readNames returns the sorted names in a directory; none when the directory is gone.
 func readNames(dir string) ([]string, error) {
 	f, err := os.Open(dir)
 	if gone(err) {
@@ -396,7 +396,7 @@ func readNames(dir string) ([]string, error) {
 		return nil, err
 	}
 	slices.Sort(names)
-	return slices.Compact(names), nil // a folder that changes while it is read may give a name twice
+	return slices.Compact(names), nil // a directory that changes while it is read may give a name twice
 }
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

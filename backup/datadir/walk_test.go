@@ -33,7 +33,7 @@ func collect(t *testing.T, root string, opt WalkOptions) (map[string]Entry, []st
 		}
 		if parent := filepath.Dir(e.Path); parent != "." {
 			if p, ok := entries[parent]; !ok || p.Type != TypeDir && p.Type != TypeTablespace {
-				t.Errorf("%q comes before its folder", e.Path)
+				t.Errorf("%q comes before its directory", e.Path)
 			}
 		}
 		if _, err := os.Lstat(e.Source); err != nil {
@@ -44,7 +44,7 @@ func collect(t *testing.T, root string, opt WalkOptions) (map[string]Entry, []st
 	return entries, warned
 }
 
-// tree makes files (folders when the name ends in a slash, links when it has " -> ").
+// tree makes files (directories when the name ends in a slash, links when it has " -> ").
 func tree(t *testing.T, root string, names ...string) {
 	t.Helper()
 	for _, n := range names {
@@ -235,7 +235,7 @@ func TestWalkLinks(t *testing.T) {
 			t.Errorf("%s: %+v", path, e)
 		}
 	}
-	for path, want := range map[string]string{"pg_tblspc/16384": "", "pg_tblspc/16385": "there is nothing", "pg_tblspc/16386": "there is no folder PG_15_99", "pg_tblspc/16388": ""} {
+	for path, want := range map[string]string{"pg_tblspc/16384": "", "pg_tblspc/16385": "there is nothing", "pg_tblspc/16386": "there is no directory PG_15_99", "pg_tblspc/16388": ""} {
 		if got := entries[path].Unseen; got != want {
 			t.Errorf("%s: not seen because %q, want %q", path, got, want)
 		}

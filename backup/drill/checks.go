@@ -33,7 +33,7 @@ func (d *drill) verifyBackup(ctx context.Context) (string, error) {
 	if !d.has("pg_verifybackup") {
 		return "", skipped("it is not in " + d.bin)
 	}
-	// The WAL is in the archive, and recovery checks it; and the map names the copy's own folders.
+	// The WAL is in the archive, and recovery checks it; and the map names the copy's own directories.
 	args := []string{"--no-parse-wal", "--ignore=tablespace_map", "--quiet"}
 	for _, name := range d.plan.OwnChanged() {
 		args = append(args, "--ignore="+name)
@@ -147,7 +147,7 @@ func (d *drill) options() string {
 
 // dsn leads to the server.
 func (d *drill) dsn() string {
-	return fmt.Sprintf("host=%s hostaddr='' port=5432 sslmode=disable options=%s", server.Quote(filepath.Join(d.Folder, "socket")), server.Quote(d.options()))
+	return fmt.Sprintf("host=%s hostaddr='' port=5432 sslmode=disable options=%s", server.Quote(filepath.Join(d.Directory, "socket")), server.Quote(d.options()))
 }
 
 func (d *drill) session(ctx context.Context) (*server.Session, error) {
@@ -189,7 +189,7 @@ func (d *drill) amcheck(ctx context.Context) (string, error) {
 
 // where leads libpq's programs to the drill's server.
 func (d *drill) where() []string {
-	return []string{"--host=" + filepath.Join(d.Folder, "socket"), "--port=5432", "--username=" + d.role, "--no-password"}
+	return []string{"--host=" + filepath.Join(d.Directory, "socket"), "--port=5432", "--username=" + d.role, "--no-password"}
 }
 
 // sql runs the user's own checks.

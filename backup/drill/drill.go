@@ -1,7 +1,7 @@
-// Package drill proves that a backup can be restored, by restoring it: into a folder of its own, with a real
+// Package drill proves that a backup can be restored, by restoring it: into a directory of its own, with a real
 // server that recovers and that nobody else can reach, PostgreSQL's own checkers, and the user's SQL. It owns that
-// server and that folder, and leaves neither behind. It refuses flags and printing, and to touch anything outside
-// of the folder: the copy does not archive, replicate, listen on a network or run jobs.
+// server and that directory, and leaves neither behind. It refuses flags and printing, and to touch anything outside
+// of the directory: the copy does not archive, replicate, listen on a network or run jobs.
 package drill
 
 import (
@@ -34,20 +34,20 @@ var ErrFailed = errors.New("the drill failed")
 var ErrHost = errors.New("no drill can be held here")
 
 // ErrTablespace says that the drill would have made a tablespace, which PostgreSQL makes where the original has it: outside
-// of the drill's folder, and on the original's host in its files.
+// of the drill's directory, and on the original's host in its files.
 var ErrTablespace = errors.New("the backup does not have a tablespace that recovery makes")
 
 // Request says what to try.
 type Request struct {
 	Fetch    restore.Request // Target, Layout and what the server is told are the drill's own
-	Scratch  string          // the drill makes a folder of its own in it
+	Scratch  string          // the drill makes a directory of its own in it
 	User     string          // who runs the server, when root calls: empty: owner of Scratch, or of the original
 	BinDir   string          // PostgreSQL's programs; empty: those of the backup's version are looked for
 	Role     string          // a superuser of the database; empty: as the original's owner was called, or postgres
 	Database string          // for SQLFile
 	SQLFile  string          // psql runs it, and stops at the first error; empty: none
 	Preload  string          // shared_preload_libraries; the original's are not loaded
-	Keep     bool            // the folder stays, with the server stopped
+	Keep     bool            // the directory stays, with the server stopped
 	NoRecord bool            // the result is not entered in the catalog
 	Env      []string        // of the server and the programs
 	Log      *slog.Logger
@@ -66,7 +66,7 @@ type Step struct {
 type Report struct {
 	Backup     *catalog.Backup
 	Goal       string
-	Folder     string // where the copy was, or is
+	Directory  string // where the copy was, or is
 	Steps      []Step
 	Overridden []Override    // what the server was told otherwise than the original
 	Recovery   time.Duration // from the beginning of the restore until the server took connections
@@ -95,9 +95,9 @@ func Run(ctx context.Context, r Request) (_ *Report, err error) {
 		return nil, err
 	}
 	d := &drill{Request: r, began: time.Now()}
-	d.Folder = filepath.Join(r.Scratch, folderPrefix+rand.Text()[:8])
-	if len(d.Folder) > maxFolder {
-		return nil, fmt.Errorf("%w: the path of the scratch folder is too long for a socket in it: give another one (--scratch)", ErrHost)
+	d.Directory = filepath.Join(r.Scratch, directoryPrefix+rand.Text()[:8])
+	if len(d.Directory) > maxDirectory {
+		return nil, fmt.Errorf("%w: the path of the scratch directory is too long for a socket in it: give another one (--scratch)", ErrHost)
 	}
 	if err := d.sweep(); err != nil {
 		return nil, err
@@ -121,15 +121,15 @@ func Run(ctx context.Context, r Request) (_ *Report, err error) {
 	return &d.Report, err
 }
 
-// prepare thinks the restore through, and finds what it takes. Nothing is made but the folder.
+// prepare thinks the restore through, and finds what it takes. Nothing is made but the directory.
 func (d *drill) prepare(ctx context.Context) (err error) {
 	f := &d.Fetch
-	f.Target = filepath.Join(d.Folder, "data")
+	f.Target = filepath.Join(d.Directory, "data")
 	f.Recovery.TargetAction, f.Recovery.NoTablespaces = "promote", true
 	if f.Recovery.Goal() == (recovery.Recovery{}).Goal() {
 		f.Recovery.TargetAction = ""
 	}
-	f.Layout = target.Layout{TablespaceRoot: filepath.Join(d.Folder, "tablespaces"), ConfigDir: filepath.Join(d.Folder, "config"), Owner: d.owner()}
+	f.Layout = target.Layout{TablespaceRoot: filepath.Join(d.Directory, "tablespaces"), ConfigDir: filepath.Join(d.Directory, "config"), Owner: d.owner()}
 	if d.plan, err = restore.NewPlan(ctx, *f); err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 		}
 	}()
 	d.Backup, d.Goal = d.plan.Backup, d.plan.Recovery.Goal()
-	if d.host, err = newHost(d.plan, d.Folder, d.Env); err != nil {
+	if d.host, err = newHost(d.plan, d.Directory, d.Env); err != nil {
 		return err
 	}
 	d.env = append(d.env, "PGOPTIONS="+d.options()) // for the programs that check
@@ -165,7 +165,7 @@ func (d *drill) owner() string {
 
 // hold does the steps, one after the other, up to the first that fails.
 func (d *drill) hold(ctx context.Context) error {
-	if err := d.makeFolder(); err != nil {
+	if err := d.makeDirectory(); err != nil {
 		return err
 	}
 	planned := time.Since(d.began)

@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	folderPrefix = "pgobj-drill-"
-	lockName     = "drill-runs"
-	// maxFolder leaves room for the socket's name in the 107 bytes that a socket's path may have.
-	maxFolder = 107 - len("/socket/.s.PGSQL.5432")
-	// removeFor is how long the folder is tried to be removed: helpers of the server that was stopped may be
+	directoryPrefix = "pgobj-drill-"
+	lockName        = "drill-runs"
+	// maxDirectory leaves room for the socket's name in the 107 bytes that a socket's path may have.
+	maxDirectory = 107 - len("/socket/.s.PGSQL.5432")
+	// removeFor is how long the directory is tried to be removed: helpers of the server that was stopped may be
 	// about to write to it.
 	removeFor = 20 * time.Second
 )
 
-// makeFolder makes the drill's folder, for the server's user alone, with a lock that is held as long as the drill
+// makeDirectory makes the drill's directory, for the server's user alone, with a lock that is held as long as the drill
 // runs.
-func (d *drill) makeFolder() (err error) {
+func (d *drill) makeDirectory() (err error) {
 	uid, gid := d.plan.Owner()
-	for _, dir := range []string{d.Folder, filepath.Join(d.Folder, "socket")} {
+	for _, dir := range []string{d.Directory, filepath.Join(d.Directory, "socket")} {
 		if err = os.Mkdir(dir, 0o700); err == nil && uid >= 0 {
 			err = os.Chown(dir, uid, gid)
 		}
@@ -37,22 +37,22 @@ func (d *drill) makeFolder() (err error) {
 			return fmt.Errorf("%w: %w", ErrHost, err)
 		}
 	}
-	d.lock, err = os.Create(filepath.Join(d.Folder, lockName))
+	d.lock, err = os.Create(filepath.Join(d.Directory, lockName))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHost, err)
 	}
 	return unix.Flock(int(d.lock.Fd()), unix.LOCK_EX)
 }
 
-// sweep removes what drills that were killed have left: folders with a lock that nobody holds.
+// sweep removes what drills that were killed have left: directories with a lock that nobody holds.
 func (d *drill) sweep() error {
-	locks, err := filepath.Glob(filepath.Join(d.Scratch, folderPrefix+"*", lockName))
+	locks, err := filepath.Glob(filepath.Join(d.Scratch, directoryPrefix+"*", lockName))
 	if err != nil {
 		return err
 	}
 	for _, name := range locks {
 		if !ours(name) {
-			continue // in a folder that everybody may write to, anybody may have made it
+			continue // in a directory that everybody may write to, anybody may have made it
 		}
 		lock, err := os.Open(name)
 		if err != nil {
@@ -61,7 +61,7 @@ func (d *drill) sweep() error {
 		free := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 		dir := filepath.Dir(name)
 		if _, running, err := datadir.Running(filepath.Join(dir, "data")); free && !running && err == nil {
-			d.Log.Info("removing what a drill that was killed has left", "folder", dir)
+			d.Log.Info("removing what a drill that was killed has left", "directory", dir)
 			if err := os.RemoveAll(dir); err != nil {
 				d.Log.Warn("cannot remove it", "error", err)
 			}
@@ -81,7 +81,7 @@ func ours(name string) bool {
 	return ok && int(sys.Uid) == os.Geteuid()
 }
 
-// cleanUp leaves no server, and no folder unless it is to stay.
+// cleanUp leaves no server, and no directory unless it is to stay.
 func (d *drill) cleanUp() error {
 	if d.srv != nil {
 		d.srv.quit()
@@ -90,13 +90,13 @@ func (d *drill) cleanUp() error {
 		defer d.lock.Close()
 	}
 	if d.Keep {
-		return os.Remove(filepath.Join(d.Folder, lockName)) // the next drill leaves it alone
+		return os.Remove(filepath.Join(d.Directory, lockName)) // the next drill leaves it alone
 	}
 	for deadline := time.Now().Add(removeFor); ; {
-		err := os.RemoveAll(d.Folder)
+		err := os.RemoveAll(d.Directory)
 		if err == nil || errors.Is(err, fs.ErrPermission) || time.Now().After(deadline) {
 			if err != nil {
-				return fmt.Errorf("remove the drill's folder: %w", err)
+				return fmt.Errorf("remove the drill's directory: %w", err)
 			}
 			return nil
 		}

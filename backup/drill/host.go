@@ -101,7 +101,7 @@ func Places(major int) []string {
 	return []string{"/usr/lib/postgresql/" + m + "/bin", "/usr/pgsql-" + m + "/bin", "/usr/lib/postgresql" + m + "/bin"}
 }
 
-// findPrograms looks for the programs of a major version, in the folder that was named or in the usual ones.
+// findPrograms looks for the programs of a major version, in the directory that was named or in the usual ones.
 func (h *host) findPrograms(ctx context.Context, named string, major int) error {
 	m := strconv.Itoa(major)
 	places := append(Places(major), "/usr/local/pgsql/bin")

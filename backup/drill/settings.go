@@ -28,17 +28,17 @@ type setting struct {
 // settings are stronger than any configuration file, as they stand on the server's command line.
 func (d *drill) settings() []setting {
 	return []setting{
-		// It can be reached by its own user through a socket in the drill's folder, and by nobody else.
+		// It can be reached by its own user through a socket in the drill's directory, and by nobody else.
 		{name: "listen_addresses"}, {name: "port", value: "5432"}, {name: "ssl", value: "off"}, {name: "bonjour", value: "off"},
-		{name: "unix_socket_directories", value: filepath.Join(d.Folder, "socket")}, {name: "unix_socket_permissions", value: "0700"}, {name: "unix_socket_group"},
-		{name: "hba_file", value: filepath.Join(d.Folder, "hba")}, {name: "ident_file", value: filepath.Join(d.Folder, "ident")},
+		{name: "unix_socket_directories", value: filepath.Join(d.Directory, "socket")}, {name: "unix_socket_permissions", value: "0700"}, {name: "unix_socket_group"},
+		{name: "hba_file", value: filepath.Join(d.Directory, "hba")}, {name: "ident_file", value: filepath.Join(d.Directory, "ident")},
 		// It reaches nobody: no archive but for reading, no primary, no publisher.
 		{name: "archive_mode", value: "off"}, {name: "max_logical_replication_workers", value: "0"}, {name: "synchronous_standby_names"},
 		{name: "primary_conninfo", first: 12}, {name: "primary_slot_name", first: 12},
 		{name: "archive_cleanup_command", first: 12}, {name: "recovery_end_command", first: 12}, {name: "recovery_min_apply_delay", value: "0", first: 12},
 		// It runs nobody's code, as extensions may start jobs by themselves, and may not be installed here.
 		{name: "shared_preload_libraries", value: d.Preload}, {name: "session_preload_libraries"}, {name: "local_preload_libraries"},
-		// It writes nowhere but into the drill's folder.
+		// It writes nowhere but into the drill's directory.
 		{name: "external_pid_file"}, {name: "stats_temp_directory", value: "pg_stat_tmp", last: 14}, {name: "temp_tablespaces"},
 		{name: "logging_collector", value: "off"}, {name: "log_destination", value: "stderr"}, {name: "log_min_messages", value: "warning"}, {name: "lc_messages", value: "C"},
 		// The checks are not disturbed.
@@ -50,7 +50,7 @@ func (d *drill) settings() []setting {
 // chooseSettings finds out which settings of the original the drill's server must not have.
 func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 	for name, text := range map[string]string{"hba": "local all all trust\n", "ident": ""} {
-		if err := os.WriteFile(filepath.Join(d.Folder, name), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(d.Directory, name), []byte(text), 0o644); err != nil {
 			return "", err
 		}
 	}
@@ -66,7 +66,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 	} else if err != nil {
 		// Includes may lead to files that this host does not have. The data can be tried all the same.
 		note = fmt.Sprintf("the original's configuration cannot be used here, PostgreSQL's defaults are: %v", err)
-		conf = filepath.Join(d.Folder, "postgresql.conf")
+		conf = filepath.Join(d.Directory, "postgresql.conf")
 		if err := os.WriteFile(conf, []byte(d.least()), 0o644); err != nil {
 			return "", err
 		}

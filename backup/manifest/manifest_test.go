@@ -82,7 +82,7 @@ func deref(files []*File) (out []File) {
 	return out
 }
 
-// Every line here would, if believed, write outside of the target, twice to one place, or leave a hole.
+// Every line here would, if believed, write outside of the target, twice to one place, or leave a gap.
 func TestHostileLinesAreRefused(t *testing.T) {
 	change := func(f func(*File)) *File {
 		x := file("base/1", 2*part.ChunkSize)

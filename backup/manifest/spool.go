@@ -12,7 +12,7 @@ import (
 func TempFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "pgobj-spool-*")
 	if err != nil {
-		return nil, fmt.Errorf("make a spool file (TMPDIR names the folder): %w", err)
+		return nil, fmt.Errorf("make a spool file (TMPDIR names the directory): %w", err)
 	}
 	return f, os.Remove(f.Name())
 }

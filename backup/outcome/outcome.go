@@ -25,7 +25,7 @@ import (
 
 var (
 	// ErrNotReached says that a recovery ended, or stands, elsewhere than it should.
-	ErrNotReached = errors.New("recovery is not where it should be")
+	ErrNotReached = errors.New("recovery has not reached its target")
 	// ErrRecovering says that a recovery goes on.
 	ErrRecovering = errors.New("recovery goes on")
 	// ErrUnasked says that a server runs which may have recovered, and that nobody could ask it.
@@ -165,18 +165,18 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 		o.Text = fmt.Sprintf("the server shut down in recovery at %s or later, as it was told to at its target", o.At)
 		return nil
 	}
-	hole := ""
+	gap := ""
 	if o.WAL.Missing != "" {
-		hole = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+		gap = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
 	}
-	if lack := lackingIn(r.Dir, c.Parameters); hole == "" && len(lack) > 0 {
+	if lack := lackingIn(r.Dir, c.Parameters); gap == "" && len(lack) > 0 {
 		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and start it", o.At, strings.Join(lack, ", "))
 	}
 	missed := ""
-	if x := o.Restored; hole == "" && !x.ToTheEnd && x.LSN == 0 {
+	if x := o.Restored; gap == "" && !x.ToTheEnd && x.LSN == 0 {
 		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s lies before backup %s or behind the end of the archive: name an older backup, or leave out the target", x.Goal, x.Backup)
 	}
-	return o.not("the server stopped in recovery, at %s or later%s. Its log says why%s", o.At, hole, missed)
+	return o.not("the server stopped in recovery, at %s or later%s. Its log says why%s", o.At, gap, missed)
 }
 
 func (o *Outcome) signalIsGone(dir string) bool {

@@ -15,7 +15,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// ErrNotRestored says that a folder does not hold what a restore leaves.
+// ErrNotRestored says that a directory does not hold what a restore leaves.
 var ErrNotRestored = errors.New("not a restored data directory")
 
 // restoredFile is where a restore leaves what its recovery is expected to do. It lies in pg_wal because nothing

@@ -56,12 +56,12 @@ func ListOf(ctx context.Context, s storage.Store, backups []string) iter.Seq2[St
 	}
 	return func(yield func(Stored, error) bool) {
 		last := "" // the key up to which all is known
-		for _, folder := range slices.Sorted(maps.Keys(wanted)) {
-			if last > folder { // or there is nothing in it
+		for _, directory := range slices.Sorted(maps.Keys(wanted)) {
+			if last > directory { // or there is nothing in it
 				continue
 			}
 			n, ended := 0, true
-			for info, err := range s.List(ctx, Key(""), folder) {
+			for info, err := range s.List(ctx, Key(""), directory) {
 				if err != nil {
 					yield(Stored{}, fmt.Errorf("list parts: %w", err))
 					return

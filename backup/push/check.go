@@ -81,11 +81,11 @@ func checkArchiving(i server.Info) error {
 	return nil
 }
 
-// checkFolder makes sure, when the backup has started, that the files are those of the server that started it: a
+// checkDirectory makes sure, when the backup has started, that the files are those of the server that started it: a
 // primary and its standby have one system identifier, and often the same path on their hosts.
-func (p *push) checkFolder() error {
+func (p *push) checkDirectory() error {
 	if p.info.Shutdown != nil {
-		return nil // there is only the folder
+		return nil // there is only the directory
 	}
 	c, _, err := datadir.ReadControl(p.PGDATA)
 	if err != nil {

@@ -108,7 +108,7 @@ func (x *site) mustPush(change func(*Request)) *catalog.Backup {
 	return b
 }
 
-// fetch restores a backup and returns the folder.
+// fetch restores a backup and returns the directory.
 func (x *site) fetch(id string) string {
 	x.t.Helper()
 	dir := filepath.Join(x.t.TempDir(), "restored")

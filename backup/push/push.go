@@ -45,8 +45,8 @@ type Cluster interface {
 
 // PushRequest says which backup to take.
 type Request struct {
-	Store          storage.Store // rooted at the server's folder
-	StorageDir     string        // of a storage that is a folder of this host
+	Store          storage.Store // rooted at the server's directory
+	StorageDir     string        // of a storage that is a directory of this host
 	Catalog        *catalog.Catalog
 	State          *catalog.State // as it was a moment ago; nil: it is read
 	Session        Cluster
@@ -293,7 +293,7 @@ func (p *push) run(ctx context.Context) error {
 	if p.start, err = p.Session.Start(ctx, "pgobj "+p.backup.ID, !p.Spread); err != nil {
 		return err
 	}
-	if err := p.checkFolder(); err != nil {
+	if err := p.checkDirectory(); err != nil {
 		return err
 	}
 	if err := p.checkStart(); err != nil {
@@ -390,7 +390,7 @@ func (p *push) walRange() (first, last segment.Segment) {
 	return segment.At(p.start.Timeline, p.start.LSN, p.info.SegmentSize), segment.Before(p.stop.Timeline, p.stop.LSN, p.info.SegmentSize)
 }
 
-// owner is the user and group of a folder, by name where there is one.
+// owner is the user and group of a directory, by name where there is one.
 func owner(path string) string {
 	st, err := os.Stat(path)
 	if err != nil {

@@ -171,7 +171,7 @@ func TestAnyDataDirectoryComesBack(t *testing.T) {
 	}
 }
 
-// oddTree makes files, folders and links, with names in which everything is that sorts before, behind or like a slash.
+// oddTree makes files, directories and links, with names in which everything is that sorts before, behind or like a slash.
 func (x *site) oddTree(rnd *rand.Rand, n int) {
 	x.t.Helper()
 	pieces := []string{"a", "b", ".", "-", "/", "/", "0", "!", "~", "\n", "\xff", "\xc3\x28", "é", "\u2028", "\\", "\"", "<", "pg_wal", "00000002.history", "000000020000000000000004"}
@@ -218,7 +218,7 @@ func (x *site) tree(root string) map[string]string {
 			found[rel] = "link " + strings.Replace(to, root, "", 1)
 			return err
 		case d.IsDir():
-			found[rel] = "folder"
+			found[rel] = "directory"
 			return nil
 		}
 		data, err := os.ReadFile(p)

@@ -112,7 +112,7 @@ func (m *model) step() {
 	}
 }
 
-// same compares a restored folder with what the data directory held.
+// same compares a restored directory with what the data directory held.
 func (m *model) same(dir string, files map[string][]byte, what string) {
 	m.t.Helper()
 	got, err := filepath.Glob(filepath.Join(dir, "base/5/*"))

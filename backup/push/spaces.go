@@ -32,7 +32,7 @@ func (p *push) checkTablespaces(ctx context.Context) error {
 			return nil
 		}
 		if try > 0 {
-			return unseen(p.info.Tablespaces[i], "there is no folder "+p.walkOptions(nil).VersionDir())
+			return unseen(p.info.Tablespaces[i], "there is no directory "+p.walkOptions(nil).VersionDir())
 		}
 		var err error
 		if p.info, err = p.Session.Info(ctx); err != nil {
@@ -67,7 +67,7 @@ func (p *push) listTablespaces() error {
 	}
 	maps.Copy(at, datadir.Mapped(string(p.stop.TablespaceMap)))
 	for oid, e := range p.met {
-		if at[oid] = e.Link; e.Link != "" && !filepath.IsAbs(e.Link) { // made by hand: a link counts from its own folder
+		if at[oid] = e.Link; e.Link != "" && !filepath.IsAbs(e.Link) { // made by hand: a link counts from its own directory
 			at[oid] = filepath.Join(p.PGDATA, "pg_tblspc", e.Link)
 		}
 		if e.Unseen != "" {

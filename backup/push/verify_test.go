@@ -141,7 +141,7 @@ func TestVerifyAlwaysLooksAtTheRest(t *testing.T) {
 		}},
 		"part gone": {part.ErrDamaged, func(x *site, b *catalog.Backup) { x.spoil(part.Key(b.Parts[0].Name), nil) }},
 		"manifest":  {manifest.ErrDamaged, func(x *site, b *catalog.Backup) { x.spoil(catalog.ManifestKey(b.ID), flip(20)) }},
-		"WAL gone":  {walstore.ErrHole, func(x *site, b *catalog.Backup) { x.spoil(object.Key(b.SystemID, b.FirstWAL), nil) }},
+		"WAL gone":  {walstore.ErrGap, func(x *site, b *catalog.Backup) { x.spoil(object.Key(b.SystemID, b.FirstWAL), nil) }},
 	} {
 		x := newMemSite(t)
 		x.write("base/5/16384", random(1, 3*part.ChunkSize))

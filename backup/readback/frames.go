@@ -69,7 +69,7 @@ func (t *Frames) Add(name string, body []byte, index part.Hash) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, err := t.spool.WriteAt(rows, t.end); err != nil {
-		return fmt.Errorf("remember what part %s holds (TMPDIR names the folder): %w", name, err)
+		return fmt.Errorf("remember what part %s holds (TMPDIR names the directory): %w", name, err)
 	}
 	t.own[name] = place{t.end, len(lines)}
 	t.end += int64(len(rows))

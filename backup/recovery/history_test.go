@@ -70,14 +70,14 @@ func TestCover(t *testing.T) {
 		"all":                           {"1/3 1/4 1/5 2/6 2/7", 0, "2/7", "", 5, 8 * mb},
 		"the parent's copy of the last": {"1/3 1/4 1/5 1/6 2/7", 0, "2/7", "", 5, 8 * mb},
 		"the parent went on":            {"1/3 1/4 1/5 1/6 1/7 1/8 2/6 2/7", 0, "2/7", "", 5, 8 * mb},
-		"hole in the child":             {"1/3 1/4 1/5 2/6 2/8", 0, "2/6", "2/7", 4, 7 * mb},
-		"hole at the switch":            {"1/3 1/4 1/5 2/7", 0, "1/5", "2/6", 3, 6 * mb},
-		"hole in the parent":            {"1/3 1/5 2/6", 0, "1/3", "1/4", 1, 4 * mb},
-		"hole at the parent's end":      {"1/3 1/4 2/6", 0, "1/4", "1/5", 2, 5 * mb},
+		"gap in the child":              {"1/3 1/4 1/5 2/6 2/8", 0, "2/6", "2/7", 4, 7 * mb},
+		"gap at the switch":             {"1/3 1/4 1/5 2/7", 0, "1/5", "2/6", 3, 6 * mb},
+		"gap in the parent":             {"1/3 1/5 2/6", 0, "1/3", "1/4", 1, 4 * mb},
+		"gap at the parent's end":       {"1/3 1/4 2/6", 0, "1/4", "1/5", 2, 5 * mb},
 		"the first is missing":          {"1/4 1/5", 0, "", "1/3", 0, 3 * mb},
 		"the child has not begun":       {"1/3 1/4 1/5", 0, "1/5", "", 3, 6 * mb},
 		"until the parent's middle":     {"1/3 1/4 1/5 2/6", 5 * mb, "1/4", "", 2, 5 * mb},
-		"a hole behind the end":         {"1/3 1/4 2/6", 4*mb + 1, "1/4", "", 2, 5 * mb},
+		"a gap behind the end":          {"1/3 1/4 2/6", 4*mb + 1, "1/4", "", 2, 5 * mb},
 		"nothing":                       {"", 0, "", "", 0, 3 * mb},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,8 +108,8 @@ func TestCover(t *testing.T) {
 	}
 }
 
-// A hole stops what has to cross it, lets through what does not, and warns where nobody can know.
-func TestHole(t *testing.T) {
+// A gap stops what has to cross it, lets through what does not, and warns where nobody can know.
+func TestGap(t *testing.T) {
 	noon := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	b := &catalog.Backup{ID: "A", SegmentSize: 1 << 20}
 	b.StopLSN, b.SystemID = 0x300100, 7
@@ -136,8 +136,8 @@ func TestHole(t *testing.T) {
 			if (len(warnings) > 0) != c.warn || (err != nil) != c.err || err != nil && !errors.Is(err, ErrUnreachable) {
 				t.Errorf("warnings %q, error %v", warnings, err)
 			}
-			if c.err && c.r.TargetTime.Before(noon.Add(time.Minute)) && !strings.Contains(err.Error(), "Backup B is from after the hole") {
-				t.Errorf("it does not name the backup behind the hole: %v", err)
+			if c.err && c.r.TargetTime.Before(noon.Add(time.Minute)) && !strings.Contains(err.Error(), "Backup B is from after the gap") {
+				t.Errorf("it does not name the backup behind the gap: %v", err)
 			}
 		})
 	}

@@ -241,15 +241,15 @@ func AtTheEnd(version int) string {
 	return "opens with all there is"
 }
 
-// holed: recovery ends at a hole, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
+// holed: recovery ends at a gap, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
 func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
-	hole := fmt.Sprintf("there is a hole in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
+	gap := fmt.Sprintf("there is a gap in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
 	what := "pgobj pitr-windows shows what can be restored."
 	if w.Before > 0 {
 		what = fmt.Sprintf("Any point up to %s can be restored: --target-lsn %s; pgobj pitr-windows has it as a time.", w.Before, w.Before)
 	}
 	if after != nil {
-		what += fmt.Sprintf(" Backup %s is from after the hole.", after.ID)
+		what += fmt.Sprintf(" Backup %s is from after the gap.", after.ID)
 	}
 	what += " If the file is in the old server's pg_wal, archive it: pgobj wal-push."
 	switch {
@@ -257,12 +257,12 @@ func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 		return nil, nil
 	case r.TargetLSN != 0, r.ToTheEnd(),
 		!r.TargetTime.IsZero() && after != nil && !r.TargetTime.Before(after.Commit.Summary.Consistent):
-		return nil, Unreachable("%s\n%s", hole, what)
+		return nil, Unreachable("%s\n%s", gap, what)
 	}
-	return []string{hole + ": if the target comes after it, recovery stops with an error there. " + what}, nil
+	return []string{gap + ": if the target comes after it, recovery stops with an error there. " + what}, nil
 }
 
-// later is the first backup that begins after the hole.
+// later is the first backup that begins after the gap.
 func later(s *catalog.State, b *catalog.Backup, w WALRange) *catalog.Entry {
 	beyond, err := segment.ParseName(w.Beyond, segment.Size(b.SegmentSize))
 	if err != nil {

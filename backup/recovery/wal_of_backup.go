@@ -12,7 +12,7 @@ import (
 
 // TrailRequest says which WAL of a backup is asked for.
 type WALRequest struct {
-	Store  storage.Store // rooted at the server's folder
+	Store  storage.Store // rooted at the server's directory
 	State  *catalog.State
 	Backup *catalog.Backup
 	Alone  bool // only what makes the backup consistent

@@ -21,17 +21,17 @@ type WALRange struct {
 	Received    bool        // the last bytes of it were received, of a segment that is not complete
 	Archived    time.Time   // when the last one was stored, by the storage's clock
 
-	Missing string      // the segment that would come next, if later ones show that there is a hole
-	Beyond  string      // the first one after the hole
-	Before  segment.LSN // where the last record before the hole begins; 0: nobody knows
+	Missing string      // the segment that would come next, if later ones show that there is a gap
+	Beyond  string      // the first one after the gap
+	Before  segment.LSN // where the last record before the gap begins; 0: nobody knows
 	beyond  time.Time   // when that was stored, by the storage's clock
 
 	Tail  []object.Piece  // with Received: those with the last bytes
-	Notes []object.Object // of all kinds, of segments that are not beyond a hole
+	Notes []object.Object // of all kinds, of segments that are not beyond a gap
 }
 
-// holePatience is how long what lies behind a hole has to be there before that counts as one.
-const holePatience = 10 * time.Second
+// gapPatience is how long what lies behind a gap has to be there before that counts as one.
+const gapPatience = 10 * time.Second
 
 // coverage puts a WALRange together from listings, segment by segment in the order in which recovery wants
 // them.
@@ -54,11 +54,11 @@ func ScanRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg
 }
 
 // coverLive is cover for an archive that a server may be working on. One that catches up archives several segments at
-// once, and they arrive in any order: a hole with new WAL behind it may be one that is being filled.
+// once, and they arrive in any order: a gap with new WAL behind it may be one that is being filled.
 func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
 	for began := time.Now(); ; {
 		w, err := ScanRange(ctx, s, systemID, legs, size, until)
-		if err != nil || w.Missing == "" || time.Since(w.beyond) > holePatience || time.Since(began) > holePatience {
+		if err != nil || w.Missing == "" || time.Since(w.beyond) > gapPatience || time.Since(began) > gapPatience {
 			return w, err
 		}
 		select {
@@ -73,7 +73,7 @@ func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []
 // it).
 const lookAhead = 64 << 20
 
-// holeAhead looks for a hole from a point of the way on, as far as PostgreSQL reads ahead.
+// gapAhead looks for a gap from a point of the way on, as far as PostgreSQL reads ahead.
 func GapAhead(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, from segment.LSN) (WALRange, error) {
 	first := segment.At(0, from, size).No
 	for len(legs) > 1 && segment.At(0, legs[0].End, size).No < first {

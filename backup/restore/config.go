@@ -21,16 +21,16 @@ import (
 
 // placement is what a restore does with the configuration that was outside of the data directory.
 type placement struct {
-	dir     string          // where it is put; empty: nowhere
-	main    string          // path of the file that the server has to be started with; empty: the one in the data directory
-	place   bool            // main is there already, and leads to the target: the copy takes the original's place
-	files   []target.Placed // in dir
-	folders []target.Placed
-	own     []target.Placed // files of the data directory itself that are changed
-	changes []settings.Change
+	dir         string          // where it is put; empty: nowhere
+	main        string          // path of the file that the server has to be started with; empty: the one in the data directory
+	place       bool            // main is there already, and leads to the target: the copy takes the original's place
+	files       []target.Placed // in dir
+	directories []target.Placed
+	own         []target.Placed // files of the data directory itself that are changed
+	changes     []settings.Change
 }
 
-const folderMode = 0o755 // of configuration directories whose mode is not known
+const directoryMode = 0o755 // of configuration directories whose mode is not known
 
 // placeConfig works out where the configuration goes, and what has to be different in it. texts are the configuration files in the data directory.
 func (p *Plan) placeConfig(s *content.ManifestScan, texts map[string]string) error {
@@ -157,7 +157,7 @@ func (p *Plan) adaptConfig(paths map[string]string, texts map[string]string) {
 			}
 			c.files = append(c.files, target.Placed{Path: paths[f.Path], Text: []byte(text), Mode: modeOf(f.Mode)})
 		}
-		c.folders = configFolders(b, paths)
+		c.directories = configDirectories(b, paths)
 	}
 	inside := whole
 	inside.Whole = false
@@ -174,8 +174,8 @@ func (p *Plan) adaptConfig(paths map[string]string, texts map[string]string) {
 	}
 }
 
-// configFolders are the directories below the place of the configuration, the highest first.
-func configFolders(b *catalog.Backup, paths map[string]string) (all []target.Placed) {
+// configDirectories are the directories below the place of the configuration, the highest first.
+func configDirectories(b *catalog.Backup, paths map[string]string) (all []target.Placed) {
 	modes := map[string]fs.FileMode{}
 	for _, d := range b.ConfigDirs {
 		modes[paths[d.Path]] = modeOf(d.Mode)
@@ -189,7 +189,7 @@ func configFolders(b *catalog.Backup, paths map[string]string) (all []target.Pla
 		for dir := range parents(rel + "/") {
 			if !seen[dir] && !files[dir] {
 				seen[dir] = true
-				all = append(all, target.Placed{Path: dir, Mode: cmp.Or(modes[dir], folderMode)})
+				all = append(all, target.Placed{Path: dir, Mode: cmp.Or(modes[dir], directoryMode)})
 			}
 		}
 	}
@@ -233,7 +233,7 @@ func (p *Plan) warnConfig(s *content.ManifestScan) {
 	case c.place:
 		p.warn("configuration is outside of the data directory, and is left there as it is now: %s. --config-dir DIR restores it", all)
 	default:
-		p.warn("configuration was outside of the data directory and is not restored there: %s. --config-dir DIR puts it into a folder", all)
+		p.warn("configuration was outside of the data directory and is not restored there: %s. --config-dir DIR puts it into a directory", all)
 	}
 	if !s.Entries["postgresql.conf"] && c.dir == "" && c.main == "" {
 		p.warn("there is no postgresql.conf in the data directory: start the server with -c config_file=…")
@@ -267,7 +267,7 @@ func isClean(p string) bool {
 func (p *Plan) checkConfigDir() error {
 	for _, f := range p.config.files {
 		if to := filepath.Join(p.config.dir, f.Path); p.config.dir != p.target.Dir && datadir.Exists(to) && !p.Delta {
-			return fmt.Errorf("%w: --config-dir: %s exists: give a folder without it", backup.ErrTarget, to)
+			return fmt.Errorf("%w: --config-dir: %s exists: give a directory without it", backup.ErrTarget, to)
 		}
 	}
 	return nil
@@ -314,7 +314,7 @@ func (p *Plan) writeConfig() error {
 		return nil
 	}
 	if c.dir == p.target.Dir {
-		return p.target.WriteFiles(c.folders, c.files)
+		return p.target.WriteFiles(c.directories, c.files)
 	}
 	root, err := p.target.OpenRoot(c.dir, false)
 	if err != nil {
@@ -323,7 +323,7 @@ func (p *Plan) writeConfig() error {
 	// A target of its own: the same care for owners, modes and durability.
 	t := &target.Target{Dir: c.dir, Delta: true, Root: root, Uid: p.target.Uid, Gid: p.target.Gid, FileMode: p.target.FileMode}
 	defer t.Close()
-	if err := t.WriteFiles(c.folders, c.files); err != nil {
+	if err := t.WriteFiles(c.directories, c.files); err != nil {
 		return err
 	}
 	return t.SyncDirs()

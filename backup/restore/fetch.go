@@ -50,7 +50,7 @@ func (p *Plan) Run(ctx context.Context) error {
 }
 
 // ofTarget marks what the file system of the target has refused, so that it is told from what is wrong with the
-// repository, which may be a folder as well. Names that cannot be, or be together, and links that lead elsewhere have
+// repository, which may be a directory as well. Names that cannot be, or be together, and links that lead elsewhere have
 // come from the manifest: nothing else is in the target.
 func ofTarget(err error) error {
 	if _, ok := errors.AsType[*storage.Error](err); ok || errors.Is(err, backup.ErrTarget) {
@@ -105,7 +105,7 @@ func (p *Plan) restore(ctx context.Context) error {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
 	if err := t.SyncDirs(); err != nil {
-		return fmt.Errorf("fsync the folders: %w", err)
+		return fmt.Errorf("fsync the directories: %w", err)
 	}
 	return t.Finish()
 }
@@ -120,7 +120,7 @@ func (p *Plan) removeStrays(ctx context.Context) error {
 	return target.NewSweeper(ctx, p.target, lines).Sweep()
 }
 
-// parents yields the folders above a path, the highest first.
+// parents yields the directories above a path, the highest first.
 func parents(p string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for i := range len(p) {

@@ -22,10 +22,10 @@ import (
 
 // FetchRequest says which backup to restore, where to, and how far to recover.
 type Request struct {
-	Store      storage.Store // rooted at the server's folder
-	StorageDir string        // of a storage that is a folder of this host
+	Store      storage.Store // rooted at the server's directory
+	StorageDir string        // of a storage that is a directory of this host
 	Catalog    *catalog.Catalog
-	Target     string // folder; without Delta it must not exist, or be empty
+	Target     string // directory; without Delta it must not exist, or be empty
 	Backup     string // id, the beginning of one, or LATEST: the newest that fits Recovery's target
 	Delta      bool   // keep what fits of the data directory that is there
 	SaveWAL    string // where a delta restore puts WAL of that data directory that was never archived
@@ -53,7 +53,7 @@ type Plan struct {
 	Places   []Place
 	Settings []FileSettings
 	Saved    []string // WAL of the old data directory that Run saves
-	SavedIn  string   // the folder to which
+	SavedIn  string   // the directory to which
 	Dangers  []settings.ConfLine
 	Warnings []string
 	LeftOut  int64 // bytes of databases that are not restored
@@ -63,7 +63,7 @@ type Plan struct {
 	found    *recovery.Selection
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
-	holed    bool                 // there is a hole on the way, or just behind it
+	holed    bool                 // there is a gap on the way, or just behind it
 	changes  []segment.Parameters // of the server's settings, on the way
 	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
@@ -74,7 +74,7 @@ type Plan struct {
 	config   placement
 }
 
-// Place is one folder that the restore writes to.
+// Place is one directory that the restore writes to.
 type Place struct {
 	Name  string // "data directory", "tablespace NAME", or the path of a link
 	Path  string
@@ -88,7 +88,7 @@ type FileSettings struct {
 	Lines []string
 }
 
-// NewPlan thinks a restore through: which backup, whether recovery can get from it to the target, and whether
+// NewPlan plans a restore: which backup, whether recovery can get from it to the target, and whether
 // everything has a place to go to. It reads the catalog, a listing of the WAL and the manifest, and changes nothing
 // anywhere. The caller closes the plan.
 func NewPlan(ctx context.Context, r Request) (_ *Plan, err error) {
@@ -218,7 +218,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err := p.checkMinimal(found.At); err != nil {
 		return err
 	}
-	w, err := p.lookForHole(ctx, until)
+	w, err := p.lookForGap(ctx, until)
 	if err != nil {
 		return err
 	}
@@ -246,8 +246,8 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	return err
 }
 
-// lookForHole completes what is known of a hole on the way, or just behind the place where it ends.
-func (p *Plan) lookForHole(ctx context.Context, until segment.LSN) (w recovery.WALRange, err error) {
+// lookForGap completes what is known of a gap on the way, or just behind the place where it ends.
+func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WALRange, err error) {
 	w = p.WAL
 	b, store := p.Backup, p.request.Store
 	if w.Missing == "" && until > 0 && w.End >= until {
@@ -262,7 +262,7 @@ func (p *Plan) lookForHole(ctx context.Context, until segment.LSN) (w recovery.W
 		return w, nil
 	}
 	if w.Before, _, err = survey.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
-		p.request.Log.Debug("it is not known which is the last record before the hole", "error", err) // and recovery may never come there
+		p.request.Log.Debug("it is not known which is the last record before the gap", "error", err) // and recovery may never come there
 	}
 	return w, ctx.Err()
 }
@@ -351,7 +351,7 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 	p.command(&r, conf.Archiving)
 	w := settings.SettingsFor(r, b.PGVersion/10000, conf)
 	if stops := p.warnTablespaces() || p.holed; stops && w.File != "" && b.PGVersion >= 150000 {
-		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a hole, or at what it must not replay.
+		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a gap, or at what it must not replay.
 		w.Recovery = append(w.Recovery, recovery.Setting{Name: "recovery_prefetch", Value: "off"})
 	}
 	if p.only != nil && b.PGVersion >= 130000 && (!b.Offline() || len(p.Path) > 0) {

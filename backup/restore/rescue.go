@@ -39,7 +39,7 @@ func (p *Plan) rescue(ctx context.Context) error {
 	}
 	if gone, err := p.gone(ctx, names); err != nil || gone != "" {
 		return cmp.Or(err, fmt.Errorf("%w: %s has WAL that was never archived (%s), and what came before it, %s, is neither there nor in the archive: its transactions are only in the data files, and no restore brings them back\n"+
-			"Start the server and take a backup, or move the folder away and restore to a new one. --discard-wal lets go of them",
+			"Start the server and take a backup, or move the directory away and restore to a new one. --discard-wal lets go of them",
 			backup.ErrTarget, t.Dir, firstFew(names), gone))
 	}
 	if r.SaveWAL == "" {
@@ -49,7 +49,7 @@ func (p *Plan) rescue(ctx context.Context) error {
 	}
 	to, err := filepath.Abs(r.SaveWAL)
 	if err != nil || datadir.Within(to, t.Dir) {
-		return fmt.Errorf("%w: --save-wal %s: give a folder outside of the data directory", backup.ErrTarget, r.SaveWAL)
+		return fmt.Errorf("%w: --save-wal %s: give a directory outside of the data directory", backup.ErrTarget, r.SaveWAL)
 	}
 	p.Saved, p.SavedIn = names, to
 	return nil

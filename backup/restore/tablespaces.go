@@ -20,9 +20,9 @@ func (p *Plan) warnTablespaces() (warned bool) {
 	}
 	warn := func(whose, dir string) {
 		for _, location := range newTablespaces(dir, p.Backup) {
-			what := "If recovery comes to where it is made, it stops there, as long as there are files in that folder"
+			what := "If recovery comes to where it is made, it stops there, as long as there are files in that directory"
 			if !p.Recovery.OwnCommand {
-				what = "If recovery comes to where it is made, PostgreSQL writes over the files in that folder, unless restore_command has wal-fetch's --new-tablespaces=free"
+				what = "If recovery comes to where it is made, PostgreSQL writes over the files in that directory, unless restore_command has wal-fetch's --new-tablespaces=free"
 			}
 			warned = true
 			p.warn("%s has a tablespace in %s that the backup does not have. %s: restore a newer backup (pgobj backup-push takes one), or only to a point before", whose, location, what)

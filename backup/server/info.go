@@ -63,7 +63,7 @@ const (
 type Tablespace struct {
 	OID      uint32
 	Name     string
-	Location string // absolute; empty for an in-place tablespace, which is a folder in pg_tblspc
+	Location string // absolute; empty for an in-place tablespace, which is a directory in pg_tblspc
 }
 
 // Info asks the server about itself.

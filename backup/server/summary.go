@@ -21,7 +21,7 @@ const (
 )
 
 // Changes reads the summaries of the given WAL, oldest stretch first, and waits for the summarizer to come
-// that far. Any hole in them is ErrNoSummaries.
+// that far. Any gap in them is ErrNoSummaries.
 //
 // The first stretch begins at a checkpoint's redo point. There the summarizer ends one summary and begins the next
 // (SummarizeWAL in walsummarizer.c). So when none begins there, this server has not been through that checkpoint: it was
@@ -49,7 +49,7 @@ func (s *Session) Changes(ctx context.Context, wal []datadir.Stretch) (*datadir.
 	return c, nil
 }
 
-// cover finds summaries that cover w without a hole, waiting while the summarizer moves.
+// cover finds summaries that cover w without a gap, waiting while the summarizer moves.
 func (s *Session) cover(ctx context.Context, w datadir.Stretch) ([]datadir.Stretch, error) {
 	if w.From >= w.To {
 		return nil, nil

@@ -9,8 +9,8 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 )
 
-func (t *Target) WriteFiles(folders, files []Placed) error {
-	for _, d := range folders {
+func (t *Target) WriteFiles(directories, files []Placed) error {
+	for _, d := range directories {
 		if datadir.Exists(filepath.Join(t.Dir, d.Path)) {
 			continue
 		}

@@ -28,14 +28,14 @@ func (t *Target) findOurs() {
 	}
 }
 
-// checkDelta refuses a folder that is no data directory: what is not in the backup will be removed.
+// checkDelta refuses a directory that is no data directory: what is not in the backup will be removed.
 func (t *Target) checkDelta() error {
 	names, err := datadir.ReadDir(t.Dir)
 	if err != nil {
 		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
 	}
 	if len(names) > 0 && !slices.Contains(names, "PG_VERSION") && !slices.ContainsFunc(names, isMarker) {
-		return fmt.Errorf("%w: %s is no data directory of PostgreSQL, and --delta removes what is not in the backup: name another folder, or empty this one", backup.ErrTarget, t.Dir)
+		return fmt.Errorf("%w: %s is no data directory of PostgreSQL, and --delta removes what is not in the backup: name another directory, or empty this one", backup.ErrTarget, t.Dir)
 	}
 	return nil
 }
@@ -47,7 +47,7 @@ func isMarker(name string) bool { return strings.HasPrefix(name, Marker) }
 func (t *Target) CheckCluster(systemID uint64) error {
 	c, ok := t.Control()
 	if ok && c.SystemID != systemID {
-		return fmt.Errorf("%w: %s belongs to another cluster (system identifier %d, the backup's is %d): move it away, or restore to another folder", backup.ErrTarget, t.Dir, c.SystemID, systemID)
+		return fmt.Errorf("%w: %s belongs to another cluster (system identifier %d, the backup's is %d): move it away, or restore to another directory", backup.ErrTarget, t.Dir, c.SystemID, systemID)
 	}
 	return nil
 }

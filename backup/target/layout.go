@@ -31,14 +31,14 @@ type mount struct {
 	Path     string // in the data directory: pg_tblspc/OID, pg_wal, or what Layout.Links names
 	Name     string // for people
 	Location string // absolute
-	version  string // of a tablespace: the only folder in it that is the cluster's
+	version  string // of a tablespace: the only directory in it that is the cluster's
 	file     bool   // the link leads to a file
 	ours     bool   // the target's own link leads there already, so what is there may be replaced
 	Bytes    int64  // that will be written
 	root     *os.Root
 }
 
-// dir is the folder that has to be there.
+// dir is the directory that has to be there.
 func (m *mount) Dir() string {
 	if m.file {
 		return filepath.Dir(m.Location)
@@ -82,7 +82,7 @@ func (t *Target) laySpace(l Layout, b *catalog.Backup, ts catalog.Tablespace) (e
 	m := &mount{Path: "pg_tblspc/" + oid, Name: "tablespace " + ts.Name, version: tablespaceVersion(b)}
 	m.Location = t.relocate(ts.Location, b.PGDATA)
 	if l.TablespaceRoot != "" {
-		m.Location = filepath.Join(l.TablespaceRoot, folderName(ts.Name, oid))
+		m.Location = filepath.Join(l.TablespaceRoot, directoryName(ts.Name, oid))
 	}
 	for name, to := range l.Tablespaces {
 		if isSpace(ts, name) {
@@ -111,8 +111,8 @@ func spaceNames(b *catalog.Backup) string {
 	return strings.Join(names, ", ")
 }
 
-// folderName is a tablespace's name, unless that would be no good name of a folder.
-func folderName(name, oid string) string {
+// directoryName is a tablespace's name, unless that would be no good name of a directory.
+func directoryName(name, oid string) string {
 	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == "" && name != "" {
 		return name
 	}
@@ -138,12 +138,12 @@ func (t *Target) layLinks(l Layout, s *content.ManifestScan) error {
 		case !ok && to == "":
 			return fmt.Errorf("%w: --link %s: it was no link in the original: say where it is to lead, --link %s=DIR", backup.ErrTarget, path, path)
 		case !ok && !s.Entries[path]:
-			return fmt.Errorf("%w: --link %s: there is no such file or folder at the top of the data directory, and it was no link", backup.ErrTarget, path)
+			return fmt.Errorf("%w: --link %s: there is no such file or directory at the top of the data directory, and it was no link", backup.ErrTarget, path)
 		}
 		if to == "" {
 			to = rec.To
 		}
-		if !filepath.IsAbs(to) && l.Links[path] == "" && path != "pg_wal" { // a recorded link counts from its own folder
+		if !filepath.IsAbs(to) && l.Links[path] == "" && path != "pg_wal" { // a recorded link counts from its own directory
 			to = filepath.Join(t.Dir, filepath.Dir(path), to)
 		}
 		to, err := filepath.Abs(to)
@@ -193,7 +193,7 @@ func (t *Target) relocate(location, pgdata string) string {
 	return location
 }
 
-// tablespaceVersion is the folder that this cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
+// tablespaceVersion is the directory that this cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
 func tablespaceVersion(b *catalog.Backup) string {
 	return fmt.Sprintf("PG_%d_%d", b.PGVersion/10000, b.CatalogVersion)
 }
@@ -223,7 +223,7 @@ func (t *Target) check() error {
 	return t.checkServers()
 }
 
-// checkOwner: PostgreSQL does not start on a folder that belongs to another user.
+// checkOwner: PostgreSQL does not start on a directory that belongs to another user.
 func (t *Target) checkOwner() error {
 	var st unix.Stat_t
 	if err := unix.Stat(t.Dir, &st); err != nil || t.Uid >= 0 {
@@ -251,20 +251,20 @@ func (t *Target) checkMount(m *mount) error {
 		return fmt.Errorf("%s: %w: %w", m.Name, backup.ErrTarget, err)
 	}
 	for _, name := range names {
-		// A tablespace may hold folders of other versions (after pg_upgrade), a file system its own.
+		// A tablespace may hold directories of other versions (after pg_upgrade), a file system its own.
 		if name == "lost+found" || m.version != "" && strings.HasPrefix(name, "PG_") && name != m.version {
 			continue
 		}
-		hint := "move it away, or restore to another folder"
+		hint := "move it away, or restore to another directory"
 		if m.version != "" {
-			hint = "it may be the original's; put the tablespace elsewhere: --tablespace " + folderName(strings.TrimPrefix(m.Name, "tablespace "), strings.TrimPrefix(m.Path, "pg_tblspc/")) + "=DIR, or --tablespace-map-all DIR"
+			hint = "it may be the original's; put the tablespace elsewhere: --tablespace " + directoryName(strings.TrimPrefix(m.Name, "tablespace "), strings.TrimPrefix(m.Path, "pg_tblspc/")) + "=DIR, or --tablespace-map-all DIR"
 		}
 		return fmt.Errorf("%s: %w: %s is not empty (there is %q in it): %s", m.Name, backup.ErrTarget, m.Location, name, hint)
 	}
 	return nil
 }
 
-// checkStorage refuses places that have the storage in them. Of a tablespace only the cluster's own folder counts.
+// checkStorage refuses places that have the storage in them. Of a tablespace only the cluster's own directory counts.
 func (t *Target) CheckStorage(dir string) error {
 	for _, m := range append([]*mount{{Location: t.Dir}}, t.Mounts...) {
 		if err := datadir.Outside(dir, filepath.Join(m.Location, m.version)); err != nil {
@@ -293,7 +293,7 @@ func (t *Target) checkServers() error {
 	return nil
 }
 
-// clusterPaths is where a data directory has its files, by the real names of the folders.
+// clusterPaths is where a data directory has its files, by the real names of the directories.
 func clusterPaths(dir string) []string {
 	paths := []string{dir, filepath.Join(dir, "pg_wal")}
 	spaces, _ := filepath.Glob(filepath.Join(dir, "pg_tblspc", "*"))
@@ -306,16 +306,16 @@ func clusterPaths(dir string) []string {
 	return real
 }
 
-// empty refuses a path that is there and is not an empty folder.
+// empty refuses a path that is there and is not an empty directory.
 func empty(dir string) error {
 	names, err := datadir.ReadDir(dir)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
 	case slices.ContainsFunc(names, isMarker):
-		return fmt.Errorf("%w: %s holds a restore that did not end: run it again with --delta to go on where it was, or empty the folder", backup.ErrTarget, dir)
+		return fmt.Errorf("%w: %s holds a restore that did not end: run it again with --delta to go on where it was, or empty the directory", backup.ErrTarget, dir)
 	case len(names) > 0:
-		return fmt.Errorf("%w: %s is not empty (there is %q in it): move it away, restore to another folder, or keep what still fits of it with --delta", backup.ErrTarget, dir, names[0])
+		return fmt.Errorf("%w: %s is not empty (there is %q in it): move it away, restore to another directory, or keep what still fits of it with --delta", backup.ErrTarget, dir, names[0])
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // sweeper removes what is in a target and not in a manifest: two streams of paths in the same order, side by side.
-// Of memory it takes the names in one folder and in those above it.
+// Of memory it takes the names in one directory and in those above it.
 type sweeper struct {
 	ctx   context.Context
 	t     *Target
@@ -75,7 +75,7 @@ func (s *sweeper) next() (err error) {
 	}
 }
 
-// dir goes through a folder, whose path in the data directory is p. In byte order of whole paths the content
+// dir goes through a directory, whose path in the data directory is p. In byte order of whole paths the content
 // of "a" comes where "a/" sorts among its siblings, behind "a.b".
 func (s *sweeper) dir(p string, root *os.Root, name string) error {
 	names, err := rootNames(root, name)
@@ -83,7 +83,7 @@ func (s *sweeper) dir(p string, root *os.Root, name string) error {
 		return err
 	}
 	slices.Sort(names)
-	var waiting []string // folders to enter, the next one last: only these, for there may be a million files
+	var waiting []string // directories to enter, the next one last: only these, for there may be a million files
 	enter := func(before string) error {
 		for n := len(waiting) - 1; n >= 0 && (before == "" || waiting[n]+"/" < before); n-- {
 			at := waiting[n]
@@ -109,7 +109,7 @@ func (s *sweeper) dir(p string, root *os.Root, name string) error {
 	return enter("")
 }
 
-// below is the path of a name in the folder p of the data directory.
+// below is the path of a name in the directory p of the data directory.
 func below(p, name string) string {
 	if p == "" {
 		return name
@@ -124,7 +124,7 @@ func join(dir, name string) string {
 	return dir + "/" + name
 }
 
-// enter goes into a folder, or to where a link that belongs there leads.
+// enter goes into a directory, or to where a link that belongs there leads.
 func (s *sweeper) enter(p string, root *os.Root, name string) error {
 	m := s.t.Mount(p)
 	switch {
@@ -136,7 +136,7 @@ func (s *sweeper) enter(p string, root *os.Root, name string) error {
 	return s.dir(p, m.root, ".")
 }
 
-// visit decides on one entry, and says whether it is a folder that stays.
+// visit decides on one entry, and says whether it is a directory that stays.
 func (s *sweeper) visit(p string, root *os.Root, name string) (enter bool, err error) {
 	for s.line != nil && s.line.RawPath() < p {
 		if err := s.next(); err != nil {

@@ -35,13 +35,13 @@ type Target struct {
 	Delta    bool // there is a data directory, of which is kept what fits
 	Root     *os.Root
 	Mounts   []*mount    // sorted by path
-	locks    []*os.File  // folders that are locked against another restore, until close
+	locks    []*os.File  // directories that are locked against another restore, until close
 	Uid, Gid int         // owner to set; -1: leave it, as only root may give files away
 	FileMode fs.FileMode // of the files that are made here: 0600, or 0640 where the group may read
 	dirs     []dir       // as in the manifest; completed at the end
 }
 
-// dir is a folder of the manifest. It gets its mode when all that is in it is there: one that is closed to
+// dir is a directory of the manifest. It gets its mode when all that is in it is there: one that is closed to
 // its own owner could not be filled.
 type dir struct {
 	path string
@@ -54,9 +54,9 @@ const (
 	// controlBefore is the name that a delta restore gives to the pg_control that it finds, before it touches
 	// anything else.
 	controlBefore = datadir.ControlPath + ".pgobj-before"
-	// marker says to people and to the next run that the folder is a restore that did not end.
+	// marker says to people and to the next run that the directory is a restore that did not end.
 	Marker     = "pgobj-restore-incomplete"
-	markerText = "pgobj backup-fetch has begun to restore backup %s to this folder and has not finished.\nPostgreSQL does not start on it. Run the same command with --delta to go on.\n"
+	markerText = "pgobj backup-fetch has begun to restore backup %s to this directory and has not finished.\nPostgreSQL does not start on it. Run the same command with --delta to go on.\n"
 )
 
 // newTarget works out the places for a backup, and checks them. Nothing is made or changed.
@@ -82,7 +82,7 @@ func New(dir string, delta bool, l Layout, b *catalog.Backup, s *content.Manifes
 	return t, t.check()
 }
 
-// findOwner decides, for root, whom the files will belong to: who was named, or the owner of the folder, if it
+// findOwner decides, for root, whom the files will belong to: who was named, or the owner of the directory, if it
 // is there and not root's, else the owner of the original.
 func (t *Target) findOwner(named, original string) (err error) {
 	if os.Geteuid() != 0 {
@@ -107,7 +107,7 @@ func lookup(owner string) (uid, gid int, err error) {
 	u, g, _ := strings.Cut(owner, ":")
 	usr, err := user.Lookup(u)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: the files are to belong to %s, who is not known here: run pgobj as the user that will run PostgreSQL, or make the folder and give it to that user (%w)", backup.ErrTarget, owner, err)
+		return 0, 0, fmt.Errorf("%w: the files are to belong to %s, who is not known here: run pgobj as the user that will run PostgreSQL, or make the directory and give it to that user (%w)", backup.ErrTarget, owner, err)
 	}
 	if uid, err = strconv.Atoi(usr.Uid); err != nil {
 		return 0, 0, err
@@ -120,7 +120,7 @@ func lookup(owner string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// open makes the folders that the restore begins with, and locks them. What was checked when the plan was made is
+// open makes the directories that the restore begins with, and locks them. What was checked when the plan was made is
 // checked again: until now another restore may have been at work here.
 func (t *Target) Open() (err error) {
 	if t.Root, err = t.OpenRoot(t.Dir, !t.Delta); err != nil {
@@ -137,8 +137,8 @@ func (t *Target) Open() (err error) {
 	return nil
 }
 
-// openRoot opens a folder, and makes it where it is missing. One that is there is given to the owner of the files only if it is to be
-// theirs alone: others have files in the folder that a link to a file leads to, and in those for configuration and saved WAL.
+// openRoot opens a directory, and makes it where it is missing. One that is there is given to the owner of the files only if it is to be
+// theirs alone: others have files in the directory that a link to a file leads to, and in those for configuration and saved WAL.
 func (t *Target) OpenRoot(dir string, theirs bool) (*os.Root, error) {
 	err := t.make(dir)
 	if err == nil && theirs && t.Uid >= 0 {
@@ -158,8 +158,8 @@ func (t *Target) OpenRoot(dir string, theirs bool) (*os.Root, error) {
 	return root, nil
 }
 
-// make makes a folder and those above it, where they are missing: durably, and for the owner of the files, who could not get
-// through folders that are root's.
+// make makes a directory and those above it, where they are missing: durably, and for the owner of the files, who could not get
+// through directories that are root's.
 func (t *Target) make(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -181,14 +181,14 @@ func (t *Target) make(dir string) error {
 	return SyncPath(above)
 }
 
-// lock keeps a second restore out of a folder. The kernel lets go of the lock when the process ends, however that
+// lock keeps a second restore out of a directory. The kernel lets go of the lock when the process ends, however that
 // is, so nothing is left for anyone to clear away.
 func (t *Target) lock(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
 	}
-	for _, held := range t.locks { // two files behind links may lie in one folder
+	for _, held := range t.locks { // two files behind links may lie in one directory
 		if a, err := held.Stat(); err == nil {
 			if b, err := f.Stat(); err == nil && os.SameFile(a, b) {
 				return f.Close()
@@ -245,13 +245,13 @@ func (t *Target) Place(p string) (*os.Root, string) {
 	return t.Root, p
 }
 
-// admits says whether a path of the manifest may be restored: a tablespace's location can be any folder of
-// this host, with others' files in it, so nothing but the cluster's own folder there is touched.
+// admits says whether a path of the manifest may be restored: a tablespace's location can be any directory of
+// this host, with others' files in it, so nothing but the cluster's own directory there is touched.
 func (t *Target) Allows(p string) bool {
 	for _, m := range t.Mounts {
 		if rest, below := strings.CutPrefix(p, m.Path+"/"); below && m.version != "" {
-			folder, _, _ := strings.Cut(rest, "/")
-			return folder == m.version
+			directory, _, _ := strings.Cut(rest, "/")
+			return directory == m.version
 		}
 	}
 	return true
@@ -266,7 +266,7 @@ func (t *Target) entry(p string) (*os.Root, string) {
 	return root, path.Join(parent, path.Base(p))
 }
 
-// mkdir makes a folder of the manifest.
+// mkdir makes a directory of the manifest.
 func (t *Target) Mkdir(f *manifest.File) error {
 	p := f.RawPath()
 	if t.Mount(p) != nil {
@@ -365,7 +365,7 @@ func (t *Target) writeFrom(p string, data io.Reader) error {
 	return root.Rename(temp, name)
 }
 
-// syncDirs gives folders their modes, and makes the names of everything restored durable. A folder comes
+// syncDirs gives directories their modes, and makes the names of everything restored durable. A directory comes
 // after those in it, which cannot be reached any more when it is closed.
 func (t *Target) SyncDirs() error {
 	for _, d := range slices.Backward(t.dirs) {
@@ -385,7 +385,7 @@ func (t *Target) SyncDirs() error {
 	return SyncPath(filepath.Dir(t.Dir))
 }
 
-// begin makes it durable that the folder is not a database: from here on, until finish, PostgreSQL does not
+// begin makes it durable that the directory is not a database: from here on, until finish, PostgreSQL does not
 // start on it.
 func (t *Target) Begin(backup string) error {
 	if err := t.WriteFile(Marker, fmt.Appendf(nil, markerText, backup)); err != nil {
@@ -402,7 +402,7 @@ func (t *Target) Begin(backup string) error {
 	return SyncPath(t.Dir)
 }
 
-// finish puts pg_control into its place: from here on, and not before, PostgreSQL starts on the folder.
+// finish puts pg_control into its place: from here on, and not before, PostgreSQL starts on the directory.
 func (t *Target) Finish() error {
 	for _, name := range []string{Marker, controlBefore} {
 		if err := t.Root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -126,7 +126,7 @@ func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
 	return err
 }
 
-// plan reads the manifest, makes folders and links, and hands out the rest window by window.
+// plan reads the manifest, makes directories and links, and hands out the rest window by window.
 func (u *unpacker) plan(m *manifest.Reader, size int64) error {
 	var out *output
 	for {

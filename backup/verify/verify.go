@@ -26,7 +26,7 @@ import (
 
 // VerifyRequest says which backup to read, and how much of it.
 type Request struct {
-	Store   storage.Store // rooted at the server's folder
+	Store   storage.Store // rooted at the server's directory
 	Catalog *catalog.Catalog
 	Entry   *catalog.Entry
 	Workers int
@@ -129,7 +129,7 @@ func (r *Request) wal(ctx context.Context, b *catalog.Backup, v *Verified) error
 		return fmt.Errorf("check the history of the timelines: %w", err)
 	}
 	if h.IsOrphan(b.Timeline) {
-		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, segment.HistoryName(b.Timeline))
+		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrGap, segment.HistoryName(b.Timeline))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.Workers)
@@ -151,7 +151,7 @@ func (r *Request) wal(ctx context.Context, b *catalog.Backup, v *Verified) error
 		return fmt.Errorf("check the WAL that the backup needs: %w", err)
 	}
 	if next := c.Next.Name(c.Size); next <= b.LastWAL {
-		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrHole, next)
+		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrGap, next)
 	}
 	return nil
 }

@@ -33,9 +33,9 @@ func TestArgumentsMixedUp(t *testing.T) {
 		{"backup-fetch 2027 new", "6", ""},
 		{"backup-cat postgresql.conf oldest", "6", "comes first: pgobj backup-cat oldest postgresql.conf\n"},
 		{"backup-cat 2027 postgresql.conf", "6", ""},
-		{"backup-push 20261116T05", "2", "is no folder on this host, but the name of backup 20261116T050000Z-0002\n"},
-		{"backup-push --offline oldest", "2", "is no folder on this host, but the name of backup 20261116T050000Z-0002\n"},
-		{"backup-push --offline latest", "1", ""}, // there is a folder of that name
+		{"backup-push 20261116T05", "2", "is no directory on this host, but the name of backup 20261116T050000Z-0002\n"},
+		{"backup-push --offline oldest", "2", "is no directory on this host, but the name of backup 20261116T050000Z-0002\n"},
+		{"backup-push --offline latest", "1", ""}, // there is a directory of that name
 		{"backup-push --offline nightly", "1", ""},
 		{"wal-fetch pg_wal/RECOVERYXLOG " + segment1, "255", "the name comes first, as in restore_command = 'pgobj wal-fetch %f %p'\n"},
 		{"wal-fetch " + segment1 + " pg_wal/RECOVERYXLOG", "255", ""},

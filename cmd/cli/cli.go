@@ -31,13 +31,13 @@ type grammar struct {
 	WalPush      wal.WalPush          `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     wal.WalFetch         `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
 	WalReceive   wal.WalReceive       `cmd:"" name:"wal-receive" help:"Stream WAL from the server into the archive, so that only seconds can be lost; with --synchronous, nothing that was acknowledged."`
-	WalList      watch.WalList        `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, holes. Exit code 11 if there is a hole."`
+	WalList      watch.WalList        `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, gaps. Exit code 11 if there is a gap."`
 	WalVerify    watch.WalVerify      `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
 	PitrWindows  watch.PitrWindows    `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
 	WalPrefetch  wal.WalPrefetch      `cmd:"" name:"wal-prefetch" hidden:""`
 	WalPushAhead wal.WalPushAhead     `cmd:"" name:"wal-push-ahead" hidden:""`
 	BackupPush   backups.BackupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
-	BackupFetch  backups.BackupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty folder, ready to recover."`
+	BackupFetch  backups.BackupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty directory, ready to recover."`
 	BackupVerify backups.BackupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
 	BackupList   lists.BackupList     `cmd:"" name:"backup-list" help:"List the backups of a server."`
 	ServerList   lists.ServerList     `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
@@ -47,7 +47,7 @@ type grammar struct {
 	BackupMark   lists.BackupMark     `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
 	BackupCat    backups.BackupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout; nothing of it that has not been checked."`
 	RestoreCheck backups.RestoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 21: it did not; 22: it goes on."`
-	Drill        backups.DrillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch folder, recover, check, measure, and clean up."`
+	Drill        backups.DrillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch directory, recover, check, measure, and clean up."`
 	Rebuild      lists.RebuildCmd     `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
 	Delete       lists.DeleteCmd      `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
 	Version      versionCmd           `cmd:"" name:"version" help:"Print the version."`

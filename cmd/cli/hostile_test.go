@@ -11,8 +11,8 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-// TestLogWithAHole: the hole is one line, however far away its end is.
-func TestLogWithAHole(t *testing.T) {
+// TestLogWithAGap: the gap is one line, however far away its end is.
+func TestLogWithAGap(t *testing.T) {
 	w := newWorld(t)
 	w.add("db1", catalog.Record{Type: "begin", Begin: &catalog.Begin{Backup: "20261116T010000Z-0001"}})
 	w.put("db1", "catalog/log/9999999999.json", 2)

@@ -70,10 +70,10 @@ func TestWALOfALostTimeline(t *testing.T) {
 	w.historyOf(4, 0x900000, 0xC00000, 0xE00000)
 	w.historyOf(5, 0x900000, 0xC00000)
 	w.segments(1<<20, "00000005000000000000000C")
-	const hole = "hole on timeline 2: 000000020000000000000009 to 00000002000000000000000B (3 segments)\nexit code 11"
+	const gap = "gap on timeline 2: 000000020000000000000009 to 00000002000000000000000B (3 segments)\nexit code 11"
 	for _, command := range []string{"wal-list", "wal-verify"} {
-		w.says(command, hole)
-		if got := w.pgobj(command); strings.Count(got, "hole on") != 1 {
+		w.says(command, gap)
+		if got := w.pgobj(command); strings.Count(got, "gap on") != 1 {
 			t.Errorf("%s tells it more than once:\n%s", command, got)
 		}
 	}

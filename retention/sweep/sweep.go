@@ -28,7 +28,7 @@ const requests = 16
 
 // Request says what is to be deleted where.
 type Request struct {
-	Store   storage.Store // rooted at the server's folder
+	Store   storage.Store // rooted at the server's directory
 	Catalog *catalog.Catalog
 	Order   retention.Order
 	// Hold is how long WAL stays in any case, by the store's clock: a standby may be catching up from the archive.

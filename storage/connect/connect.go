@@ -22,7 +22,7 @@ import (
 
 // Config is where a repository is, in the words of the command line. Only URL is required.
 type Config struct {
-	URL string // file:///folder or s3://bucket[/prefix]
+	URL string // file:///directory or s3://bucket[/prefix]
 
 	// For s3:// only.
 	Endpoint  string // http(s)://host[:port]; "" is AWS
@@ -35,7 +35,7 @@ type Config struct {
 	// do not belong on a command line.
 	Credentials aws.CredentialsProvider
 
-	// Create lets the first Put make the folder of a file:// URL: see file.Config.
+	// Create lets the first Put make the directory of a file:// URL: see file.Config.
 	Create bool
 
 	Retry retry.Policy
@@ -51,7 +51,7 @@ const (
 	nameCAFile    = "--s3-ca-file (PGOBJ_S3_CA_FILE)"
 	nameDriver    = "--s3-driver (PGOBJ_S3_DRIVER)"
 
-	accepted = "expected file:///folder or s3://bucket/prefix"
+	accepted = "expected file:///directory or s3://bucket/prefix"
 )
 
 // SettingError is a setting that cannot be used.
@@ -108,7 +108,7 @@ func openFile(cfg Config, u *url.URL) (storage.Store, error) {
 		}
 	}
 	if u.Host != "" && u.Host != "localhost" || u.Path == "" || u.Path == "/" {
-		return nil, &SettingError{nameURL, fmt.Sprintf("%q: expected file:///folder, with three slashes and an absolute path", cfg.URL)}
+		return nil, &SettingError{nameURL, fmt.Sprintf("%q: expected file:///directory, with three slashes and an absolute path", cfg.URL)}
 	}
 	s, err := file.New(file.Config{Dir: filepath.FromSlash(u.Path), Create: cfg.Create})
 	if err != nil {
@@ -117,8 +117,8 @@ func openFile(cfg Config, u *url.URL) (storage.Store, error) {
 	return s, nil
 }
 
-// Folder is that of a file:// URL; empty for others.
-func Folder(rawURL string) string {
+// Directory is that of a file:// URL; empty for others.
+func Directory(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Scheme != "file" {
 		return ""

@@ -29,14 +29,14 @@ func (s *store) fault(op, key string, err error) error {
 	kind := storage.KindOther
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		kind, err = storage.KindDenied, storage.Because(err, storage.ErrFolderRights)
+		kind, err = storage.KindDenied, storage.Because(err, storage.ErrDirectoryRights)
 	case is(syscall.EROFS):
 		kind, err = storage.KindDenied, fmt.Errorf("%w: the file system is mounted read-only", err)
 	case is(syscall.ENOSPC, syscall.EDQUOT):
 		err = storage.Because(fmt.Errorf("%w: the disk (or its quota, or its inodes) is full", err), storage.ErrFull)
 	case is(syscall.ESTALE, syscall.EAGAIN, syscall.EINTR, syscall.ETIMEDOUT, syscall.EMFILE, syscall.ENFILE, syscall.ENOTCONN):
 		kind = storage.KindTransient // a network file system, or too many open files
-	case errors.Is(err, fs.ErrNotExist): // a folder was removed under us; objects were asked for before
+	case errors.Is(err, fs.ErrNotExist): // a directory was removed under us; objects were asked for before
 		kind = storage.KindTransient
 	}
 	return s.fail(op, key, kind, err)

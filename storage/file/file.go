@@ -1,12 +1,12 @@
-// Package file is the storage driver for a folder of a file system: every object is a file, its key the
-// path below the folder. It owns durability (fsync of file and folders) and create-only puts by link().
+// Package file is the storage driver for a directory of a file system: every object is a file, its key the
+// path below the directory. It owns durability (fsync of file and directories) and create-only puts by link().
 //
-// It refuses to follow a symbolic link out of the folder, and to take a folder that is not there (a disk
+// It refuses to follow a symbolic link out of the directory, and to take a directory that is not there (a disk
 // that is not mounted) for an empty store. One thing that S3 allows cannot be: an object "a" beside
-// an object "a/b". Folders that have become empty stay.
+// an object "a/b". Directories that have become empty stay.
 //
-// A Put writes a file named .tmp-… in the target's folder. One that is killed leaves this file behind; it is never
-// listed, and a listing of the folder removes it when nothing was written to it for a day.
+// A Put writes a file named .tmp-… in the target's directory. One that is killed leaves this file behind; it is never
+// listed, and a listing of the directory removes it when nothing was written to it for a day.
 package file
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
-// Config names the folder.
+// Config names the directory.
 type Config struct {
 	Dir string // absolute path
 
@@ -34,11 +34,11 @@ type Config struct {
 	Create bool
 }
 
-// New returns the store in cfg.Dir. It does not look at the folder: each operation opens it anew, so
+// New returns the store in cfg.Dir. It does not look at the directory: each operation opens it anew, so
 // that a disk that is mounted or lost later is noticed.
 func New(cfg Config) (storage.Store, error) {
 	if !filepath.IsAbs(cfg.Dir) {
-		return nil, fmt.Errorf("folder %q: must be an absolute path", cfg.Dir)
+		return nil, fmt.Errorf("directory %q: must be an absolute path", cfg.Dir)
 	}
 	return &store{dir: filepath.Clean(cfg.Dir), create: cfg.Create}, nil
 }
@@ -49,12 +49,12 @@ const tempName = ".tmp-"
 type store struct {
 	dir    string
 	create bool
-	synced sync.Map // folders whose own entries are known to be on disk, up to the root
+	synced sync.Map // directories whose own entries are known to be on disk, up to the root
 }
 
 func (s *store) String() string { return "file://" + filepath.ToSlash(s.dir) }
 
-// open opens the root folder. The caller closes it.
+// open opens the root directory. The caller closes it.
 func (s *store) open(ctx context.Context, op, key string) (*os.Root, error) {
 	if ctx.Err() != nil {
 		return nil, s.fail(op, key, storage.KindTransient, context.Cause(ctx))
@@ -75,10 +75,10 @@ func (s *store) open(ctx context.Context, op, key string) (*os.Root, error) {
 	if err == nil {
 		return root, nil
 	}
-	// os.OpenRoot has an error of its own for what is no folder.
+	// os.OpenRoot has an error of its own for what is no directory.
 	info, statErr := os.Stat(s.dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) || statErr == nil && !info.IsDir() {
-		return nil, s.fail(op, key, storage.KindNoStore, storage.Because(fmt.Errorf("%w (is the disk mounted? a new folder must be created first)", err), storage.ErrNoFolder))
+		return nil, s.fail(op, key, storage.KindNoStore, storage.Because(fmt.Errorf("%w (is the disk mounted? a new directory must be created first)", err), storage.ErrNoDirectory))
 	}
 	return nil, s.fault(op, key, err)
 }
@@ -92,7 +92,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 	// Before the bytes are written, as a courtesy: link decides.
 	switch info, err := root.Lstat(key); {
 	case err == nil && info.IsDir():
-		return s.fail("put", key, storage.KindOther, errors.New("there is a folder of this name"))
+		return s.fail("put", key, storage.KindOther, errors.New("there is a directory of this name"))
 	case err == nil:
 		return s.exists(root, key)
 	}
@@ -180,8 +180,8 @@ func (s *store) exists(root *os.Root, key string) error {
 	return s.fail("put", key, storage.KindExists, nil)
 }
 
-// makeDurable brings the entries of the folder dir to disk, and once in this process those of all above it: that a
-// folder is there does not mean that who made it has synced it.
+// makeDurable brings the entries of the directory dir to disk, and once in this process those of all above it: that a
+// directory is there does not mean that who made it has synced it.
 func (s *store) makeDurable(root *os.Root, dir string) error {
 	if err := syncDir(root.Open(dir)); err != nil {
 		return err
@@ -198,7 +198,7 @@ func (s *store) makeDurable(root *os.Root, dir string) error {
 	return nil
 }
 
-// syncDir takes the result of opening a folder.
+// syncDir takes the result of opening a directory.
 func syncDir(d *os.File, err error) error {
 	if err != nil {
 		return err
@@ -233,7 +233,7 @@ func (s *store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCl
 	return &object{ctx: ctx, s: s, key: key, f: f, off: r.Offset, left: left}, nil
 }
 
-// openObject opens a regular file. Links within the folder are followed, as a person may have made them.
+// openObject opens a regular file. Links within the directory are followed, as a person may have made them.
 func (s *store) openObject(root *os.Root, op, key string) (*os.File, fs.FileInfo, error) {
 	info, err := root.Stat(key)
 	var f *os.File

@@ -28,18 +28,18 @@ func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Store { return open(t, file.Config{Dir: t.TempDir()}) })
 }
 
-func TestRelativeFolderIsRefused(t *testing.T) {
+func TestRelativeDirectoryIsRefused(t *testing.T) {
 	if _, err := file.New(file.Config{Dir: "backups"}); err == nil {
 		t.Fatal("accepted")
 	}
 }
 
 // A disk that is not mounted must never look like a store without objects.
-func TestMissingFolderIsNoStore(t *testing.T) {
+func TestMissingDirectoryIsNoStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not-mounted")
 	storagetest.Refused(t, open(t, file.Config{Dir: dir}), storage.KindNoStore)
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("the folder was created")
+		t.Error("the directory was created")
 	}
 	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestMissingFolderIsNoStore(t *testing.T) {
 	storagetest.Refused(t, open(t, file.Config{Dir: dir}), storage.KindNoStore)
 }
 
-func TestCreateMakesTheLastFolderAtPut(t *testing.T) {
+func TestCreateMakesTheLastDirectoryAtPut(t *testing.T) {
 	parent := t.TempDir()
 	s := open(t, file.Config{Dir: filepath.Join(parent, "new"), Create: true})
 	if _, err := s.Get(t.Context(), "a", storage.All); storage.KindOf(err) != storage.KindNoStore {
@@ -60,7 +60,7 @@ func TestCreateMakesTheLastFolderAtPut(t *testing.T) {
 	}
 }
 
-func TestLinksOutOfTheFolderLeadNowhere(t *testing.T) {
+func TestLinksOutOfTheDirectoryLeadNowhere(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestNothingTemporaryStays(t *testing.T) {
 	}
 }
 
-// TestRootLeavesNothingOfItsOwn: what root stores, the owner of the folder can read.
+// TestRootLeavesNothingOfItsOwn: what root stores, the owner of the directory can read.
 func TestRootLeavesNothingOfItsOwn(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Log("not root: whom root gives its files to cannot be seen")

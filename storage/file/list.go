@@ -15,7 +15,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
-// List walks the folders in the order of the full keys, holding the names of one folder a level.
+// List walks the directories in the order of the full keys, holding the names of one directory a level.
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		root, err := s.open(ctx, "list", prefix)
@@ -27,9 +27,9 @@ func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[s
 		w := walk{s: s, ctx: ctx, root: root, prefix: prefix, startAfter: startAfter, yield: yield}
 		dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
 		if dir != "" && storage.CheckKey(strings.TrimSuffix(dir, "/")) != nil {
-			return // no object can be there, and the name may leave the folder
+			return // no object can be there, and the name may leave the directory
 		}
-		w.folder(dir)
+		w.directory(dir)
 	}
 }
 
@@ -41,8 +41,8 @@ type walk struct {
 	yield              func(storage.Info, error) bool
 }
 
-// folder yields what is in dir ("" or ending at a slash), and reports whether to go on.
-func (w *walk) folder(dir string) bool {
+// directory yields what is in dir ("" or ending at a slash), and reports whether to go on.
+func (w *walk) directory(dir string) bool {
 	if w.ctx.Err() != nil {
 		return w.stop(w.s.fail("list", w.prefix, storage.KindTransient, context.Cause(w.ctx)))
 	}
@@ -57,7 +57,7 @@ func (w *walk) folder(dir string) bool {
 			return w.stop(w.s.fail("list", w.prefix, storage.KindTransient, context.Cause(w.ctx)))
 		}
 		if strings.HasSuffix(key, "/") {
-			if !w.folder(key) {
+			if !w.directory(key) {
 				return false
 			}
 			continue
@@ -84,7 +84,7 @@ func (w *walk) stop(err error) bool {
 // it fails without harm.
 const tempAge = 24 * time.Hour
 
-// expire removes a temporary file that a Put left behind. A listing is only told of what it was asked for, so a folder
+// expire removes a temporary file that a Put left behind. A listing is only told of what it was asked for, so a directory
 // that cannot be written to is no matter here.
 func (w *walk) expire(key string, e fs.DirEntry) {
 	if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempAge {
@@ -92,8 +92,8 @@ func (w *walk) expire(key string, e fs.DirEntry) {
 	}
 }
 
-// keys returns the keys in dir that are asked for, and the folders in it that may hold such keys, which
-// end at a slash. They come in byte order of full keys, in which folder "a/" is after file "a.b".
+// keys returns the keys in dir that are asked for, and the directories in it that may hold such keys, which
+// end at a slash. They come in byte order of full keys, in which directory "a/" is after file "a.b".
 func (w *walk) keys(dir string) ([]string, error) {
 	d, err := w.root.Open(path.Clean("./" + dir))
 	if err != nil {

@@ -45,7 +45,7 @@ func traced(t *testing.T, dir string, options ...string) (result, trace string) 
 }
 
 // What a power cut may take back is what was not synced: the file before it gets its name, then each
-// folder that got an entry.
+// directory that got an entry.
 func TestPutSyncsBeforeAndAfterTheName(t *testing.T) {
 	dir := t.TempDir()
 	result, trace := traced(t, dir, "-e", "trace=fsync,linkat")

@@ -34,7 +34,7 @@ const (
 // Config is one place in one bucket. Only Bucket is required.
 type Config struct {
 	Bucket string
-	Prefix string // folder in the bucket, without slashes around it; "" is the bucket's root
+	Prefix string // directory in the bucket, without slashes around it; "" is the bucket's root
 
 	Endpoint  string // http(s)://host[:port]; "" is AWS
 	Region    string // "" is the AWS chain's (AWS_REGION, profile), else us-east-1 for an Endpoint

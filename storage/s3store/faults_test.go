@@ -421,13 +421,13 @@ func blackHole(t *testing.T, r *rig) {
 	for _, method := range []string{"PUT", "GET", "HEAD"} {
 		r.proxy.Times(1, fp.Method(method), fp.BlackHole())
 	}
-	if err := s.Put(t.Context(), "hole", bytes.NewReader(data), int64(len(data))); err != nil {
+	if err := s.Put(t.Context(), "gap", bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Error(err)
 	}
-	if got, err := readAll(t, s, "hole", storage.All); !bytes.Equal(got, data) || err != nil {
+	if got, err := readAll(t, s, "gap", storage.All); !bytes.Equal(got, data) || err != nil {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if _, err := s.Stat(t.Context(), "hole"); err != nil {
+	if _, err := s.Stat(t.Context(), "gap"); err != nil {
 		t.Error(err)
 	}
 }

@@ -190,7 +190,7 @@ func (s *store) remove(ctx context.Context, key string) error {
 }
 
 // List passes on only what comes in strictly rising order: pages that repeat or go back would loop for
-// ever or hide objects. Names that no Put can have made (folder markers, say) are left out.
+// ever or hide objects. Names that no Put can have made (directory markers, say) are left out.
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		c, err := s.begin(ctx, "list", prefix)

@@ -151,7 +151,7 @@ func wantKeys(t *testing.T, s storage.Store, prefix, startAfter string, want ...
 
 func roundTrip(t *testing.T, s storage.Store) {
 	for i, size := range []int{0, 1, 4095, 4096, 1<<20 + 1} {
-		key := fmt.Sprintf("folder/sub/object-%d", i)
+		key := fmt.Sprintf("directory/sub/object-%d", i)
 		data := Random(uint64(i), size)
 		PutBytes(t, s, key, data)
 		wantObject(t, s, key, data)

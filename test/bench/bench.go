@@ -22,7 +22,7 @@ import (
 // bench is one run.
 type bench struct {
 	options
-	base      string // our folder
+	base      string // our directory
 	archive   string // where WAL goes while other tools than pgobj are measured
 	pgobj     string
 	log       *log.Logger
@@ -30,7 +30,7 @@ type bench struct {
 	cluster   *pgtest.Cluster
 	s3        *s3server.Server
 	tools     []*tool
-	discarded int // folders, see discard
+	discarded int // directories, see discard
 
 	dataBytes int64 // of PGDATA without pg_wal
 	versions  []string
@@ -67,7 +67,7 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	if b.pgobj, err = testenv.BuildPgobj(); err != nil {
 		return err
 	}
-	if b.archive, err = b.folder("archive"); err != nil {
+	if b.archive, err = b.directory("archive"); err != nil {
 		return err
 	}
 	if b.s3, err = s3server.Start(ctx, s3server.MinIO); err != nil {
@@ -93,8 +93,8 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	return err
 }
 
-// folder makes an empty folder for the user postgres.
-func (b *bench) folder(name string) (string, error) {
+// directory makes an empty directory for the user postgres.
+func (b *bench) directory(name string) (string, error) {
 	dir := filepath.Join(b.base, name)
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return "", err
@@ -120,11 +120,11 @@ func (b *bench) compare(ctx context.Context) error {
 }
 
 func (b *bench) measureTool(ctx context.Context, round int, t *tool) error {
-	repository, err := b.folder("repository")
+	repository, err := b.directory("repository")
 	if err != nil {
 		return err
 	}
-	target, err := b.folder("restored")
+	target, err := b.directory("restored")
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (b *bench) measureTool(ctx context.Context, round int, t *tool) error {
 	return errors.Join(b.archiveTo(nil, r), b.discard(target, repository))
 }
 
-// discard gives back the room that folders take. Their files, then empty, go in the end: without a journal ext4 uses no
+// discard gives back the room that directories take. Their files, then empty, go in the end: without a journal ext4 uses no
 // inode again for minutes after it was freed, and looks for another one at length, in the time of the next tool.
 func (b *bench) discard(dirs ...string) error {
 	for _, dir := range dirs {

@@ -36,7 +36,7 @@ func (b *bench) measureFiles(ctx context.Context) (err error) {
 		return nil
 	}
 	b.log.Printf("a cluster with %d small files", b.files)
-	repository, err := b.folder("repository")
+	repository, err := b.directory("repository")
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (b *bench) measureFiles(ctx context.Context) (err error) {
 	if err := makeFiles(filepath.Join(c.Data, "base", database), b.files); err != nil {
 		return err
 	}
-	target, err := b.folder("restored")
+	target, err := b.directory("restored")
 	if err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func machineCPU() time.Duration {
 	return busy.duration()
 }
 
-// treeSize is the sum of the sizes of all files below dir, those in folders with a name in without left out.
+// treeSize is the sum of the sizes of all files below dir, those in directories with a name in without left out.
 func treeSize(dir string, without ...string) (int64, error) {
 	sum := int64(0)
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {

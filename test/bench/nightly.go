@@ -46,7 +46,7 @@ func (b *bench) measureNights(ctx context.Context) (err error) {
 	b.nightPages = pages
 	b.log.Printf("nights: a table of %d pages", pages)
 	for i, n := range b.night {
-		if n.run.repository, err = b.folder("repository-" + strconv.Itoa(i)); err != nil {
+		if n.run.repository, err = b.directory("repository-" + strconv.Itoa(i)); err != nil {
 			return err
 		}
 		if _, err := b.nightly(ctx, n); err != nil {
@@ -69,7 +69,7 @@ func (b *bench) measureNights(ctx context.Context) (err error) {
 		}
 	}
 	for _, n := range b.night {
-		if n.run.target, err = b.folder("restored"); err != nil {
+		if n.run.target, err = b.directory("restored"); err != nil {
 			return err
 		}
 		if _, err := measure(ctx, n.tool.env, 0, n.tool.restore(n.run)...); err != nil {
@@ -111,7 +111,7 @@ func (b *bench) nightly(ctx context.Context, n *night) (s sample, err error) {
 		}
 	}
 	before, err := n.tool.stored(ctx, n.run)
-	if err != nil && n.run.again { // the first one makes the folder
+	if err != nil && n.run.again { // the first one makes the directory
 		return s, err
 	}
 	if s.backup, err = measure(ctx, n.tool.env, b.cluster.PID(), n.tool.backup(n.run)...); err != nil {

@@ -19,7 +19,7 @@ import (
 )
 
 // pileTool archives and fetches segments, called as PostgreSQL calls it: one process after the other, in
-// the data folder, by a shell.
+// the data directory, by a shell.
 type pileTool struct {
 	name        string
 	push, fetch string // %p and %f as in PostgreSQL's settings
@@ -38,12 +38,12 @@ type pile struct {
 }
 
 // measurePiles measures how long it takes to archive a pile of segments and to fetch them again in order: 64 of
-// 16 MB to MinIO over TLS, beside pgBackRest with the settings that -only asks for, and 300 of 1 MB to a folder, beside cp.
+// 16 MB to MinIO over TLS, beside pgBackRest with the settings that -only asks for, and 300 of 1 MB to a directory, beside cp.
 func (b *bench) measurePiles(ctx context.Context) error {
 	if b.pileRounds == 0 {
 		return nil
 	}
-	dir, err := b.folder("piles")
+	dir, err := b.directory("piles")
 	if err != nil {
 		return err
 	}
@@ -53,12 +53,12 @@ func (b *bench) measurePiles(ctx context.Context) error {
 	}
 	defer func() { _ = server.Stop() }() // the process ends with us in any case
 	tools := b.pileS3Tools(server, dir, env)
-	folder := filepath.Join(dir, "folder")
+	directory := filepath.Join(dir, "directory")
 	small := []*pileTool{
-		{name: "cp", prepare: "rm -rf " + folder + "; mkdir " + folder, push: "test ! -f " + folder + "/%f && cp %p " + folder + "/%f && sync -f " + folder + "/%f", fetch: "cp " + folder + "/%f %p"},
-		{name: "pgobj", prepare: "rm -rf " + folder + "; mkdir " + folder, env: []string{"PGOBJ_STORAGE=file://" + folder}, push: b.pgobj + " wal-push %p", fetch: b.pgobj + " wal-fetch %f %p"},
+		{name: "cp", prepare: "rm -rf " + directory + "; mkdir " + directory, push: "test ! -f " + directory + "/%f && cp %p " + directory + "/%f && sync -f " + directory + "/%f", fetch: "cp " + directory + "/%f %p"},
+		{name: "pgobj", prepare: "rm -rf " + directory + "; mkdir " + directory, env: []string{"PGOBJ_STORAGE=file://" + directory}, push: b.pgobj + " wal-push %p", fetch: b.pgobj + " wal-fetch %f %p"},
 	}
-	for _, p := range []*pile{{title: "16 MB segments to MinIO over TLS", tools: tools}, {title: "1 MB segments to a folder", tools: small}} {
+	for _, p := range []*pile{{title: "16 MB segments to MinIO over TLS", tools: tools}, {title: "1 MB segments to a directory", tools: small}} {
 		mb, count := 16, b.pileSegments
 		if p.tools[0].name == "cp" {
 			mb, count = 1, 300*b.pileSegments/64

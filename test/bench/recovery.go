@@ -17,7 +17,7 @@ import (
 )
 
 // recoveryFigures are the times of whole recoveries that replay the same WAL: from MinIO over TLS by pgobj, and by cp from a
-// folder on the same disk, which is the least that a restore_command can do.
+// directory on the same disk, which is the least that a restore_command can do.
 type recoveryFigures struct {
 	segments  int
 	pgobj, cp []time.Duration
@@ -28,7 +28,7 @@ func (b *bench) measureRecovery(ctx context.Context) (err error) {
 	if b.recoveryRounds == 0 {
 		return nil
 	}
-	dir, err := b.folder("recovery")
+	dir, err := b.directory("recovery")
 	if err != nil {
 		return err
 	}
@@ -38,17 +38,17 @@ func (b *bench) measureRecovery(ctx context.Context) (err error) {
 	}
 	defer func() { _ = server.Stop() }() // the process ends with us in any case
 	env = append(env, "PGOBJ_STORAGE="+server.URL("recovery"))
-	folder, base := filepath.Join(dir, "folder"), filepath.Join(dir, "base")
-	if err := errors.Join(os.Mkdir(folder, 0o700), testenv.ChownPostgres(folder)); err != nil {
+	directory, base := filepath.Join(dir, "directory"), filepath.Join(dir, "base")
+	if err := errors.Join(os.Mkdir(directory, 0o700), testenv.ChownPostgres(directory)); err != nil {
 		return err
 	}
 	b.log.Printf("%d MB of WAL are written", b.recoveryMB)
-	rows, err := b.writeWAL(ctx, folder, base, env)
+	rows, err := b.writeWAL(ctx, directory, base, env)
 	if err != nil {
 		return err
 	}
 	for round := range b.recoveryRounds {
-		ways := []string{"cp " + folder + "/%f %p", b.pgobj + " wal-fetch %f %p"}
+		ways := []string{"cp " + directory + "/%f %p", b.pgobj + " wal-fetch %f %p"}
 		if round%2 == 1 {
 			slices.Reverse(ways)
 		}
@@ -68,10 +68,10 @@ func (b *bench) measureRecovery(ctx context.Context) (err error) {
 	return nil
 }
 
-// writeWAL fills folder with segments, archives them by pgobj, too, and leaves in base what the cluster was before. It
+// writeWAL fills directory with segments, archives them by pgobj, too, and leaves in base what the cluster was before. It
 // returns how many rows there are at the end.
-func (b *bench) writeWAL(ctx context.Context, folder, base string, env []string) (rows string, err error) {
-	c, err := pgtest.Create(ctx, pgtest.Options{Env: env, Conf: []string{"archive_mode = on", "archive_command = 'cp %p " + folder + "/%f'",
+func (b *bench) writeWAL(ctx context.Context, directory, base string, env []string) (rows string, err error) {
+	c, err := pgtest.Create(ctx, pgtest.Options{Env: env, Conf: []string{"archive_mode = on", "archive_command = 'cp %p " + directory + "/%f'",
 		"max_wal_size = '8GB'", "checkpoint_timeout = '1h'", "shared_buffers = '256MB'"}})
 	if err != nil {
 		return "", err
@@ -94,7 +94,7 @@ func (b *bench) writeWAL(ctx context.Context, folder, base string, env []string)
 	if out, err := exec.CommandContext(ctx, "cp", "-a", c.Data, base).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("copy the cluster: %w\n%s", err, out)
 	}
-	before, err := os.ReadDir(folder)
+	before, err := os.ReadDir(directory)
 	if err == nil {
 		err = c.Launch(ctx)
 	}
@@ -108,7 +108,7 @@ func (b *bench) writeWAL(ctx context.Context, folder, base string, env []string)
 		if _, err := c.Query(ctx, "postgres", "CHECKPOINT"); err != nil { // then pages are logged whole again
 			return "", err
 		}
-		now, err := os.ReadDir(folder)
+		now, err := os.ReadDir(directory)
 		if err != nil {
 			return "", err
 		}
@@ -120,12 +120,12 @@ func (b *bench) writeWAL(ctx context.Context, folder, base string, env []string)
 	if err := c.Shutdown("fast"); err != nil { // which archives the rest
 		return "", err
 	}
-	files, err := os.ReadDir(folder)
+	files, err := os.ReadDir(directory)
 	if err != nil {
 		return "", err
 	}
 	for _, f := range files {
-		cmd := testenv.AsPostgres(exec.CommandContext(ctx, b.pgobj, "wal-push", filepath.Join(folder, f.Name())))
+		cmd := testenv.AsPostgres(exec.CommandContext(ctx, b.pgobj, "wal-push", filepath.Join(directory, f.Name())))
 		cmd.Dir, cmd.Env = c.Data, append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
@@ -167,6 +167,6 @@ func (b *bench) recoveryText(w *strings.Builder) {
 	if len(b.recovery.cp) > 0 {
 		pgobj, cp := medianOf(b.recovery.pgobj), medianOf(b.recovery.cp)
 		fmt.Fprintf(w, "\nA whole recovery that replays %d segments of 16 MB, from the start of the server to its end, median of %d rounds: "+
-			"%.1f s with cp from a folder, %.1f s with pgobj from MinIO over TLS (ratio %.2f).\n", b.recovery.segments, len(b.recovery.cp), cp, pgobj, pgobj/cp)
+			"%.1f s with cp from a directory, %.1f s with pgobj from MinIO over TLS (ratio %.2f).\n", b.recovery.segments, len(b.recovery.cp), cp, pgobj, pgobj/cp)
 	}
 }

@@ -111,7 +111,7 @@ func (b *bench) walText(w *strings.Builder) {
 	if len(b.wal.push) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "## One WAL segment to a folder\n\n| | median ms | stored kB |\n|---|--:|--:|\n| pgobj wal-push | %.0f | %.0f |\n| zstd -1 and fsync | %.0f | %.0f |\n\n",
+	fmt.Fprintf(w, "## One WAL segment to a directory\n\n| | median ms | stored kB |\n|---|--:|--:|\n| pgobj wal-push | %.0f | %.0f |\n| zstd -1 and fsync | %.0f | %.0f |\n\n",
 		medianOf(b.wal.push)*1000, float64(b.wal.pushBytes)/1000, medianOf(b.wal.zstd)*1000, float64(b.wal.zstdBytes)/1000)
 	fmt.Fprintf(w, "%d pairs in alternating order, one full segment of pgbench's; ratio %s. Starting pgobj (`pgobj version`): %.0f ms.\n\n", len(b.wal.push), b.pushRatio().text(), medianOf(b.wal.start)*1000)
 }
@@ -146,7 +146,7 @@ func (b *bench) targets(w *strings.Builder) {
 		line("wal-push / zstd -1 and fsync", targetPush, b.pushRatio().median, " ×")
 	}
 	if len(b.recovery.cp) > 0 {
-		line("recovery, pgobj from S3 / cp from a folder", targetRecovery, medianOf(b.recovery.pgobj)/medianOf(b.recovery.cp), " ×")
+		line("recovery, pgobj from S3 / cp from a directory", targetRecovery, medianOf(b.recovery.pgobj)/medianOf(b.recovery.cp), " ×")
 	}
 	for _, t := range b.tools {
 		if strings.HasPrefix(t.name, "pgobj") && b.rounds > 0 {
@@ -170,7 +170,7 @@ func (b *bench) method(w *strings.Builder) {
 - Tools run one after the other, forwards in odd rounds and backwards in even ones. In the first round what each tool restores is
   compared with the live files, byte by byte.
 - Everyone takes an immediate checkpoint. pgobj and pg_basebackup wait until the last WAL segment is archived (by pgobj wal-push to a
-  folder; for pgobj on S3, there). pgBackRest archives by a command of its own, so it runs with --no-archive-check and is spared that wait.
+  directory; for pgobj on S3, there). pgBackRest archives by a command of its own, so it runs with --no-archive-check and is spared that wait.
 - pgBackRest's settings are its defaults but for those named above; its one-file-per-file repository is such a default, --repo1-bundle is not.
 - fsync is on for everyone: pgobj and pgBackRest sync each file that they restore, pg_basebackup those of a backup; a restore by tar, cp
   or barman ends with a sync of the file system.

@@ -22,7 +22,7 @@ const (
 	latency       = 50 * time.Millisecond
 )
 
-// restores are the times of restores other than of all of a backup into an empty folder from a storage that is near.
+// restores are the times of restores other than of all of a backup into an empty directory from a storage that is near.
 type restores struct {
 	delta, deltaOther []time.Duration // after one page in a hundred has changed; by pgobj, by pgBackRest
 	near, far         []time.Duration // from S3, without latency and with it
@@ -97,10 +97,10 @@ func (b *bench) measureDeltas(ctx context.Context) error {
 // prepareDelta takes a backup and restores it.
 func (b *bench) prepareDelta(ctx context.Context, i int, t *deltaTool) (err error) {
 	t.run.round = 1000 + i
-	if t.run.repository, err = b.folder(fmt.Sprintf("delta-repository-%d", i)); err != nil {
+	if t.run.repository, err = b.directory(fmt.Sprintf("delta-repository-%d", i)); err != nil {
 		return err
 	}
-	if t.run.target, err = b.folder(fmt.Sprintf("delta-restored-%d", i)); err != nil {
+	if t.run.target, err = b.directory(fmt.Sprintf("delta-restored-%d", i)); err != nil {
 		return err
 	}
 	if err := b.quiet(ctx, t.tool, t.run); err != nil {
@@ -119,7 +119,7 @@ func (b *bench) prepareDelta(ctx context.Context, i int, t *deltaTool) (err erro
 	return b.archiveTo(nil, t.run)
 }
 
-// changePages writes to one page in a hundred, anywhere in the files of a folder: the same ones for the same seed.
+// changePages writes to one page in a hundred, anywhere in the files of a directory: the same ones for the same seed.
 func changePages(dir string, seed uint64) (changed int, err error) {
 	random := rand.New(rand.NewPCG(seed, 7))
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -189,7 +189,7 @@ func (b *bench) restoreFrom(ctx context.Context, t *tool, r run1, delay time.Dur
 	if delay > 0 {
 		proxy.On(faultproxy.Always, faultproxy.Delay(delay))
 	}
-	if r.target, err = b.folder("restored"); err != nil {
+	if r.target, err = b.directory("restored"); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, b.discard(r.target)) }()

@@ -32,7 +32,7 @@ type tool struct {
 // run1 is what the commands of one measurement have in common.
 type run1 struct {
 	round              int
-	repository, target string // empty folders
+	repository, target string // empty directories
 	again              bool   // the repository holds a backup before this one
 }
 
@@ -139,7 +139,7 @@ func (b *bench) pgbackrest(name, compression string, level int, more ...string) 
 	return &tool{
 		name: name, settings: fmt.Sprintf("--compress-type=%s --compress-level=%d %s --no-archive-check %s", compression, level, jobs, strings.Join(more, " ")),
 		prepare: func(ctx context.Context, r run1) error {
-			if _, err := b.folder("lock"); err != nil {
+			if _, err := b.directory("lock"); err != nil {
 				return err
 			}
 			_, err := measure(ctx, nil, 0, command(r, b.cluster.Data, append(slices.Clone(server), "stanza-create")...)...)

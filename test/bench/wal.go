@@ -19,7 +19,7 @@ type walFigures struct {
 	pushBytes, zstdBytes int64           // what is stored
 }
 
-// measureWAL compares `pgobj wal-push` of one full segment to a folder with `zstd -1` of the same file and
+// measureWAL compares `pgobj wal-push` of one full segment to a directory with `zstd -1` of the same file and
 // an fsync of the result, which is the least that safe archiving can do.
 func (b *bench) measureWAL(ctx context.Context) error {
 	if b.walRounds == 0 {
@@ -30,7 +30,7 @@ func (b *bench) measureWAL(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	repository, err := b.folder("wal-repository")
+	repository, err := b.directory("wal-repository")
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (b *bench) fullSegment(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := b.folder("segment")
+	dir, err := b.directory("segment")
 	if err != nil {
 		return "", err
 	}
@@ -88,7 +88,7 @@ func (b *bench) fullSegment(ctx context.Context) (string, error) {
 	return copied, testenv.ChownPostgres(dir)
 }
 
-// pushOnce stores the segment by both means, zstd first if told so. The repository's folders stay from round to round, as
+// pushOnce stores the segment by both means, zstd first if told so. The repository's directories stay from round to round, as
 // they do from segment to segment.
 func (b *bench) pushOnce(ctx context.Context, repository, segment string, zstdFirst bool) (pushed, compressed time.Duration, err error) {
 	push := func() (err error) {

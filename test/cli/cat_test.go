@@ -12,7 +12,7 @@ import (
 
 // TestBackupCat: every kind of file comes out as a restore would write it, and nothing that is damaged.
 func TestBackupCat(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Conf: []string{"include_if_exists = 'extra/more.conf'"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"include_if_exists = 'extra/more.conf'"}})
 	s.Exec(t, `CREATE TABLE big AS SELECT i, md5(i::text) AS text FROM generate_series(1, 60000) i; CHECKPOINT`)
 	big := s.SQL(t, `SELECT pg_relation_filepath('big')`)
 	s.Backup(t, "--full")
@@ -32,7 +32,7 @@ func TestBackupCat(t *testing.T) {
 		}
 	}
 	whole := string(site.ReadFile(t, filepath.Join(dir, big)))
-	parts, err := filepath.Glob(filepath.Join(s.Folder, "main", "parts", "*", "*"))
+	parts, err := filepath.Glob(filepath.Join(s.Directory, "main", "parts", "*", "*"))
 	if err != nil || len(parts) < 2 {
 		t.Fatal(parts, err)
 	}

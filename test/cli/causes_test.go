@@ -117,7 +117,7 @@ func certified(t *testing.T, name string, until time.Time) (url, ca string) {
 // nowhere is a name that no resolver is asked for, as a label of it is too long: so the tests need none.
 var nowhere = strings.Repeat("x", 64) + ".example"
 
-// Every cause of trouble with settings and the storage: real servers, real TLS, real folders, and the whole program.
+// Every cause of trouble with settings and the storage: real servers, real TLS, real directories, and the whole program.
 func TestCausesOfTheStorage(t *testing.T) {
 	r := &causeRig{site.Site{Pgobj: testenv.Pgobj(t)}, hints(t)}
 	plain, secure, versity := s3server.ForTest(t, s3server.MinIOConsole), s3server.ForTest(t, s3server.MinIOTLS), s3server.ForTest(t, s3server.VersityTLS)
@@ -187,12 +187,12 @@ func TestCausesOfTheStorage(t *testing.T) {
 	}
 	r.gives(t, "storage.ErrNoRegion", 5, append(plain.Env(), "AWS_REGION=", "PGOBJ_STORAGE=s3://bucket/p"), "backup-list")
 
-	r.gives(t, "storage.ErrNoFolder", 5, []string{"PGOBJ_STORAGE=file://" + dir + "/none"}, "backup-list")
+	r.gives(t, "storage.ErrNoDirectory", 5, []string{"PGOBJ_STORAGE=file://" + dir + "/none"}, "backup-list")
 	roots := filepath.Join(dir, "roots")
 	site.Must(t, os.Mkdir(roots, 0o700))
-	r.gives(t, "storage.ErrFolderRights", 4, []string{"PGOBJ_STORAGE=file://" + roots}, "backup-list")
+	r.gives(t, "storage.ErrDirectoryRights", 4, []string{"PGOBJ_STORAGE=file://" + roots}, "backup-list")
 	small, _ := site.Tmpfs(t, 64<<10)
-	rig := site.NewWALRig(t, site.Store{Settings: []string{"PGOBJ_STORAGE=file://" + small}, Folder: small})
+	rig := site.NewWALRig(t, site.Store{Settings: []string{"PGOBJ_STORAGE=file://" + small}, Directory: small})
 	noise := make([]byte, site.Mib)
 	_, err := rand.Read(noise)
 	site.Must(t, err)
@@ -201,7 +201,7 @@ func TestCausesOfTheStorage(t *testing.T) {
 
 	r.complete(t, "storage.", "storage.ErrUntrusted", "storage.ErrExpired", "storage.ErrWrongName", "storage.ErrUnknownHost", "storage.ErrNoTLS",
 		"storage.ErrOnlyTLS", "storage.ErrNotS3", "storage.ErrNoBucket", "storage.ErrWrongRegion", "storage.ErrBadCredentials", "storage.ErrNoCredentials",
-		"storage.ErrClock", "storage.ErrInItsPlace", "storage.ErrProxy", "storage.ErrNoRegion", "storage.ErrNoFolder", "storage.ErrFolderRights", "storage.ErrFull")
+		"storage.ErrClock", "storage.ErrInItsPlace", "storage.ErrProxy", "storage.ErrNoRegion", "storage.ErrNoDirectory", "storage.ErrDirectoryRights", "storage.ErrFull")
 }
 
 // readable is a copy of a file that the user postgres can read.

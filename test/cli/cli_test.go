@@ -156,7 +156,7 @@ func answerAsSSH(l net.Listener) {
 
 // TestRefusals: what would go wrong later is refused at once, by name, and nothing is changed.
 func TestRefusals(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	target := filepath.Join(testenv.Dir(t), "target")
 	s.Fails(t, nil, site.ExitNotFound, site.Says("no complete backup", "HINT:"), "backup-fetch", target)
 	s.Archived(t)
@@ -168,7 +168,7 @@ func TestRefusals(t *testing.T) {
 	}
 	b := s.Backup(t)
 	s.Archived(t)
-	before := site.Objects(t, s.Folder)
+	before := site.Objects(t, s.Directory)
 
 	s.Fails(t, nil, site.ExitNotFound, site.Says("20200101T000000Z-0000", b.Backup, "backup-list"), "backup-fetch", target, "20200101T000000Z-0000")
 	s.Fails(t, nil, site.ExitUnreachable, site.Says(b.Backup, "old enough", "2001"), "backup-fetch", target, "--target-time", "2001-01-01 00:00:00+00")
@@ -210,7 +210,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("a backup without its WAL is listed: %+v", list)
 		}
 	})
-	after := site.Objects(t, s.Folder)
+	after := site.Objects(t, s.Directory)
 	maps.DeleteFunc(after, func(key, _ string) bool { return strings.HasPrefix(key, "off/") })
 	if diff := site.Differences(before, after); len(diff) != 0 {
 		t.Errorf("what was refused changed the repository: %v", diff)
@@ -218,7 +218,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestListAndVersion(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	first := s.Backup(t, "--label", "job=nightly, with \"quotes\"", "--label=who=me")
 	s.Exec(t, `CREATE TABLE more AS SELECT i FROM generate_series(1, 100000) i`)
 	second := s.Backup(t)

@@ -73,7 +73,7 @@ type readmeLine struct {
 // TestReadmeCommands runs the lines of the README's code blocks, as they are printed but for names of places, on a cluster with its configuration in
 // the data directory (for Debian's layout see TestDebian). A new line has to be run, or to have its reason in notRun.
 func TestReadmeCommands(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"wal_level = replica", "max_wal_senders = 4"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"wal_level = replica", "max_wal_senders = 4"}})
 	site.Must(t, s.AppendConf("unix_socket_directories = '"+s.SocketDir+"'", fmt.Sprint("port = ", s.Port), "listen_addresses = ''"))
 	s.Settings = append(s.Settings, "PATH="+s.BinDir+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	places := testenv.Dir(t)
@@ -159,14 +159,14 @@ func TestReadmeCommands(t *testing.T) {
 		{line: "pgobj catalog-rebuild"},
 		{line: "pgobj catalog-rebuild --confirm"},
 		{line: "pgobj wal-verify --acknowledge FROM..TO --reason '…'", prepare: func() {
-			objects, err := filepath.Glob(filepath.Join(s.Folder, "main/wal/*/00000001/????????????????????????.zst"))
+			objects, err := filepath.Glob(filepath.Join(s.Directory, "main/wal/*/00000001/????????????????????????.zst"))
 			site.Must(t, err)
 			lost = objects[1]
 			site.Must(t, os.Remove(lost))
 		}, replace: []string{"FROM..TO", ""}},
 	}
 	in := strings.NewReplacer("/var/lib/postgresql/15/main", s.Data, "/srv/copy", copied, "/new/pgdata", filepath.Join(places, "new"), "/srv/drill", filepath.Join(places, "drill"),
-		"/etc/pgobj-drill.sql", filepath.Join(places, "drill.sql"), "/backup ", s.Folder+" ")
+		"/etc/pgobj-drill.sql", filepath.Join(places, "drill.sql"), "/backup ", s.Directory+" ")
 	printed := readmeBlocks(t)
 	ran := map[string]bool{}
 	for _, x := range steps {
@@ -178,7 +178,7 @@ func TestReadmeCommands(t *testing.T) {
 			x.prepare()
 		}
 		line := in.Replace(strings.NewReplacer(x.replace...).Replace(x.line))
-		line = strings.NewReplacer(" ID", " "+oldest, "2026-11-21 14:05:00+01", at, "file:///backup", "file://"+s.Folder).Replace(line)
+		line = strings.NewReplacer(" ID", " "+oldest, "2026-11-21 14:05:00+01", at, "file:///backup", "file://"+s.Directory).Replace(line)
 		if strings.Contains(line, "acknowledge") {
 			name := strings.TrimSuffix(filepath.Base(lost), ".zst")
 			line = strings.Replace(line, "--acknowledge ", "--acknowledge "+name+".."+name+" ", 1)

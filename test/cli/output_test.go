@@ -13,7 +13,7 @@ import (
 
 // TestFullDevice: no command ends well whose result could not be written, and none ends worse than it would have otherwise.
 func TestFullDevice(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true, Conf: []string{"max_wal_senders = 4"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true, Conf: []string{"max_wal_senders = 4"}})
 	first := s.Backup(t)
 	s.Exec(t, `CREATE TABLE more AS SELECT 1 AS i`)
 	s.Backup(t)
@@ -71,7 +71,7 @@ func TestFullDevice(t *testing.T) {
 
 // A reader who has gone is no full device, and has not got the result either; but who looks at the help has seen enough.
 func TestReaderWhoHasGone(t *testing.T) {
-	s := &site.Site{Pgobj: testenv.Pgobj(t), Store: site.FolderStore(t)}
+	s := &site.Site{Pgobj: testenv.Pgobj(t), Store: site.DirectoryStore(t)}
 	for line, want := range map[string]int{"version": 1, "server-list --json": 1, "--help": 0, "drill --help": 0} {
 		r, w, err := os.Pipe()
 		site.Must(t, err)

@@ -61,7 +61,7 @@ func shows[T any](t testing.TB, s *site.Site, args ...string) (v T) {
 // TestShow: what the commands that read a repository tell of it is what PostgreSQL and the file system say, and what
 // backup-files lists is enough to restore.
 func TestShow(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true, Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true, Template: true})
 	first := s.Backup(t, "--label=job=nightly run", "--label=n=1")
 	s.Exec(t, `CREATE TABLE more AS SELECT g, md5(g::text) FROM generate_series(1, 50000) g`)
 	s.Archived(t)
@@ -93,9 +93,9 @@ func TestShow(t *testing.T) {
 	})
 	t.Run("servers", func(t *testing.T) { listsServers(t, s, second) })
 	t.Run("what it frees", func(t *testing.T) {
-		before := occupied(t, s.Folder, "main/parts", "main/wal")
+		before := occupied(t, s.Directory, "main/parts", "main/wal")
 		s.Must(t, "delete", "target", "oldest", "--confirm")
-		if freed := before - occupied(t, s.Folder, "main/parts", "main/wal"); freed != show.Space.Frees || freed == 0 {
+		if freed := before - occupied(t, s.Directory, "main/parts", "main/wal"); freed != show.Space.Frees || freed == 0 {
 			t.Errorf("the deletion freed %d bytes, backup-show said %d", freed, show.Space.Frees)
 		}
 	})
@@ -113,7 +113,7 @@ func showsTruth(t *testing.T, s *site.Site, show shownBackup, first, second site
 	}
 	var segments int
 	var stored int64
-	for path, size := range filesBelow(t, filepath.Join(s.Folder, "main/wal")) {
+	for path, size := range filesBelow(t, filepath.Join(s.Directory, "main/wal")) {
 		if name := strings.TrimSuffix(filepath.Base(path), ".zst"); len(name) == 24 && name >= show.FirstWAL && name < second.FirstWAL {
 			segments++
 			stored += size
@@ -125,7 +125,7 @@ func showsTruth(t *testing.T, s *site.Site, show shownBackup, first, second site
 	var parts int
 	var refers int64
 	for _, f := range shows[[]listedFile](t, s, "backup-files", first.Backup, "--target=full") {
-		if info, err := os.Stat(filepath.Join(s.Folder, f.Key)); err != nil || info.Size() != f.Size {
+		if info, err := os.Stat(filepath.Join(s.Directory, f.Key)); err != nil || info.Size() != f.Size {
 			t.Errorf("%+v: %v, %v", f, info, err)
 		}
 		if f.Kind == "part" {
@@ -145,7 +145,7 @@ func listsServers(t *testing.T, s *site.Site, last site.BackupEntry) {
 		System_id           string
 		Usage               struct{ Total int64 }
 	}](t, s, "server-list", "--sizes", "--server=whatever")
-	if total := occupied(t, s.Folder, "main"); len(list) != 1 || list[0].Server != "main" || list[0].Last_backup != last.Backup || list[0].Backups != 2 ||
+	if total := occupied(t, s.Directory, "main"); len(list) != 1 || list[0].Server != "main" || list[0].Last_backup != last.Backup || list[0].Backups != 2 ||
 		list[0].System_id != last.SystemID || list[0].Usage.Total != total {
 		t.Errorf("the servers are %+v, there are %d bytes", list, total)
 	}
@@ -153,8 +153,8 @@ func listsServers(t *testing.T, s *site.Site, last site.BackupEntry) {
 
 // restoresFromFiles copies with tar what backup-files lists, and the catalog, to another storage, and restores there.
 func restoresFromFiles(t *testing.T, s *site.Site, want string) {
-	elsewhere := site.FolderStore(t)
-	pipe := s.Program("bash", "-o", "pipefail", "-c", `"$0" backup-files latest --target=full --null | tar -C "$1" -c --null -T - main/catalog | tar -C "$2" -x`, s.Pgobj, s.Folder, elsewhere.Folder)
+	elsewhere := site.DirectoryStore(t)
+	pipe := s.Program("bash", "-o", "pipefail", "-c", `"$0" backup-files latest --target=full --null | tar -C "$1" -c --null -T - main/catalog | tar -C "$2" -x`, s.Pgobj, s.Directory, elsewhere.Directory)
 	if o := site.Finish(t, pipe); o.Code != 0 {
 		t.Fatal(o)
 	}
@@ -171,13 +171,13 @@ func restoresFromFiles(t *testing.T, s *site.Site, want string) {
 		if strings.HasPrefix(line, "main/wal/") {
 			t.Errorf("--target data lists %s", line)
 		}
-		if _, err := os.Stat(filepath.Join(s.Folder, line)); err != nil {
+		if _, err := os.Stat(filepath.Join(s.Directory, line)); err != nil {
 			t.Error(err)
 		}
 	}
 	// The first segment of the latest backup is lost: then it cannot be standalone.
 	wal := shows[[]listedFile](t, s, "backup-files", "latest", "--target=wal")
-	if err := os.Remove(filepath.Join(s.Folder, wal[0].Key)); err != nil {
+	if err := os.Remove(filepath.Join(s.Directory, wal[0].Key)); err != nil {
 		t.Fatal(err)
 	}
 	if o := s.Run(t, "backup-files", "latest"); o.Code != site.ExitWAL || o.Out != "" {
@@ -188,7 +188,7 @@ func restoresFromFiles(t *testing.T, s *site.Site, want string) {
 	}
 }
 
-// filesBelow are the files below a folder with their sizes.
+// filesBelow are the files below a directory with their sizes.
 func filesBelow(t testing.TB, dir string) map[string]int64 {
 	t.Helper()
 	files := map[string]int64{}
@@ -208,10 +208,10 @@ func filesBelow(t testing.TB, dir string) map[string]int64 {
 	return files
 }
 
-func occupied(t testing.TB, folder string, dirs ...string) (n int64) {
+func occupied(t testing.TB, directory string, dirs ...string) (n int64) {
 	t.Helper()
 	for _, dir := range dirs {
-		for _, size := range filesBelow(t, filepath.Join(folder, dir)) {
+		for _, size := range filesBelow(t, filepath.Join(directory, dir)) {
 			n += size
 		}
 	}

@@ -54,7 +54,7 @@ func run(ctx context.Context, onS3 bool, w io.Writer) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
 
 	t := &tour{w: w, base: base, began: time.Now()}
-	t.say("pgobj in %s: back up, lose everything, come back to the second before.", map[bool]string{false: "a folder", true: "an S3 bucket"}[onS3])
+	t.say("pgobj in %s: back up, lose everything, come back to the second before.", map[bool]string{false: "a directory", true: "an S3 bucket"}[onS3])
 	if onS3 {
 		s3, err := s3server.Start(ctx, s3server.Versity) // MinIO takes three times as long to build on a new machine
 		if err != nil {

@@ -22,7 +22,7 @@ import (
 // tour is one walk through the demonstration: the state that its steps share, and how they print.
 type tour struct {
 	w       io.Writer
-	base    string   // our folder
+	base    string   // our directory
 	storage []string // the environment that says where pgobj stores
 	hidden  string   // a secret that is not printed
 	pgobj   string
@@ -34,7 +34,7 @@ type tour struct {
 	before map[string]string // what each table held then
 }
 
-// makeRepository makes the folder that stands for another machine's disk.
+// makeRepository makes the directory that stands for another machine's disk.
 func (t *tour) makeRepository() (string, error) {
 	dir := filepath.Join(t.base, "repository")
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -220,7 +220,7 @@ func (h *history) killedWALPush() {
 	h.settle()
 }
 
-// archivers are the processes of pgobj whose PGDATA, or folder that they stand in, is the primary's.
+// archivers are the processes of pgobj whose PGDATA, or directory that they stand in, is the primary's.
 func (h *history) archivers() (pids []int) {
 	all, err := filepath.Glob("/proc/[0-9]*")
 	h.must(err)

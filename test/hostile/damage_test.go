@@ -15,7 +15,7 @@ import (
 
 // damagedRig has two backups, and every type of record in its log.
 func damagedRig(t *testing.T) (rig *site.FaultRig, first, second string, log *catalog.Catalog) {
-	rig = site.NewFolderRig(t)
+	rig = site.NewDirectoryRig(t)
 	first, second = rig.Push(t, "--full"), rig.Push(t, "--full")
 	s, err := file.New(file.Config{Dir: rig.Repo})
 	if err != nil {
@@ -67,8 +67,8 @@ func TestDamage(t *testing.T) {
 				t.Run(name+" "+c.Name, func(t *testing.T) {
 					repo := site.CopyRepo(t, rig.Repo)
 					site.Damage(t, repo, key, other, c)
-					rig.Refused(t, site.FromFolder(repo), second, key)
-					if ids := rig.ListOf(t, site.FromFolder(repo)); !slices.Contains(ids, first) {
+					rig.Refused(t, site.FromDirectory(repo), second, key)
+					if ids := rig.ListOf(t, site.FromDirectory(repo)); !slices.Contains(ids, first) {
 						t.Errorf("backup-list shows %v, and not %s", ids, first)
 					}
 				})
@@ -84,7 +84,7 @@ func TestDamage(t *testing.T) {
 			site.Damage(t, repo, key, "", site.Losses()[0])
 		}
 		other := *rig
-		other.Repo, other.Env = repo, site.FromFolder(repo)
+		other.Repo, other.Env = repo, site.FromDirectory(repo)
 		other.CheckRestore(t, first, want)
 	})
 	t.Run("checkpoint", func(t *testing.T) { rig.DamageCheckpoint(t, log, second, goodTree) })

@@ -98,7 +98,7 @@ func hostileDescriptions() (all []site.Forgery) {
 	}
 	space("null", harmless, nil)
 	space("relative", site.Forgery{}, at(99999, "evil", "../victim"))
-	space("in somebody's folder", target, at(99999, "evil", "$VICTIM"))
+	space("in somebody's directory", target, at(99999, "evil", "$VICTIM"))
 	space("in the root of the host", target, at(99999, "evil", "/"))
 	space("in a device", target, at(99999, "evil", "/dev/null"))
 	space("in a file", target, at(99999, "evil", "$VICTIM/precious"))
@@ -121,7 +121,7 @@ func hostileDescriptions() (all []site.Forgery) {
 	conf("up", site.Forgery{}, file("../victim/evil"), file("../victim/precious"))
 	conf("up and elsewhere", site.Forgery{}, file("../victim/evil"), file("/etc/evil"))
 	conf("of an empty name", site.Forgery{}, file(""))
-	conf("that is a folder", site.Forgery{}, file("/etc/postgresql"), file("/etc/postgresql/a"))
+	conf("that is a directory", site.Forgery{}, file("/etc/postgresql"), file("/etc/postgresql/a"))
 	conf("twice", site.Forgery{}, file("/etc/a"), file("/etc/a"))
 	conf("with a zero byte", site.Forgery{}, file("/etc/a\x00b"), file("/etc/c"))
 	conf("that ends up", site.Forgery{}, file("/etc/a/.."), file("/etc/b"))

@@ -37,7 +37,7 @@ func hostilePaths() (all []site.Forgery) {
 		"too long a name":       strings.Repeat("x", 300),
 		"too long a path":       "base/" + strings.Repeat("x/", 3000) + "x",
 		"in a file":             "PG_VERSION/evil",
-		"in no folder":          "aaa/bbb/ccc",
+		"in no directory":       "aaa/bbb/ccc",
 		"tablespace's up":       "pg_tblspc/../../evil",
 		"tablespace of no name": "pg_tblspc/evil",
 	} {
@@ -46,7 +46,7 @@ func hostilePaths() (all []site.Forgery) {
 				if spelled == "hexadecimal" && kind != manifest.TypeFile && what != "up" {
 					continue
 				}
-				// A folder and a link may have a name that only a tablespace should have: that is inside.
+				// A directory and a link may have a name that only a tablespace should have: that is inside.
 				harmless := what == "tablespace of no name" && kind != manifest.TypeLink
 				all = append(all, site.Forgery{Name: fmt.Sprintf("%s, %s, %s", kind, what, spelled), Harmless: harmless, Do: func(f *site.Forger) {
 					l := map[manifest.Type]manifest.File{manifest.TypeFile: f.File(""), manifest.TypeDir: f.Dir(""), manifest.TypeLink: f.Link("", f.Victim)}[kind]
@@ -65,7 +65,7 @@ func hostilePaths() (all []site.Forgery) {
 		all = append(all,
 			site.Forgery{Name: "link to " + what, Harmless: true, Do: func(f *site.Forger) { f.Insert(f.Link("aaa", to)) }},
 			site.Forgery{Name: "file behind a link to " + what, Do: func(f *site.Forger) { f.Insert(f.Link("aaa", to), f.File("aaa/evil")) }},
-			site.Forgery{Name: "folder behind a link to " + what, Do: func(f *site.Forger) { f.Insert(f.Link("aaa", to), f.Dir("aaa/evil")) }})
+			site.Forgery{Name: "directory behind a link to " + what, Do: func(f *site.Forger) { f.Insert(f.Link("aaa", to), f.Dir("aaa/evil")) }})
 	}
 	// What pgobj itself writes at the end must not go through a link that the manifest made.
 	for _, name := range []string{"pgobj-restore-incomplete", "pgobj-restore-incomplete.pgobj", "tablespace_map", "backup_label", "recovery.signal.pgobj", "global/pg_control.pgobj-before", "postmaster.pid"} {
@@ -141,7 +141,7 @@ func hostileLines() (all []site.Forgery) {
 	})
 	for what, name := range map[string]string{
 		"no number": "evil.tar.zst", "a short number": "1.tar.zst", "a negative number": "-0001.tar.zst", "too high a number": "99999999999999999999.tar.zst",
-		"no compression": "00001.tar", "another compression": "00001.tar.gz", "a folder": "a/00001.tar.zst", "up": "../../00001.tar.zst", "that is not there": "77777.tar.zst", "of no backup": "",
+		"no compression": "00001.tar", "another compression": "00001.tar.gz", "a directory": "a/00001.tar.zst", "up": "../../00001.tar.zst", "that is not there": "77777.tar.zst", "of no backup": "",
 	} {
 		add("part with "+what, func(f *site.Forger) { f.Extent().Part = f.Id + "/" + name })
 	}
@@ -179,7 +179,7 @@ func hostileLines() (all []site.Forgery) {
 		x.Part, x.Off, x.Size, x.SHA256, x.Skip = name, 0, b.Size, b.SHA256, 0
 	})
 	for what, mode := range map[string]manifest.Mode{"set-user-id": 0o4755, "set-group-id": 0o2755, "sticky": 0o1777} {
-		add("folder with mode "+what, func(f *site.Forger) { f.Find("base").Mode = mode })
+		add("directory with mode "+what, func(f *site.Forger) { f.Find("base").Mode = mode })
 		add("file with mode "+what, func(f *site.Forger) { f.Find("PG_VERSION").Mode = mode })
 	}
 	for what, line := range map[string]string{

@@ -31,17 +31,17 @@ var forgeries = []site.Forgery{
 	}},
 	{Name: "path with a zero byte", Do: func(f *site.Forger) { f.Insert(f.File("a\x00b")) }},
 	{Name: "empty path", Do: func(f *site.Forger) { f.Lines = slices.Insert(f.Lines, 1, f.File("")) }},
-	{Name: "folder up", Do: func(f *site.Forger) { f.Insert(f.Dir("../evil")) }},
+	{Name: "directory up", Do: func(f *site.Forger) { f.Insert(f.Dir("../evil")) }},
 	{Name: "file behind a link", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.File("aaa/evil")) }},
 	{Name: "file behind a relative link", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", "../victim"), f.File("aaa/evil")) }},
 	{Name: "file over what a link leads to", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.File("aaa/precious")) }},
-	{Name: "folder behind a link", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.Dir("aaa/evil")) }},
+	{Name: "directory behind a link", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.Dir("aaa/evil")) }},
 	{Name: "link behind a link", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.Link("aaa/evil", "/")) }},
 	{Name: "two links", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", "aab"), f.Link("aab", f.Victim), f.File("aaa/evil")) }},
-	{Name: "a folder is a link", Do: func(f *site.Forger) { *f.Find("base") = f.Link("base", f.Victim) }},
+	{Name: "a directory is a link", Do: func(f *site.Forger) { *f.Find("base") = f.Link("base", f.Victim) }},
 	{Name: "global is a link", Do: func(f *site.Forger) { *f.Find("global") = f.Link("global", f.Victim) }},
-	{Name: "folder and link of one name", Do: func(f *site.Forger) { f.Insert(f.Dir("aaa"), f.Link("aaa", f.Victim)) }},
-	{Name: "link and folder of one name", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.Dir("aaa")) }},
+	{Name: "directory and link of one name", Do: func(f *site.Forger) { f.Insert(f.Dir("aaa"), f.Link("aaa", f.Victim)) }},
+	{Name: "link and directory of one name", Do: func(f *site.Forger) { f.Insert(f.Link("aaa", f.Victim), f.Dir("aaa")) }},
 	{Name: "file of one name twice", Do: func(f *site.Forger) { f.Insert(f.File("aaa"), f.File("aaa")) }},
 	{Name: "pg_control is a link", Harmless: true, Do: func(f *site.Forger) { *f.Find("global/pg_control") = f.Link("global/pg_control", f.Victim+"/precious") }},
 	{Name: "pg_control's temporary name is a link", Do: func(f *site.Forger) {
@@ -57,7 +57,7 @@ var forgeries = []site.Forgery{
 	{Name: "file in a tablespace that is not listed", Code: site.ExitTarget, Says: "tablespace 99999", Do: func(f *site.Forger) {
 		f.Insert(f.Link("pg_tblspc/99999", f.Victim), f.File("pg_tblspc/99999/evil"))
 	}},
-	{Name: "file beside a tablespace's folder", Code: site.ExitTarget, Says: "tablespace evil", Do: func(f *site.Forger) {
+	{Name: "file beside a tablespace's directory", Code: site.ExitTarget, Says: "tablespace evil", Do: func(f *site.Forger) {
 		f.Insert(f.Link("pg_tblspc/99999", f.Victim), f.File("pg_tblspc/99999/evil"))
 		f.Backup = func(b *catalog.Backup) {
 			b.Tablespaces = append(b.Tablespaces, catalog.Tablespace{OID: 99999, Name: "evil", Location: f.Victim})
@@ -123,7 +123,7 @@ var forgeries = []site.Forgery{
 // the repository has made it.
 func TestHostileBackups(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	id := rig.Push(t)
 	lines := site.ReadManifest(t, rig.Repo, id)
 	all := slices.Concat(forgeries, hostilePaths(), hostileLines(), hostileLists(), hostileDescriptions(), hostileRecords())
@@ -144,7 +144,7 @@ func TestHostileBackups(t *testing.T) {
 	// The forger's tools themselves make a backup that is restored, so it is not they that are refused.
 	f := &site.Forger{T: t, Repo: site.CopyRepo(t, rig.Repo), Id: id, Lines: cloneLines(t, lines)}
 	f.Store()
-	if o := site.Execute(t, rig.Command(site.FromFolder(f.Repo), "backup-fetch", filepath.Join(testenv.Dir(t), "data"), id), nil); o.Code != 0 {
+	if o := site.Execute(t, rig.Command(site.FromDirectory(f.Repo), "backup-fetch", filepath.Join(testenv.Dir(t), "data"), id), nil); o.Code != 0 {
 		t.Error(o)
 	}
 }

@@ -31,7 +31,7 @@ func forgeWAL(t *testing.T, content []byte, length int) []byte {
 // never handed to PostgreSQL when it cannot be that segment, takes no room, and backup-verify names it.
 func TestHostileWAL(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	id := rig.Push(t)
 	keys := rig.WalOf(t, rig.Repo, id)
 	key := keys[len(keys)-1]
@@ -77,7 +77,7 @@ func TestHostileWAL(t *testing.T) {
 			repo, dest := site.CopyRepo(t, rig.Repo), filepath.Join(testenv.Dir(t), name)
 			site.Replace(t, filepath.Join(repo, key), body)
 			limited := func(args ...string) site.Outcome {
-				cmd := rig.Program(site.FromFolder(repo), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, site.MemoryLimit>>10), rig.Pgobj}, args...)...)
+				cmd := rig.Program(site.FromDirectory(repo), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, site.MemoryLimit>>10), rig.Pgobj}, args...)...)
 				cmd.Dir = rig.Cluster.Data
 				return site.Execute(t, cmd, nil)
 			}

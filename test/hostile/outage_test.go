@@ -303,7 +303,7 @@ func TestTerminate(t *testing.T) {
 // Archiving does not work: the backup waits no longer than it may, and says for which segment.
 func TestArchivingBroken(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	want := site.Proof(t, rig.Cluster)
 	old := rig.Push(t)
 	before := rig.Records(t)
@@ -326,7 +326,7 @@ func TestArchivingBroken(t *testing.T) {
 
 func TestDiskFullOnRestore(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	rig.Push(t)
 	var backups []struct{ Size int64 }
 	if err := json.Unmarshal([]byte(rig.MustRun(t, "backup-list", "--json").Out), &backups); err != nil {
@@ -407,7 +407,7 @@ func TestRestoreKilledAtEveryRequest(t *testing.T) {
 // The same at points between requests: a kill in the middle of syncing and at each rename.
 func TestRestoreKilledAtSyscalls(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	want := site.Proof(t, rig.Cluster)
 	rig.Push(t)
 	for syscalls, numbers := range map[string][]int{"fsync": {1, 10, 40, 100}, "fchmodat,fchmod": {1, 30}, site.Renames: {1, 2, 3}} {
@@ -433,10 +433,10 @@ func TestRestoreKilledAtSyscalls(t *testing.T) {
 	}
 }
 
-// Every sync that fails is an error: of a restore, and of a push to a folder.
+// Every sync that fails is an error: of a restore, and of a push to a directory.
 func TestSyncFails(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	want := site.Proof(t, rig.Cluster)
 	old := rig.Push(t)
 	for _, n := range []int{1, 2, 15, 60} {
@@ -472,11 +472,11 @@ var (
 	synced      = regexp.MustCompile(`^fsync\(\d+<(.*)>\) += 0$`)
 )
 
-// When pg_control gets its name, and PostgreSQL could start, every file and every folder that got an entry has
+// When pg_control gets its name, and PostgreSQL could start, every file and every directory that got an entry has
 // been synced: a power cut then loses nothing.
 func TestFsyncAudit(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	rig.Push(t)
 	target := filepath.Join(testenv.Dir(t), "data")
 	calls := rig.Traced(t, "openat,mkdir,mkdirat,symlinkat,fsync,"+site.Renames, "backup-fetch", "-j2", target)
@@ -516,7 +516,7 @@ func TestFsyncAudit(t *testing.T) {
 				}
 				for path, ok := range dirs {
 					if !ok {
-						t.Errorf("folder %s was not synced before pg_control got its name", path)
+						t.Errorf("directory %s was not synced before pg_control got its name", path)
 					}
 				}
 			}
@@ -524,9 +524,9 @@ func TestFsyncAudit(t *testing.T) {
 		}
 	}
 	if !finished || len(files) < 900 || len(dirs) < 20 {
-		t.Errorf("the trace shows %d files, %d folders; pg_control got its name: %v", len(files), len(dirs), finished)
+		t.Errorf("the trace shows %d files, %d directories; pg_control got its name: %v", len(files), len(dirs), finished)
 	}
 	if !dirs[filepath.Join(target, "global")] {
-		t.Error("pg_control's folder was not synced after it got its name")
+		t.Error("pg_control's directory was not synced after it got its name")
 	}
 }

@@ -33,7 +33,7 @@ type Repository struct {
 func (r *Repository) Now() time.Time { return r.now }
 
 // New makes one of n backups, at most 65,536, one an hour, each of which refers to a part of its own and to those of
-// ten before it, and of this many WAL segments without a hole. At 10,000 backups the catalog's checkpoints alone have 410 MB of memory.
+// ten before it, and of this many WAL segments without a gap. At 10,000 backups the catalog's checkpoints alone have 410 MB of memory.
 func New(ctx context.Context, n int, segments uint64) (*Repository, error) {
 	r := &Repository{Store: &Store{Store: mem.New(), gone: make([]bool, segments+1)}, now: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)}
 	r.Catalog = catalog.New(r.Store, "host/1/test", r.Now)

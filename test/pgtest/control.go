@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// SetRedo writes into the pg_control of a data folder that the last checkpoint's redo is at lsn, or as far as it was
+// SetRedo writes into the pg_control of a data directory that the last checkpoint's redo is at lsn, or as far as it was
 // already, as a server does that starts a backup: for tests that play the server. Readers see the old file or the new
 // one; writers take turns by themselves.
 func SetRedo(dataDir string, lsn uint64) error {

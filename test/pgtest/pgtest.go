@@ -1,9 +1,9 @@
 // Package pgtest runs real PostgreSQL clusters of any version for tests: it makes them, starts, stops
-// and crashes them, starts servers on restored folders, and asks them questions. It refuses to know
+// and crashes them, starts servers on restored directories, and asks them questions. It refuses to know
 // pgobj, and to make a server faster by making it less true: fsync and the like are on unless a test
 // turns them off in Options.Conf.
 //
-// Servers listen on a unix socket in a private folder (and on 127.0.0.1 when asked), run as the user
+// Servers listen on a unix socket in a private directory (and on 127.0.0.1 when asked), run as the user
 // postgres, and die with the test process.
 //
 // Which programs exist: PostgreSQL 15 is Debian's, with all client programs, contrib modules, pgbench,
@@ -39,7 +39,7 @@ type Options struct {
 	WALSegMB   int      // WAL segment size in MB, a power of two; 0 means 16. From 11 on
 	Conf       []string // lines for the end of postgresql.conf, e.g. "archive_mode = on"
 	Env        []string // KEY=value for the server, and so for archive_command and restore_command
-	DataDir    string   // where to put the data; empty: a folder of its own, which goes away with the cluster
+	DataDir    string   // where to put the data; empty: a directory of its own, which goes away with the cluster
 	InitdbArgs []string // further arguments of initdb
 	TCP        bool     // listen on 127.0.0.1 too, at the same port
 	Process1   bool     // the postmaster is process 1, as in a container
@@ -50,16 +50,16 @@ type Options struct {
 	Template bool
 }
 
-// Cluster is one data folder and, between Start and Stop, the server on it. It is not for concurrent
+// Cluster is one data directory and, between Start and Stop, the server on it. It is not for concurrent
 // use, SQL excepted.
 type Cluster struct {
-	Data      string // the data folder (PGDATA)
+	Data      string // the data directory (PGDATA)
 	Major     int
 	BinDir    string
 	Port      int
 	SocketDir string
 
-	base string // our own folder for the socket and the log; Close removes it
+	base string // our own directory for the socket and the log; Close removes it
 	env  []string
 	args []string // further arguments of postgres, stronger than postgresql.conf
 	srv  *server
@@ -112,12 +112,12 @@ func Create(ctx context.Context, o Options) (_ *Cluster, err error) {
 	return c, c.AppendConf(o.Conf...)
 }
 
-// Attach makes a Cluster of an existing data folder, a restored one for instance, and does not start
+// Attach makes a Cluster of an existing data directory, a restored one for instance, and does not start
 // it. args go to postgres, e.g. "-c", "archive_mode=off". The caller ends it with Close, which leaves
-// the data folder.
+// the data directory.
 func Attach(dataDir string, major int, args ...string) (*Cluster, error) {
 	if dataDir == "" {
-		return nil, errors.New("attach to a cluster: no data folder given")
+		return nil, errors.New("attach to a cluster: no data directory given")
 	}
 	c, err := attach(dataDir, major)
 	if err != nil {
@@ -147,7 +147,7 @@ func attach(dataDir string, major int) (*Cluster, error) {
 }
 
 // Close stops the server, if it runs, and removes what is the cluster's own: its socket, its log, and
-// its data unless the caller named the folder.
+// its data unless the caller named the directory.
 func (c *Cluster) Close() error {
 	var err error
 	if c.Running() {
@@ -234,9 +234,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-// Open starts a server on an existing data folder and waits as Launch does: until recovery, if any, has
+// Open starts a server on an existing data directory and waits as Launch does: until recovery, if any, has
 // ended or is paused. When that fails the error says why (an *Ended when the server gave up) and the
-// Cluster is still good for Log. The folder stays; it must belong to the user postgres.
+// Cluster is still good for Log. The directory stays; it must belong to the user postgres.
 func Open(t testing.TB, dataDir string, major int, args ...string) (*Cluster, error) {
 	t.Helper()
 	c, err := Attach(dataDir, major, args...)

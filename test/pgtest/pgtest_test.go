@@ -61,20 +61,20 @@ func TestClusterLifecycle(t *testing.T) {
 	}
 }
 
-// A folder that is no cluster makes postgres end: Open says so, with the reason, instead of waiting.
+// A directory that is no cluster makes postgres end: Open says so, with the reason, instead of waiting.
 func TestOpenReportsAServerThatGivesUp(t *testing.T) {
 	dir := testenv.Dir(t)
 	c, err := Open(t, dir, 15)
 	ended, ok := errors.AsType[*Ended](err)
 	if !ok {
-		t.Fatalf("Open of an empty folder: %v, want an *Ended", err)
+		t.Fatalf("Open of an empty directory: %v, want an *Ended", err)
 	}
 	if !strings.Contains(ended.Log, "postgresql.conf") || !strings.Contains(c.Log(), ended.Log) {
 		t.Errorf("the reason is missing from %q", ended.Log)
 	}
 }
 
-// Archive recovery on a copied folder: Open waits until it is paused at the target, or has ended.
+// Archive recovery on a copied directory: Open waits until it is paused at the target, or has ended.
 func TestOpenWaitsForRecovery(t *testing.T) {
 	for _, major := range []int{10, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {

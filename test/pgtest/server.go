@@ -166,7 +166,7 @@ func (c *Cluster) Shutdown(mode string) error {
 
 // Crash kills the postmaster and everything below it (backends, archiver, a running archive_command)
 // with SIGKILL, as when the machine stops, and returns when all of them are gone: a survivor would
-// keep the next start from taking the data folder.
+// keep the next start from taking the data directory.
 func (c *Cluster) Crash() error {
 	pid := c.PID()
 	if pid == 0 {

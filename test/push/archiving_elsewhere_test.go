@@ -36,11 +36,11 @@ func TestArchivingElsewhere(t *testing.T) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			away := testenv.Dir(t)
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			archiveTo(t, s.Cluster, "AWS_SECRET_ACCESS_KEY="+site.Canary+" cp %p "+away+"/%f")
 			for range 2 {
 				o := s.Run(t, "backup-push", "--wal-timeout=1h")
-				if o.Code != site.ExitWAL || !strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, "cp %p "+away+"/%f") || !strings.Contains(o.Err, s.Folder) {
+				if o.Code != site.ExitWAL || !strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, "cp %p "+away+"/%f") || !strings.Contains(o.Err, s.Directory) {
 					t.Errorf("backup-push: %v, want exit code %d, and where the server archives to", o, site.ExitWAL)
 				}
 				if log := s.Must(t, "catalog-log"); strings.Contains(o.Err+log.Out, site.Canary) {
@@ -72,7 +72,7 @@ func TestArchivingElsewhere(t *testing.T) {
 // backup, also where the role may not end a segment.
 func TestArchivingElsewhereLongAgo(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE ROLE backup LOGIN IN ROLE pg_read_all_settings, pg_read_all_stats`)
 	s.Exec(t, `GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO backup`)
 	archiveTo(t, s.Cluster, "cp %p "+testenv.Dir(t)+"/%f")
@@ -106,7 +106,7 @@ func TestStandbyArchivingElsewhere(t *testing.T) {
 	for _, major := range []int{10, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Backup(t)
 			standby := site.StandbyOf(t, s)
 			site.CaughtUp(t, s.Cluster, standby.Cluster)

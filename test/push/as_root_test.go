@@ -35,7 +35,7 @@ func TestRestoreCheckAsks(t *testing.T) {
 	for _, major := range []int{10, 13, 15, 17, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Exec(t, `CREATE DATABASE tests`)
 			s.Exec(t, `CREATE DATABASE app`)
 			s.Backup(t)
@@ -70,7 +70,7 @@ func TestBackupAsRoot(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE DATABASE tests`)
 	access(t, s.Cluster, "peer")
 	if o := s.AsRoot(t, s.Cluster, "backup-push", "--wal-timeout=1m"); o.Code != 0 {

@@ -77,7 +77,7 @@ func TestContent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true, InitdbArgs: []string{"--waldir=" + filepath.Join(elsewhere, "wal", "here")},
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true, InitdbArgs: []string{"--waldir=" + filepath.Join(elsewhere, "wal", "here")},
 		Conf: []string{"allow_in_place_tablespaces = on", "autovacuum = off", "bgwriter_lru_maxpages = 0", "checkpoint_timeout = '1h'", "include_if_exists = 'extra.conf'"}})
 	relations(t, s, space)
 	furnish(t, s, elsewhere)
@@ -198,7 +198,7 @@ func compareTrees(t testing.TB, from, to string, source, restored map[string]sit
 		}
 		switch {
 		case p == "pg_wal":
-			x = site.Thing{Mode: fs.ModeDir | 0o700, Uid: x.Uid, Gid: x.Gid} // a folder in place of the link
+			x = site.Thing{Mode: fs.ModeDir | 0o700, Uid: x.Uid, Gid: x.Gid} // a directory in place of the link
 		case p == "extra.conf":
 			x = site.Survey(t, filepath.Dir(x.Content))["extra.conf"] // the file in place of the link
 		case strings.HasPrefix(x.Content, from):

@@ -188,7 +188,7 @@ func TestStoreFailsForGood(t *testing.T) {
 		mode storagetest.Mode
 	}{{"refused", storagetest.Before}, {"answers lost", storagetest.After}} {
 		t.Run(mode.name, func(t *testing.T) {
-			rig := site.NewFolderRig(t)
+			rig := site.NewDirectoryRig(t)
 			want := site.Proof(t, rig.Cluster)
 			old := rig.Push(t)
 			disk, err := file.New(file.Config{Dir: rig.Repo})

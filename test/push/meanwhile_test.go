@@ -42,7 +42,7 @@ func TestDatabaseCopiedMeanwhile(t *testing.T) {
 	for _, major := range []int{10, 13, 15, 17, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
 			s.Space(t, testenv.Dir(t), "apart")
 			s.Exec(t, `CREATE DATABASE old TEMPLATE template0`)
 			for _, c := range copiesMeanwhile(major, "apart") {
@@ -72,7 +72,7 @@ func TestDatabaseCopiedMeanwhileOnAStandby(t *testing.T) {
 	for _, major := range []int{13, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
 			s.Exec(t, `CREATE DATABASE old TEMPLATE template0`)
 			s.Backup(t)
 			standby := site.StandbyOf(t, s)

@@ -27,7 +27,7 @@ func TestMemoryDoesNotGrowWithFiles(t *testing.T) {
 	if site.Torture() {
 		many = 1_000_000
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	s.Stop(t, "fast")
 	dir := filepath.Join(s.Data, "base/5")
 	peaks := map[string]int{}
@@ -84,8 +84,8 @@ func smallFiles(t testing.TB, dir string, first, count int) {
 func TestMemoryDoesNotGrowWithBackups(t *testing.T) {
 	t.Parallel()
 	const backups, parts, promised = 12, 80_000, 200 // MiB
-	s := &site.Site{Store: site.FolderStore(t), Pgobj: testenv.Pgobj(t)}
-	root, err := file.New(file.Config{Dir: s.Folder})
+	s := &site.Site{Store: site.DirectoryStore(t), Pgobj: testenv.Pgobj(t)}
+	root, err := file.New(file.Config{Dir: s.Directory})
 	site.Must(t, err)
 	c := catalog.New(storage.Sub(root, "main"), "test", time.Now)
 	state, err := c.Load(t.Context())
@@ -111,7 +111,7 @@ func TestMemoryDoesNotGrowWithBackups(t *testing.T) {
 		site.Must(t, err)
 		add(catalog.Record{Type: "commit", Commit: &catalog.Commit{Backup: b.ID, SHA256: hash, Summary: b.Summary}})
 	}
-	site.Must(t, testenv.ChownPostgres(s.Folder))
+	site.Must(t, testenv.ChownPostgres(s.Directory))
 	for _, args := range [][]string{{"delete", "policy", "--retention", "REDUNDANCY 3"}, {"delete", "garbage"}, {"backup-show", "latest"}} {
 		o, peak := site.WithPeak(t, s.Command(args...))
 		what := strings.Join(args, " ")

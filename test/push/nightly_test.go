@@ -82,7 +82,7 @@ func newNightly(t testing.TB, o pgtest.Options) *nightly {
 	// Pages are written by checkpoints only, so that between the start of a backup and the next statement
 	// the files stay as they are.
 	o.Conf = append(o.Conf, "autovacuum = off", "bgwriter_lru_maxpages = 0", "checkpoint_timeout = '1h'", "max_wal_size = '4GB'")
-	s := site.NewSite(t, site.FolderStore(t), o)
+	s := site.NewSite(t, site.DirectoryStore(t), o)
 	s.SQL(t, `CREATE TABLE big (id int PRIMARY KEY, v int, t text)`)
 	s.SQL(t, `INSERT INTO big SELECT g, 0, md5(g::text) FROM generate_series(1, 200000) g`)
 	s.SQL(t, `CREATE TABLE idle AS SELECT g AS id, md5(g::text) AS t FROM generate_series(1, 200000) g`)
@@ -276,7 +276,7 @@ func TestWALSummariesSpareReading(t *testing.T) {
 }
 
 func summariesSpareReading(t *testing.T, major int) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Conf: []string{"summarize_wal = on", "autovacuum = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Conf: []string{"summarize_wal = on", "autovacuum = off"}})
 	s.SQL(t, `CREATE TABLE big (id int, v int, filler text) WITH (fillfactor = 90)`)
 	s.SQL(t, `INSERT INTO big SELECT g, 0, repeat(md5(g::text), 10) FROM generate_series(1, 200000) g`)
 	s.SQL(t, `VACUUM FREEZE big`)
@@ -324,7 +324,7 @@ func TestCopiedDatabasesAreStoredOnce(t *testing.T) {
 	if site.Torture() {
 		n = 100
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: 15})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: 15})
 	s.SQL(t, `CREATE DATABASE tmpl`)
 	s.SQLIn(t, "tmpl", `CREATE TABLE t AS SELECT g, md5(g::text) FROM generate_series(1, 200000) g`)
 	one := s.Reuse(t)

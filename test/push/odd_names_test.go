@@ -44,10 +44,10 @@ func everyOddName() []string {
 	return slices.Compact(names)
 }
 
-// TestOddNames: whatever a file or a folder is called, it comes back under that name with its content, is found by
+// TestOddNames: whatever a file or a directory is called, it comes back under that name with its content, is found by
 // that name, and is kept by a restore that finds it there.
 func TestOddNames(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	names := everyOddName()
 	if len(names) < 200 {
 		t.Fatalf("only %d names", len(names))
@@ -86,13 +86,13 @@ func TestOddNames(t *testing.T) {
 	t.Logf("%d names of %d files", len(names), len(want))
 }
 
-// makeOddFiles gives each name to a file, and some, because the time goes into syncs, to a folder with a file too. It
+// makeOddFiles gives each name to a file, and some, because the time goes into syncs, to a directory with a file too. It
 // returns what they have in them.
 func makeOddFiles(t testing.TB, data string, names []string) map[string]string {
 	t.Helper()
 	content := map[string]string{}
 	for i, name := range names {
-		paths := []string{"file/" + name, "folder/" + name + "/" + name}
+		paths := []string{"file/" + name, "directory/" + name + "/" + name}
 		if i%3 != 0 {
 			paths = paths[:1]
 		}
@@ -105,7 +105,7 @@ func makeOddFiles(t testing.TB, data string, names []string) map[string]string {
 			site.WriteFile(t, full, content[p], 0o600)
 		}
 	}
-	for _, dir := range []string{"file", "folder"} {
+	for _, dir := range []string{"file", "directory"} {
 		if err := testenv.ChownPostgres(filepath.Join(data, dir)); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func makeOddFiles(t testing.TB, data string, names []string) map[string]string {
 
 func sameOddFiles(t testing.TB, data, target string, want map[string]string) {
 	t.Helper()
-	for _, dir := range []string{"file", "folder"} {
+	for _, dir := range []string{"file", "directory"} {
 		source, got := site.Survey(t, filepath.Join(data, dir)), site.Survey(t, filepath.Join(target, dir))
 		for p, x := range source {
 			if y := got[p]; x.String() != y.String() {

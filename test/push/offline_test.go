@@ -24,7 +24,7 @@ func TestOfflineBackup(t *testing.T) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			space := testenv.Dir(t)
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true, Checksums: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true, Checksums: true})
 			s.Exec(t, `CREATE TABLESPACE elsewhere LOCATION '`+space+`'`)
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1); CREATE TABLE apart TABLESPACE elsewhere AS SELECT i, md5(i::text) FROM generate_series(1, 5000) i;
 				CREATE UNLOGGED TABLE unlogged (n int PRIMARY KEY); INSERT INTO unlogged VALUES (7)`)
@@ -101,7 +101,7 @@ func TestOfflineOnALaterTimeline(t *testing.T) {
 	for _, major := range []int{10, 13, 15, 17, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			s.Backup(t)
 			s.Archived(t)

@@ -19,7 +19,7 @@ import (
 // there; slots of the original stay with it. WAL segments have 64 MB here, of which 64, not 256, carry one number in
 // the middle of their names: the backup begins in the last one with a number.
 func TestPreparedAndSlots(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true, Checksums: true, WALSegMB: 64,
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true, Checksums: true, WALSegMB: 64,
 		Conf: []string{"wal_level = logical", "max_prepared_transactions = 10", "autovacuum = off", "fsync = off"}})
 	s.Stop(t, "fast")
 	if o := site.Finish(t, s.Program(s.Bin("pg_resetwal"), "--next-wal-file=00000001000000010000003E", s.Data)); o.Code != 0 {
@@ -102,7 +102,7 @@ func TestLargeRelation(t *testing.T) {
 	if site.Torture() {
 		pages, files = 425_000, 4
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true, Checksums: true, Conf: []string{"fsync = off", "autovacuum = off", "max_wal_size = '8GB'"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true, Checksums: true, Conf: []string{"fsync = off", "autovacuum = off", "max_wal_size = '8GB'"}})
 	for name, value := range map[string]string{"wal_level": "minimal", "archive_mode": "off", "max_wal_senders": "0"} {
 		s.Exec(t, `ALTER SYSTEM SET `+name+` = `+value) // so that the filling writes no WAL
 	}

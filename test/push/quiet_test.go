@@ -17,7 +17,7 @@ func TestQuietServer(t *testing.T) {
 	for _, major := range []int{12, 15} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"autovacuum = off"}})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"autovacuum = off"}})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			first := s.Backup(t)
 			s.Exec(t, `INSERT INTO steps VALUES (2)`)

@@ -28,7 +28,7 @@ func TestReuseFollowsTheCluster(t *testing.T) {
 		t.Run(fmt.Sprint(o.Major), func(t *testing.T) {
 			t.Parallel()
 			o.Template = true
-			s := site.NewSite(t, site.FolderStore(t), o)
+			s := site.NewSite(t, site.DirectoryStore(t), o)
 			bulk(t, s.Cluster)
 			first := s.Reuse(t)
 			standby := site.StandbyOf(t, s)
@@ -83,7 +83,7 @@ func TestReuseFollowsTheCluster(t *testing.T) {
 // nothing more.
 func TestReuseAfterRewrites(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true, Conf: []string{"autovacuum = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true, Conf: []string{"autovacuum = off"}})
 	bulk(t, s.Cluster)
 	first := s.Reuse(t)
 	s.Exec(t, `VACUUM FULL small`)
@@ -116,7 +116,7 @@ func TestReuseAfterRewrites(t *testing.T) {
 // identifier. Their backup is a new one of the same content.
 func TestReuseAfterUpgrade(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: 14, Checksums: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: 14, Checksums: true})
 	bulk(t, s.Cluster)
 	first := s.Reuse(t)
 	want := site.Contents(t, s.Cluster, "postgres")

@@ -21,7 +21,7 @@ import (
 
 // TestGroupAccess: of a cluster that the group may read, the group may read the restored copy.
 func TestGroupAccess(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true, InitdbArgs: []string{"--allow-group-access"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true, InitdbArgs: []string{"--allow-group-access"}})
 	s.Backup(t)
 	target := s.Fetch(t)
 	for p, x := range site.Survey(t, target) {
@@ -35,7 +35,7 @@ func TestGroupAccess(t *testing.T) {
 // TestFileOverOneGiB goes on in further lines of the manifest.
 func TestFileOverOneGiB(t *testing.T) {
 	const size = 1<<30 + 3<<20
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	large := filepath.Join(s.Data, "large.bin")
 	site.WriteFile(t, large, "", 0o600)
 	f, err := os.OpenFile(large, os.O_WRONLY, 0)
@@ -55,7 +55,7 @@ func TestFileOverOneGiB(t *testing.T) {
 	if b.Size < size || b.Stored > 64<<20 {
 		t.Errorf("%d bytes are stored as %d", b.Size, b.Stored)
 	}
-	script := fmt.Sprintf(`cat '%s/main/parts/%s'/* | zstd -dcq | tar --ignore-zeros -xO --wildcards '.pgobj-manifest.jsonl*' | grep -c '"path":"large.bin"'`, s.Folder, b.Backup)
+	script := fmt.Sprintf(`cat '%s/main/parts/%s'/* | zstd -dcq | tar --ignore-zeros -xO --wildcards '.pgobj-manifest.jsonl*' | grep -c '"path":"large.bin"'`, s.Directory, b.Backup)
 	if o := site.Finish(t, s.Program("sh", "-c", script)); o.Out != "5\n" {
 		t.Errorf("lines of the manifest for the file, 256 MiB each: %v", o)
 	}
@@ -73,7 +73,7 @@ func TestFileOverOneGiB(t *testing.T) {
 
 // TestFilesComeAndGo: relations and other files vanish, appear, grow and shrink while they are copied.
 func TestFilesComeAndGo(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"fsync = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"fsync = off"}})
 	s.Exec(t, `CREATE TABLE steady AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE TABLE refilled (i int); CREATE INDEX ON refilled (i)`)
 	dir := filepath.Join(s.Data, "churn")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -170,7 +170,7 @@ func churnRelations(t *testing.T, s *site.Site, quit <-chan struct{}) error {
 // TestConfigurationElsewhere: Debian and others keep it outside of the data directory.
 func TestConfigurationElsewhere(t *testing.T) {
 	etc := testenv.Dir(t)
-	s := &site.Site{Store: site.FolderStore(t), Pgobj: testenv.Pgobj(t)}
+	s := &site.Site{Store: site.DirectoryStore(t), Pgobj: testenv.Pgobj(t)}
 	made, err := pgtest.Create(t.Context(), pgtest.Options{Template: true, Conf: append(site.Archiving(s.Pgobj), "hba_file = '"+etc+"/pg_hba.conf'",
 		"ident_file = '"+etc+"/pg_ident.conf'", "include_dir = 'conf.d'")})
 	if err != nil {
@@ -224,7 +224,7 @@ func TestConfigurationElsewhere(t *testing.T) {
 
 // TestDamagedPages: they are told, and kept as they are; the backup is complete and says so.
 func TestDamagedPages(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"autovacuum = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"autovacuum = off"}})
 	s.Exec(t, `CREATE TABLE garbled AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i`)
 	s.Exec(t, `CREATE TABLE shifted AS SELECT * FROM garbled; CHECKPOINT`)
 	s.Backup(t)

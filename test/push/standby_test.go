@@ -27,7 +27,7 @@ func TestStandbyBackup(t *testing.T) {
 			if major >= 17 {
 				o.Conf = []string{"summarize_wal = on"}
 			}
-			s := site.NewSite(t, site.FolderStore(t), o)
+			s := site.NewSite(t, site.DirectoryStore(t), o)
 			s.Exec(t, `CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i; CREATE UNLOGGED TABLE u (i int)`)
 			s.Backup(t)
 			standby := site.StandbyOf(t, s)
@@ -69,7 +69,7 @@ func TestStandbyBackup(t *testing.T) {
 // TestStandbyBackupUnderLoad: what a standby copies while it replays is consistent at the backup's end.
 func TestStandbyBackupUnderLoad(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true, Checksums: true,
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true, Checksums: true,
 		Conf: []string{"shared_buffers = '1MB'", "checkpoint_timeout = '30s'", "max_wal_size = '64MB'", "synchronous_commit = off"}})
 	if o := site.Finish(t, s.Program(s.Bin("pgbench"), "--initialize", "--scale=3", "--quiet")); o.Code != 0 {
 		t.Fatal(o)
@@ -169,7 +169,7 @@ func TestStandbyDuringBackup(t *testing.T) {
 // TestStandbyRefusals: what a backup from a standby cannot be taken of, and what the user is told.
 func TestStandbyRefusals(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
 	standby := site.StandbyOf(t, s)
@@ -190,7 +190,7 @@ func TestStandbyRefusals(t *testing.T) {
 	}
 	// Nobody ends the primary's segment.
 	fails(site.ExitWAL, nil, []string{"--wal-timeout=1s"}, "did not arrive in 1s", "SELECT pg_switch_wal()", "--primary-dsn")
-	// The same path on another host: here, another folder with the same system identifier.
+	// The same path on another host: here, another directory with the same system identifier.
 	fails(site.ExitPostgres, nil, []string{s.Data}, s.Data+" is not the data directory of the server that answered", "in production")
 	fails(site.ExitPostgres, s.Env()[:2], []string{standby.Data}, standby.Data+" is not the data directory", "in archive recovery")
 	// What is called the primary is none, is of another cluster, is not there, or allows nothing.

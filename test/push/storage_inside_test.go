@@ -14,12 +14,12 @@ import (
 // TestStorageInside: a storage in the data directory would be in its own backups, and a delta restore would remove it.
 func TestStorageInside(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	s.Exec(t, `CREATE TABLE steps (n int)`)
 	s.Backup(t)
 	s.Stop(t, "fast")
 	inside := filepath.Join(s.Data, "back ups")
-	if o := site.Execute(t, s.Program("cp", "-a", s.Folder, inside), nil); o.Code != 0 {
+	if o := site.Execute(t, s.Program("cp", "-a", s.Directory, inside), nil); o.Code != 0 {
 		t.Fatal(o)
 	}
 	byLink := filepath.Join(testenv.Dir(t), "link")

@@ -22,7 +22,7 @@ func newSummarized(t testing.TB, o pgtest.Options) *summarized {
 	t.Helper()
 	o.Major = 18
 	o.Conf = append(o.Conf, "summarize_wal = on", "autovacuum = off", "bgwriter_lru_maxpages = 0", "checkpoint_timeout = '1h'", "max_wal_size = '4GB'", "min_wal_size = '32MB'")
-	s := &summarized{site.NewSite(t, site.FolderStore(t), o)}
+	s := &summarized{site.NewSite(t, site.DirectoryStore(t), o)}
 	filled(t, s.Cluster, "postgres", "big", "big")
 	return s
 }
@@ -124,9 +124,9 @@ func TestWALSummariesInDoubt(t *testing.T) {
 // missingSummary removes a summary of what has changed: nobody may believe that nothing has.
 func (s *summarized) missingSummary(t *testing.T, big int64) {
 	site.Must(t, os.Remove(s.summaryOfAChange(t)))
-	s.reads(t, "with a hole in the summaries", big, anything)
+	s.reads(t, "with a gap in the summaries", big, anything)
 	touchOne(t, s.Cluster, "big")
-	s.reads(t, "after the hole", 8192, few)
+	s.reads(t, "after the gap", 8192, few)
 }
 
 // damagedSummary has the server refuse to read one of its own.

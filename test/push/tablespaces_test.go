@@ -15,7 +15,7 @@ import (
 // one that is dropped then does no harm.
 func TestTablespaceCreatedMeanwhile(t *testing.T) {
 	outside := testenv.Dir(t)
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"checkpoint_timeout = '30s'", "autovacuum = off"}})
 	s.Space(t, outside, "early")
 	s.Space(t, outside, "dropped")
 	s.Exec(t, `CREATE TABLE much AS SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i`) // for a checkpoint that takes its time
@@ -52,7 +52,7 @@ func TestTablespaceCreatedMeanwhile(t *testing.T) {
 // TestTablespaceNotMounted: without the data of a tablespace there is no backup, and it is known at once.
 func TestTablespaceNotMounted(t *testing.T) {
 	outside := testenv.Dir(t)
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	location := s.Space(t, outside, "apart")
 	s.Backup(t)
 	s.Exec(t, `CHECKPOINT`)
@@ -77,7 +77,7 @@ func TestTablespaceNotMounted(t *testing.T) {
 	if n := len(s.List(t)); n != 1 {
 		t.Errorf("there are %d backups, want the first one only", n)
 	}
-	s.Stop(t, "immediate") // not fast: its checkpoint would need the folder
+	s.Stop(t, "immediate") // not fast: its checkpoint would need the directory
 	if err := os.Rename(location+".mount", location); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ import (
 )
 
 // receiving is a server with 1 MB segments that waits for wal-receive with every commit, and keeps its segments in a
-// folder, too. What wal-receive asks of the storage goes through a proxy.
+// directory, too. What wal-receive asks of the storage goes through a proxy.
 type receiving struct {
 	*site.Site
 	proxy   *faultproxy.Proxy
@@ -114,7 +114,7 @@ func (k *receiving) intact(t *testing.T) {
 	k.Eventually(t, `SELECT count(*) FROM pg_replication_slots WHERE NOT active`, "1") // it has heard all
 	told, err := segment.ParseLSN(k.SQL(t, `SELECT restart_lsn FROM pg_replication_slots`))
 	site.Must(t, err)
-	full, pieces := site.SegmentsOf(t, k.Folder, 1)
+	full, pieces := site.SegmentsOf(t, k.Directory, 1)
 	for name, file := range full {
 		k.compare(t, name, file, 0)
 	}
@@ -148,7 +148,7 @@ func (k *receiving) intact(t *testing.T) {
 }
 
 func (k *receiving) dir(t *testing.T) string {
-	found, err := filepath.Glob(filepath.Join(k.Folder, "main/wal/*/00000001"))
+	found, err := filepath.Glob(filepath.Join(k.Directory, "main/wal/*/00000001"))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
@@ -239,7 +239,7 @@ func TestReceiverKilled(t *testing.T) {
 	if code := r.Stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("wal-receive ended with %d", code)
 	}
-	full, pieces := site.SegmentsOf(t, k.Folder, 1)
+	full, pieces := site.SegmentsOf(t, k.Directory, 1)
 	for name, file := range full {
 		delete(k.same, file)
 		k.compare(t, name, file, 0)
@@ -267,7 +267,7 @@ func TestReceiverKilled(t *testing.T) {
 	}
 }
 
-// spooled is how much a process has in files of a folder that have no name any more.
+// spooled is how much a process has in files of a directory that have no name any more.
 func spooled(pid int, dir string) (sum int64) {
 	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, fd := range fds {
@@ -329,7 +329,7 @@ func TestReceiveOverDamagedPieces(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			st := site.FolderStore(t)
+			st := site.DirectoryStore(t)
 			s := onlyReceived(t, st, pgtest.Options{})
 			s.Exec(t, `CREATE TABLE w (i int, filler text)`)
 			args := []string{"--slot=d", "--create-slot", "--synchronous", "--application-name=d"}
@@ -343,12 +343,12 @@ func TestReceiveOverDamagedPieces(t *testing.T) {
 				s.Exec(t, fmt.Sprintf(`INSERT INTO w SELECT %d, string_agg(md5(random()::text), '') FROM generate_series(1, %d)`, i, 1+4000/(i+1)))
 			}
 			r.Stop(t, syscall.SIGKILL)
-			_, pieces := site.SegmentsOf(t, st.Folder, 1)
+			_, pieces := site.SegmentsOf(t, st.Directory, 1)
 			slices.Sort(pieces)
 			if len(pieces) < 2 {
 				t.Fatalf("there are only the pieces %v", pieces)
 			}
-			dir, _ := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/00000001"))
+			dir, _ := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/00000001"))
 			for _, p := range which(pieces) {
 				file := filepath.Join(dir[0], p+".zst")
 				data := site.ReadFile(t, file)

@@ -22,7 +22,7 @@ import (
 // pieces goes when it is complete; what is stored of the last one is shown, checked, and counts for targets.
 func TestReceiveBesideWALPush(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE w (i int, filler text)`)
 	a := s.Receive(t, "--slot=a", "--create-slot", "--partial-interval=50ms", "--application-name=a")
@@ -49,7 +49,7 @@ func TestReceiveBesideWALPush(t *testing.T) {
 		}
 	}
 	site.Must(t, s.Crash()) // a stop would archive the rest
-	full, pieces := site.SegmentsOf(t, st.Folder, 1)
+	full, pieces := site.SegmentsOf(t, st.Directory, 1)
 	if len(full) < 6 || len(pieces) == 0 {
 		t.Errorf("%d segments, pieces %v", len(full), pieces)
 	}
@@ -94,7 +94,7 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	all.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
 	s.RestoreCheck(t, 0, "reached the end of the WAL", dir)
 	// A damaged piece is found, and never replayed.
-	last, _ := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/00000001/*00000000-*.piece.zst"))
+	last, _ := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/00000001/*00000000-*.piece.zst"))
 	data := site.ReadFile(t, last[len(last)-1])
 	site.PutFile(t, last[len(last)-1], site.Flip(data, len(data)/2))
 	piece := strings.TrimSuffix(filepath.Base(last[len(last)-1]), ".zst")
@@ -123,7 +123,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 	for what, fromStandby := range map[string]bool{"while it streams": true, "after a failover": false} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			st := site.FolderStore(t)
+			st := site.DirectoryStore(t)
 			s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1, Conf: []string{"wal_retrieve_retry_interval = '100ms'"}})
 			s.Exec(t, `CREATE TABLE w (i int)`)
 			r := s.Receive(t, "--partial-interval=50ms", "--slot=pgobj", "--create-slot") // which the follower does not have
@@ -167,7 +167,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 				t.Errorf("on timeline 1: %s of 20000 rows", n)
 			}
 			s.Must(t, "delete", "everything", "main", "--confirm")
-			if left, _ := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/*/*")); len(left) > 0 {
+			if left, _ := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/*/*")); len(left) > 0 {
 				t.Errorf("not deleted: %v", left)
 			}
 		})
@@ -175,10 +175,10 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 }
 
 // A slot that is made anew at the server that has taken the other's place keeps WAL from then on only: what that has removed
-// before is a hole, and said to be.
+// before is a gap, and said to be.
 func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 	t.Parallel()
-	s := onlyReceived(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 0",
+	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 0",
 		"min_wal_size = '2MB'", "max_wal_size = '2MB'", "wal_retrieve_retry_interval = '100ms'"}})
 	first := s.Receive(t)
 	s.Streaming(t, "async")
@@ -201,15 +201,15 @@ func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 	follower.Exec(t, `CHECKPOINT`)
 	follower.Exec(t, `CHECKPOINT`)
 	site.Must(t, r.Cmd.Process.Signal(syscall.SIGCONT))
-	if code := r.Ended(t); code != 11 || !strings.Contains(r.Said(), "--accept-hole") {
+	if code := r.Ended(t); code != 11 || !strings.Contains(r.Said(), "--accept-gap") {
 		t.Errorf("exit code %d", code)
 	}
 }
 
-// When the server has removed what the archive lacks, that is said, and a hole is left only on demand.
+// When the server has removed what the archive lacks, that is said, and a gap is left only on demand.
 func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	t.Parallel()
-	s := onlyReceived(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
 	r := s.Receive(t)
 	s.Streaming(t, "async")
 	s.Must(t, "backup-push", "--wal-timeout=10m")
@@ -227,10 +227,10 @@ func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	s.Exec(t, `CHECKPOINT`)
 	s.Exec(t, `CHECKPOINT`)
 	r = s.Receive(t)
-	if code := r.Ended(t); code != 11 || !strings.Contains(r.Said(), "--accept-hole") {
+	if code := r.Ended(t); code != 11 || !strings.Contains(r.Said(), "--accept-gap") {
 		t.Errorf("exit code %d", code)
 	}
-	r = s.Receive(t, "--accept-hole")
+	r = s.Receive(t, "--accept-gap")
 	testenv.Eventually(t, site.Generous, "it goes on", func() bool { return strings.Contains(r.Said(), "receiving again") })
 	s.Streaming(t, "async")
 	s.Exec(t, `SELECT pg_switch_wal()`)
@@ -238,7 +238,7 @@ func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	if code := r.Stop(t, syscall.SIGTERM); code != 0 {
 		t.Error(code)
 	}
-	if o := s.Run(t, "wal-list"); o.Code != 11 || !strings.Contains(o.Out, "hole") {
+	if o := s.Run(t, "wal-list"); o.Code != 11 || !strings.Contains(o.Out, "gap") {
 		t.Error(o)
 	}
 }
@@ -259,7 +259,7 @@ func TestReceiveAfterSlotWasLost(t *testing.T) {
 				if !archived {
 					conf = append(conf, "archive_mode = off")
 				}
-				s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, WALSegMB: 1, Conf: conf})
+				s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, WALSegMB: 1, Conf: conf})
 				args := []string{"--slot=lost", "--create-slot", "--partial-interval=50ms"}
 				r := s.Receive(t, args...)
 				s.Streaming(t, "async")
@@ -280,10 +280,10 @@ func TestReceiveAfterSlotWasLost(t *testing.T) {
 				s.Eventually(t, `SELECT wal_status FROM pg_replication_slots`, "lost")
 				r = s.Receive(t, args...)
 				if !archived {
-					if code := r.Ended(t); code != 11 || !strings.Contains(r.Said(), "--accept-hole") {
+					if code := r.Ended(t); code != 11 || !strings.Contains(r.Said(), "--accept-gap") {
 						t.Errorf("exit code %d", code)
 					}
-					r = s.Receive(t, append(args, "--accept-hole")...)
+					r = s.Receive(t, append(args, "--accept-gap")...)
 				}
 				s.Streaming(t, "async")
 				s.Exec(t, `INSERT INTO x VALUES (2)`)
@@ -306,7 +306,7 @@ func TestReceiveAfterSlotWasLost(t *testing.T) {
 // The receiver refuses what contradicts the archive, settings that make no sense, and a server that does not let it.
 func TestReceiveRefuses(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1, TCP: true})
 	for _, c := range []struct {
 		code int
@@ -343,7 +343,7 @@ func TestReceiveRefuses(t *testing.T) {
 		t.Error(code)
 	}
 	// Another content under the name of what comes next.
-	pieces, err := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/00000001/*.piece.zst"))
+	pieces, err := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/00000001/*.piece.zst"))
 	site.Must(t, err)
 	next := filepath.Base(pieces[len(pieces)-1])[:24]
 	sysid := filepath.Base(filepath.Dir(filepath.Dir(pieces[0])))
@@ -354,10 +354,10 @@ func TestReceiveRefuses(t *testing.T) {
 	for _, p := range pieces {
 		site.Must(t, os.Remove(p))
 	}
-	site.Must(t, os.Rename(filepath.Join(filepath.Dir(pieces[0]), next+".zst"), filepath.Join(st.Folder, "aside"))) // it begins before that
+	site.Must(t, os.Rename(filepath.Join(filepath.Dir(pieces[0]), next+".zst"), filepath.Join(st.Directory, "aside"))) // it begins before that
 	r = s.Receive(t, "--partial-interval=50ms")
 	s.Streaming(t, "async")
-	site.Must(t, os.Rename(filepath.Join(st.Folder, "aside"), filepath.Join(filepath.Dir(pieces[0]), next+".zst")))
+	site.Must(t, os.Rename(filepath.Join(st.Directory, "aside"), filepath.Join(filepath.Dir(pieces[0]), next+".zst")))
 	s.Exec(t, `SELECT pg_switch_wal()`)
 	if code := r.Ended(t); code != 7 || !strings.Contains(r.Said(), "different content") {
 		t.Errorf("exit code %d", code)
@@ -412,7 +412,7 @@ func TestReceiveUnderFaults(t *testing.T) {
 	if n < acked {
 		t.Errorf("%d rows were acknowledged, %d are there", acked, n)
 	}
-	if o := s.Must(t, "wal-list"); strings.Contains(o.Out, "hole") {
+	if o := s.Must(t, "wal-list"); strings.Contains(o.Out, "gap") {
 		t.Error(o)
 	}
 }
@@ -421,7 +421,7 @@ func TestReceiveUnderFaults(t *testing.T) {
 // storage is back. Nobody asks and answers without a pause meanwhile.
 func TestServerStopsWithoutStorage(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE w (i int)`)
 	r := s.Receive(t, "--slot=f", "--create-slot", "--synchronous", "--application-name=f")
@@ -431,7 +431,7 @@ func TestServerStopsWithoutStorage(t *testing.T) {
 	s.Exec(t, `SELECT pg_reload_conf()`)
 	s.Streaming(t, "sync")
 	s.Exec(t, `INSERT INTO w VALUES (1)`)
-	site.Must(t, os.Rename(st.Folder, st.Folder+".gone"))
+	site.Must(t, os.Rename(st.Directory, st.Directory+".gone"))
 	s.Exec(t, `SET synchronous_commit = local; INSERT INTO w VALUES (2); SELECT pg_switch_wal(); INSERT INTO w VALUES (3)`)
 	safe := s.SQL(t, `SELECT flush_lsn FROM pg_stat_replication`)
 	before := r.Cpu(t)
@@ -445,7 +445,7 @@ func TestServerStopsWithoutStorage(t *testing.T) {
 	if got := s.SQL(t, `SELECT restart_lsn <= '`+safe+`' FROM pg_replication_slots`); got != "t" {
 		t.Errorf("the slot has passed %s, up to where all is stored", safe)
 	}
-	site.Must(t, os.Rename(st.Folder+".gone", st.Folder))
+	site.Must(t, os.Rename(st.Directory+".gone", st.Directory))
 	s.Streaming(t, "sync")
 	s.Exec(t, `INSERT INTO w VALUES (4)`)
 	if code := r.Stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(r.Said(), "all of it is stored") {
@@ -462,11 +462,11 @@ func TestServerStopsWithoutStorage(t *testing.T) {
 // What was received is nowhere when the storage was lost before it was stored: wal-receive says so when it is ended.
 func TestReceivedAndNotStored(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := onlyReceived(t, st, pgtest.Options{WALSegMB: 1})
 	r := s.Receive(t, "--partial-interval=1h")
 	s.Streaming(t, "async")
-	site.Must(t, os.Rename(st.Folder, st.Folder+".gone"))
+	site.Must(t, os.Rename(st.Directory, st.Directory+".gone"))
 	s.Exec(t, `CREATE TABLE w (i int)`)
 	s.Eventually(t, `SELECT sent_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
 	if code := r.Stop(t, syscall.SIGTERM); code != 3 || !strings.Contains(r.Said(), "; nothing is stored of what was received from ") {

@@ -31,7 +31,7 @@ func TestReceivedSynchronously(t *testing.T) {
 			if major > 10 {
 				o.WALSegMB = 1
 			}
-			s := onlyReceived(t, site.FolderStore(t), o)
+			s := onlyReceived(t, site.DirectoryStore(t), o)
 			s.Exec(t, `CREATE TABLE w (i int, filler text)`)
 			r := s.Receive(t, "--slot=safe", "--create-slot", "--synchronous", "--application-name=safe")
 			s.Streaming(t, "async")

@@ -32,7 +32,7 @@ func TestReceiveOverTLS(t *testing.T) {
 	t.Parallel()
 	cert, key, ca := certificates(t)
 	_, _, otherCA := certificates(t)
-	s := onlyReceived(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, TCP: true, Conf: []string{"ssl = on", "ssl_cert_file = '" + cert + "'", "ssl_key_file = '" + key + "'"}})
+	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, TCP: true, Conf: []string{"ssl = on", "ssl_cert_file = '" + cert + "'", "ssl_key_file = '" + key + "'"}})
 	s.Exec(t, `CREATE ROLE streamer LOGIN REPLICATION PASSWORD 'secret'`)
 	site.WriteFile(t, filepath.Join(s.Data, "pg_hba.conf"), "hostssl replication streamer 127.0.0.1/32 scram-sha-256\nlocal all all trust\nlocal replication all trust\n", 0o600)
 	s.Exec(t, `SELECT pg_reload_conf()`)
@@ -90,7 +90,7 @@ func TestSegmentSizes(t *testing.T) {
 	}
 	for _, size := range sizes {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			st := site.FolderStore(t)
+			st := site.DirectoryStore(t)
 			s := site.NewSite(t, st, pgtest.Options{WALSegMB: size, Conf: []string{"max_wal_size = '8GB'"}})
 			s.Exec(t, `CREATE TABLE w (i int, filler text)`)
 			s.Backup(t)
@@ -111,7 +111,7 @@ func TestSegmentSizes(t *testing.T) {
 			if code := r.Stop(t, syscall.SIGTERM); code != 0 {
 				t.Errorf("wal-receive ended with %d", code)
 			}
-			full, pieces := site.SegmentsOf(t, st.Folder, 1)
+			full, pieces := site.SegmentsOf(t, st.Directory, 1)
 			if len(full) < 6 || size > 40 && len(pieces) < 2 {
 				t.Errorf("there are %d segments, and the pieces %v", len(full), pieces)
 			}

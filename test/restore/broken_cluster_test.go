@@ -18,7 +18,7 @@ func TestBrokenCluster(t *testing.T) {
 	for _, major := range []int{10, 13, 15, 17, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			s.Stop(t, "fast")
 			offline := s.Offline(t) // at first the only backup
@@ -74,7 +74,7 @@ func TestBrokenCluster(t *testing.T) {
 // TestPushedAndStartedAgain: what wal-push --all stores of a segment that is not complete does not keep the server from
 // going on with that segment, and from archiving it.
 func TestPushedAndStartedAgain(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
 	for n := range 3 { // in one segment, each a bit further
@@ -103,7 +103,7 @@ func TestPushedAndStartedAgain(t *testing.T) {
 
 // TestSavedInVain: an order that would leave the saved WAL out of the copy, or that nothing can carry out, is refused before anything is touched.
 func TestSavedInVain(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Stop(t, "fast")
 	b := s.Offline(t)
@@ -121,7 +121,7 @@ func TestSavedInVain(t *testing.T) {
 			t.Errorf("%s: %v", order, o)
 		}
 	}
-	objects, err := filepath.Glob(filepath.Join(s.Folder, "main/wal/*/*", between+".zst"))
+	objects, err := filepath.Glob(filepath.Join(s.Directory, "main/wal/*/*", between+".zst"))
 	if err != nil || len(objects) != 1 {
 		t.Fatal(objects, err)
 	}

@@ -30,7 +30,7 @@ func newDebian(t *testing.T) *debian {
 	port, err := testenv.Port()
 	site.Must(t, err)
 	name := fmt.Sprint("pgobj", port)
-	d := &debian{Site: &site.Site{Store: site.FolderStore(t), Pgobj: testenv.Pgobj(t)}, name: name, etc: "/etc/postgresql/15/" + name, data: "/var/lib/postgresql/15/" + name}
+	d := &debian{Site: &site.Site{Store: site.DirectoryStore(t), Pgobj: testenv.Pgobj(t)}, name: name, etc: "/etc/postgresql/15/" + name, data: "/var/lib/postgresql/15/" + name}
 	t.Cleanup(func() { // the test may have removed parts of it
 		_ = exec.Command("pg_dropcluster", "--stop", "15", name).Run()
 		for _, dir := range []string{d.etc, d.data} {
@@ -45,7 +45,7 @@ func newDebian(t *testing.T) *debian {
 	d.Settings = append(d.Settings, "PGHOST=/var/run/postgresql", fmt.Sprint("PGPORT=", port), "PGUSER=postgres", "PGDATA="+d.data)
 	conf, err := os.OpenFile(filepath.Join(d.etc, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	site.Must(t, err)
-	_, err = fmt.Fprintf(conf, "archive_mode = on\narchive_command = '%s --storage file://%s wal-push %%p'\nwork_mem = '7MB'\nlisten_addresses = ''\nssl = off\nfsync = off\n", d.Pgobj, d.Folder)
+	_, err = fmt.Fprintf(conf, "archive_mode = on\narchive_command = '%s --storage file://%s wal-push %%p'\nwork_mem = '7MB'\nlisten_addresses = ''\nssl = off\nfsync = off\n", d.Pgobj, d.Directory)
 	site.Must(t, err)
 	site.Must(t, conf.Close())
 	d.Shell(t, "pg_ctlcluster 15 "+name+" start")

@@ -17,7 +17,7 @@ func TestDrillIsLetIn(t *testing.T) {
 	for _, major := range []int{10, 13, 15, 17, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			psql := psqlOf15(t)
 			for _, sql := range hardening(major) {
 				s.Exec(t, sql)

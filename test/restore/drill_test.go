@@ -32,7 +32,7 @@ func TestDrill(t *testing.T) {
 	for _, major := range []int{10, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Checksums: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Checksums: true})
 			outside := testenv.Dir(t)
 			space := filepath.Join(outside, "space")
 			if o := site.Execute(t, s.Program("mkdir", space), nil); o.Code != 0 {
@@ -89,7 +89,7 @@ func TestDrill(t *testing.T) {
 	}
 }
 
-// inside lists the processes that work in a folder.
+// inside lists the processes that work in a directory.
 func inside(dir string) (pids []string) {
 	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, link := range links {
@@ -102,7 +102,7 @@ func inside(dir string) (pids []string) {
 
 // TestDrillEnds: however a drill ends, it leaves no server, and no copy but where one was asked for.
 func TestDrillEnds(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true})
 	s.Exec(t, `CREATE TABLE steps AS SELECT i AS n FROM generate_series(1, 10000) i`)
 	s.Backup(t)
 	scratch, own := testenv.Dir(t), testenv.Dir(t)
@@ -151,7 +151,7 @@ func TestDrillEnds(t *testing.T) {
 	}
 	s.Must(t, "drill", "--scratch", scratch) // removes what the killed one has left, not what was kept
 	if left, err := os.ReadDir(scratch); err != nil || len(left) != 1 || left[0].Name() != names[0].Name() {
-		t.Errorf("in the folder are %v, kept was %v (%v)", left, names, err)
+		t.Errorf("in the directory are %v, kept was %v (%v)", left, names, err)
 	}
 	c := s.Spawn(t, filepath.Join(scratch, names[0].Name(), "data"))
 	if got := c.SQL(t, `SELECT count(*) FROM steps`); got != "10000" {
@@ -162,7 +162,7 @@ func TestDrillEnds(t *testing.T) {
 
 // TestDrillFindsDamage: what was damaged before the backup, and what is damaged in the repository.
 func TestDrillFindsDamage(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true})
 	s.Exec(t, `CREATE TABLE steps AS SELECT i AS n FROM generate_series(1, 100000) i`)
 	path := filepath.Join(s.Data, s.SQL(t, `SELECT pg_relation_filepath('steps')`))
 	s.Stop(t, "fast")
@@ -189,7 +189,7 @@ func TestDrillFindsDamage(t *testing.T) {
 	if o := s.Must(t, "catalog-log"); strings.Contains(o.Out, "no drill can be held") {
 		t.Errorf("a drill that could not be held counts as one: %s", o.Out)
 	}
-	parts, err := filepath.Glob(filepath.Join(s.Folder, "main", "parts", "*", "*"))
+	parts, err := filepath.Glob(filepath.Join(s.Directory, "main", "parts", "*", "*"))
 	if err != nil || len(parts) == 0 {
 		t.Fatal(parts, err)
 	}

@@ -24,9 +24,9 @@ func TestMainJob(t *testing.T) {
 		major int
 		store func(testing.TB) site.Store
 	}{
-		"10 folder":            {10, site.FolderStore},
-		"15 folder":            {15, site.FolderStore},
-		"18 folder":            {18, site.FolderStore},
+		"10 directory":         {10, site.DirectoryStore},
+		"15 directory":         {15, site.DirectoryStore},
+		"18 directory":         {18, site.DirectoryStore},
 		"15 MinIO by minio-go": {15, func(t testing.TB) site.Store { return site.S3Store(t, minio, "minio") }},
 		"15 MinIO by AWS SDK": {15, func(t testing.TB) site.Store {
 			st := site.S3Store(t, minio, "aws")
@@ -79,7 +79,7 @@ func mainJob(t *testing.T, s *site.Site) {
 
 // PostgreSQL pauses before the commit of the DROP, with its lock replayed: what backup-fetch says of that has to be so.
 func TestDroppedTableIsReadAfterThePause(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: 15, Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: 15, Template: true})
 	s.Exec(t, `CREATE TABLE lost AS SELECT i FROM generate_series(1, 1000) i`)
 	s.Backup(t)
 	at := s.SQL(t, `SELECT clock_timestamp()`)
@@ -148,7 +148,7 @@ func toTheEnd(t *testing.T, s *site.Site, first site.BackupEntry, want string) {
 // torn by running writes is not taken for damage.
 func TestBackupUnderLoad(t *testing.T) {
 	// A buffer pool that holds a small part of the data makes the server write pages all the time.
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true, Template: true,
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true, Template: true,
 		Conf: []string{"shared_buffers = '1MB'", "checkpoint_timeout = '30s'", "max_wal_size = '64MB'", "synchronous_commit = off"}})
 	pgbench := func(args ...string) *exec.Cmd { return s.Program(s.Bin("pgbench"), args...) }
 	if o := site.Finish(t, pgbench("--initialize", "--scale=3", "--quiet")); o.Code != 0 {

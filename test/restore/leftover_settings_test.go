@@ -17,7 +17,7 @@ func TestSettingsOfAnotherRecovery(t *testing.T) {
 	for _, major := range []int{12, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			ran := filepath.Join(testenv.Dir(t), "ran")
 			site.Must(t, s.AppendConf("recovery_target_name = 'before_migration'", "recovery_target_inclusive = off", "recovery_min_apply_delay = '1h'",
 				"recovery_end_command = 'touch "+ran+"'", "archive_cleanup_command = 'touch "+ran+"'"))

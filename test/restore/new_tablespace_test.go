@@ -14,7 +14,7 @@ import (
 // spaceAfterBackup is a server with a tablespace, and rows in it, that its backup does not have; lsn is a point before.
 func spaceAfterBackup(t *testing.T, major int) (s *site.Site, space, lsn string) {
 	t.Helper()
-	s = site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major})
+	s = site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
 	for range 4 { // so that segments are fetched ahead
@@ -72,7 +72,7 @@ func TestTablespaceAfterTheBackup(t *testing.T) {
 // backup, and is not made again.
 func TestTablespaceBeforeRedo(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Conf: []string{"archive_mode = off"}}) // it would end the segment with the server
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"archive_mode = off"}}) // it would end the segment with the server
 	s.Exec(t, `CREATE TABLESPACE late LOCATION '`+site.Mkdir(t, filepath.Join(testenv.Dir(t), "space"), 0o700, -1)+`'`)
 	s.Exec(t, `CREATE TABLE late TABLESPACE late AS SELECT i FROM generate_series(1, 5000) i`)
 	made := s.SQL(t, `SELECT pg_walfile_name(pg_current_wal_lsn())`)

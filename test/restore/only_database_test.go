@@ -18,7 +18,7 @@ func TestOnlyDatabase(t *testing.T) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			// Without checksums VACUUM writes WAL that cannot be replayed onto empty pages; up to 12 nothing helps.
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true, Checksums: major < 13})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true, Checksums: major < 13})
 			space := testenv.Dir(t)
 			s.Exec(t, `CREATE TABLESPACE apart LOCATION '`+space+`'`)
 			for _, db := range []string{"wanted", "other"} {

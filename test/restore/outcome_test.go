@@ -12,7 +12,7 @@ import (
 // the segment has been ended and archived since. When there is more, it does.
 func TestWhatTheArchiveHasSince(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int)`)
 	s.Backup(t)
 	r := s.Receive(t, "--synchronous")
@@ -38,7 +38,7 @@ func TestWhatTheArchiveHasSince(t *testing.T) {
 // given up.
 func TestStandbyOnAnotherTimeline(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Conf: []string{"wal_retrieve_retry_interval = '200ms'"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"wal_retrieve_retry_interval = '200ms'"}})
 	s.Exec(t, `CREATE TABLE steps (n int)`)
 	s.Backup(t)
 	s.Exec(t, `INSERT INTO steps VALUES (1)`)

@@ -13,7 +13,7 @@ import (
 // raised is a server that has started with more of everything after its backup, and has archived a row since.
 func raised(t testing.TB, major int) *site.Site {
 	t.Helper()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
@@ -76,7 +76,7 @@ func TestMinimalBetween(t *testing.T) {
 	for _, major := range []int{10, 13, 15, 17, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			old := s.Backup(t)
 			s.Exec(t, `INSERT INTO steps VALUES (2)`)

@@ -37,7 +37,7 @@ func TestRestoreWithoutPgobj(t *testing.T) {
 	for _, tool := range []string{"zstd", "lz4", "jq", "dd", "bash"} {
 		testenv.Tool(t, tool)
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"autovacuum = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true, Template: true, Conf: []string{"autovacuum = off"}})
 	dir := filepath.Join(s.Data, "odd names")
 	if err := os.MkdirAll(filepath.Join(dir, "empty"), 0o700); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestRestoreWithoutPgobj(t *testing.T) {
 	site.WriteFile(t, script, recipe(t), 0o755)
 	for _, b := range []site.BackupEntry{zstd, lz4} {
 		target := filepath.Join(testenv.Dir(t), "data")
-		if o := site.Finish(t, s.Program("bash", script, filepath.Join(s.Folder, "main"), b.Backup, target)); o.Code != 0 || o.Err != "" {
+		if o := site.Finish(t, s.Program("bash", script, filepath.Join(s.Directory, "main"), b.Backup, target)); o.Code != 0 || o.Err != "" {
 			t.Fatalf("restore of %s by the recipe: %v", b.Backup, o)
 		}
 		fetched := s.Fetch(t, b.Backup)
@@ -77,7 +77,7 @@ func TestRestoreWithoutPgobj(t *testing.T) {
 		sameFiles(t, target, fetched)
 
 		site.WriteFile(t, filepath.Join(target, "recovery.signal"), "", 0o600)
-		wal := filepath.Join(s.Folder, "main", "wal", b.SystemID)
+		wal := filepath.Join(s.Directory, "main", "wal", b.SystemID)
 		c := s.Spawn(t, target, append([]string{"-c", "restore_command=zstd -dcq " + wal + "/$(echo %f | cut -c1-8)/%f.zst > %p"}, site.NoArchiving...)...)
 		site.SameContents(t, c, "postgres", want)
 		site.Sound(t, c)
@@ -105,7 +105,7 @@ func sameFiles(t testing.TB, recipe, pgobj string) {
 // listParts looks into the parts of a backup as a curious administrator would.
 func listParts(t testing.TB, s *site.Site, id, decompress string) {
 	t.Helper()
-	parts, err := filepath.Glob(filepath.Join(s.Folder, "main", "parts", id, "*"))
+	parts, err := filepath.Glob(filepath.Join(s.Directory, "main", "parts", id, "*"))
 	if err != nil || len(parts) == 0 {
 		t.Fatalf("no parts of %s: %v", id, err)
 	}

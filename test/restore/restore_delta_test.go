@@ -19,7 +19,7 @@ import (
 // TestRestoreDelta: over a data directory in which one page in a hundred has changed, files have come and gone
 // and been damaged, only what differs is fetched; killed at any point it goes on.
 func TestRestoreDelta(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Checksums: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Checksums: true})
 	s.Exec(t, `CREATE TABLE big (i int PRIMARY KEY, v int, pad text);
 		INSERT INTO big SELECT i, 0, md5(i::text) || repeat('x', 400) FROM generate_series(1, 100000) i`)
 	s.Exec(t, `VACUUM (FREEZE) big`) // or the first reader of the copy would write to every page
@@ -52,7 +52,7 @@ func TestRestoreDelta(t *testing.T) {
 		site.WriteFile(t, filepath.Join(home, "letter"), "dear", 0o600)
 		o := s.Run(t, "backup-fetch", home, "--delta")
 		if o.Code != 10 || !strings.Contains(o.Err, "is no data directory of PostgreSQL") || string(site.ReadFile(t, filepath.Join(home, "letter"))) != "dear" {
-			t.Errorf("a folder that is no data directory: %v", o)
+			t.Errorf("a directory that is no data directory: %v", o)
 		}
 		other, err := pgtest.Create(t.Context(), pgtest.Options{})
 		if err != nil {
@@ -120,7 +120,7 @@ func amounts(t testing.TB, out string) (there, fetched float64) {
 // TestRestoreTerminated: SIGTERM ends a restore with a message, nothing starts on what is left, and a second
 // run without --delta says what to do.
 func TestRestoreTerminated(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1); CREATE TABLE big AS SELECT i, md5(i::text) FROM generate_series(1, 1500000) i`)
 	s.Backup(t)
 	dir := filepath.Join(testenv.Dir(t), "data")
@@ -147,7 +147,7 @@ func TestRestoreTerminated(t *testing.T) {
 
 // TestRescue: the WAL that a broken server could not archive is in the recovery after all.
 func TestRescue(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
 	s.Exec(t, `ALTER SYSTEM SET archive_command = 'false'`)
@@ -174,7 +174,7 @@ func TestRescue(t *testing.T) {
 
 // TestRescueTooLate: the server has removed WAL that nobody had received, so that its last transactions are only in its data files.
 func TestRescueTooLate(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	r := s.Receive(t)
 	s.Streaming(t, "async")
@@ -203,7 +203,7 @@ func TestRescueTooLate(t *testing.T) {
 // TestRescueOfReceived: of a server whose WAL only wal-receive archives, PostgreSQL notes nothing in archive_status. What was not
 // received is rescued, and what was received is no reason to stop.
 func TestRescueOfReceived(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 64MB"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 64MB"}})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	r := s.Receive(t)
 	s.Streaming(t, "async")

@@ -104,7 +104,7 @@ var renameCall = regexp.MustCompile(`^renameat2?\(.*, "([^"]*)", .*, "([^"]*)".*
 // form kills before the first two, of which one takes pg_control away, and the last.
 func TestRestoreKilledAtEveryRename(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	rig.Push(t)
 	whole := filepath.Join(testenv.Dir(t), "data")
 	rig.MustRun(t, "backup-fetch", whole)
@@ -166,7 +166,7 @@ func TestRestoreKilledAtEveryRename(t *testing.T) {
 	t.Logf("%d restores were killed", kills)
 }
 
-// TestTwoRestoresAtOnce: while one restore writes to a folder, another is told so and changes nothing; and one that
+// TestTwoRestoresAtOnce: while one restore writes to a directory, another is told so and changes nothing; and one that
 // made its plan before the other began does not write over its result.
 func TestTwoRestoresAtOnce(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ func TestLabelRemoved(t *testing.T) {
 	for _, major := range []int{10, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			s.Backup(t)
 			dir := s.Fetch(t)
@@ -55,7 +55,7 @@ func TestLabelRemoved(t *testing.T) {
 func spaced(t *testing.T) (s *site.Site, outside string) {
 	t.Helper()
 	outside = testenv.Dir(t)
-	s = site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: 15, Checksums: true, InitdbArgs: []string{"--waldir=" + filepath.Join(outside, "wal")},
+	s = site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: 15, Checksums: true, InitdbArgs: []string{"--waldir=" + filepath.Join(outside, "wal")},
 		Conf: []string{"allow_in_place_tablespaces = on"}})
 	for name, dir := range map[string]string{"plain": filepath.Join(outside, "plain"), "odd name/é": filepath.Join(outside, "very odd\n\\"), "within": filepath.Join(s.Data, "within")} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -109,14 +109,14 @@ func TestRestoreBesideTheOriginal(t *testing.T) {
 		}
 	}
 	// Row 6: the copy's WAL, and its new timeline, stay out of the archive.
-	archive := site.Tree(t, s.Folder)
+	archive := site.Tree(t, s.Directory)
 	c.Exec(t, `INSERT INTO "in plain" SELECT i, 'copy' FROM generate_series(1, 5000) i`)
 	c.Exec(t, `SELECT pg_switch_wal()`)
 	c.Exec(t, `CHECKPOINT`)
 	if got := c.SQL(t, `SELECT timeline_id, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'archiver') FROM pg_control_checkpoint()`); got != "2|0" {
 		t.Errorf("timeline and archiver of the copy: %s", got)
 	}
-	if diff := site.Differences(archive, site.Tree(t, s.Folder)); len(diff) > 0 {
+	if diff := site.Differences(archive, site.Tree(t, s.Directory)); len(diff) > 0 {
 		t.Errorf("the copy changed the archive: %v", diff)
 	}
 	site.SameContents(t, s.Cluster, "postgres", want)
@@ -168,7 +168,7 @@ func TestRestoredStandby(t *testing.T) {
 	for _, major := range []int{11, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"wal_keep_size = '64MB'"}[:major/18]})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"wal_keep_size = '64MB'"}[:major/18]})
 			s.Exec(t, `CREATE TABLE steps (n int); SELECT pg_create_physical_replication_slot('copy', true)`)
 			s.Backup(t)
 			dir := s.Fetch(t, "--standby", "--primary-conninfo", fmt.Sprintf("host=%s port=%d user=postgres application_name='it\\'s me'", s.SocketDir, s.Port), "--primary-slot-name", "copy")
@@ -195,7 +195,7 @@ func TestRestoredStandby(t *testing.T) {
 func TestRestoredSettings(t *testing.T) {
 	elsewhere := testenv.Dir(t)
 	site.WriteFile(t, filepath.Join(elsewhere, "extra.conf"), "work_mem = '7MB'\nexternal_pid_file = '"+filepath.Join(elsewhere, "pid")+"'\n", 0o644)
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Conf: []string{"include '" + filepath.Join(elsewhere, "extra.conf") + "'", "ssl_cert_file = 'x.pem'"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"include '" + filepath.Join(elsewhere, "extra.conf") + "'", "ssl_cert_file = 'x.pem'"}})
 	for _, sql := range []string{"ALTER SYSTEM SET restore_command = 'false'", "ALTER SYSTEM SET recovery_target_xid = '77'", "ALTER SYSTEM SET maintenance_work_mem = '9MB'",
 		"ALTER SYSTEM SET primary_conninfo = 'host=old password=secret'"} {
 		s.Exec(t, sql)
@@ -244,7 +244,7 @@ func TestRestoredSettings(t *testing.T) {
 // TestRestoredLinks: what lay behind links is put into the data directory, or behind links again where that is
 // asked for; and a later delta restore keeps them.
 func TestRestoredLinks(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Stop(t, "fast")
 	outside := testenv.Dir(t)
@@ -298,16 +298,16 @@ func TestRestoredLinks(t *testing.T) {
 	check()
 }
 
-// TestRootRestoresToNewPlaces: the owner of the files gets through all folders that root makes for them, and folders that others
+// TestRootRestoresToNewPlaces: the owner of the files gets through all directories that root makes for them, and directories that others
 // use as well stay as they are.
 func TestRootRestoresToNewPlaces(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root may make folders for another user")
+		t.Skip("only root may make directories for another user")
 	}
 	outside := testenv.Dir(t)
 	ident := filepath.Join(outside, "ident.conf")
 	site.WriteFile(t, ident, "# nobody\n", 0o600)
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Conf: []string{"ident_file = '" + ident + "'"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"ident_file = '" + ident + "'"}})
 	s.Exec(t, fmt.Sprintf(`CREATE TABLESPACE space LOCATION '%s'`, site.Mkdir(t, filepath.Join(outside, "space"), 0o700, -1)))
 	s.Exec(t, `CREATE TABLE steps (n int) TABLESPACE space; INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
@@ -373,7 +373,7 @@ func ownerOf(t testing.TB, path string) (uid, gid int) {
 // has, on one in memory, and over what is there already; whatever the size of a file.
 func TestRestoredFilesAreTheSameAnywhere(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	s.Exec(t, `CREATE TABLE large AS SELECT g AS id, repeat(md5(g::text), 4) AS t FROM generate_series(1, 60000) g`)
 	s.Exec(t, `CHECKPOINT`)
 	random := rand.New(rand.NewPCG(4, 7))

@@ -17,7 +17,7 @@ import (
 func TestRestoreToTakenPlaces(t *testing.T) {
 	t.Parallel()
 	spaces := testenv.Dir(t)
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	space := site.Mkdir(t, filepath.Join(spaces, "original"), 0o700, -1)
 	s.Exec(t, `CREATE TABLESPACE one LOCATION '`+space+`'`)
 	s.Backup(t)
@@ -30,7 +30,7 @@ func TestRestoreToTakenPlaces(t *testing.T) {
 			at := func(name string) string { return filepath.Join(place, name) }
 			o := s.Run(t, "backup-fetch", at("data"), "--waldir", at("wal"), "--tablespace", "one="+at("space"), "--link", "pg_xact="+at("link"))
 			if o.Code != site.ExitTarget || !strings.Contains(o.Err, dir+" is not empty") {
-				t.Errorf("want exit code %d and the folder's name: %v", site.ExitTarget, o)
+				t.Errorf("want exit code %d and the directory's name: %v", site.ExitTarget, o)
 			}
 			if d := site.Differences(before, site.Tree(t, place)); d != nil {
 				t.Errorf("it has changed something: %v", d)
@@ -44,9 +44,9 @@ func TestRestoreToTakenPlaces(t *testing.T) {
 func TestRestoreRefusedByFileSystem(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("only root may make folders that belong to another user")
+		t.Skip("only root may make directories that belong to another user")
 	}
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	rig.Push(t)
 	whole := filepath.Join(testenv.Dir(t), "data")
 	rig.MustRun(t, "backup-fetch", whole)
@@ -54,23 +54,23 @@ func TestRestoreRefusedByFileSystem(t *testing.T) {
 		name, text string
 		make       func(t *testing.T, place string) (target string, args []string)
 	}{
-		{"folder of another user", "belongs to the user with number 0, and you are", func(t *testing.T, place string) (string, []string) {
+		{"directory of another user", "belongs to the user with number 0, and you are", func(t *testing.T, place string) (string, []string) {
 			return site.Mkdir(t, filepath.Join(place, "data"), 0o755, 0), nil
 		}},
-		{"below a folder of another user", "permission denied", func(t *testing.T, place string) (string, []string) {
+		{"below a directory of another user", "permission denied", func(t *testing.T, place string) (string, []string) {
 			return filepath.Join(site.Mkdir(t, filepath.Join(place, "root's"), 0o755, 0), "data"), nil
 		}},
-		{"read-only folder", "permission denied", func(t *testing.T, place string) (string, []string) {
+		{"read-only directory", "permission denied", func(t *testing.T, place string) (string, []string) {
 			return site.Mkdir(t, filepath.Join(place, "data"), 0o555, -1), nil
 		}},
-		{"read-only folder above", "permission denied", func(t *testing.T, place string) (string, []string) {
+		{"read-only directory above", "permission denied", func(t *testing.T, place string) (string, []string) {
 			return filepath.Join(site.Mkdir(t, filepath.Join(place, "above"), 0o555, -1), "data"), nil
 		}},
 		{"a file", "not a directory", func(t *testing.T, place string) (string, []string) {
 			site.PutFile(t, filepath.Join(place, "data"), []byte("a file"))
 			return filepath.Join(place, "data"), nil
 		}},
-		{"WAL folder of another user", "permission denied", func(t *testing.T, place string) (string, []string) {
+		{"WAL directory of another user", "permission denied", func(t *testing.T, place string) (string, []string) {
 			return filepath.Join(place, "data"), []string{"--waldir", site.Mkdir(t, filepath.Join(place, "wal"), 0o755, 0)}
 		}},
 		{"a file in the data directory that cannot be replaced", "permission denied", func(t *testing.T, place string) (string, []string) {
@@ -100,7 +100,7 @@ func TestRestoreRefusedByFileSystem(t *testing.T) {
 // TestRestoreUnderUmasks: modes are those of the backup whatever the umask is, and whoever restores, root included.
 func TestRestoreUnderUmasks(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	rig.Push(t)
 	want := site.Survey(t, rig.Cluster.Data)
 	for _, umask := range []string{"000", "002", "022", "027", "077"} {
@@ -122,10 +122,10 @@ func TestRestoreUnderUmasks(t *testing.T) {
 	}
 }
 
-// TestStrayObjects: what nobody knows of in the folders of a backup is passed over.
+// TestStrayObjects: what nobody knows of in the directories of a backup is passed over.
 func TestStrayObjects(t *testing.T) {
 	t.Parallel()
-	rig := site.NewFolderRig(t)
+	rig := site.NewDirectoryRig(t)
 	id := rig.Push(t)
 	good := filepath.Join(testenv.Dir(t), "data")
 	rig.MustRun(t, "backup-fetch", good, id)

@@ -51,7 +51,7 @@ func TestRestoreMatrix(t *testing.T) {
 			t.Run(fmt.Sprint(major), func(t *testing.T) {
 				t.Parallel()
 				versions.Add(1) // a filter may leave some out
-				s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+				s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 				m := &matrix{Site: s, points: history(t, s), restores: &restores}
 				s.Stop(t, "immediate")
 				m.all(t)
@@ -78,7 +78,7 @@ func (m *matrix) all(t *testing.T) {
 	m.end(t, "lsn", "1 2 3 4 5 6", "--target-lsn", m.lsn, "--target-action", "shutdown")
 	m.end(t, "name", "1 2 3 4 5", "--target-name", "it's here")
 	m.end(t, "immediate", "1", "--target", "immediate", "--target-action", "promote")
-	if names, _ := filepath.Glob(filepath.Join(m.Folder, "main/wal/*/0000000[2-9]")); len(names) > 0 {
+	if names, _ := filepath.Glob(filepath.Join(m.Directory, "main/wal/*/0000000[2-9]")); len(names) > 0 {
 		t.Errorf("copies have archived into the original's archive: %v", names)
 	}
 	m.fork(t)

@@ -17,7 +17,7 @@ func TestTargetIsLookedFor(t *testing.T) {
 	for _, major := range []int{10, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"max_prepared_transactions = 10", "autovacuum = off"}})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"max_prepared_transactions = 10", "autovacuum = off"}})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1); CREATE TABLE gone (n int)`)
 			oldest := s.Backup(t)
 			xid := s.SQL(t, `INSERT INTO steps VALUES (2); SELECT txid_current()`)

@@ -17,7 +17,7 @@ func TestSubscriptionsOfACopyDoNotRun(t *testing.T) {
 	publisher := pgtest.Start(t, pgtest.Options{Template: true, Conf: []string{"wal_level = logical"}})
 	publisher.Exec(t, `CREATE TABLE fed (n int PRIMARY KEY)`)
 	publisher.Exec(t, `CREATE PUBLICATION everything FOR ALL TABLES`)
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	s.Exec(t, `CREATE TABLE fed (n int PRIMARY KEY)`)
 	s.Exec(t, `CREATE SUBSCRIPTION "the feed" CONNECTION '`+strings.ReplaceAll(publisher.DSN("postgres"), "'", "''")+`' PUBLICATION everything WITH (slot_name = feed)`)
 	publisher.Exec(t, `INSERT INTO fed VALUES (1)`)

@@ -13,7 +13,7 @@ import (
 // TestSuccessor: a restored copy takes the original's place as backup-fetch says. It was promoted while archiving was off, so
 // PostgreSQL never archives the history of its timeline, and without that no backup of it can be restored.
 func TestSuccessor(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	old := s.Backup(t)
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)

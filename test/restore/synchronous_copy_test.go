@@ -16,7 +16,7 @@ func TestCopyOfASynchronousServer(t *testing.T) {
 	for _, major := range []int{11, 15} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			site.Must(t, s.AppendConf("synchronous_standby_names = 'pgobj'"))
 			s.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (a, b)'`)

@@ -16,7 +16,7 @@ import (
 //	timeline 1: 1 [A] 2 | 3 4 [C] 5
 //	timeline 2:         | 20 [B] 21
 func TestRestoreTimelines(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Template: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Template: true})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	a := s.Backup(t)
 	one := s.SQL(t, `SELECT pg_current_wal_insert_lsn()`)
@@ -85,5 +85,5 @@ func TestRestoreTimelines(t *testing.T) {
 		s.Refuses(t, 2, "has no target", []string{"--standby", "--target-xid=7"})
 		s.Refuses(t, 2, "--primary-conninfo", []string{"--primary-conninfo=host=x"})
 	})
-	t.Run("hole", func(t *testing.T) { s.Holes(t, a, c, end) })
+	t.Run("gap", func(t *testing.T) { s.Gaps(t, a, c, end) })
 }

@@ -13,7 +13,7 @@ import (
 // TestCatalogRebuild: of a repository that has lost its catalog and every description of a backup, what PostgreSQL
 // has written into the backups is enough to restore them and to recover along the WAL.
 func TestCatalogRebuild(t *testing.T) {
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: 15, Checksums: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: 15, Checksums: true})
 	s.SQL(t, `CREATE TABLE marks (n int)`)
 	first := s.Backup(t)
 	before := s.Mark(t, 1, 1)
@@ -22,7 +22,7 @@ func TestCatalogRebuild(t *testing.T) {
 	s.Exec(t, `INSERT INTO marks VALUES (0)`)
 	s.Archived(t)
 	s.Stop(t, "fast")
-	server := filepath.Join(s.Folder, "main")
+	server := filepath.Join(s.Directory, "main")
 	if err := os.RemoveAll(filepath.Join(server, "catalog")); err != nil {
 		t.Fatal(err)
 	}

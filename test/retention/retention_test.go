@@ -27,7 +27,7 @@ func TestRetention(t *testing.T) {
 	if site.Torture() {
 		each = 10
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: 15, Checksums: true})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: 15, Checksums: true})
 	s.SQL(t, `CREATE TABLE marks (n int)`)
 	var windows []site.Moment
 	var backups []site.BackupEntry
@@ -90,13 +90,13 @@ func TestRetention(t *testing.T) {
 		t.Errorf("everything of another name: %v", o)
 	}
 	after.Must(t, "delete", "everything", "main", "--confirm")
-	entries, err := os.ReadDir(filepath.Join(s.Folder, "main"))
+	entries, err := os.ReadDir(filepath.Join(s.Directory, "main"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
 		files := 0
-		if err := filepath.WalkDir(filepath.Join(s.Folder, "main", e.Name()), func(_ string, d os.DirEntry, err error) error {
+		if err := filepath.WalkDir(filepath.Join(s.Directory, "main", e.Name()), func(_ string, d os.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
 				files++
 			}
@@ -199,12 +199,12 @@ func TestObjectLock(t *testing.T) {
 	}
 }
 
-// withoutDelete are temporary credentials that may put, get and list below a server's folder, and nothing else.
-func withoutDelete(t testing.TB, s *s3server.Server, folder string) (env []string, secret string) {
+// withoutDelete are temporary credentials that may put, get and list below a server's directory, and nothing else.
+func withoutDelete(t testing.TB, s *s3server.Server, directory string) (env []string, secret string) {
 	t.Helper()
 	policy := fmt.Sprintf(`{"Version": "2012-10-17", "Statement": [
 		{"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject"], "Resource": ["arn:aws:s3:::%[1]s/%[2]s/*"]},
-		{"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::%[1]s"], "Condition": {"StringLike": {"s3:prefix": ["%[2]s/*"]}}}]}`, s.Bucket, folder)
+		{"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::%[1]s"], "Condition": {"StringLike": {"s3:prefix": ["%[2]s/*"]}}}]}`, s.Bucket, directory)
 	role, err := credentials.NewSTSAssumeRole(s.Endpoint, credentials.STSAssumeRoleOptions{AccessKey: s.AccessKey, SecretKey: s.SecretKey, Location: s.Region, Policy: policy})
 	if err != nil {
 		t.Fatal(err)
@@ -217,14 +217,14 @@ func withoutDelete(t testing.TB, s *s3server.Server, folder string) (env []strin
 		"AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"}, v.SecretAccessKey
 }
 
-// stored are the keys below a folder of the server's bucket.
-func stored(t testing.TB, s *s3server.Server, folder string) (keys []string) {
+// stored are the keys below a directory of the server's bucket.
+func stored(t testing.TB, s *s3server.Server, directory string) (keys []string) {
 	t.Helper()
 	api, err := minio.New(strings.TrimPrefix(s.Endpoint, "http://"), &minio.Options{Region: s.Region, Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, "")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for o := range api.ListObjectsIter(t.Context(), s.Bucket, minio.ListObjectsOptions{Prefix: folder + "/", Recursive: true}) {
+	for o := range api.ListObjectsIter(t.Context(), s.Bucket, minio.ListObjectsOptions{Prefix: directory + "/", Recursive: true}) {
 		if o.Err != nil {
 			t.Fatal(o.Err)
 		}
@@ -239,22 +239,22 @@ func TestNoRightToDelete(t *testing.T) {
 	server := s3server.ForTest(t, s3server.MinIO)
 	for _, driver := range []string{"minio", "aws"} {
 		t.Run(driver, func(t *testing.T) {
-			folder := "team/pg/" + driver
+			directory := "team/pg/" + driver
 			st := site.S3Store(t, server, driver)
 			st.Settings = append(st.Settings, "PGOBJ_SERVER="+driver)
 			admin := &site.Site{Store: st, Pgobj: testenv.Pgobj(t)}
-			st.Credentials, st.Secret = withoutDelete(t, server, folder)
+			st.Credentials, st.Secret = withoutDelete(t, server, directory)
 			s := site.NewSite(t, st, pgtest.Options{Major: 15})
 			if o := s.Run(t, "--server=another", "backup-list"); o.Code != 4 {
-				t.Errorf("the credentials reach another server's folder: %v", o)
+				t.Errorf("the credentials reach another server's directory: %v", o)
 			}
 			s.SQL(t, `CREATE TABLE marks (n int)`)
 			first := s.Backup(t)
 			s.Exec(t, `INSERT INTO marks SELECT generate_series(1, 1000)`)
 			second := s.Backup(t)
-			before := stored(t, server, folder)
+			before := stored(t, server, directory)
 			refusedDeletion(t, s, "delete", "retain", "1", "--confirm")
-			after := stored(t, server, folder)
+			after := stored(t, server, directory)
 			for _, key := range before {
 				if !slices.Contains(after, key) {
 					t.Errorf("%s is gone", key)
@@ -274,7 +274,7 @@ func TestNoRightToDelete(t *testing.T) {
 				t.Errorf("with the right to delete: %v", o)
 			}
 			// Parts of it that later backups reuse stay.
-			for _, key := range stored(t, server, folder+"/backups") {
+			for _, key := range stored(t, server, directory+"/backups") {
 				if strings.Contains(key, first.Backup) {
 					t.Errorf("%s is left of the backup that was deleted", key)
 				}

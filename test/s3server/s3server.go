@@ -1,5 +1,5 @@
 // Package s3server starts real S3 servers for tests, demos and benchmarks: MinIO and versitygw, each
-// with or without TLS by a CA made on the spot. It owns their processes and folders, and knows
+// with or without TLS by a CA made on the spot. It owns their processes and directories, and knows
 // nothing of pgobj.
 package s3server
 
@@ -46,7 +46,7 @@ type Server struct {
 	Console   string // http://127.0.0.1:port, of MinIOConsole only
 	Bucket    string
 
-	// Dir is the bucket as a folder. With versitygw every object is a plain file at Dir/key, which a test
+	// Dir is the bucket as a directory. With versitygw every object is a plain file at Dir/key, which a test
 	// may damage; MinIO's files are its own format.
 	Dir string
 

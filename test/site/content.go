@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// thing is a file, folder or link as it lies on the disk.
+// thing is a file, directory or link as it lies on the disk.
 type Thing struct {
 	Mode     fs.FileMode
 	Uid, Gid uint32

@@ -97,7 +97,7 @@ func CopyRepo(t testing.TB, repo string) string {
 	return dir
 }
 
-func FromFolder(repo string) []string { return []string{"PGOBJ_STORAGE=file://" + repo} }
+func FromDirectory(repo string) []string { return []string{"PGOBJ_STORAGE=file://" + repo} }
 
 // refused runs backup-fetch on a damaged repository and checks all that a user may expect then.
 func (r *FaultRig) Refused(t *testing.T, env []string, id, key string) {
@@ -220,18 +220,18 @@ func (r *FaultRig) DamageRecords(t *testing.T, first, second string) {
 					t.Fatal(err)
 				}
 				Damage(t, repo, key, "main/catalog/log/"+filepath.Base(names[(i+1)%len(names)]), c)
-				r.Refused(t, FromFolder(repo), "LATEST", key)
+				r.Refused(t, FromDirectory(repo), "LATEST", key)
 				for _, id := range []string{first, second} {
 					if bytes.Contains(data, []byte(id)) && kind == "commit" { // without its begin a backup is as good
-						r.Refused(t, FromFolder(repo), id, key)
+						r.Refused(t, FromDirectory(repo), id, key)
 						continue
 					}
-					o := Execute(t, r.Command(FromFolder(repo), "backup-list"), nil)
+					o := Execute(t, r.Command(FromDirectory(repo), "backup-list"), nil)
 					if o.Code != 0 || !strings.Contains(o.Out, id) || !strings.Contains(o.Err, strings.TrimPrefix(key, "main/")) {
 						t.Errorf("backup-list: %s is not shown or the record is not named: %v", id, o)
 					}
 				}
-				o := Execute(t, r.Command(FromFolder(repo), "backup-push"), nil)
+				o := Execute(t, r.Command(FromDirectory(repo), "backup-push"), nil)
 				if o.Code != ExitDamaged || !strings.Contains(o.Err, strings.TrimPrefix(key, "main/")) {
 					t.Errorf("backup-push into a damaged catalog: %v", o)
 				}
@@ -256,7 +256,7 @@ func (r *FaultRig) DamageParts(t *testing.T, first, second string, goodTree map[
 				t.Run(fmt.Sprintf("%d frame at %d bit flipped at %d", i, x.Off, at), func(t *testing.T) {
 					repo := CopyRepo(t, r.Repo)
 					Damage(t, repo, key, "", Change{Do: func(data, _ []byte) []byte { return Flip(data, int(x.Off+at)) }})
-					r.Refused(t, FromFolder(repo), second, key)
+					r.Refused(t, FromDirectory(repo), second, key)
 				})
 			}
 		}
@@ -272,7 +272,7 @@ func (r *FaultRig) DamageParts(t *testing.T, first, second string, goodTree map[
 				t.Run(fmt.Sprintf("%d %s %s", i, c.Name, with), func(t *testing.T) {
 					repo := CopyRepo(t, r.Repo)
 					Damage(t, repo, key, with, c)
-					r.Refused(t, FromFolder(repo), second, key)
+					r.Refused(t, FromDirectory(repo), second, key)
 				})
 			}
 		}
@@ -289,7 +289,7 @@ func (r *FaultRig) DamageParts(t *testing.T, first, second string, goodTree map[
 		t.Run(c.Name, func(t *testing.T) {
 			repo, target := CopyRepo(t, r.Repo), filepath.Join(testenv.Dir(t), "data")
 			Damage(t, repo, "main/parts/"+p.Name, "", c)
-			if o := Execute(t, r.Command(FromFolder(repo), "backup-fetch", target, second), nil); o.Code == 0 {
+			if o := Execute(t, r.Command(FromDirectory(repo), "backup-fetch", target, second), nil); o.Code == 0 {
 				if d := Differences(goodTree, RestoredTree(t, target)); d != nil {
 					t.Errorf("the restore differs: %v", d)
 				}
@@ -303,13 +303,13 @@ func (r *FaultRig) DamageParts(t *testing.T, first, second string, goodTree map[
 	last := parts[len(parts)-1]
 	x := last.Frames[len(last.Frames)-1]
 	Damage(t, repo, "main/parts/"+last.Name, "", Change{Do: func(data, _ []byte) []byte { return Flip(data, int(x.Off)+x.Size/2) }})
-	if o := Execute(t, r.Command(FromFolder(repo), "backup-fetch", target, second), nil); o.Code != ExitDamaged {
+	if o := Execute(t, r.Command(FromDirectory(repo), "backup-fetch", target, second), nil); o.Code != ExitDamaged {
 		t.Error(o)
 	}
 	CheckNoStart(t, target)
 }
 
-// damageWAL fetches damaged segments as a server in recovery would, in a folder that has a pg_control.
+// damageWAL fetches damaged segments as a server in recovery would, in a directory that has a pg_control.
 func (r *FaultRig) DamageWAL(t *testing.T, dataDir string) {
 	names, err := filepath.Glob(filepath.Join(r.Repo, "main/wal/*/*/0*.zst"))
 	if err != nil || len(names) < 3 {
@@ -323,7 +323,7 @@ func (r *FaultRig) DamageWAL(t *testing.T, dataDir string) {
 		t.Run(c.Name, func(t *testing.T) {
 			repo, dest := CopyRepo(t, r.Repo), filepath.Join(testenv.Dir(t), name)
 			Damage(t, repo, key, with, c)
-			cmd := r.Command(FromFolder(repo), "wal-fetch", name, dest, "--retry-for=2s")
+			cmd := r.Command(FromDirectory(repo), "wal-fetch", name, dest, "--retry-for=2s")
 			cmd.Dir = dataDir
 			o := Execute(t, cmd, nil)
 			if o.Code != 255 {
@@ -364,14 +364,14 @@ func (r *FaultRig) DamageCheckpoint(t *testing.T, log *catalog.Catalog, second s
 		t.Run(c.Name, func(t *testing.T) {
 			repo := CopyRepo(t, r.Repo)
 			Damage(t, repo, key, "main/catalog/log/0000000100.json", c)
-			if got := r.ListOf(t, FromFolder(repo)); !slices.Equal(got, ids) {
+			if got := r.ListOf(t, FromDirectory(repo)); !slices.Equal(got, ids) {
 				t.Errorf("backup-list shows %v, want %v", got, ids)
 			}
 		})
 	}
 	repo, target := CopyRepo(t, r.Repo), filepath.Join(testenv.Dir(t), "data")
 	Damage(t, repo, key, "", Flips()[2])
-	if o := Execute(t, r.Command(FromFolder(repo), "backup-fetch", target, "LATEST"), nil); o.Code != 0 {
+	if o := Execute(t, r.Command(FromDirectory(repo), "backup-fetch", target, "LATEST"), nil); o.Code != 0 {
 		t.Error(o)
 	} else if d := Differences(goodTree, RestoredTree(t, target)); d != nil {
 		t.Errorf("the restore differs: %v", d)

@@ -20,7 +20,7 @@ type drilled struct {
 	Recovery   float64 `json:"recovery_seconds"`
 	EndLSN     string  `json:"end_lsn"`
 	Timeline   int     `json:"timeline"`
-	Folder     string  `json:"folder"`
+	Directory  string  `json:"directory"`
 	Steps      []struct{ Name, Result, Text string }
 	Overridden []struct{ Name, Was, Now string }
 }
@@ -33,7 +33,7 @@ func (d drilled) StepNames() string {
 	return strings.Join(s, ", ")
 }
 
-// drill holds one, as JSON, in a folder of its own in which it may leave nothing.
+// drill holds one, as JSON, in a directory of its own in which it may leave nothing.
 func (s *Site) Drill(t testing.TB, code int, args ...string) (d drilled) {
 	t.Helper()
 	scratch := testenv.Dir(t)

@@ -44,12 +44,12 @@ const (
 type FaultRig struct {
 	Cluster *pgtest.Cluster
 	Pgobj   string
-	Repo    string   // the repository as a folder, whatever the storage is: with versitygw objects are files
+	Repo    string   // the repository as a directory, whatever the storage is: with versitygw objects are files
 	Env     []string // of every pgobj: storage, credentials, server
 }
 
-// newFolderRig has a folder as storage, newS3Rig a versitygw.
-func NewFolderRig(t testing.TB, conf ...string) *FaultRig {
+// newDirectoryRig has a directory as storage, newS3Rig a versitygw.
+func NewDirectoryRig(t testing.TB, conf ...string) *FaultRig {
 	t.Helper()
 	repo := testenv.Dir(t)
 	return NewFaultRig(t, repo, []string{"PGOBJ_STORAGE=file://" + repo}, conf...)
@@ -243,7 +243,7 @@ func CheckNoControl(t testing.TB, target string) {
 	}
 }
 
-// tree is the SHA-256 of every file below dir by relative path; folders and links have a word for it.
+// tree is the SHA-256 of every file below dir by relative path; directories and links have a word for it.
 func Tree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -261,7 +261,7 @@ func Tree(t testing.TB, dir string) map[string]string {
 		}
 		switch {
 		case d.IsDir():
-			files[rel] = "folder " + info.Mode().String()
+			files[rel] = "directory " + info.Mode().String()
 		case info.Mode().IsRegular():
 			data, err := os.ReadFile(path)
 			if err != nil {
@@ -306,7 +306,7 @@ func Differences(a, b map[string]string) []string {
 type Snapshot struct {
 	Repo  string
 	Objs  map[string]string
-	store storage.Store // nil: the folder itself
+	store storage.Store // nil: the directory itself
 }
 
 func TakeSnapshot(t testing.TB, r *FaultRig, server *s3server.Server) Snapshot {
@@ -331,7 +331,7 @@ func Objects(t testing.TB, repo string) map[string]string {
 	t.Helper()
 	all := Tree(t, repo)
 	maps.DeleteFunc(all, func(path, what string) bool {
-		return strings.HasPrefix(what, "folder") || strings.HasPrefix(path, "main/wal/") || strings.Contains(path, "/.tmp") || strings.Contains(path, ".sgwtmp")
+		return strings.HasPrefix(what, "directory") || strings.HasPrefix(path, "main/wal/") || strings.Contains(path, "/.tmp") || strings.Contains(path, ".sgwtmp")
 	})
 	return all
 }

@@ -79,7 +79,7 @@ func Replace(t testing.TB, path string, data []byte) {
 type Forger struct {
 	T        *testing.T
 	Repo, Id string
-	Victim   string // a folder of somebody else's
+	Victim   string // a directory of somebody else's
 	Lines    []manifest.File
 	Raw      []string // further lines, as they are
 	List     []byte   // in place of the list of sections that follows from the lines
@@ -264,14 +264,14 @@ func (f *Forger) Drop(prefix string) {
 type Forgery struct {
 	Name     string
 	Do       func(f *Forger)
-	Args     []string // more of backup-fetch; $VICTIM stands for the victim's folder
+	Args     []string // more of backup-fetch; $VICTIM stands for the victim's directory
 	Code     int      // 0: 8, the repository is damaged
 	Says     string   // what the message has to name; "": the backup
 	Harmless bool     // may be restored, as long as nothing outside is touched
 	Slow     bool     // to make, for the long form
 }
 
-// tryForgery restores a forged backup beside somebody else's folder.
+// tryForgery restores a forged backup beside somebody else's directory.
 func (r *FaultRig) TryForgery(t *testing.T, c Forgery, f *Forger) {
 	place := testenv.Dir(t)
 	target, victim := filepath.Join(place, "data"), filepath.Join(place, "victim")
@@ -286,7 +286,7 @@ func (r *FaultRig) TryForgery(t *testing.T, c Forgery, f *Forger) {
 		args = append(args, strings.ReplaceAll(a, "$VICTIM", victim))
 	}
 	// Who wants more than this crashes, which is seen.
-	cmd := r.Program(FromFolder(f.Repo), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, MemoryLimit>>10), r.Pgobj}, args...)...)
+	cmd := r.Program(FromDirectory(f.Repo), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, MemoryLimit>>10), r.Pgobj}, args...)...)
 	cmd.Dir = place
 	o := Execute(t, cmd, nil)
 	if o.Code == 0 && !c.Harmless {

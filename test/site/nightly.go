@@ -50,7 +50,7 @@ func (s *Site) Cost(t testing.TB, backup string) cost {
 // partBytes is the size of all parts that a backup refers to.
 func (s *Site) PartBytes(t testing.TB, backup string) (sum int64) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.Folder, "main", "backups", backup, "backup.json"))
+	data, err := os.ReadFile(filepath.Join(s.Directory, "main", "backups", backup, "backup.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

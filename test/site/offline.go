@@ -24,7 +24,7 @@ func (s *Site) Offline(t testing.TB, args ...string) BackupEntry {
 	if len(after) != before+1 || after[before].From != "offline" {
 		t.Fatalf("after backup-push --offline there are %+v", after)
 	}
-	if about := string(ReadFile(t, filepath.Join(s.Folder, "main/backups", after[before].Backup, "backup.json"))); !strings.Contains(about, `"pgdata": "`+s.Data+`"`) {
+	if about := string(ReadFile(t, filepath.Join(s.Directory, "main/backups", after[before].Backup, "backup.json"))); !strings.Contains(about, `"pgdata": "`+s.Data+`"`) {
 		t.Errorf("backup.json has not the data directory's whole path: %s", about)
 	}
 	return after[before]
@@ -32,7 +32,7 @@ func (s *Site) Offline(t testing.TB, args ...string) BackupEntry {
 
 // cold restores without any WAL in the archive.
 func (s *Site) Cold(t *testing.T, b BackupEntry, want string) {
-	wal := filepath.Join(s.Folder, "main", "wal")
+	wal := filepath.Join(s.Directory, "main", "wal")
 	Must(t, os.Rename(wal, wal+".away"))
 	target := filepath.Join(testenv.Dir(t), "data")
 	o := s.Must(t, "backup-fetch", target, b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces"))
@@ -140,7 +140,7 @@ func (s *Site) Rolled(t *testing.T, b BackupEntry, want string) {
 // log is all records of the catalog.
 func (s *Site) log(t testing.TB) (all []byte) {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(s.Folder, "main/catalog/log/*.json"))
+	names, err := filepath.Glob(filepath.Join(s.Directory, "main/catalog/log/*.json"))
 	Must(t, err)
 	for _, name := range names {
 		all = append(all, ReadFile(t, name)...)

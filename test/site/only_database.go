@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// takesNoRoom counts the files of a database's folder, and holds that they are empty on the disk.
-func TakesNoRoom(t testing.TB, folder string) int {
+// takesNoRoom counts the files of a database's directory, and holds that they are empty on the disk.
+func TakesNoRoom(t testing.TB, directory string) int {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(folder, "*"))
+	files, err := filepath.Glob(filepath.Join(directory, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ const (
 	exitRecovering = 22
 )
 
-// restoreCheck asks about a restored folder, and holds exit code and text.
+// restoreCheck asks about a restored directory, and holds exit code and text.
 func (s *Site) RestoreCheck(t testing.TB, code int, says string, args ...string) {
 	t.Helper()
 	o := s.Run(t, append([]string{"restore-check"}, args...)...)
@@ -32,7 +32,7 @@ func (s *Site) RestoreCheck(t testing.TB, code int, says string, args ...string)
 	}
 }
 
-// tryStart starts a server on a restored folder, and leaves it to the test what becomes of it.
+// tryStart starts a server on a restored directory, and leaves it to the test what becomes of it.
 func (s *Site) tryStart(t testing.TB, dir string) *pgtest.Cluster {
 	t.Helper()
 	c, err := pgtest.Attach(dir, s.Major)
@@ -76,7 +76,7 @@ func (s *Site) ChecksShortRecoveries(t testing.TB) {
 		s.RestoreCheck(t, ExitNotReached, "the server stopped in recovery", target)
 	}
 	holed, short := s.Fetch(t), s.Fetch(t)
-	segments, err := filepath.Glob(filepath.Join(s.Folder, "main", "wal", "*", "00000001", strings.Repeat("?", 24)+".zst"))
+	segments, err := filepath.Glob(filepath.Join(s.Directory, "main", "wal", "*", "00000001", strings.Repeat("?", 24)+".zst"))
 	if err != nil || len(segments) < 4 {
 		t.Fatalf("the archive has %v (%v)", segments, err)
 	}

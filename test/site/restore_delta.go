@@ -20,7 +20,7 @@ func (s *Site) RestoredExactly(t testing.TB, dir, want string) {
 	Sound(t, c)
 }
 
-// killed kills restores into a folder, each a bit later than the one before, until one gets to its end. No
+// killed kills restores into a directory, each a bit later than the one before, until one gets to its end. No
 // server may start on what they leave.
 func (s *Site) Killed(t *testing.T, dir, want string, delta bool) {
 	kills := 0

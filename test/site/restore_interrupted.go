@@ -26,7 +26,7 @@ func (r *FaultRig) Bulky(t *testing.T, megabytes int) {
 	}
 }
 
-// stale makes a copy of a restored folder in which every file has other bytes, but for those that PostgreSQL and
+// stale makes a copy of a restored directory in which every file has other bytes, but for those that PostgreSQL and
 // pgobj know a data directory by.
 func (r *FaultRig) Stale(t *testing.T, from, to string) {
 	t.Helper()

@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-// doesNotStart holds that no server comes up on a folder, and why.
+// doesNotStart holds that no server comes up on a directory, and why.
 func (s *Site) DoesNotStart(t testing.TB, dir, why string) {
 	t.Helper()
 	c, err := pgtest.Open(t, dir, s.Major)

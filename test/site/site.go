@@ -25,13 +25,13 @@ type Store struct {
 	Settings    []string
 	Credentials []string
 	Secret      string // nothing that pgobj prints or writes may contain it
-	Folder      string // of a file:// storage
+	Directory   string // of a file:// storage
 }
 
-func FolderStore(t testing.TB) Store {
+func DirectoryStore(t testing.TB) Store {
 	t.Helper()
 	dir := testenv.Dir(t)
-	return Store{Settings: []string{"PGOBJ_STORAGE=file://" + dir}, Folder: dir}
+	return Store{Settings: []string{"PGOBJ_STORAGE=file://" + dir}, Directory: dir}
 }
 
 // s3Store is a prefix in a server's bucket. The aws driver gets what it needs in the words of the AWS
@@ -193,7 +193,7 @@ func (s *Site) Archived(t testing.TB) {
 	s.Eventually(t, fmt.Sprintf(`SELECT left(last_archived_wal, 24) >= '%s' FROM pg_stat_archiver`, last), "t")
 }
 
-// fetch restores to a folder of its own and returns it.
+// fetch restores to a directory of its own and returns it.
 func (s *Site) Fetch(t testing.TB, args ...string) string {
 	t.Helper()
 	target := filepath.Join(testenv.Dir(t), "data")
@@ -256,7 +256,7 @@ func SameContents(t testing.TB, c *pgtest.Cluster, db, want string) {
 	}
 }
 
-// verified lets PostgreSQL's own checker look at a restored folder before a server starts on it.
+// verified lets PostgreSQL's own checker look at a restored directory before a server starts on it.
 func (s *Site) Verified(t testing.TB, target string, ignore ...string) {
 	t.Helper()
 	args := []string{"--no-parse-wal", "--quiet"}

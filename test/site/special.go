@@ -12,7 +12,7 @@ import (
 // backupJSON is what the repository says of a backup.
 func (s *Site) BackupJSON(t testing.TB, id string) (b catalog.Backup) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.Folder, "main", "backups", id, "backup.json"))
+	data, err := os.ReadFile(filepath.Join(s.Directory, "main", "backups", id, "backup.json"))
 	if err == nil {
 		err = json.Unmarshal(data, &b)
 	}

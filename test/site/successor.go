@@ -11,7 +11,7 @@ import (
 
 // withoutHistory takes the history file of timeline 2 out of the archive.
 func (s *Site) WithoutHistory(t *testing.T, old, b BackupEntry) {
-	object := filepath.Join(s.Folder, "main/wal", b.SystemID, "00000002/00000002.history.zst")
+	object := filepath.Join(s.Directory, "main/wal", b.SystemID, "00000002/00000002.history.zst")
 	Must(t, os.Remove(object))
 	for _, args := range [][]string{nil, {"--target-timeline", "2"}, {"--target", "immediate"}, {b.Backup}, {old.Backup, "--target-timeline", "latest"}} {
 		s.Refuses(t, 14, "has WAL of timeline 2, but not its history file 00000002.history", args)

@@ -9,7 +9,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// refuses holds that a restore is refused with a code and a text, before a folder is made; and that its plan is.
+// refuses holds that a restore is refused with a code and a text, before a directory is made; and that its plan is.
 func (s *Site) Refuses(t testing.TB, code int, text string, args []string) {
 	t.Helper()
 	target := filepath.Join(testenv.Dir(t), "data")
@@ -24,19 +24,19 @@ func (s *Site) Refuses(t testing.TB, code int, text string, args []string) {
 	}
 }
 
-// holes takes a segment between A and C out of the archive.
-func (s *Site) Holes(t *testing.T, a, c BackupEntry, end string) {
-	missing := filepath.Join(s.Folder, "main/wal", a.SystemID, "00000001", c.FirstWAL+".zst")
+// gaps takes a segment between A and C out of the archive.
+func (s *Site) Gaps(t *testing.T, a, c BackupEntry, end string) {
+	missing := filepath.Join(s.Directory, "main/wal", a.SystemID, "00000001", c.FirstWAL+".zst")
 	data := ReadFile(t, missing)
 	if err := os.Remove(missing); err != nil {
 		t.Fatal(err)
 	}
-	s.Refuses(t, 14, "there is a hole in the WAL: "+c.FirstWAL+" is missing", []string{a.Backup, "--target-timeline=1"})
+	s.Refuses(t, 14, "there is a gap in the WAL: "+c.FirstWAL+" is missing", []string{a.Backup, "--target-timeline=1"})
 	s.Refuses(t, 14, "Any point up to ", []string{a.Backup, "--target-timeline=1", "--target-lsn", end})
 	s.Refuses(t, 14, "WAL that backup "+c.Backup+" needs", []string{c.Backup})
 	before := s.Must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), a.Backup, "--target-timeline=1", "--target-lsn", a.StopLSN, "--plan")
-	if strings.Contains(before.Out, "hole") {
-		t.Errorf("a target before the hole: %v", before)
+	if strings.Contains(before.Out, "gap") {
+		t.Errorf("a target before the gap: %v", before)
 	}
 	PutFile(t, missing, data)
 }

@@ -20,7 +20,7 @@ func (r *FaultRig) DamageVerified(t *testing.T, second string) {
 	r.pushHistory(t, repo)
 	sound := func(id string) {
 		t.Helper()
-		if o := Execute(t, r.Command(FromFolder(repo), "backup-verify", id), nil); o.Code != 0 {
+		if o := Execute(t, r.Command(FromDirectory(repo), "backup-verify", id), nil); o.Code != 0 {
 			t.Fatal(o)
 		}
 	}
@@ -31,7 +31,7 @@ func (r *FaultRig) DamageVerified(t *testing.T, second string) {
 		path := filepath.Join(repo, key)
 		good := ReadFile(t, path)
 		Damage(t, repo, key, "", Change{Do: func(data, _ []byte) []byte { return Flip(data, at) }})
-		o := Execute(t, r.Command(FromFolder(repo), "backup-verify", second), nil)
+		o := Execute(t, r.Command(FromDirectory(repo), "backup-verify", second), nil)
 		message := o.Err[max(0, strings.Index(o.Err, "ERROR:")):]
 		if o.Code != ExitDamaged || !strings.Contains(message, strings.TrimPrefix(key, "main/")) {
 			t.Errorf("%s, %s with a bit flipped in byte %d of %d: %v", kind, key, at, len(good), o)
@@ -86,7 +86,7 @@ func (r *FaultRig) pushHistory(t *testing.T, repo string) {
 	t.Helper()
 	path := filepath.Join(testenv.Dir(t), "00000002.history")
 	PutFile(t, path, []byte("1\t7F/0\tno recovery target specified\n"))
-	cmd := r.Command(FromFolder(repo), "wal-push", path)
+	cmd := r.Command(FromDirectory(repo), "wal-push", path)
 	cmd.Dir = r.Cluster.Data
 	if o := Execute(t, cmd, nil); o.Code != 0 {
 		t.Fatal(o)

@@ -19,14 +19,14 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// walRig is a stopped cluster's data folder, to run wal-push and wal-fetch in as PostgreSQL does, and files
+// walRig is a stopped cluster's data directory, to run wal-push and wal-fetch in as PostgreSQL does, and files
 // in its pg_wal as they could be there.
 type WalRig struct {
 	Data  string
 	Sysid uint64
 	Pgobj string
 	Env   []string
-	Repo  string // as a folder, where the server stores plain files
+	Repo  string // as a directory, where the server stores plain files
 }
 
 func NewWALRig(t testing.TB, st Store) *WalRig {
@@ -45,14 +45,14 @@ func NewWALRig(t testing.TB, st Store) *WalRig {
 		t.Fatal(err)
 	}
 	return &WalRig{Data: c.Data, Sysid: binary.LittleEndian.Uint64(control), Pgobj: testenv.Pgobj(t),
-		Env: slices.Concat(st.Settings, st.Credentials), Repo: st.Folder}
+		Env: slices.Concat(st.Settings, st.Credentials), Repo: st.Directory}
 }
 
 func VersityStore(t testing.TB) (Store, *s3server.Server) {
 	t.Helper()
 	s := s3server.ForTest(t, s3server.Versity)
 	st := S3Store(t, s, "auto")
-	st.Folder = filepath.Join(s.Dir, "team/pg")
+	st.Directory = filepath.Join(s.Dir, "team/pg")
 	return st, s
 }
 

@@ -28,7 +28,7 @@ func (r *WalRig) Wait(t testing.TB, names ...string) map[string][]byte {
 	return contents
 }
 
-func (r *WalRig) SpoolDir() string { return filepath.Join(r.Data, spool.Folder) }
+func (r *WalRig) SpoolDir() string { return filepath.Join(r.Data, spool.Directory) }
 
 func (r *WalRig) Markers(t testing.TB) (names []string) {
 	t.Helper()
@@ -45,7 +45,7 @@ func (r *WalRig) Markers(t testing.TB) (names []string) {
 	return names
 }
 
-// pushers are the processes that push ahead for a data folder.
+// pushers are the processes that push ahead for a data directory.
 func Pushers(t testing.TB, dataDir string) []int { return Helpers(t, "wal-push-ahead", dataDir) }
 
 // serves lets the rig look as if a server ran on it.
@@ -87,7 +87,7 @@ func Must(t testing.TB, err error) {
 func (r *WalRig) MarkerHolds(t testing.TB, name string) bool {
 	t.Helper()
 	Must(t, os.Rename(r.Repo, r.Repo+".away"))
-	Must(t, os.WriteFile(r.Repo, nil, 0o600)) // not a folder: nothing can be stored
+	Must(t, os.WriteFile(r.Repo, nil, 0o600)) // not a directory: nothing can be stored
 	o := r.Run(t, "wal-push", "--retry-for=1s", "pg_wal/"+name)
 	r.Settled(t)
 	Must(t, os.Remove(r.Repo))
@@ -115,7 +115,7 @@ func (s *Site) PileUp(t testing.TB, segments int) (names []string) {
 
 func (s *Site) SpoolLeft(t testing.TB) (names []string) {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(s.Data, spool.Folder))
+	entries, err := os.ReadDir(filepath.Join(s.Data, spool.Directory))
 	Must(t, err)
 	for _, e := range entries {
 		names = append(names, e.Name())

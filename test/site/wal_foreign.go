@@ -10,12 +10,12 @@ import (
 // refused sees to it that a command's WAL is refused as another cluster's, and that nothing is stored.
 func (r *WalRig) Refused(t testing.TB, st Store, args ...string) {
 	t.Helper()
-	before := Tree(t, st.Folder)
+	before := Tree(t, st.Directory)
 	o := r.Run(t, args...)
 	if o.Code != ExitConflict || strings.Count(o.Err, "ERROR:  ") != 1 || !strings.Contains(o.Err, fmt.Sprint(r.Sysid)) || !strings.Contains(o.Err, "--new-incarnation") {
 		t.Errorf("%s: %v", strings.Join(args, " "), o)
 	}
-	if after := Tree(t, st.Folder); !maps.Equal(before, after) {
+	if after := Tree(t, st.Directory); !maps.Equal(before, after) {
 		t.Errorf("%s: the repository changed: %v", strings.Join(args, " "), Differences(before, after))
 	}
 }

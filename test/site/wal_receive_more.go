@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// segmentsOf are the complete segments of a timeline in a repository that is a folder, by name; and all pieces.
+// segmentsOf are the complete segments of a timeline in a repository that is a directory, by name; and all pieces.
 func SegmentsOf(t testing.TB, repo string, tli int) (full map[string]string, pieces []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(repo, fmt.Sprintf("main/wal/*/%08X/*.zst", tli)))

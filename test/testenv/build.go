@@ -31,7 +31,7 @@ func Pgobj(t testing.TB) string {
 	return must(t, path, err)
 }
 
-// ModuleRoot is the folder of our go.mod, above the folder we run in.
+// ModuleRoot is the directory of our go.mod, above the directory we run in.
 func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -43,7 +43,7 @@ func ModuleRoot() (string, error) {
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", errors.New("no go.mod above the current folder: run this inside the source tree")
+			return "", errors.New("no go.mod above the current directory: run this inside the source tree")
 		}
 		dir = parent
 	}
@@ -102,7 +102,7 @@ func buildPgobj() (_ string, err error) {
 	return filepath.Join(dest, "pgobj"), nil
 }
 
-// noteSources looks at every folder of the module. go test remembers what a test has looked at, and
+// noteSources looks at every directory of the module. go test remembers what a test has looked at, and
 // repeats an old result only when that is unchanged; what a go build below us reads it cannot see, so
 // without this look it would answer "ok (cached)" for a binary that changed.
 func noteSources(root string) error {

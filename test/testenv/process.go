@@ -12,7 +12,7 @@ import (
 // AsPostgres makes cmd run as the user postgres when we are root, which PostgreSQL refuses to be;
 // otherwise as ourselves. In both cases cmd gets a process group of its own (so that all of it can be
 // signalled) and dies with us (so that a test that is killed leaves nothing behind). As root it gets
-// the HOME of postgres, and the temporary folder to stand in unless cmd.Dir is set: ours may be closed
+// the HOME of postgres, and the temporary directory to stand in unless cmd.Dir is set: ours may be closed
 // to postgres. Set cmd.Env, if at all, before.
 //
 // It panics when there is no user postgres: that is a machine on which test/install did not run.

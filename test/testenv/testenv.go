@@ -1,5 +1,5 @@
 // Package testenv is the ground the tests stand on: where test/install put the servers and tools, the
-// pgobj binary under test, folders and processes that belong to the user postgres, and polling. It
+// pgobj binary under test, directories and processes that belong to the user postgres, and polling. It
 // refuses to skip: what is missing fails the test and names the command that installs it. It knows
 // neither PostgreSQL (see test/pgtest) nor S3.
 //
@@ -22,7 +22,7 @@ import (
 )
 
 // CacheDir is where test/install puts servers and tools: $PGOBJ_CACHE, else /var/cache/pgobj for
-// root, else pgobj in the user's cache folder. The script computes it by the same rule.
+// root, else pgobj in the user's cache directory. The script computes it by the same rule.
 func CacheDir() string {
 	if dir := os.Getenv("PGOBJ_CACHE"); dir != "" {
 		return dir
@@ -57,7 +57,7 @@ func Tool(t testing.TB, name string) string {
 	return must(t, path, err)
 }
 
-// MakeDir creates an empty folder, mode 0700, that the user postgres owns (without root: the user who
+// MakeDir creates an empty directory, mode 0700, that the user postgres owns (without root: the user who
 // runs us). Its path is short, because the path of a unix socket ends at 107 bytes. The caller removes it.
 func MakeDir() (string, error) {
 	if err := traversable(os.TempDir()); err != nil {
@@ -73,7 +73,7 @@ func MakeDir() (string, error) {
 	return dir, nil
 }
 
-// Dir is MakeDir for a test; the folder goes away with the test. (t.TempDir would not do: its parent
+// Dir is MakeDir for a test; the directory goes away with the test. (t.TempDir would not do: its parent
 // is closed to the user postgres.)
 func Dir(t testing.TB) string {
 	t.Helper()
@@ -81,7 +81,7 @@ func Dir(t testing.TB) string {
 	must(t, dir, err)
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("remove the test's folder: %v", err)
+			t.Errorf("remove the test's directory: %v", err)
 		}
 	})
 	return dir
@@ -98,7 +98,7 @@ func traversable(dir string) error {
 			return err
 		}
 		if info.Mode()&0o001 == 0 {
-			return fmt.Errorf("the user postgres cannot enter %s (mode %v): set TMPDIR to a folder that everyone can enter",
+			return fmt.Errorf("the user postgres cannot enter %s (mode %v): set TMPDIR to a directory that everyone can enter",
 				dir, info.Mode().Perm())
 		}
 		if dir == filepath.Dir(dir) {
@@ -107,7 +107,7 @@ func traversable(dir string) error {
 	}
 }
 
-// ChownPostgres gives a file, or a folder with all that is in it, to the user postgres. Without root
+// ChownPostgres gives a file, or a directory with all that is in it, to the user postgres. Without root
 // it does nothing.
 func ChownPostgres(path string) error {
 	cred, _, err := postgres()

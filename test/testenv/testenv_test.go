@@ -25,7 +25,7 @@ func TestToolsAreInstalled(t *testing.T) {
 	}
 }
 
-func TestFolderBelongsToPostgres(t *testing.T) {
+func TestDirectoryBelongsToPostgres(t *testing.T) {
 	var dir string
 	t.Run("inner", func(t *testing.T) {
 		dir = Dir(t)
@@ -46,7 +46,7 @@ func TestFolderBelongsToPostgres(t *testing.T) {
 		}
 	})
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("after its test the folder is still there: %v", err)
+		t.Errorf("after its test the directory is still there: %v", err)
 	}
 }
 

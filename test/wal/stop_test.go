@@ -14,13 +14,13 @@ import (
 
 // A server whose storage is gone can be stopped within the minute for which pg_ctl waits, and keeps what is not archived.
 func TestStopWithoutStorage(t *testing.T) {
-	for name, hole := range map[string]bool{"refused": false, "black hole": true} {
+	for name, gap := range map[string]bool{"refused": false, "black hole": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			site.Must(t, err)
 			t.Cleanup(func() { _ = l.Close() })
-			if !hole {
+			if !gap {
 				site.Must(t, l.Close())
 			}
 			s := site.NewSite(t, site.Store{
@@ -31,7 +31,7 @@ func TestStopWithoutStorage(t *testing.T) {
 			first := s.SwitchWAL(t)
 			s.Exec(t, `INSERT INTO a VALUES (1)`)
 			second := s.SwitchWAL(t)
-			if hole {
+			if gap {
 				c, err := l.Accept() // nobody ever reads from it
 				site.Must(t, err)
 				t.Cleanup(func() { _ = c.Close() })
@@ -54,10 +54,10 @@ func TestStopWithoutStorage(t *testing.T) {
 				}
 			}
 
-			s.Store = site.FolderStore(t)
+			s.Store = site.DirectoryStore(t)
 			s.Must(t, "wal-push", "--all", s.Data)
 			for _, name := range []string{first, second} {
-				if found, err := filepath.Glob(filepath.Join(s.Folder, "main/wal/*/*", name+".zst")); err != nil || len(found) != 1 {
+				if found, err := filepath.Glob(filepath.Join(s.Directory, "main/wal/*/*", name+".zst")); err != nil || len(found) != 1 {
 					t.Errorf("wal-push --all: %s is archived as %v, %v", name, found, err)
 				}
 			}

@@ -37,7 +37,7 @@ type truth struct {
 	pgobj   string
 	server  *s3server.Server
 	prefix  string
-	wal     string // the archive as a folder
+	wal     string // the archive as a directory
 	segment string // in the middle of timeline 1
 	next    string // the one after it
 	rows    string // in the whole archive
@@ -106,7 +106,7 @@ func newTruth(t *testing.T, major int, server *s3server.Server) *truth {
 	return tr
 }
 
-// copyOf copies a data folder to a folder of its own.
+// copyOf copies a data directory to a directory of its own.
 func copyOf(t testing.TB, dir string) string {
 	t.Helper()
 	own, err := testenv.MakeDir()
@@ -136,7 +136,7 @@ func copyTree(t testing.TB, from, to string) {
 	}
 }
 
-// cluster is a copy of a data folder with recovery settings, ready to start.
+// cluster is a copy of a data directory with recovery settings, ready to start.
 func (tr *truth) cluster(t testing.TB, base, mode string, env []string, args ...string) *pgtest.Cluster {
 	return tr.clusterOf(t, base, mode, way{}, env, args...)
 }
@@ -217,9 +217,9 @@ func simply(f faultproxy.Fault) func(*truth, string) faultproxy.Fault {
 	return func(*truth, string) faultproxy.Fault { return f }
 }
 
-// hole copies the archive without the file.
-func hole(t *testing.T, tr *truth, file string) []string {
-	prefix := "hole/" + rand.Text()
+// gap copies the archive without the file.
+func gap(t *testing.T, tr *truth, file string) []string {
+	prefix := "gap/" + rand.Text()
 	to := filepath.Join(tr.server.Dir, prefix)
 	copyTree(t, filepath.Join(tr.server.Dir, tr.prefix), to)
 	if err := os.Remove(filepath.Join(to, "main/wal", filepath.Base(tr.wal), file[:8], file+".zst")); err != nil {
@@ -236,7 +236,7 @@ const page = "<!DOCTYPE html><html><head><title>Log in</title></head><body>Log i
 
 func faults() []fault {
 	return []fault{
-		{name: "hole", env: hole},
+		{name: "gap", env: gap},
 		{name: "503", proxied: simply(faultproxy.Fail(503, "SlowDown"))},
 		{name: "500", proxied: simply(faultproxy.Fail(500, "InternalError"))},
 		{name: "429", proxied: simply(faultproxy.Fail(429, "TooManyRequests"))},
@@ -268,7 +268,7 @@ func faults() []fault {
 }
 
 func fewFaults() []string {
-	return []string{"hole", "503", "403", "page with 404", "bit flip", "wrong prefix"}
+	return []string{"gap", "503", "403", "page with 404", "bit flip", "wrong prefix"}
 }
 
 // ways are those in which a case is tried.

@@ -20,7 +20,7 @@ func TestLowActivity(t *testing.T) {
 	for _, major := range []int{10, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			st := site.FolderStore(t)
+			st := site.DirectoryStore(t)
 			s := site.NewSite(t, st, pgtest.Options{Major: major, Template: true, Conf: []string{"archive_timeout = 1s"}})
 			s.Exec(t, `CREATE TABLE x (i int)`)
 			s.Backup(t)
@@ -36,7 +36,7 @@ func TestLowActivity(t *testing.T) {
 			if got := s.Spawn(t, before, site.NoArchiving...).SQL(t, `SELECT string_agg(i::text, ' ' ORDER BY i) FROM x`); got != "1 2" {
 				t.Errorf("the rows are %s", got)
 			}
-			full, _ := site.SegmentsOf(t, st.Folder, 1)
+			full, _ := site.SegmentsOf(t, st.Directory, 1)
 			for name, file := range full {
 				info, err := os.Stat(file)
 				site.Must(t, err)
@@ -55,7 +55,7 @@ func TestLowActivity(t *testing.T) {
 // standby waits; then both go on.
 func TestHistoryArrivesLate(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Backup(t)
@@ -68,7 +68,7 @@ func TestHistoryArrivesLate(t *testing.T) {
 	s.Exec(t, `INSERT INTO x SELECT generate_series(1, 100)`)
 	s.Archived(t)
 	site.Must(t, s.Crash())
-	found, err := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/*/00000002.history*"))
+	found, err := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/*/00000002.history*"))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}

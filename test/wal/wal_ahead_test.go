@@ -27,7 +27,7 @@ func numbered(n int) string { return fmt.Sprintf("0000000100000000%08X", 0xA0+n)
 // none is believed when anything differs (row 17).
 func TestPushAhead(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	names := []string{"00000002.history"}
 	for i := range 12 {
 		names = append(names, numbered(i))
@@ -118,7 +118,7 @@ func plantedMarkers(t *testing.T, r *site.WalRig, contents map[string][]byte) {
 			t.Errorf("%s: the marker was believed", what)
 		}
 	}
-	// The clone of a data folder pushes for itself: not even a copy with all attributes is the same file.
+	// The clone of a data directory pushes for itself: not even a copy with all attributes is the same file.
 	site.Must(t, os.WriteFile(found[0], good, 0o600))
 	if !r.MarkerHolds(t, numbered(5)) {
 		t.Error("the good marker is not believed")
@@ -214,7 +214,7 @@ func TestPushAheadWithoutRoom(t *testing.T) {
 // Killed at any moment, neither process has acknowledged what is not in the archive.
 func TestPushAheadKilled(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	r.Serves(t)
 	var names []string
 	for i := range 6 {
@@ -355,7 +355,7 @@ func TestPushAheadAndItsServer(t *testing.T) {
 func TestServerIsProcess1(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{15, 18} {
-		s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, WALSegMB: 1, Process1: true, Conf: []string{"archive_command = 'false'"}})
+		s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, WALSegMB: 1, Process1: true, Conf: []string{"archive_command = 'false'"}})
 		s.Exec(t, `CREATE TABLE x (i int)`)
 		s.Exec(t, `CHECKPOINT`)
 		s.PileUp(t, 12)
@@ -387,7 +387,7 @@ func TestServerIsProcess1(t *testing.T) {
 // wal-push --all archives what a stopped server has left.
 func TestPushAll(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	r := site.NewWALRig(t, st)
 	names := []string{"00000002.history", site.Wal3 + ".partial"}
 	for i := range 9 {
@@ -424,6 +424,6 @@ func TestPushAll(t *testing.T) {
 		r.Fetches(t, name, contents[name])
 	}
 	if o := site.Execute(t, r.Command(r.Pgobj, "wal-push", "--all", elsewhere), nil); o.Code != 2 {
-		t.Errorf("not a data folder: %v", o)
+		t.Errorf("not a data directory: %v", o)
 	}
 }

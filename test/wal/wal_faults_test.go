@@ -74,7 +74,7 @@ func TestWALPushUnderFaults(t *testing.T) {
 	for what, env := range map[string][]string{
 		"refused": {"PGOBJ_S3_ENDPOINT=http://" + closed.Addr().String()}, "no host": {"PGOBJ_S3_ENDPOINT=http://no-such-host.invalid"},
 		"not http": {"PGOBJ_S3_ENDPOINT=nonsense"}, "no storage": {"PGOBJ_STORAGE="}, "odd storage": {"PGOBJ_STORAGE=ftp://x"},
-		"no folder": {"PGOBJ_STORAGE=file:///no/such/folder"}, "closed folder": {"PGOBJ_STORAGE=file:///proc/1/root"},
+		"no directory": {"PGOBJ_STORAGE=file:///no/such/directory"}, "closed directory": {"PGOBJ_STORAGE=file:///proc/1/root"},
 		"no bucket": {"PGOBJ_STORAGE=s3://no-such-bucket/x"}, "wrong secret": {"AWS_SECRET_ACCESS_KEY=nonsense"},
 		"wrong key": {"AWS_ACCESS_KEY_ID=nonsense"}, "odd server": {"PGOBJ_SERVER=../x"}, "odd level": {"PGOBJ_LOG_LEVEL=loud"},
 	} {
@@ -134,8 +134,8 @@ func TestSignals(t *testing.T) {
 }
 
 // A server that catches up archives several segments at once, so that a later one can be there before an earlier one. A recovery
-// from its archive waits a while for what is missing, before it takes that for a hole; a standby, which asks again, does not.
-func TestHoleThatIsFilled(t *testing.T) {
+// from its archive waits a while for what is missing, before it takes that for a gap; a standby, which asks again, does not.
+func TestGapThatIsFilled(t *testing.T) {
 	t.Parallel()
 	st, server := site.VersityStore(t)
 	r := site.NewWALRig(t, st)
@@ -163,7 +163,7 @@ func TestHoleThatIsFilled(t *testing.T) {
 	through := slices.Concat(direct, []string{"PGOBJ_S3_ENDPOINT=" + proxy.URL})
 	r.Env = through
 	r.Put(t, "../standby.signal", nil)
-	if o, _ := r.Fetch(t, site.Wal2, "--retry-for=20s"); o.Code != 1 || asked > 2 || !strings.Contains(o.Err, "hole") {
+	if o, _ := r.Fetch(t, site.Wal2, "--retry-for=20s"); o.Code != 1 || asked > 2 || !strings.Contains(o.Err, "gap") {
 		t.Errorf("on a standby, asked %d times: %v", asked, o)
 	}
 	site.Must(t, os.Remove(filepath.Join(r.Data, "standby.signal")))
@@ -174,7 +174,7 @@ func TestHoleThatIsFilled(t *testing.T) {
 }
 
 // A restore that is planned meanwhile looks again, too, before it is refused.
-func TestPlanWaitsForHoleThatIsFilled(t *testing.T) {
+func TestPlanWaitsForGapThatIsFilled(t *testing.T) {
 	t.Parallel()
 	st, server := site.VersityStore(t)
 	s := site.NewSite(t, st, pgtest.Options{Major: 15, Template: true})
@@ -183,9 +183,9 @@ func TestPlanWaitsForHoleThatIsFilled(t *testing.T) {
 		s.Exec(t, fmt.Sprintf(`CREATE TABLE t%d ()`, i))
 		s.Archived(t)
 	}
-	all, _ := site.SegmentsOf(t, st.Folder, 1)
+	all, _ := site.SegmentsOf(t, st.Directory, 1)
 	full := slices.Sorted(maps.Keys(all))
-	file := filepath.Join(st.Folder, "main/wal", b.SystemID, "00000001", full[len(full)-2]+".zst")
+	file := filepath.Join(st.Directory, "main/wal", b.SystemID, "00000001", full[len(full)-2]+".zst")
 	site.Must(t, os.Rename(file, server.Dir+"/late"))
 	// New as its neighbours are on a server that is catching up, however slow this machine is.
 	now := time.Now()
@@ -239,7 +239,7 @@ func TestSegmentIsListedButGone(t *testing.T) {
 // A process that may not have the threads that it needs to begin with is not the end of the WAL.
 func TestFetchWithoutThreads(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1})
 	s.Backup(t)
 	auto := string(site.ReadFile(t, filepath.Join(s.Fetch(t), "postgresql.auto.conf")))
 	_, rest, _ := strings.Cut(auto, "\nrestore_command = '")

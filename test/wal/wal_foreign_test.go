@@ -20,18 +20,18 @@ import (
 // Rows 4 and 5: two clusters that archive to one place, by mistake or because initdb made the second. Before the first backup the archive is that of the cluster whose WAL came first; each kind of wal-push refuses another's.
 func TestTwoClustersInOnePlace(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	a, b := site.NewWALRig(t, st), site.NewWALRig(t, st)
 	ofA, ofB := site.WalSegment(site.Wal1, a.Sysid, site.Mib, 1), site.WalSegment(site.Wal1, b.Sysid, site.Mib, 2)
 	a.MustPush(t, site.Wal1, ofA)
-	before := site.Tree(t, st.Folder)
+	before := site.Tree(t, st.Directory)
 	if o, _ := b.Fetch(t, site.Wal1); o.Code != 255 || !strings.Contains(o.Err, fmt.Sprint(b.Sysid)) {
 		t.Errorf("the second cluster has no archive: %v", o)
 	}
 	if o := b.Push(t, site.Wal1, ofA); o.Code != 11 || !strings.Contains(o.Err, fmt.Sprint(a.Sysid)) || !strings.Contains(o.Err, fmt.Sprint(b.Sysid)) {
 		t.Errorf("WAL of the other cluster in pg_wal: %v", o)
 	}
-	if after := site.Tree(t, st.Folder); !maps.Equal(before, after) {
+	if after := site.Tree(t, st.Directory); !maps.Equal(before, after) {
 		t.Errorf("the repository changed: %v", site.Differences(before, after))
 	}
 	b.Put(t, site.Wal1, ofB)
@@ -61,7 +61,7 @@ func TestWALOfAnotherCluster(t *testing.T) {
 		flags         []string
 	}{{15, 15, []string{"--new-incarnation"}}, {10, 18, nil}} {
 		t.Run(fmt.Sprintf("%d and %d", c.first, c.second), func(t *testing.T) {
-			st := site.FolderStore(t)
+			st := site.DirectoryStore(t)
 			a := site.NewSite(t, st, pgtest.Options{Major: c.first})
 			a.Archived(t) // before there is a catalog
 			a.Backup(t)
@@ -73,7 +73,7 @@ func TestWALOfAnotherCluster(t *testing.T) {
 				t.Errorf("the server's log does not say why: %s", site.LastLines(b.Log(), 10))
 			}
 			b.Fails(t, nil, site.ExitConflict, site.Says(theirs, "backup-push"), "wal-receive")
-			if _, err := os.Stat(filepath.Join(st.Folder, "main/wal", theirs)); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(filepath.Join(st.Directory, "main/wal", theirs)); !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("WAL of the second cluster is there: %v", err)
 			}
 			if len(c.flags) > 0 {
@@ -121,11 +121,11 @@ func TestAdmissionCostsNothing(t *testing.T) {
 	data, err := os.ReadFile(remembered[0])
 	site.Must(t, err)
 	for what, change := range map[string]func(){
-		"damaged":               func() { site.WriteFile(t, remembered[0], strings.Replace(string(data), "202", "203", 1), 0o600) },
-		"everybody may write":   func() { site.Must(t, os.Chmod(remembered[0], 0o602)) },
-		"another user's":        func() { site.Must(t, os.Chown(remembered[0], 12345, 12345)) },
-		"another user's folder": func() { site.Must(t, os.Chown(r.SpoolDir(), 12345, 12345)) },
-		"gone":                  func() { site.Must(t, os.Remove(remembered[0])) },
+		"damaged":                  func() { site.WriteFile(t, remembered[0], strings.Replace(string(data), "202", "203", 1), 0o600) },
+		"everybody may write":      func() { site.Must(t, os.Chmod(remembered[0], 0o602)) },
+		"another user's":           func() { site.Must(t, os.Chown(remembered[0], 12345, 12345)) },
+		"another user's directory": func() { site.Must(t, os.Chown(r.SpoolDir(), 12345, 12345)) },
+		"gone":                     func() { site.Must(t, os.Remove(remembered[0])) },
 	} {
 		change()
 		proxy.Reset()
@@ -143,11 +143,11 @@ func TestAdmissionCostsNothing(t *testing.T) {
 
 // Where the catalog is damaged, archiving goes on for the cluster whose WAL is there, and for no other.
 func TestAdmissionWithADamagedCatalog(t *testing.T) {
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	a := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	a.Backup(t)
-	site.Must(t, os.RemoveAll(filepath.Join(st.Folder, "main/catalog/checkpoints")))
-	records, err := filepath.Glob(filepath.Join(st.Folder, "main/catalog/log/*.json"))
+	site.Must(t, os.RemoveAll(filepath.Join(st.Directory, "main/catalog/checkpoints")))
+	records, err := filepath.Glob(filepath.Join(st.Directory, "main/catalog/log/*.json"))
 	site.Must(t, err)
 	for _, name := range records {
 		site.Must(t, os.WriteFile(name, []byte("{"), 0o600))

@@ -14,10 +14,10 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// A history with two timelines, low activity, a hole and a damaged segment: what is shown is what can be restored.
+// A history with two timelines, low activity, a gap and a damaged segment: what is shown is what can be restored.
 func TestWALListVerifyWindows(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	id := func() string { return s.List(t)[len(s.List(t))-1].Backup }
 	s.Exec(t, `CREATE TABLE x (at timestamptz)`)
@@ -53,8 +53,8 @@ func TestWALListVerifyWindows(t *testing.T) {
 		t.Error(o)
 	}
 
-	// A hole between the backups.
-	segments, err := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/00000001/000000010000*.zst"))
+	// A gap between the backups.
+	segments, err := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/00000001/000000010000*.zst"))
 	site.Must(t, err)
 	var full []string
 	for _, f := range segments {
@@ -75,14 +75,14 @@ func TestWALListVerifyWindows(t *testing.T) {
 	site.Must(t, os.Remove(full[at]))
 	w := s.Windows(t)
 	if len(w) != 2 || w[0].Why != name+" is missing" || w[0].Backups[0] != first || w[1].Backups[0] != second || !w[0].To.Before(w[1].From) {
-		t.Errorf("with a hole: %+v", w)
+		t.Errorf("with a gap: %+v", w)
 	}
 	s.ProveWindow(t, w[0])
-	if o := s.Run(t, "wal-list"); o.Code != 11 || !strings.Contains(o.Out, "hole on timeline 1: "+name) {
-		t.Errorf("with a hole: %v", o)
+	if o := s.Run(t, "wal-list"); o.Code != 11 || !strings.Contains(o.Out, "gap on timeline 1: "+name) {
+		t.Errorf("with a gap: %v", o)
 	}
 	if o := s.Run(t, "wal-verify", "--sample=10"); o.Code != 11 || !strings.Contains(o.Out, "backup "+first+" cannot be recovered past "+name) || strings.Contains(o.Out, second) {
-		t.Errorf("with a hole: %v", o)
+		t.Errorf("with a gap: %v", o)
 	}
 	if o := s.Run(t, "wal-verify", "--acknowledge="+name); o.Code != 2 {
 		t.Errorf("without a reason: %v", o)
@@ -93,7 +93,7 @@ func TestWALListVerifyWindows(t *testing.T) {
 	}
 	s.Must(t, "wal-verify")
 	if o := s.Run(t, "wal-fetch", name, filepath.Join(s.Data, "pg_wal/x"), "--retry-for=1s"); o.Code != 255 {
-		t.Errorf("an acknowledged hole is a hole to recovery: %v", o)
+		t.Errorf("an acknowledged gap is a gap to recovery: %v", o)
 	}
 	site.Must(t, os.WriteFile(full[at], saved, 0o644))
 

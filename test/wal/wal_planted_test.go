@@ -23,7 +23,7 @@ const stranger = 12345
 // archive has, each time with the reason in its log, or without when only one file is not believed.
 func TestPlantedWAL(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	var names []string
 	contents := map[string][]byte{}
 	for i := range 6 {
@@ -101,7 +101,7 @@ func TestPlantedWAL(t *testing.T) {
 // in the spool that the server could not read.
 func TestPlantedMarkers(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	r.Wait(t, numbered(0), numbered(1), numbered(2))
 	r.Serves(t)
 	r.Asks(t, numbered(0))

@@ -18,7 +18,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// prefetchers are the processes that fill windows for a data folder.
+// prefetchers are the processes that fill windows for a data directory.
 func prefetchers(t testing.TB, dataDir string) []int { return site.Helpers(t, "wal-prefetch", dataDir) }
 
 // The window follows what is asked for, holds no more than it may, asks the storage once at the end of the
@@ -75,10 +75,10 @@ func TestPrefetch(t *testing.T) {
 			t.Errorf("%s %s at the end of the archive", q.Method, q.Path)
 		}
 	}
-	// What a hole, an outage or a damaged object is, wal-fetch says itself, and a window changes nothing.
+	// What a gap, an outage or a damaged object is, wal-fetch says itself, and a window changes nothing.
 	r.MustPush(t, numbered(22), site.WalSegment(numbered(22), r.Sysid, site.Mib, 1))
-	if o, _ := r.Fetch(t, numbered(20)); o.Code != 255 || !strings.Contains(o.Err, "hole") {
-		t.Errorf("a hole: %v", o)
+	if o, _ := r.Fetch(t, numbered(20)); o.Code != 255 || !strings.Contains(o.Err, "gap") {
+		t.Errorf("a gap: %v", o)
 	}
 	proxy.On(faultproxy.Always, faultproxy.Fail(503, "SlowDown"))
 	if o, _ := r.Fetch(t, numbered(20)); o.Code != 255 {
@@ -86,10 +86,10 @@ func TestPrefetch(t *testing.T) {
 	}
 }
 
-// A window belongs to one run of one server, one repository and one data folder; a process that nobody asks ends.
+// A window belongs to one run of one server, one repository and one data directory; a process that nobody asks ends.
 func TestPrefetchBelongsToOneRestore(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	r := site.NewWALRig(t, st)
 	contents := map[string][]byte{}
 	for i := range 6 {
@@ -99,8 +99,8 @@ func TestPrefetchBelongsToOneRestore(t *testing.T) {
 	r.Recovery(t)
 	r.FetchesAhead(t, numbered(0), contents[numbered(0)])
 	r.Window(t, 5)
-	other := site.FolderStore(t)
-	copyTree(t, filepath.Join(r.Repo, "main"), filepath.Join(other.Folder, "main"))
+	other := site.DirectoryStore(t)
+	copyTree(t, filepath.Join(r.Repo, "main"), filepath.Join(other.Directory, "main"))
 	saved := r.Env
 	r.Env = other.Settings
 	if r.FetchesAhead(t, numbered(1), contents[numbered(1)]) {
@@ -122,7 +122,7 @@ func TestPrefetchBelongsToOneRestore(t *testing.T) {
 // Killed at any moment, neither process leaves anything behind that is served and differs (row 24).
 func TestPrefetchKilled(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	const segments = 12
 	contents := map[string][]byte{}
 	for i := range segments {
@@ -188,7 +188,7 @@ func TestPrefetchKilled(t *testing.T) {
 // A real recovery, a real standby, and what is left of them when they end, in each way that they can.
 func TestPrefetchOnRealServer(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Must(t, "backup-push")
@@ -226,7 +226,7 @@ func TestPrefetchOnRealServer(t *testing.T) {
 				c.Stop(t, end)
 			}
 			site.NoPrefetchers(t, dir)
-			if left, _ := filepath.Glob(filepath.Join(dir, spool.Folder, "fetched-*")); len(left) > 0 {
+			if left, _ := filepath.Glob(filepath.Join(dir, spool.Directory, "fetched-*")); len(left) > 0 {
 				t.Errorf("windows are left: %v", left)
 			}
 		})

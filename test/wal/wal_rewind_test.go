@@ -12,11 +12,11 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// inUse puts all into the spool of a data folder that there can be in it, and leaves it there, as processes that are killed
+// inUse puts all into the spool of a data directory that there can be in it, and leaves it there, as processes that are killed
 // do. The server can list it, and cannot read the files: nobody but us has a use for them.
 func inUse(t *testing.T, dataDir string) *spool.Window {
 	t.Helper()
-	dir := filepath.Join(dataDir, spool.Folder)
+	dir := filepath.Join(dataDir, spool.Directory)
 	m := spool.NewMarkers(dir, "scope")
 	_, err := m.Hold([]string{"a", "b"})
 	site.Must(t, err)
@@ -49,7 +49,7 @@ func fill(t testing.TB, w *spool.Window, name string, keep bool) {
 // pg_rewind copies nothing of the source's spool, which changes all the time, and takes away what is left in the target's.
 func TestRewindAndTheSpool(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"wal_log_hints = on", "wal_keep_size = 64MB"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"wal_log_hints = on", "wal_keep_size = 64MB"}})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Backup(t)
 	source := site.StandbyOf(t, s)
@@ -84,7 +84,7 @@ func TestRewindAndTheSpool(t *testing.T) {
 	if o.Code != 0 {
 		t.Fatal(o)
 	}
-	if left, err := os.ReadDir(filepath.Join(s.Data, spool.Folder)); len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(s.Data, spool.Directory)); len(left) > 0 {
 		t.Errorf("the target's spool has %v %v", left, err)
 	}
 	s.Start(t)

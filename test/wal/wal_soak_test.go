@@ -67,11 +67,11 @@ func TestSoak(t *testing.T) {
 	s.Stop(t, "fast")
 	c := s.Spawn(t, s.Fetch(t), site.NoArchiving...)
 	site.SameContents(t, c, "postgres", want)
-	if o := s.Must(t, "wal-list"); strings.Contains(o.Out, "hole") {
+	if o := s.Must(t, "wal-list"); strings.Contains(o.Out, "gap") {
 		t.Error(o)
 	}
 	s.Must(t, "wal-verify")
-	full, _ := site.SegmentsOf(t, st.Folder, 1)
+	full, _ := site.SegmentsOf(t, st.Directory, 1)
 	rows := site.Number(t, c.SQL(t, `SELECT count(*) FROM soaked`))
 	all, broken := len(proxy.Requests()), proxy.Count(func(r faultproxy.Request) bool { return r.Fault != "" && r.Fault != "delay " })
 	t.Logf("%d rows, %d segments, %d requests to archive and %d to restore and verify, %d broken, in %d s of pgbench with %d crashes", rows, len(full), archived, all-archived, broken, seconds, crashes)

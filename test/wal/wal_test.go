@@ -27,7 +27,7 @@ func stores(t *testing.T, test func(t *testing.T, r *site.WalRig)) {
 	t.Parallel()
 	minio := s3server.ForTest(t, s3server.MinIO)
 	for name, st := range map[string]func(t testing.TB) site.Store{
-		"folder":    site.FolderStore,
+		"directory": site.DirectoryStore,
 		"MinIO":     func(t testing.TB) site.Store { return site.S3Store(t, minio, "minio") },
 		"MinIO aws": func(t testing.TB) site.Store { return site.S3Store(t, minio, "aws") },
 		"versitygw": func(t testing.TB) site.Store { st, _ := site.VersityStore(t); return st },
@@ -78,7 +78,7 @@ func TestWALIsNeverReplaced(t *testing.T) {
 // see which is right.
 func TestWALWithAnotherTail(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	full := site.WalSegment(site.Wal1, r.Sysid, site.Mib, 1)
 	cut := slices.Concat(full[:site.Mib/2+24], make([]byte, site.Mib/2-24))
 	for name, pair := range map[string][2][]byte{site.Wal1: {full, cut}, site.Wal2: {cut, full}} {
@@ -100,8 +100,8 @@ func TestWALPushRace(t *testing.T) {
 	if site.Torture() {
 		rounds = 2000
 	}
-	t.Run("folder", func(t *testing.T) {
-		r := site.NewWALRig(t, site.FolderStore(t))
+	t.Run("directory", func(t *testing.T) {
+		r := site.NewWALRig(t, site.DirectoryStore(t))
 		for round := range rounds {
 			r.Race(t, round, 2, func() {})
 		}
@@ -131,7 +131,7 @@ func TestWALPushRace(t *testing.T) {
 // Rows 9 and 10, and 28 where the disk is at fault.
 func TestWALPushRefuses(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	r := site.NewWALRig(t, st)
 	good := site.WalSegment(site.Wal1, r.Sysid, 16*site.Mib, 1)
 	for what, f := range map[string]struct {
@@ -165,7 +165,7 @@ func TestWALPushRefuses(t *testing.T) {
 			t.Errorf("wal-fetch %q: %v", name, o)
 		}
 	}
-	if entries, err := os.ReadDir(st.Folder); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(st.Directory); err != nil || len(entries) != 0 {
 		t.Errorf("something was stored: %v, %v", entries, err)
 	}
 }
@@ -183,7 +183,7 @@ func TestLargestSegment(t *testing.T) {
 
 // largeSegment archives and fetches a segment whose first bytes are random.
 func largeSegment(t *testing.T, size int, random int64) {
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	const name = "000000010000000100000003"
 	path := r.Put(t, name, site.WalHeader(name, r.Sysid, size))
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
@@ -215,7 +215,7 @@ func largeSegment(t *testing.T, size int, random int64) {
 // pg_rewind runs restore_command from anywhere, with an absolute path and no PGDATA.
 func TestWALFetchFromElsewhere(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	data := site.WalSegment(site.Wal1, r.Sysid, site.Mib, 1)
 	r.MustPush(t, site.Wal1, data)
 	elsewhere := testenv.Dir(t)
@@ -224,9 +224,9 @@ func TestWALFetchFromElsewhere(t *testing.T) {
 		env  []string
 		code int
 	}{
-		"a path in the data folder": {filepath.Join(r.Data, "pg_wal", site.Wal1), nil, 0},
-		"PGDATA":                    {filepath.Join(elsewhere, site.Wal1), []string{"PGDATA=" + r.Data}, 0},
-		"no data folder":            {filepath.Join(elsewhere, site.Wal2), nil, 255},
+		"a path in the data directory": {filepath.Join(r.Data, "pg_wal", site.Wal1), nil, 0},
+		"PGDATA":                       {filepath.Join(elsewhere, site.Wal1), []string{"PGDATA=" + r.Data}, 0},
+		"no data directory":            {filepath.Join(elsewhere, site.Wal2), nil, 255},
 	} {
 		cmd := r.Command(r.Pgobj, "wal-fetch", site.Wal1, c.dest)
 		cmd.Dir = elsewhere
@@ -242,7 +242,7 @@ func TestWALFetchFromElsewhere(t *testing.T) {
 // Killed at any moment that could matter, wal-push leaves no object or a whole one, and the next one succeeds.
 func TestWALPushKilled(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	data := site.WalSegment(site.Wal1, r.Sysid, site.Mib, 1)
 	r.Put(t, site.Wal1, data)
 	stored := filepath.Join(r.Repo, "main/wal", fmt.Sprint(r.Sysid), "00000001", site.Wal1+".zst")
@@ -263,7 +263,7 @@ func TestWALPushKilled(t *testing.T) {
 // Row 28: killed at any moment that could matter, wal-fetch leaves no file or a whole one.
 func TestWALFetchKilled(t *testing.T) {
 	t.Parallel()
-	r := site.NewWALRig(t, site.FolderStore(t))
+	r := site.NewWALRig(t, site.DirectoryStore(t))
 	data := site.WalSegment(site.Wal1, r.Sysid, site.Mib, 1)
 	r.MustPush(t, site.Wal1, data)
 	dest := filepath.Join(r.Data, "pg_wal", "RECOVERYXLOG")

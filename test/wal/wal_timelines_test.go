@@ -19,7 +19,7 @@ func TestManyTimelines(t *testing.T) {
 	if site.Torture() {
 		promotions = 17
 	}
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Must(t, "backup-push")
 	fill := func(c *pgtest.Cluster, i int) {
@@ -46,7 +46,7 @@ func TestManyTimelines(t *testing.T) {
 		site.Must(t, c.Close())
 	}
 	all := fmt.Sprint(4 * (promotions + 1))
-	c := s.Spawn(t, s.Fetch(t, s.List(t)[0].Backup), "-c", "archive_mode=off", "-c", "restore_command="+s.Pgobj+" --storage file://"+s.Folder+" --log-level=debug wal-fetch %f %p")
+	c := s.Spawn(t, s.Fetch(t, s.List(t)[0].Backup), "-c", "archive_mode=off", "-c", "restore_command="+s.Pgobj+" --storage file://"+s.Directory+" --log-level=debug wal-fetch %f %p")
 	c.Eventually(t, `SELECT count(*) FROM x`, all)
 	if got := c.SQL(t, `SELECT timeline_id FROM pg_control_checkpoint()`); got != fmt.Sprint(promotions+2) {
 		t.Errorf("on timeline %s", got)
@@ -54,7 +54,7 @@ func TestManyTimelines(t *testing.T) {
 	if !strings.Contains(c.Log(), "fetched ahead") {
 		t.Error("nothing was fetched ahead")
 	}
-	if o := s.Must(t, "wal-list"); strings.Contains(o.Out, "hole") || strings.Contains(o.Out, "NO HISTORY") {
+	if o := s.Must(t, "wal-list"); strings.Contains(o.Out, "gap") || strings.Contains(o.Out, "NO HISTORY") {
 		t.Error(o)
 	}
 	if w := s.Windows(t); len(w) != promotions+1 {
@@ -69,12 +69,12 @@ func archivingArgs(pgobj string) []string {
 // A standby with archive_mode=always pushes what the primary has pushed: all of it succeeds, on both.
 func TestArchiveModeAlways(t *testing.T) {
 	t.Parallel()
-	s := site.NewSite(t, site.FolderStore(t), pgtest.Options{WALSegMB: 1})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Must(t, "backup-push")
 	dir := s.Fetch(t)
 	site.Must(t, os.Rename(filepath.Join(dir, "recovery.signal"), filepath.Join(dir, "standby.signal")))
-	standby := s.Spawn(t, dir, "-c", "archive_mode=always", "-c", "archive_command="+s.Pgobj+" --storage file://"+s.Folder+" wal-push %p",
+	standby := s.Spawn(t, dir, "-c", "archive_mode=always", "-c", "archive_command="+s.Pgobj+" --storage file://"+s.Directory+" wal-push %p",
 		"-c", "wal_retrieve_retry_interval=100ms")
 	for i := range 20 {
 		s.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
@@ -95,7 +95,7 @@ func TestArchiveModeAlways(t *testing.T) {
 // that knows nothing of the new timeline must not take the end of what was archived for the end of all.
 func TestTrunkIsNotArchived(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Backup(t)
@@ -134,7 +134,7 @@ func TestTrunkIsNotArchived(t *testing.T) {
 // and would not find it.
 func TestTimelineInBetweenIsMissing(t *testing.T) {
 	t.Parallel()
-	st := site.FolderStore(t)
+	st := site.DirectoryStore(t)
 	s := site.NewSite(t, st, pgtest.Options{WALSegMB: 1})
 	s.Exec(t, `CREATE TABLE x (i int)`)
 	s.Backup(t)
@@ -151,7 +151,7 @@ func TestTimelineInBetweenIsMissing(t *testing.T) {
 	s.Archived(t)
 	s.Exec(t, `INSERT INTO x SELECT max(i) + 1 FROM x`)
 	s.Archived(t)
-	lost, err := filepath.Glob(filepath.Join(st.Folder, "main/wal/*/00000002"))
+	lost, err := filepath.Glob(filepath.Join(st.Directory, "main/wal/*/00000002"))
 	site.Must(t, err)
 	if len(lost) != 1 {
 		t.Fatal(lost)

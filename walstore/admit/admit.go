@@ -47,7 +47,7 @@ const firstLife = 5 * time.Minute
 
 // Gate is the entrance to one server's archive.
 type Gate struct {
-	Store   storage.Store // rooted at the server's folder
+	Store   storage.Store // rooted at the server's directory
 	Catalog *catalog.Catalog
 	Memory  *spool.Markers // on this host, so that only the first question costs requests; nil: there is none
 	Log     *slog.Logger

@@ -8,7 +8,7 @@ var (
 	// ErrName: PostgreSQL never archives a file of this name.
 	ErrName = errors.New("not a name of a WAL file")
 	// ErrSource: the file to push is not what its name promises, or changed while it was read.
-	ErrSource = errors.New("the file is not fit for the archive")
+	ErrSource = errors.New("not a valid WAL file")
 	// ErrConflict: the archive holds different content under this name. See ConflictError.
 	ErrConflict = errors.New("the archive holds different content under this name")
 	// ErrDamaged: the stored object is not what was pushed. See DamagedError.

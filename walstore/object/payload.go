@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// keepInMemory is how much of an object is held in memory where there is a folder for the rest: enough for a segment
+// keepInMemory is how much of an object is held in memory where there is a directory for the rest: enough for a segment
 // of 16 MB, which never needs that.
 const keepInMemory = 32 << 20
 

@@ -38,7 +38,7 @@ var (
 
 // Config says what to receive. All fields but Slot have to be set.
 type Config struct {
-	Store   storage.Store // rooted at the server's folder
+	Store   storage.Store // rooted at the server's directory
 	Connect func(context.Context) (*server.Replication, error)
 	Admit   func(ctx context.Context, systemID uint64) error // see admit.Gate
 
@@ -46,9 +46,9 @@ type Config struct {
 	CreateSlot bool          // unless it is there
 	Interval   time.Duration // how long received WAL may wait before it is stored; 0: not at all
 	Status     time.Duration // how often the server hears from us
-	AcceptHole bool          // go on from where the server is when what comes next is gone
+	AcceptGap  bool          // go on from where the server is when what comes next is gone
 	Level      int           // of the compression, as PushRequest
-	Spool      string        // folder for files without a name
+	Spool      string        // directory for files without a name
 	Log        *slog.Logger
 }
 
@@ -68,14 +68,14 @@ const (
 	// patience is how long the connection stays open while nothing can be stored: a server that stops waits for us until we
 	// have all of its WAL or are gone, and pg_ctl stop gives up after 60 seconds.
 	patience = 30 * time.Second
-	// lookBack is in how many segments before the archive's end a hole is looked for that the server may still fill:
+	// lookBack is in how many segments before the archive's end a gap is looked for that the server may still fill:
 	// pushes that run ahead leave such when they are interrupted.
 	lookBack = 64
 )
 
 // Run receives until ctx is done; then it stores what it has, and that is no error. It goes on by itself after the
 // loss of the connection, while another holds the slot, and while the storage is in trouble, but not when its first
-// connection or its first look at the storage fails, and not when going on would leave a hole or contradict the archive.
+// connection or its first look at the storage fails, and not when going on would leave a gap or contradict the archive.
 func Run(ctx context.Context, c Config) (Position, error) {
 	r := &receiver{Config: c, next: map[segment.Timeline]uint64{}, later: map[segment.Timeline][]uint64{}, histories: map[segment.Timeline]bool{}}
 	for wait := waitMin; ; wait = min(2*wait, waitMax) {
@@ -323,16 +323,16 @@ func (r *receiver) removed(at start, id server.Identity, err error) error {
 	t := at.Timeline
 	name := at.Name(r.size)
 	if later := r.later[t]; len(later) > 0 {
-		r.Log.Warn("there is a hole in the archive that the server cannot fill any more", "segment", name, "error", err)
+		r.Log.Warn("there is a gap in the archive that the server cannot fill any more", "segment", name, "error", err)
 		r.next[t], r.later[t] = later[0], later[1:]
 		return err
 	}
 	now := segment.At(id.Timeline, id.Position, r.size)
-	if r.AcceptHole && (now.Timeline != t || now.No > at.No) {
-		r.Log.Warn("a hole is left in the archive: recovery cannot get past it; take a base backup now", "first", name, "until", now.Name(r.size))
+	if r.AcceptGap && (now.Timeline != t || now.No > at.No) {
+		r.Log.Warn("a gap is left in the archive: recovery cannot get past it; take a base backup now", "first", name, "until", now.Name(r.size))
 		r.next[now.Timeline] = now.No
 		return err
 	}
-	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-hole goes on from there and leaves a hole: recovery cannot get past it, so take a base backup then. If %s is in some pg_wal, or archive_command works, archive it instead: pgobj wal-push",
+	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-gap goes on from there and leaves a gap: recovery cannot get past it, so take a base backup then. If %s is in some pg_wal, or archive_command works, archive it instead: pgobj wal-push",
 		ErrRemoved, name, err, id.Position, now.Name(r.size), name)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// ErrSpool: the folder for what was received cannot be written.
+// ErrSpool: the directory for what was received cannot be written.
 var ErrSpool = errors.New("cannot keep on this host what is received")
 
 // nameless is a temporary file that the system removes when this process is gone, however it ends.

@@ -69,11 +69,11 @@ func changedDatabase(head, body []byte, major int) (uint32, bool) {
 	return binary.LittleEndian.Uint32(data[at:]), true
 }
 
-// squeezed says whether a page's image has a hole and is compressed: then the hole's length stands there, too.
+// squeezed says whether a page's image has a gap and is compressed: then the gap's length stands there, too.
 func squeezed(info byte, major int) bool {
-	const hasHole, compressed, compressedFrom15 = 0x01, 0x02, 0x04 | 0x08 | 0x10
+	const hasGap, compressed, compressedFrom15 = 0x01, 0x02, 0x04 | 0x08 | 0x10
 	if major != 0 && major < 15 {
-		return info&hasHole != 0 && info&compressed != 0
+		return info&hasGap != 0 && info&compressed != 0
 	}
-	return info&hasHole != 0 && info&compressedFrom15 != 0
+	return info&hasGap != 0 && info&compressedFrom15 != 0
 }

@@ -20,7 +20,7 @@ type admission struct {
 
 func (m *Markers) admitted() string { return filepath.Join(m.dir, admittedPrefix+m.scope) }
 
-// Admit remembers for life, at most AdmittedLife, that the archive takes WAL of a cluster. It makes the folder, if there is none.
+// Admit remembers for life, at most AdmittedLife, that the archive takes WAL of a cluster. It makes the directory, if there is none.
 func (m *Markers) Admit(systemID uint64, life time.Duration) error {
 	if err := makeDir(m.dir); err != nil {
 		return err

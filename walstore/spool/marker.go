@@ -25,7 +25,7 @@ const markerLife = time.Hour
 
 const markerPrefix = "pushed-"
 
-// NewMarkers are those of a scope in a folder, which need not exist yet.
+// NewMarkers are those of a scope in a directory, which need not exist yet.
 func NewMarkers(dir, scope string) *Markers { return &Markers{dir, scope, time.Now} }
 
 // Archived is what is known of a file that was archived.
@@ -48,8 +48,8 @@ func (m *Markers) path(name string) string {
 	return filepath.Join(m.dir, markerPrefix+m.scope+"-"+name)
 }
 
-// Add marks a file as archived. It is called only after the archive has acknowledged it. It makes no folder: the data
-// folder may have been removed meanwhile, and must not come back.
+// Add marks a file as archived. It is called only after the archive has acknowledged it. It makes no directory: the data
+// directory may have been removed meanwhile, and must not come back.
 func (m *Markers) Add(name string, a Archived) error {
 	if err := seal(m.path(name), marker{m.scope, name, m.now().UTC(), a}); err != nil {
 		return fmt.Errorf("mark %s as archived: %w", name, err)

@@ -1,13 +1,13 @@
-// Package spool owns pgobj's folder on the PostgreSQL host: markers of files that are archived already, the list of those
+// Package spool owns pgobj's directory on the PostgreSQL host: markers of files that are archived already, the list of those
 // that a process is archiving, and windows of WAL fetched ahead of a recovery. It refuses to know the storage. Nothing in
-// the folder is needed: what is missing, torn, old or another's is as if it were not there, and costs one request to the
+// the directory is needed: what is missing, torn, old or another's is as if it were not there, and costs one request to the
 // storage.
 //
-// The folder lies outside of pg_wal, so that PostgreSQL never meets it. By default it is Folder in the data folder:
+// The directory lies outside of pg_wal, so that PostgreSQL never meets it. By default it is Directory in the data directory:
 // PostgreSQL's own base backups and pgobj's leave out every name that begins with pgsql_tmp (PG_TEMP_FILE_PREFIX,
-// basebackup.c). pg_rewind does so only below a folder, and takes away what its target has of that (filemap.c); hence the
-// second one. It sees only files and folders: anything else that there is, a FIFO say, it leaves, and then it cannot remove
-// the folder and fails, with a target that is half rewound. A copy made by other means copies the folder too; so a marker is
+// basebackup.c). pg_rewind does so only below a directory, and takes away what its target has of that (filemap.c); hence the
+// second one. It sees only files and directories: anything else that there is, a FIFO say, it leaves, and then it cannot remove
+// the directory and fails, with a target that is half rewound. A copy made by other means copies the directory too; so a marker is
 // bound to what no copy can keep, the inode and the time of change (ctime) of the very file, and a window to one run of one
 // server.
 package spool
@@ -26,8 +26,8 @@ import (
 	"github.com/pgobj/pgobj/storage/owned"
 )
 
-// Folder is where the folder is in the data folder.
-const Folder = "pgsql_tmp_pgobj/pgsql_tmp"
+// Directory is where the directory is in the data directory.
+const Directory = "pgsql_tmp_pgobj/pgsql_tmp"
 
 // Scope says whose files these are: a digest of all that has to be the same for them to mean anything.
 func Scope(parts ...string) string {
@@ -54,7 +54,7 @@ func IdentityOf(info os.FileInfo) (Identity, bool) {
 	return Identity{Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), OwnerID: st.Uid}, true
 }
 
-// makeDir makes a folder of the spool, and those above it, unless it is there; nobody else may write to it.
+// makeDir makes a directory of the spool, and those above it, unless it is there; nobody else may write to it.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 
 // One process has the list; its names are seen while it lives and has not taken them off, and nobody who looks is in its way.
 func TestPushing(t *testing.T) {
-	m := NewMarkers(filepath.Join(t.TempDir(), "data", Folder), "scope")
+	m := NewMarkers(filepath.Join(t.TempDir(), "data", Directory), "scope")
 	if m.Pushing("a") {
 		t.Error("on no list")
 	}
@@ -82,10 +82,10 @@ func TestGaveUp(t *testing.T) {
 	}
 }
 
-// A data folder that is removed while something is pushed ahead does not come back.
-func TestMarkersMakeNoFolder(t *testing.T) {
+// A data directory that is removed while something is pushed ahead does not come back.
+func TestMarkersMakeNoDirectory(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	m := NewMarkers(filepath.Join(data, Folder), "scope")
+	m := NewMarkers(filepath.Join(data, Directory), "scope")
 	p, err := m.Hold([]string{"a"})
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestMarkersMakeNoFolder(t *testing.T) {
 	}
 	p.Release()
 	if _, err := os.Stat(data); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder is there again: %v", err)
+		t.Errorf("the directory is there again: %v", err)
 	}
 }
 

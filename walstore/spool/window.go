@@ -14,7 +14,7 @@ import (
 	"github.com/pgobj/pgobj/storage/owned"
 )
 
-// Window is a folder of WAL segments that were fetched and checked before PostgreSQL asked for them. It belongs to
+// Window is a directory of WAL segments that were fetched and checked before PostgreSQL asked for them. It belongs to
 // one run of one server (that is in its scope) and to the one process that holds its lock.
 //
 //	lock          names of segments that PostgreSQL got, one a line; flock of the process that fills the window

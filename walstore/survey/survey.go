@@ -48,8 +48,8 @@ type Lost struct {
 	Time   time.Time `json:"time"`
 }
 
-// Hole is a gap in the archive, by the names of its ends.
-type Hole struct {
+// Gap is a gap in the archive, by the names of its ends.
+type Gap struct {
 	Timeline     segment.Timeline `json:"timeline"`
 	First        string           `json:"first"`
 	Last         string           `json:"last"`
@@ -224,29 +224,29 @@ func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) err
 	return nil
 }
 
-// Holes are the gaps of a timeline, and those on the way to it from the nearest ancestor of which there are segments, which
+// Gaps are the gaps of a timeline, and those on the way to it from the nearest ancestor of which there are segments, which
 // tells of what lies before. A timeline needs its parent's segments up to the one before it begins, and its own from there.
 // What came before the oldest segment of the whole line of descent was deleted, and is none.
-func Holes(all []*Survey, v *Survey) []Hole {
-	var holes []Hole
+func Gaps(all []*Survey, v *Survey) []Gap {
+	var gaps []Gap
 	runs := v.Runs
 	if seg, ok := v.lastPiece(); ok && (len(runs) == 0 || seg.No > runs[len(runs)-1].Last) {
 		runs = append(slices.Clone(runs), Run{seg.No, seg.No}) // it is not complete, but what lies before it is missing
 	}
 	for i := 1; i < len(runs); i++ {
 		if first, next := runs[i-1].Last+1, runs[i].First; first < next {
-			holes = append(holes, v.hole(first, next-1))
+			gaps = append(gaps, v.gap(first, next-1))
 		}
 	}
 	if len(runs) > 0 {
-		holes = append(holes, v.holesBefore(all, runs[0].First)...)
+		gaps = append(gaps, v.gapsBefore(all, runs[0].First)...)
 	}
-	slices.SortFunc(holes, func(a, b Hole) int { return strings.Compare(a.First, b.First) })
-	return holes
+	slices.SortFunc(gaps, func(a, b Gap) int { return strings.Compare(a.First, b.First) })
+	return gaps
 }
 
-// holesBefore are those on the way to the timeline's segment no.
-func (v *Survey) holesBefore(all []*Survey, no uint64) (holes []Hole) {
+// gapsBefore are those on the way to the timeline's segment no.
+func (v *Survey) gapsBefore(all []*Survey, no uint64) (gaps []Gap) {
 	line := make([]stretch, len(v.Lineage))
 	oldest := len(line) // of which there is something
 	for i := len(line) - 1; i >= 0; i-- {
@@ -257,20 +257,20 @@ func (v *Survey) holesBefore(all []*Survey, no uint64) (holes []Hole) {
 	for i := len(line) - 1; i >= oldest; i-- {
 		a := line[i]
 		if a.end < no {
-			holes = append(holes, v.hole(a.end, no-1))
+			gaps = append(gaps, v.gap(a.end, no-1))
 		}
 		v, no = a.Survey, a.end
 		if a.any() {
 			no = a.Runs[0].First
 			if last := a.Runs[len(a.Runs)-1].Last; last+1 < a.end {
-				holes = append(holes, a.hole(last+1, a.end-1))
+				gaps = append(gaps, a.gap(last+1, a.end-1))
 			}
 		}
 		if len(a.Runs) > 0 && a.Lineage != nil {
 			break
 		}
 	}
-	return holes
+	return gaps
 }
 
 // stretch is the part of an ancestor that leads to a timeline: its segments before end.
@@ -291,8 +291,8 @@ func (v *Survey) stretch(all []*Survey, a segment.Ancestor) stretch {
 // any says whether there is a segment of it.
 func (s stretch) any() bool { return len(s.Runs) > 0 && s.Runs[0].First < s.end }
 
-func (v *Survey) hole(first, last uint64) Hole {
-	h := Hole{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
+func (v *Survey) gap(first, last uint64) Gap {
+	h := Gap{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
 	for _, l := range v.Lost {
 		if l.First <= h.First && h.Last <= l.Last {
 			h.Acknowledged, h.Reason = true, l.Reason

@@ -5,7 +5,7 @@ import (
 	"reflect"
 )
 
-// mayWorkAhead says why no process may be started that works ahead for the server on a data folder; nil: one may. When the
+// mayWorkAhead says why no process may be started that works ahead for the server on a data directory; nil: one may. When the
 // one that started it ends, a process becomes the child of process 1. Where that is the postmaster, as in containers, it
 // takes the end of any child by a signal, or with another code than 0 or 1, for a backend's crash, and restarts the server:
 // up to version 17 in CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
@@ -13,7 +13,7 @@ func MayWorkAhead(dataDir string) error {
 	pid, _, ok := RunningPostmaster(dataDir)
 	switch {
 	case !ok:
-		return errors.New("no server runs in the data folder")
+		return errors.New("no server runs in the data directory")
 	case pid == 1:
 		return errors.New("the postmaster is process 1, and would take the end of a process of ours for a crash: give its container an init, as docker run --init does")
 	}

@@ -25,20 +25,20 @@ type Streams struct{ Out, Err io.Writer }
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
 	Config      string         `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
-	Storage     string         `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///folder or s3://bucket/prefix."`
-	Server      string         `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its folder in the storage."`
+	Storage     string         `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///directory or s3://bucket/prefix."`
+	Server      string         `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its directory in the storage."`
 	S3Endpoint  string         `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
 	S3Region    string         `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
 	S3PathStyle string         `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
 	S3CAFile    string         `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
 	S3Driver    string         `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
-	RetryFor    time.Duration  `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"How long to try one operation again while the storage is in trouble (wal-fetch on a standby: at most 10s, as PostgreSQL asks again)."`
+	RetryFor    time.Duration  `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"Retry failed storage operations for up to this time (wal-fetch on a standby: at most 10s, because PostgreSQL asks again)."`
 	Timeout     *time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 18, when the command has not finished after this time (default: never; wal-push 5m)."`
-	LogLevel    string         `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn, error."`
+	LogLevel    string         `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Minimum log level: debug, info, warn, error."`
 	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
 }
 
-// fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a folder
+// fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a directory
 // as storage they mean nothing, while pgobj's own settings would be an error.
 func (s *Settings) FromAWS() {
 	if strings.HasPrefix(s.Storage, "s3:") {
@@ -103,7 +103,7 @@ func TimedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// open connects to the server's folder in the storage. No request is made yet.
+// open connects to the server's directory in the storage. No request is made yet.
 func (a *App) Open(policy retry.Policy) (storage.Store, error) {
 	if err := catalog.CheckServer(a.Server); err != nil {
 		return nil, Usagef("--server (PGOBJ_SERVER) is %q: %v", a.Server, err)
@@ -118,7 +118,7 @@ func (a *App) Open(policy retry.Policy) (storage.Store, error) {
 // root connects to the whole storage, all servers in it.
 func (a *App) Root(policy retry.Policy) (storage.Store, error) {
 	if a.Storage == "" {
-		return nil, Usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///folder or s3://bucket/prefix")
+		return nil, Usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///directory or s3://bucket/prefix")
 	}
 	policy.Budget = cmp.Or(policy.Budget, a.RetryFor)
 	s, err := connect.Open(connect.Config{
@@ -140,14 +140,14 @@ func (a *App) Catalog(s storage.Store) *catalog.Catalog {
 	return catalog.New(s, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]), a.Now)
 }
 
-// repository is a server's folder in the storage, with the catalog as it is now.
+// repository is a server's directory in the storage, with the catalog as it is now.
 type repository struct {
 	Store storage.Store
 	Cat   *catalog.Catalog
 	State *catalog.State
 }
 
-// load opens the server's folder and reads its catalog. The server need not be there yet.
+// load opens the server's directory and reads its catalog. The server need not be there yet.
 func (a *App) Load(ctx context.Context) (r repository, err error) {
 	if r.Store, err = a.Open(retry.Policy{}); err != nil {
 		return r, err

@@ -8,14 +8,14 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// window is that of the server that runs on a data folder: of this run of it, so that nothing of an earlier
+// window is that of the server that runs on a data directory: of this run of it, so that nothing of an earlier
 // restore is ever taken.
 func (a *App) Window(dir, dataDir string, control datadir.Control) (*spool.Window, error) {
 	if err := MayWorkAhead(dataDir); err != nil {
 		return nil, err
 	}
 	if !Recovering(dataDir) {
-		return nil, errors.New("the server in the data folder runs no recovery")
+		return nil, errors.New("the server in the data directory runs no recovery")
 	}
 	pid, started, _ := RunningPostmaster(dataDir)
 	scope, err := a.scope(control.SystemID, dataDir, strconv.Itoa(pid), started)

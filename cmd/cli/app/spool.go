@@ -21,7 +21,7 @@ func IdentityOf(path string) (spool.Identity, bool) {
 }
 
 // scope binds what is in the spool to one repository, one server in it, and one cluster; and to one data
-// folder, as a copy of it is another server.
+// directory, as a copy of it is another server.
 func (a *App) scope(sysid uint64, dataDir string, more ...string) (string, error) {
 	id, ok := IdentityOf(dataDir)
 	if !ok {

@@ -13,22 +13,22 @@ import (
 
 // listedWAL is a timeline as --json prints it.
 type ListedWAL struct {
-	SystemID    uint64        `json:"system_id,string"`
-	Timeline    uint32        `json:"timeline"`
-	First       string        `json:"first"`
-	Last        string        `json:"last"`
-	Segments    int64         `json:"segments"`
-	SegmentSize int64         `json:"segment_size"`
-	Size        int64         `json:"size"`
-	Stored      int64         `json:"stored"`
-	Oldest      time.Time     `json:"oldest,omitzero"` // archived, by the store's clock; none where no segment is
-	Newest      time.Time     `json:"newest,omitzero"`
-	PerDay      int64         `json:"bytes_per_day"`
-	History     bool          `json:"history"`
-	Partial     bool          `json:"partial"`
-	Receiving   string        `json:"receiving,omitempty"` // the segment that is not complete, of which so many bytes are stored
-	Received    int64         `json:"received,omitempty"`
-	Holes       []survey.Hole `json:"holes"`
+	SystemID    uint64       `json:"system_id,string"`
+	Timeline    uint32       `json:"timeline"`
+	First       string       `json:"first"`
+	Last        string       `json:"last"`
+	Segments    int64        `json:"segments"`
+	SegmentSize int64        `json:"segment_size"`
+	Size        int64        `json:"size"`
+	Stored      int64        `json:"stored"`
+	Oldest      time.Time    `json:"oldest,omitzero"` // archived, by the store's clock; none where no segment is
+	Newest      time.Time    `json:"newest,omitzero"`
+	PerDay      int64        `json:"bytes_per_day"`
+	History     bool         `json:"history"`
+	Partial     bool         `json:"partial"`
+	Receiving   string       `json:"receiving,omitempty"` // the segment that is not complete, of which so many bytes are stored
+	Received    int64        `json:"received,omitempty"`
+	Gaps        []survey.Gap `json:"gaps"`
 }
 
 // archive is the WAL of one incarnation, with what the catalog knows of it.
@@ -66,25 +66,25 @@ func (a *App) Archives(ctx context.Context) (store storage.Store, all []Archive,
 	return r.Store, all, nil
 }
 
-// holes of a timeline, without those that a deletion made on purpose.
-func (r Archive) Holes(v *survey.Survey) []survey.Hole {
-	holes := []survey.Hole{}
-	for _, h := range survey.Holes(r.Surveys, v) {
+// gaps of a timeline, without those that a deletion made on purpose.
+func (r Archive) Gaps(v *survey.Survey) []survey.Gap {
+	gaps := []survey.Gap{}
+	for _, h := range survey.Gaps(r.Surveys, v) {
 		meant := false
 		for _, w := range r.State.WAL {
 			meant = meant || w.SystemID == r.Sysid && w.First <= h.First && h.Last <= w.Last
 		}
 		if !meant {
-			holes = append(holes, h)
+			gaps = append(gaps, h)
 		}
 	}
-	return holes
+	return gaps
 }
 
 func (r Archive) Listed(v *survey.Survey) ListedWAL {
 	l := ListedWAL{SystemID: r.Sysid, Timeline: uint32(v.Timeline), Segments: v.Segments, SegmentSize: int64(v.SegmentSize),
 		Size: v.Segments * int64(v.SegmentSize), Stored: v.Stored, Oldest: v.Oldest, Newest: v.Newest,
-		History: v.History, Partial: v.Partial, Holes: r.Holes(v)}
+		History: v.History, Partial: v.Partial, Gaps: r.Gaps(v)}
 	if n := len(v.Runs); n > 0 {
 		l.First, l.Last = v.Name(v.Runs[0].First), v.Name(v.Runs[n-1].Last)
 	}

@@ -23,7 +23,7 @@ type DrillCmd struct {
 
 	pointFlags `group:"How far to recover (default: to the end of the WAL)"`
 
-	Scratch  string `name:"scratch" env:"PGOBJ_DRILL_SCRATCH" default:"/var/tmp" placeholder:"DIR" help:"The copy is put into a folder of its own in this one, tablespaces too: it needs the room of the whole cluster."`
+	Scratch  string `name:"scratch" env:"PGOBJ_DRILL_SCRATCH" default:"/var/tmp" placeholder:"DIR" help:"The copy is put into a directory of its own in this one, tablespaces too: it needs the room of the whole cluster."`
 	User     string `name:"user" placeholder:"USER" help:"As root: who runs the server (default: the owner of --scratch, or the one that the original belongs to)."`
 	BinDir   string `name:"bindir" env:"PGOBJ_BINDIR" placeholder:"DIR" help:"PostgreSQL's programs (default: those of the backup's version are looked for)."`
 	SQL      string `name:"sql" placeholder:"FILE" help:"Run this file with psql, which stops at the first error: the drill has failed then."`
@@ -48,7 +48,7 @@ type drilled struct {
 	Timeline   uint32           `json:"timeline,omitempty"`
 	Steps      []drilledStep    `json:"steps"`
 	Overridden []drill.Override `json:"overridden"`
-	Folder     string           `json:"folder,omitempty"`
+	Directory  string           `json:"directory,omitempty"`
 }
 
 type drilledStep struct {
@@ -72,7 +72,7 @@ func (c *DrillCmd) Run(ctx context.Context, a *app.App) error {
 	report, err := drill.Run(ctx, req)
 	stop()
 	if errors.Is(err, catalog.ErrNoBackup) && app.IsPath(c.Backup) {
-		err = fmt.Errorf("%w\nThe folder for the copy is given with --scratch: pgobj drill --scratch %s", err, show.ShellQuote(c.Backup))
+		err = fmt.Errorf("%w\nThe directory for the copy is given with --scratch: pgobj drill --scratch %s", err, show.ShellQuote(c.Backup))
 	}
 	switch {
 	case report == nil:
@@ -136,7 +136,7 @@ func (c *DrillCmd) print(w io.Writer, r *drill.Report, err error) {
 		out.Row("settings", "%s = '%s' instead of '%s'", o.Name, o.Now, show.HidePassword(o.Was))
 	}
 	if c.Keep {
-		out.Row("kept", "%s", r.Folder)
+		out.Row("kept", "%s", r.Directory)
 	}
 	if err != nil {
 		return
@@ -154,7 +154,7 @@ func (c *DrillCmd) result(r *drill.Report, err error) drilled {
 		d.Error, d.Recovery = err.Error(), 0
 	}
 	if c.Keep {
-		d.Folder = r.Folder
+		d.Directory = r.Directory
 	}
 	for _, s := range r.Steps {
 		d.Steps = append(d.Steps, drilledStep{s.Name, s.Took.Seconds(), s.Result, s.Text})

@@ -25,7 +25,7 @@ import (
 )
 
 type BackupFetch struct {
-	TargetDir string `arg:"" name:"target-dir" help:"Folder to restore to: the new PGDATA. It must be empty or not exist, but for --delta."`
+	TargetDir string `arg:"" name:"target-dir" help:"Directory to restore to: the new PGDATA. It must be empty or not exist, but for --delta."`
 	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, or LATEST (default): the newest that fits the target."`
 	Plan      bool   `name:"plan" help:"Print what would be done, with all its numbers and warnings, and touch nothing."`
 
@@ -44,13 +44,13 @@ type pointFlags struct {
 	TargetXID      string `name:"target-xid" placeholder:"XID" help:"To the end of this transaction."`
 	TargetLSN      string `name:"target-lsn" placeholder:"LSN" help:"To this place in the WAL, such as 16/B374D848."`
 	TargetName     string `name:"target-name" placeholder:"NAME" help:"To this restore point (pg_create_restore_point)."`
-	Exclusive      bool   `name:"exclusive" help:"Stop just before the time, transaction or LSN instead of just behind."`
+	Exclusive      bool   `name:"exclusive" help:"Stop just before the time, transaction or LSN instead of just after it."`
 	TargetTimeline string `name:"target-timeline" placeholder:"TIMELINE" help:"Along this timeline: its number, current (the backup's own), or latest (default)."`
 }
 
 // settingsFlags are what else the restored server is told.
 type settingsFlags struct {
-	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause (open for reading until SELECT pg_wal_replay_resume(); what a DROP behind the target locks, only after it), promote or shutdown."`
+	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause (open for reading until SELECT pg_wal_replay_resume(); what a DROP after the target locks, only after that), promote or shutdown."`
 	RestoreCommand     string `name:"restore-command" placeholder:"COMMAND" help:"restore_command to write (default: this pgobj with its settings)."`
 	Standby            bool   `name:"standby" help:"Make a standby: it follows the archive, and its primary where --primary-conninfo names it."`
 	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Passwords belong into ~/.pgpass."`
@@ -62,12 +62,12 @@ type settingsFlags struct {
 // placeFlags say where things go.
 type placeFlags struct {
 	Delta            bool     `name:"delta" help:"Keep what already fits of the data directory that is there, fetch the rest, and remove what is not in the backup. Also goes on with a restore that did not end."`
-	SaveWAL          string   `name:"save-wal" placeholder:"DIR" help:"With --delta: first copy WAL that was never archived to this folder."`
+	SaveWAL          string   `name:"save-wal" placeholder:"DIR" help:"With --delta: first copy WAL that was never archived to this directory."`
 	DiscardWAL       bool     `name:"discard-wal" help:"With --delta: let go of WAL that was never archived."`
 	Tablespace       []string `name:"tablespace" sep:"none" placeholder:"NAME=DIR" help:"Put this tablespace (name or OID) there; can be given again."`
-	TablespaceMapAll string   `name:"tablespace-map-all" placeholder:"DIR" help:"Put every other tablespace below this folder, by its name."`
+	TablespaceMapAll string   `name:"tablespace-map-all" placeholder:"DIR" help:"Put every other tablespace below this directory, by its name."`
 	WALDir           string   `name:"waldir" placeholder:"DIR" help:"Put pg_wal there, with a link to it."`
-	Link             []string `name:"link" sep:"none" placeholder:"PATH[=DIR]" help:"Put this file or folder of the data directory behind a link: where it was, or there; can be given again."`
+	Link             []string `name:"link" sep:"none" placeholder:"PATH[=DIR]" help:"Put this file or directory of the data directory behind a link: where it was, or there; can be given again."`
 	ConfigDir        string   `name:"config-dir" placeholder:"DIR" help:"Put configuration files that were outside of the data directory there."`
 }
 
@@ -103,7 +103,7 @@ func (c *BackupFetch) Run(ctx context.Context, a *app.App) error {
 	return nil
 }
 
-// notWhole says what a restore that failed has left in its folder, and how to go on: the same command would only meet
+// notWhole says what a restore that failed has left in its directory, and how to go on: the same command would only meet
 // the same damage again.
 func notWhole(err error) error {
 	err = fmt.Errorf("%w\nThe restore is not complete, and PostgreSQL does not start on it", err)
@@ -115,16 +115,16 @@ func notWhole(err error) error {
 	return fmt.Errorf("%w. Run the same command with --delta to go on", err)
 }
 
-// mixedUp says of a backup that there is not that the folder, which comes first, was given in its place.
+// mixedUp says of a backup that there is not that the directory, which comes first, was given in its place.
 func (c *BackupFetch) mixedUp(ctx context.Context, a *app.App, err error) error {
 	if !errors.Is(err, catalog.ErrNoBackup) {
 		return err
 	}
 	switch _, _, e := a.Find(ctx, c.TargetDir); {
 	case e == nil:
-		return fmt.Errorf("%w\nThe folder comes first: pgobj backup-fetch %s %s", err, show.ShellQuote(c.Backup), show.ShellQuote(c.TargetDir))
+		return fmt.Errorf("%w\nThe directory comes first: pgobj backup-fetch %s %s", err, show.ShellQuote(c.Backup), show.ShellQuote(c.TargetDir))
 	case app.IsPath(c.Backup):
-		return fmt.Errorf("%w\nThe folder to restore to is the first argument, the backup the second", err)
+		return fmt.Errorf("%w\nThe directory to restore to is the first argument, the backup the second", err)
 	}
 	return err
 }
@@ -161,7 +161,7 @@ func (c *BackupFetch) request(a *app.App) (r restore.Request, err error) {
 		r.Recovery.RestoreCommand, r.Recovery.OwnCommand = command, true
 	}
 	r.Catalog, r.Log, r.Progress = a.Catalog(r.Store), a.Log, &backup.Progress{}
-	r.Databases, r.StorageDir = c.OnlyDatabase, connect.Folder(a.Storage)
+	r.Databases, r.StorageDir = c.OnlyDatabase, connect.Directory(a.Storage)
 	r.Target, r.Backup, r.Delta, r.SaveWAL, r.DiscardWAL = c.TargetDir, c.Backup, c.Delta, c.SaveWAL, c.DiscardWAL
 	return r, nil
 }

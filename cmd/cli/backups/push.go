@@ -27,7 +27,7 @@ type BackupPush struct {
 	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19; up to 5 all are the fastest), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
 	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"Something to know of the backup, which backup-list and backup-show tell; can be given again."`
-	Full           bool          `name:"full" help:"Store everything anew instead of reusing what earlier backups have stored: that is what it takes after these were damaged in the storage."`
+	Full           bool          `name:"full" help:"Store everything again, reusing nothing. Use it after stored data was damaged."`
 	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup. Content that is stored already is still reused: see --full."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
 	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
@@ -72,7 +72,7 @@ func (c *BackupPush) Run(ctx context.Context, a *app.App) error {
 	progress := &backup.Progress{}
 	stop := a.Show("backup-push", progress)
 	b, err := push.Push(ctx, push.Request{
-		Store: r.Store, StorageDir: connect.Folder(a.Storage), Catalog: r.Cat, State: r.State, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
+		Store: r.Store, StorageDir: connect.Directory(a.Storage), Catalog: r.Cat, State: r.State, Session: session, PGDATA: c.PGDATA, Codec: codec, Workers: jobs,
 		Spread: c.Checkpoint == "spread", Labels: labels, Full: c.Full, Reread: c.Reread, NewIncarnation: c.NewIncarnation, WALTimeout: c.WALTimeout, Primary: primary,
 		Tool: a.Version, Now: time.Now, Progress: progress, Log: a.Log,
 	})
@@ -107,7 +107,7 @@ func (c *BackupPush) noBackup(s *catalog.State) error {
 		return nil
 	}
 	if e, err := s.Resolve(c.PGDATA); err == nil {
-		return app.Usagef("backup-push %s: that is no folder on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", show.ShellQuote(c.PGDATA), e.ID)
+		return app.Usagef("backup-push %s: that is no directory on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", show.ShellQuote(c.PGDATA), e.ID)
 	}
 	return nil
 }

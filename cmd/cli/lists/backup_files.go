@@ -16,7 +16,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// backupFiles lists keys as they are below --storage, the server's folder in front: what rsync and rclone take
+// backupFiles lists keys as they are below --storage, the server's directory in front: what rsync and rclone take
 // with --files-from, and what comes behind the bucket's URL.
 type BackupFiles struct {
 	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest or last, oldest or first."`
@@ -48,10 +48,10 @@ func (c *BackupFiles) Run(ctx context.Context, a *app.App) error {
 			return err
 		}
 	}
-	var hole error
+	var gap error
 	if c.Target != "data" {
 		var wal []ListedFile
-		if wal, hole, err = c.wal(ctx, r.Store, r.State, b); err != nil {
+		if wal, gap, err = c.wal(ctx, r.Store, r.State, b); err != nil {
 			return err
 		}
 		files = append(files, wal...)
@@ -59,7 +59,7 @@ func (c *BackupFiles) Run(ctx context.Context, a *app.App) error {
 	if err := c.print(a, r.Store, files); err != nil {
 		return err
 	}
-	return hole
+	return gap
 }
 
 // dataFiles are the objects of a backup: what describes it goes last, as when it is made.
@@ -78,7 +78,7 @@ func dataFiles(ctx context.Context, store storage.Store, b *catalog.Backup) ([]L
 
 // wal lists the WAL. What is missing of it is an error of its own: what is there is still worth to be listed, unless
 // the backup cannot be restored with it.
-func (c *BackupFiles) wal(ctx context.Context, store storage.Store, state *catalog.State, b *catalog.Backup) (files []ListedFile, hole, err error) {
+func (c *BackupFiles) wal(ctx context.Context, store storage.Store, state *catalog.State, b *catalog.Backup) (files []ListedFile, gap, err error) {
 	t, err := recovery.FindWAL(ctx, recovery.WALRequest{Store: store, State: state, Backup: b, Alone: c.Target == "standalone", Each: func(o object.Object) {
 		kind := "wal"
 		switch o.Type {
@@ -92,11 +92,11 @@ func (c *BackupFiles) wal(ctx context.Context, store storage.Store, state *catal
 	switch {
 	case err != nil:
 	case t.Needed:
-		err = fmt.Errorf("%w: %s, which backup %s needs to be consistent, is not in the archive", walstore.ErrHole, t.Missing, b.ID)
+		err = fmt.Errorf("%w: %s, which backup %s needs to be consistent, is not in the archive", walstore.ErrGap, t.Missing, b.ID)
 	case t.Missing != "" && !t.Deleted:
-		hole = fmt.Errorf("%w: the list ends with %s, because %s is missing, although %s is there", walstore.ErrHole, t.Last, t.Missing, t.Beyond)
+		gap = fmt.Errorf("%w: the list ends with %s, because %s is missing, although %s is there", walstore.ErrGap, t.Last, t.Missing, t.Beyond)
 	}
-	return files, hole, err
+	return files, gap, err
 }
 
 func (c *BackupFiles) print(a *app.App, store storage.Store, files []ListedFile) error {

@@ -63,7 +63,7 @@ type shownWAL struct {
 	End      segment.LSN `json:"end_lsn"` // all before it is there
 	Archived time.Time   `json:"archived,omitzero"`
 	Next     string      `json:"next,omitempty"`    // that backup; none: it goes to the end of the archive
-	Missing  string      `json:"missing,omitempty"` // there is a hole from this segment on
+	Missing  string      `json:"missing,omitempty"` // there is a gap from this segment on
 	Deleted  bool        `json:"missing_deleted,omitempty"`
 	Needed   bool        `json:"missing_needed,omitempty"` // the backup cannot be restored without it
 }
@@ -309,7 +309,7 @@ func (s *Shown) printWAL(out *show.Columns) {
 		out.Row("WAL", "%s, %s, to %s (%s); what follows was deleted", show.Number(w.Segments, "segment"), show.Size(w.Stored), w.Last, w.End)
 	case w.Missing != "":
 		out.Row("WAL", "%s, %s, to %s (%s)", show.Number(w.Segments, "segment"), show.Size(w.Stored), w.Last, w.End)
-		out.Row("", "HOLE: %s IS MISSING; recovery from this backup cannot get past it", w.Missing)
+		out.Row("", "GAP: %s IS MISSING; recovery from this backup cannot get past it", w.Missing)
 	default:
 		out.Row("WAL", "%s, %s, to %s (%s): up to %s", show.Number(w.Segments, "segment"), show.Size(w.Stored), w.Last, w.End, until)
 	}

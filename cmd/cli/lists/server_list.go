@@ -17,7 +17,7 @@ import (
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
-// serverList shows every server that has a folder below --storage. A catalog that cannot be read is named in
+// serverList shows every server that has a directory below --storage. A catalog that cannot be read is named in
 // its own line and hides no other, so it is no failure of the command.
 type ServerList struct {
 	Servers []string `arg:"" optional:"" name:"server" help:"Only these (default: all that the storage has)."`

@@ -31,7 +31,7 @@ func startSelf(args []string) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// followServer calls end soon after the end of a run of the server on a data folder, or when still says so.
+// followServer calls end soon after the end of a run of the server on a data directory, or when still says so.
 func followServer(ctx context.Context, end context.CancelFunc, dataDir, run string, still func() bool) {
 	defer end()
 	tick := time.NewTicker(aheadWatch)

@@ -31,14 +31,14 @@ import (
 //
 // Codes from 126 on that are not 128+n all mean the same to PostgreSQL; 128+15 would be a clean end.
 type WalFetch struct {
-	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a folder."`
+	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a directory."`
 	Dest     string `arg:"" optional:"" help:"Where to write it, as restore_command's %p."`
-	Range    string `name:"range" placeholder:"FROM..TO" help:"Fetch all segments from one name to another into a folder, along TO's timeline and its ancestors."`
-	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the folder is in no data folder and the archive has that of several clusters."`
+	Range    string `name:"range" placeholder:"FROM..TO" help:"Fetch all segments from one name to another into a directory, along TO's timeline and its ancestors."`
+	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the directory is in no data directory and the archive has that of several clusters."`
 	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
 	Received string `name:"received" placeholder:"TIMELINE" help:"Where the archive ends, hand over what wal-receive has stored of a segment that is not complete. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
 	// PostgreSQL makes a tablespace where the original had it made, so a copy on the original's host would overwrite it.
-	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a folder that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
+	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a directory that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
 	spoolFlag
 }
 
@@ -49,9 +49,9 @@ const (
 	fetchPause      = time.Second // before another try, where the retry decorator does not try again
 	fetchPauseMax   = 15 * time.Second
 	damagedTries    = 3
-	// holePatience is how long a hole may be one that is being filled: a server that catches up archives several segments
+	// gapPatience is how long a gap may be one that is being filled: a server that catches up archives several segments
 	// at once, and they arrive in any order.
-	holePatience     = 20 * time.Second
+	gapPatience      = 20 * time.Second
 	patienceForStall = 30 * time.Second
 )
 
@@ -103,7 +103,7 @@ func hasHistory(dir, name string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Size() > 0
 }
 
-// fetchError gives a failure its exit code. dir is the data folder, empty when it is not known.
+// fetchError gives a failure its exit code. dir is the data directory, empty when it is not known.
 func fetchError(dir string, err error) error {
 	if err == nil {
 		return nil
@@ -160,11 +160,11 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 		}
 		limit := budget
 		switch {
-		case !errors.Is(err, walstore.ErrHole):
+		case !errors.Is(err, walstore.ErrGap):
 		case standby: // asks again by itself, and its primary may have the file
 			limit = 0
 		default:
-			limit = min(budget, holePatience)
+			limit = min(budget, gapPatience)
 		}
 		if !mayMend(err, try) || time.Since(began)+wait > limit {
 			return err
@@ -223,8 +223,8 @@ func mayMend(err error, try int) bool {
 	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
 }
 
-// dataDirFor finds the data folder of the cluster that a path belongs to: the current folder, in which
-// PostgreSQL runs its commands; or the folder that the path lies in, as pg_rewind runs restore_command from
+// dataDirFor finds the data directory of the cluster that a path belongs to: the current directory, in which
+// PostgreSQL runs its commands; or the directory that the path lies in, as pg_rewind runs restore_command from
 // anywhere with an absolute path; or PGDATA.
 func dataDirFor(path string) (string, error) {
 	abs, err := filepath.Abs(path)
@@ -249,7 +249,7 @@ func dataDirFor(path string) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", app.Usagef("no data folder found: %s lies in none, and neither the current folder nor PGDATA is one", path)
+	return "", app.Usagef("no data directory found: %s lies in none, and neither the current directory nor PGDATA is one", path)
 }
 
 // systemIDOf is the system identifier of the cluster that a path belongs to.
@@ -265,7 +265,7 @@ func systemIDOf(path string) (uint64, error) {
 	return c.SystemID, nil
 }
 
-// isStandby says whether the server on a data folder follows another for ever: by standby.signal, before 12
+// isStandby says whether the server on a data directory follows another for ever: by standby.signal, before 12
 // by recovery.conf.
 func isStandby(dir string) bool {
 	if dir == "" {

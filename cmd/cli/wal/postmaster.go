@@ -8,12 +8,12 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/app"
 )
 
-// stops says whether the server on a data folder has been told to stop, and still runs.
+// stops says whether the server on a data directory has been told to stop, and still runs.
 func stops(dataDir string) bool {
 	return postmaster.Read(dataDir).Status == postmaster.Stopping && app.ServerRuns(dataDir)
 }
 
-// serving returns a context that ends soon after the server on a data folder has been told to stop.
+// serving returns a context that ends soon after the server on a data directory has been told to stop.
 func serving(ctx context.Context, dataDir string) context.Context {
 	ctx, stop := context.WithCancel(ctx)
 	if stops(dataDir) {

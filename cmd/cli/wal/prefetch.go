@@ -59,7 +59,7 @@ func (c *WalFetch) aheadOf(a *app.App, dataDir string, control datadir.Control) 
 	return &fetchAhead{a: a, window: w, control: control, start: args}, nil
 }
 
-// serverRun names the run of the server on a data folder.
+// serverRun names the run of the server on a data directory.
 func serverRun(dataDir string) string {
 	pid, started, _ := app.RunningPostmaster(dataDir)
 	return fmt.Sprintf("%d/%s", pid, started)

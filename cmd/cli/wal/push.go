@@ -29,7 +29,7 @@ import (
 
 // walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
 type WalPush struct {
-	Path string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data folder."`
+	Path string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data directory."`
 	All  bool   `name:"all" help:"Archive every file that still waits for it in the data directory of a stopped server, and what there is of the segment that it was writing: the last chance before it is wiped or given up."`
 	pushFlags
 }
@@ -150,7 +150,7 @@ func (c *WalPush) memory(a *app.App) (*spool.Markers, string, error) {
 	return memory, dir, nil
 }
 
-// byName says of a file that there is not that pg_wal has it, as PostgreSQL runs archive_command in the data folder.
+// byName says of a file that there is not that pg_wal has it, as PostgreSQL runs archive_command in the data directory.
 func (c *WalPush) byName(err error) error {
 	if _, e := os.Lstat(c.Path); app.IsPath(c.Path) || !errors.Is(e, fs.ErrNotExist) {
 		return err
@@ -170,12 +170,12 @@ func pushed(a *app.App, path string, res walstore.PushResult) {
 		slog.Bool("already_there", res.AlreadyThere), slog.Int64("bytes", res.Raw), slog.Int64("stored", res.Stored))
 }
 
-// pushAll archives what waits in a data folder. One file that fails does not keep the others.
+// pushAll archives what waits in a data directory. One file that fails does not keep the others.
 func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	walDir := filepath.Join(c.Path, "pg_wal")
 	ready, err := walstore.Ready(walDir)
 	if err != nil {
-		return app.Usagef("%s is no data folder: %v", c.Path, err)
+		return app.Usagef("%s is no data directory: %v", c.Path, err)
 	}
 	ready = withoutOrphans(a, ready)
 	control, _, err := datadir.ReadControl(c.Path)

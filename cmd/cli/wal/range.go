@@ -18,7 +18,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// fetchRange puts segments into a folder under their names. It is for people: its exit codes are the usual ones.
+// fetchRange puts segments into a directory under their names. It is for people: its exit codes are the usual ones.
 func (c *WalFetch) fetchRange(ctx context.Context, a *app.App) error {
 	from, to, ok := strings.Cut(c.Range, "..")
 	if !ok || segment.Classify(from) != segment.Full || segment.Classify(to) != segment.Full || c.Dest != "" {
@@ -58,7 +58,7 @@ func (c *WalFetch) fetchRange(ctx context.Context, a *app.App) error {
 	return nil
 }
 
-// whose is the system identifier: as given, or of the data folder, or the only one in the archive.
+// whose is the system identifier: as given, or of the data directory, or the only one in the archive.
 func (c *WalFetch) whose(ctx context.Context, store storage.Store) (uint64, error) {
 	if c.SystemID != 0 {
 		return c.SystemID, nil

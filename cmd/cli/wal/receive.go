@@ -22,9 +22,9 @@ type WalReceive struct {
 	PartialInterval time.Duration `name:"partial-interval" env:"PGOBJ_WAL_PARTIAL_INTERVAL" default:"5s" help:"How often what has been received of the current segment is stored: that much time can be lost."`
 	Synchronous     bool          `name:"synchronous" env:"PGOBJ_WAL_SYNCHRONOUS" help:"Store at once all that comes, for a server that names us in synchronous_standby_names: a commit then returns when it is in the storage."`
 	StatusInterval  time.Duration `name:"status-interval" default:"10s" help:"How often the server hears from us, at least (more often where its wal_sender_timeout is short)."`
-	AcceptHole      bool          `name:"accept-hole" help:"When the server has removed WAL that the archive lacks, leave a hole and go on from where the server is. Recovery cannot get past it: take a base backup."`
+	AcceptGap       bool          `name:"accept-gap" help:"When the server has removed WAL that the archive lacks, leave a gap and go on from where the server is. Recovery cannot get past it: take a base backup."`
 	Level           int           `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 to 19; up to 5 all are the fastest."`
-	Spool           string        `name:"spool" placeholder:"DIR" help:"Folder on this host for what waits to be stored (default: the system's for temporary files): up to seven segments, of 1 GB four. Nothing is left there, and nothing in it is needed."`
+	Spool           string        `name:"spool" placeholder:"DIR" help:"Directory on this host for what waits to be stored (default: the system's for temporary files): up to seven segments, of 1 GB four. Nothing is left there, and nothing in it is needed."`
 }
 
 func (c *WalReceive) Run(ctx context.Context, a *app.App) error {
@@ -57,7 +57,7 @@ func (c *WalReceive) Run(ctx context.Context, a *app.App) error {
 			return server.ConnectReplication(ctx, c.DSN, c.ApplicationName)
 		},
 		Admit: a.Gate(s, nil).Admit,
-		Slot:  c.Slot, CreateSlot: c.CreateSlot, Interval: interval, Status: c.StatusInterval, AcceptHole: c.AcceptHole,
+		Slot:  c.Slot, CreateSlot: c.CreateSlot, Interval: interval, Status: c.StatusInterval, AcceptGap: c.AcceptGap,
 		Level: c.Level, Spool: cmp.Or(c.Spool, os.TempDir()), Log: a.Log,
 	})
 	if err != nil {

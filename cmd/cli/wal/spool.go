@@ -13,7 +13,7 @@ import (
 
 // spoolFlag is the directory on this host that wal-push and wal-fetch work ahead with.
 type spoolFlag struct {
-	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Folder for what is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data folder, which base backups leave out). Nobody but its owner may write to it."`
+	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Directory for what is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data directory, which base backups leave out). Nobody but its owner may write to it."`
 }
 
 // dir is the spool of the server on a data directory, which need not exist yet; "" when there can be none for this process: a process
@@ -23,7 +23,7 @@ func (f spoolFlag) dir(a *app.App, dataDir string) (string, error) {
 	dir := f.Spool
 	if dir == "" {
 		var err error
-		if dir, err = filepath.Abs(filepath.Join(dataDir, spool.Folder)); err != nil {
+		if dir, err = filepath.Abs(filepath.Join(dataDir, spool.Directory)); err != nil {
 			return "", err
 		}
 	}

@@ -27,7 +27,7 @@ func (c *WalList) Run(ctx context.Context, a *app.App) error {
 		for _, v := range r.Surveys {
 			l := r.Listed(v)
 			list = append(list, l)
-			for _, h := range l.Holes {
+			for _, h := range l.Gaps {
 				alarm = alarm || !h.Acknowledged
 			}
 		}
@@ -48,7 +48,7 @@ func (c *WalList) Run(ctx context.Context, a *app.App) error {
 
 func walTable(a *app.App, list []app.ListedWAL) error {
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SYSTEM ID\tTLI\tFIRST\tLAST\tSEGMENTS\tSIZE\tSTORED\tRATIO\tOLDEST (UTC)\tNEWEST (UTC)\tA DAY\tHOLES\tNOTE")
+	fmt.Fprintln(w, "SYSTEM ID\tTLI\tFIRST\tLAST\tSEGMENTS\tSIZE\tSTORED\tRATIO\tOLDEST (UTC)\tNEWEST (UTC)\tA DAY\tGAPS\tNOTE")
 	for _, l := range list {
 		var notes []string
 		if l.Timeline > 1 && !l.History {
@@ -71,16 +71,16 @@ func walTable(a *app.App, list []app.ListedWAL) error {
 			oldest, newest = l.Oldest.UTC().Format(time.DateTime), l.Newest.UTC().Format(time.DateTime)
 		}
 		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.SystemID, l.Timeline, l.First, l.Last, l.Segments, show.Size(l.Size), show.Size(l.Stored), ratio,
-			oldest, newest, perDay, len(l.Holes), strings.Join(notes, ", "))
+			oldest, newest, perDay, len(l.Gaps), strings.Join(notes, ", "))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	told := map[survey.Hole]bool{} // several timelines may begin behind the same hole
+	told := map[survey.Gap]bool{} // several timelines may begin behind the same gap
 	for _, l := range list {
-		for _, h := range l.Holes {
+		for _, h := range l.Gaps {
 			if !told[h] {
-				fmt.Fprintln(a.Out, describeHole(h))
+				fmt.Fprintln(a.Out, describeGap(h))
 			}
 			told[h] = true
 		}
@@ -88,8 +88,8 @@ func walTable(a *app.App, list []app.ListedWAL) error {
 	return nil
 }
 
-func describeHole(h survey.Hole) string {
-	text := fmt.Sprintf("hole on timeline %d: %s", h.Timeline, h.First)
+func describeGap(h survey.Gap) string {
+	text := fmt.Sprintf("gap on timeline %d: %s", h.Timeline, h.First)
 	if h.Last != h.First {
 		text += fmt.Sprintf(" to %s (%s)", h.Last, show.Number(h.Count, "segment"))
 	}

@@ -26,8 +26,8 @@ import (
 // walVerify reads archived WAL and says which backups what is wrong hurts.
 type WalVerify struct {
 	Range       string         `name:"range" placeholder:"FROM..TO" help:"Check only files whose names are in this range."`
-	Sample      app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only so many in a hundred, picked at random. Holes are always found."`
-	Acknowledge string         `name:"acknowledge" placeholder:"FROM[..TO]" help:"Read nothing: record that these segments are known to be lost, so that their hole is no error any more."`
+	Sample      app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only so many in a hundred, picked at random. Gaps are always found."`
+	Acknowledge string         `name:"acknowledge" placeholder:"FROM[..TO]" help:"Read nothing: record that these segments are known to be lost, so that their gap is no error any more."`
 	Reason      string         `name:"reason" help:"With --acknowledge: why."`
 	JSON        bool           `name:"json" help:"Print JSON: one object."`
 	app.JobsFlag
@@ -38,7 +38,7 @@ type walVerified struct {
 	Checked int64            `json:"checked"`
 	Stored  int64            `json:"stored"` // bytes read
 	Damaged []damagedWAL     `json:"damaged"`
-	Holes   []heldHole       `json:"holes"`
+	Gaps    []heldGap        `json:"gaps"`
 	Orphans []orphan         `json:"orphans"`
 	Backups []app.HurtBackup `json:"backups"`
 }
@@ -57,9 +57,9 @@ type damagedWAL struct {
 	segment  string // that it is, or is a piece of
 }
 
-type heldHole struct {
+type heldGap struct {
 	SystemID uint64 `json:"system_id,string"`
-	survey.Hole
+	survey.Gap
 }
 
 func (c *WalVerify) Run(ctx context.Context, a *app.App) error {
@@ -77,15 +77,15 @@ func (c *WalVerify) Run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return err
 	}
-	v := walVerified{Damaged: []damagedWAL{}, Holes: []heldHole{}, Orphans: []orphan{}, Backups: []app.HurtBackup{}}
+	v := walVerified{Damaged: []damagedWAL{}, Gaps: []heldGap{}, Orphans: []orphan{}, Backups: []app.HurtBackup{}}
 	for _, r := range all {
 		if err := c.read(ctx, store, r, from, to, &v); err != nil {
 			return err
 		}
 		for _, s := range r.Surveys {
-			for _, h := range r.Holes(s) {
-				if held := (heldHole{r.Sysid, h}); !slices.Contains(v.Holes, held) { // several timelines may begin behind the same one
-					v.Holes = append(v.Holes, held)
+			for _, h := range r.Gaps(s) {
+				if held := (heldGap{r.Sysid, h}); !slices.Contains(v.Gaps, held) { // several timelines may begin behind the same one
+					v.Gaps = append(v.Gaps, held)
 				}
 			}
 			if s.Orphan() {
@@ -170,7 +170,7 @@ func (v *walVerified) hurt(r app.Archive) {
 			all = append(all, bad{d.segment, d.segment})
 		}
 	}
-	for _, h := range v.Holes {
+	for _, h := range v.Gaps {
 		if h.SystemID == r.Sysid {
 			all = append(all, bad{h.First, h.Last})
 		}
@@ -215,8 +215,8 @@ func (v *walVerified) print(a *app.App) {
 	for _, d := range v.Damaged {
 		fmt.Fprintln(a.Out, d.Error)
 	}
-	for _, h := range v.Holes {
-		fmt.Fprintln(a.Out, describeHole(h.Hole))
+	for _, h := range v.Gaps {
+		fmt.Fprintln(a.Out, describeGap(h.Gap))
 	}
 	for _, o := range v.Orphans {
 		fmt.Fprintf(a.Out, "timeline %d has WAL, and no history file: no recovery gets to it. On a server that is on it, or was: pgobj wal-push pg_wal/%s\n", o.Timeline, o.History)
@@ -238,7 +238,7 @@ func (v *walVerified) verdict() error {
 	if len(v.Orphans) > 0 {
 		return &app.Coded{Code: app.ExitWAL, Err: nil}
 	}
-	for _, h := range v.Holes {
+	for _, h := range v.Gaps {
 		if !h.Acknowledged {
 			return &app.Coded{Code: app.ExitWAL, Err: nil}
 		}
@@ -265,7 +265,7 @@ func (c *WalVerify) acknowledge(ctx context.Context, a *app.App, store storage.S
 	done := 0
 	for _, r := range all {
 		for _, s := range r.Surveys {
-			for _, h := range r.Holes(s) {
+			for _, h := range r.Gaps(s) {
 				if h.Acknowledged || h.First < first || h.Last > last {
 					continue
 				}
@@ -278,11 +278,11 @@ func (c *WalVerify) acknowledge(ctx context.Context, a *app.App, store storage.S
 		}
 	}
 	if done == 0 {
-		return app.Usagef("there is no hole between %s and %s that is not acknowledged yet: pgobj wal-list shows them", first, last)
+		return app.Usagef("there is no gap between %s and %s that is not acknowledged yet: pgobj wal-list shows them", first, last)
 	}
 	return nil
 }
 
 func (v *walVerified) acknowledged(name string) bool {
-	return slices.ContainsFunc(v.Holes, func(h heldHole) bool { return h.Acknowledged && h.First <= name && name <= h.Last })
+	return slices.ContainsFunc(v.Gaps, func(h heldGap) bool { return h.Acknowledged && h.First <= name && name <= h.Last })
 }

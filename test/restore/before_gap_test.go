@@ -12,12 +12,12 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// TestBeforeAHole: what is said about a hole can be followed to the letter, and points before it can be had, however near.
-func TestBeforeAHole(t *testing.T) {
+// TestBeforeAGap: what is said about a gap can be followed to the letter, and points before it can be had, however near.
+func TestBeforeAGap(t *testing.T) {
 	for _, major := range []int{12, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			s := site.NewSite(t, site.FolderStore(t), pgtest.Options{Major: major, Template: true})
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			s.Backup(t)
 			step := func(n int) (time, lsn, segment string) {
@@ -33,7 +33,7 @@ func TestBeforeAHole(t *testing.T) {
 			_, _, lost := step(4)
 			step(5)
 			s.Stop(t, "immediate")
-			object, err := filepath.Glob(filepath.Join(s.Folder, "main/wal/*/*", lost+"*"))
+			object, err := filepath.Glob(filepath.Join(s.Directory, "main/wal/*/*", lost+"*"))
 			if err != nil || len(object) != 1 {
 				t.Fatal(object, err)
 			}
@@ -45,7 +45,7 @@ func TestBeforeAHole(t *testing.T) {
 				t.Fatalf("to the end: %v", o)
 			}
 			begin := fmt.Sprintf("%s/%s000000", "0", lost[22:]) // of the segment that is lost
-			s.Refuses(t, 14, "there is a hole in the WAL: "+lost, []string{"--target-lsn", begin})
+			s.Refuses(t, 14, "there is a gap in the WAL: "+lost, []string{"--target-lsn", begin})
 			for _, c := range []struct {
 				want string
 				args []string
