@@ -7,12 +7,12 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// whereHistory says how a history file that is missing gets to the archive.
+// WhereHistory says how a history file that is missing gets to the archive.
 func WhereHistory(t segment.Timeline) string {
 	return fmt.Sprintf("It is in pg_wal of a server that is on timeline %d, or was. Archive it there, in the data directory: pgobj wal-push pg_wal/%s", t, segment.HistoryName(t))
 }
 
-// stamp shows a time as people compare it with the server's log, and in this host's zone when that differs.
+// Stamp shows a time as people compare it with the server's log, and in this host's zone when that differs.
 func Stamp(t time.Time) string {
 	utc := t.UTC().Format("2006-01-02 15:04:05.999999Z07:00")
 	if _, offset := t.Local().Zone(); offset == 0 {

@@ -128,7 +128,7 @@ func install(tmp *os.File, dest string) error {
 	return dir.Sync()
 }
 
-// read gets, checks and decodes the object of a file.
+// Read gets, checks and decodes the object of a file.
 func Read(ctx context.Context, s storage.Store, name string, sysid uint64, w io.Writer) (object.Content, error) {
 	return object.ReadInto(ctx, s, object.Key(sysid, name), object.NewChecked(w, name, sysid, sha256.New()))
 }

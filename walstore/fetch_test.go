@@ -50,7 +50,7 @@ func TestFetchRefusesEveryFlippedBit(t *testing.T) {
 	}
 }
 
-// object wraps content as Push would, without its checks.
+// objectOf wraps content as Push would, without its checks.
 func objectOf(t *testing.T, data []byte) []byte {
 	t.Helper()
 	enc, err := zstd.NewWriter(nil)

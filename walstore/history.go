@@ -41,7 +41,7 @@ func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName s
 	return 0, &object.DamagedError{Key: object.Key(sysid, name), Store: s.String(), Err: errors.New("it does not say where the backup ended")}
 }
 
-// sizeOf is the segment size as the header of an archived segment, or of its first piece, has it.
+// SizeOf is the segment size as the header of an archived segment, or of its first piece, has it.
 func SizeOf(ctx context.Context, s storage.Store, o object.Object) (segment.Size, error) {
 	return object.SizeIn(func(w io.Writer) error {
 		var err error

@@ -179,7 +179,7 @@ type source struct {
 	borrowed bool // the file is the caller's to close
 }
 
-// inspect reads the beginning of the file and checks all that can be checked before the rest is read.
+// Inspect reads the beginning of the file and checks all that can be checked before the rest is read.
 func Inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -247,7 +247,7 @@ type packed struct {
 	sum  [32]byte
 }
 
-// compress reads the rest of one file, or of two of the same size, and returns the whole objects. Several workers compress
+// Compress reads the rest of one file, or of two of the same size, and returns the whole objects. Several workers compress
 // pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
 func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {

@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 )
 
-// inPart is damage, and in which part it is.
+// InPart is damage, and in which part it is.
 type InPart struct {
 	Name string
 	Off  int64 // of the frame; -1: it is not in one frame
@@ -22,7 +22,7 @@ func (e *InPart) Error() string { return e.Err.Error() }
 
 func (e *InPart) Unwrap() error { return e.Err }
 
-// missing says that there is no such part, and cause how that is known.
+// Missing says that there is no such part, and cause how that is known.
 func Missing(name string, cause error) error {
 	return &InPart{name, -1, fmt.Errorf("%w: part %s is missing: %w", part.ErrDamaged, part.Key(name), cause)}
 }
@@ -48,7 +48,7 @@ func (e *InPart) in(f *manifest.File) bool {
 // named is how many files hurt names; the others it counts.
 const named = 5
 
-// hurt adds to an error about a damaged part which files of the backup have content there.
+// Affected adds to an error about a damaged part which files of the backup have content there.
 func (m *Files) Affected(err error) error {
 	at, ok := errors.AsType[*InPart](err)
 	if !ok {

@@ -101,7 +101,7 @@ func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.
 	return nil
 }
 
-// readContent fetches a small file.
+// ReadContent fetches a small file.
 func ReadContent(ctx context.Context, s storage.Store, f *manifest.File) ([]byte, error) {
 	var data bytes.Buffer
 	err := writeContent(ctx, s, f, &data)

@@ -15,14 +15,14 @@ import (
 // firstNormalOID: databases with lower ones are made by initdb: the templates, and postgres (FirstNormalObjectId).
 const firstNormalOID = 16384
 
-// databases are those that a restore brings back when it is not all of them; nil: it is. Of the others it makes
+// Databases are those that a restore brings back when it is not all of them; nil: it is. Of the others it makes
 // files of zeros that take no room. Recovery needs their files to be there, and replays their WAL onto them.
 type Databases struct {
 	keep   map[uint32]bool
 	Others []string // names of those that are left out, as far as they are known
 }
 
-// onlyDatabases resolves what was asked for: names, or OIDs.
+// OnlyDatabases resolves what was asked for: names, or OIDs.
 func OnlyDatabases(b *catalog.Backup, wanted []string) (*Databases, error) {
 	if len(wanted) == 0 {
 		return nil, nil
@@ -60,7 +60,7 @@ func OnlyDatabases(b *catalog.Backup, wanted []string) (*Databases, error) {
 	return d, nil
 }
 
-// leavesOut says whether a file gets no content: one of another database, but for the file that shows the server
+// LeavesOut says whether a file gets no content: one of another database, but for the file that shows the server
 // that the directory is a database.
 func (d *Databases) LeavesOut(p string) bool {
 	if d == nil || path.Base(p) == "PG_VERSION" {

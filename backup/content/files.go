@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
-// files is the manifest of a backup, fetched and checked, in a spool file.
+// Files is the manifest of a backup, fetched and checked, in a spool file.
 type Files struct {
 	Backup   string
 	Sections []manifest.Section
@@ -21,7 +21,7 @@ type Files struct {
 	Spool    *manifest.Spool
 }
 
-// fetchManifest brings the manifest to this host, and checks every hash before a line of it is believed.
+// FetchManifest brings the manifest to this host, and checks every hash before a line of it is believed.
 func FetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*Files, error) {
 	data, err := ReadList(ctx, s, b)
 	if err != nil {
@@ -41,7 +41,7 @@ func FetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*Fi
 	return m, nil
 }
 
-// readList fetches the list of a manifest's sections.
+// ReadList fetches the list of a manifest's sections.
 func ReadList(ctx context.Context, s storage.Store, b *catalog.Backup) ([]byte, error) {
 	key := catalog.ManifestKey(b.ID)
 	data, err := storage.ReadAll(ctx, s, key, manifest.MaxList)
@@ -57,7 +57,7 @@ func ReadList(ctx context.Context, s storage.Store, b *catalog.Backup) ([]byte, 
 	return data, nil
 }
 
-// fill fetches the sections into the spool file.
+// Fill fetches the sections into the spool file.
 func (m *Files) Fill(ctx context.Context, s storage.Store) error {
 	extents := make([]manifest.Extent, len(m.Sections))
 	for i, x := range m.Sections {
@@ -74,7 +74,7 @@ func (m *Files) Fill(ctx context.Context, s storage.Store) error {
 	})
 }
 
-// readSections fetches sections of a manifest, neighbours with one request, and gives each to use.
+// ReadSections fetches sections of a manifest, neighbours with one request, and gives each to use.
 func ReadSections(ctx context.Context, s storage.Store, extents []manifest.Extent, use func(data []byte) error) error {
 	r, err := NewFrameReader(s)
 	if err != nil {
@@ -90,7 +90,7 @@ func ReadSections(ctx context.Context, s storage.Store, extents []manifest.Exten
 	return nil
 }
 
-// read begins to read the lines, from the first one.
+// Read begins to read the lines, from the first one.
 func (m *Files) Read() (*manifest.Reader, error) { return m.Spool.Read(m.Backup, m.Entries) }
 
 func (m *Files) Close() { m.Spool.Close() }

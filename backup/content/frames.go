@@ -22,7 +22,7 @@ const (
 	maxRange = 12 << 20
 )
 
-// joined is how many of the extents, from the first, one request should fetch: those that come in one part,
+// Joined is how many of the extents, from the first, one request should fetch: those that come in one part,
 // by rising offset, close together. Several may be in the same frame.
 func Joined(w []manifest.Extent) int {
 	n, end := 1, w[0].Off+int64(w[0].Size)
@@ -36,7 +36,7 @@ func Joined(w []manifest.Extent) int {
 	return n
 }
 
-// frameReader reads frames; each worker has its own.
+// FrameReader reads frames; each worker has its own.
 type FrameReader struct {
 	store       storage.Store
 	dec         *part.Decoder
@@ -50,7 +50,7 @@ func NewFrameReader(s storage.Store) (*FrameReader, error) {
 	return &FrameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame)}, err
 }
 
-// read fetches the frames of joined extents with one request, and gives the content of each to take, by its index.
+// Read fetches the frames of joined extents with one request, and gives the content of each to take, by its index.
 func (r *FrameReader) Read(ctx context.Context, extents []manifest.Extent, take func(i int, data []byte) error) error {
 	body, err := r.Open(ctx, extents)
 	if err != nil {
@@ -59,7 +59,7 @@ func (r *FrameReader) Read(ctx context.Context, extents []manifest.Extent, take 
 	return r.Take(body, extents, take)
 }
 
-// open makes the request for joined extents. It may be called while take is at work on others.
+// Open makes the request for joined extents. It may be called while take is at work on others.
 func (r *FrameReader) Open(ctx context.Context, extents []manifest.Extent) (io.ReadCloser, error) {
 	name, at, last := extents[0].Part, extents[0].Off, extents[len(extents)-1]
 	body, err := r.store.Get(ctx, part.Key(name), storage.Range{Offset: at, Length: last.Off + int64(last.Size) - at})
@@ -69,7 +69,7 @@ func (r *FrameReader) Open(ctx context.Context, extents []manifest.Extent) (io.R
 	return body, err
 }
 
-// take reads what open has asked for, checks each frame's hash, and gives the content of each extent to use, by its index, which
+// Take reads what open has asked for, checks each frame's hash, and gives the content of each extent to use, by its index, which
 // must not retain it. It closes body.
 func (r *FrameReader) Take(body io.ReadCloser, extents []manifest.Extent, use func(i int, data []byte) error) error {
 	defer body.Close()

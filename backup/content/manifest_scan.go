@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 )
 
-// spaceOf is the OID of a tablespace's link in a manifest.
+// SpaceOf is the OID of a tablespace's link in a manifest.
 func SpaceOf(f *manifest.File) (oid uint32, ok bool) {
 	p := f.RawPath()
 	if f.Type != manifest.TypeLink || path.Dir(p) != "pg_tblspc" {
@@ -21,7 +21,7 @@ func SpaceOf(f *manifest.File) (oid uint32, ok bool) {
 	return uint32(n), err == nil && strconv.FormatUint(n, 10) == path.Base(p)
 }
 
-// survey is what a first reading of the manifest tells. That it can be read to its end at all also shows, before
+// ManifestScan is what a first reading of the manifest tells. That it can be read to its end at all also shows, before
 // anything is written, that every line of it makes sense.
 type ManifestScan struct {
 	Bytes   map[string]int64  // by tablespace (pg_tblspc/OID), by what was behind a link, and pg_wal
@@ -35,7 +35,7 @@ type ManifestScan struct {
 	mode    manifest.Mode     // of the data directory
 }
 
-// linked is where a link of the original led.
+// Linked is where a link of the original led.
 type Linked struct {
 	To   string
 	File bool

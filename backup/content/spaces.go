@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// listed is the backup with the tablespaces of which only its manifest tells: an earlier pgobj did not list
+// Listed is the backup with the tablespaces of which only its manifest tells: an earlier pgobj did not list
 // those that were created while it took the backup.
 func (s *ManifestScan) Listed(b *catalog.Backup) *catalog.Backup {
 	all := *b

@@ -14,7 +14,7 @@ var (
 	ErrInside = errors.New("the storage is inside of what it is for")
 )
 
-// outside refuses a storage in a directory of the cluster: each backup would have all earlier ones in it, and a delta restore
+// Outside refuses a storage in a directory of the cluster: each backup would have all earlier ones in it, and a delta restore
 // would remove them, and the one that it reads.
 func Outside(storageDir, dir string) error {
 	if storageDir == "" || !Within(RealPath(storageDir), RealPath(dir)) {
@@ -23,7 +23,7 @@ func Outside(storageDir, dir string) error {
 	return fmt.Errorf("%w: %s lies in %s", ErrInside, storageDir, dir)
 }
 
-// realPath is a directory without links on the way, as far as it is there.
+// RealPath is a directory without links on the way, as far as it is there.
 func RealPath(dir string) string {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		return real
@@ -36,7 +36,7 @@ func Within(path, dir string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// readDir lists the names in a directory; none when it is not there.
+// ReadDir lists the names in a directory; none when it is not there.
 func ReadDir(dir string) ([]string, error) {
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -126,7 +126,7 @@ func isSpacePath(path string) bool {
 	return ok && dir == "pg_tblspc" && is
 }
 
-// spaceOID reads a name in pg_tblspc. PostgreSQL takes no other for a tablespace than an OID as it writes it (do_pg_backup_start
+// SpaceOID reads a name in pg_tblspc. PostgreSQL takes no other for a tablespace than an OID as it writes it (do_pg_backup_start
 // in xlog.c): with another name it is something that somebody has put there.
 func SpaceOID(name string) (uint32, bool) {
 	oid, err := strconv.ParseUint(name, 10, 32)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// mapLines splits a tablespace_map where a line break is not escaped.
+// MapLines splits a tablespace_map where a line break is not escaped.
 func MapLines(text string) (lines []string) {
 	var line strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -27,14 +27,14 @@ func MapLines(text string) (lines []string) {
 	return lines
 }
 
-// escapeMap escapes a path as read_tablespace_map reads it (xlogrecovery.c).
+// EscapeMap escapes a path as read_tablespace_map reads it (xlogrecovery.c).
 func EscapeMap(p string) string {
 	return strings.NewReplacer(`\`, `\\`, "\n", "\\\n", "\r", "\\\r").Replace(p)
 }
 
 func SpacePath(oid uint32) string { return fmt.Sprintf("pg_tblspc/%d", oid) }
 
-// mapped reads a tablespace_map: locations by OID.
+// Mapped reads a tablespace_map: locations by OID.
 func Mapped(text string) map[uint32]string {
 	at := map[uint32]string{}
 	for _, line := range MapLines(text) {

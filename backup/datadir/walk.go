@@ -401,7 +401,7 @@ func readNames(dir string) ([]string, error) {
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-// explain adds what a user can do about it.
+// Explain adds what a user can do about it.
 func Explain(verb, path string, err error) error {
 	hint := ""
 	switch {

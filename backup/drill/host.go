@@ -138,7 +138,7 @@ func (h *host) findPrograms(ctx context.Context, named string, major int) error 
 		strings.Join(places, ", "), strings.Join(append(other, "nothing else"), "; "))
 }
 
-// server is one run of postgres.
+// scratchServer is one run of postgres.
 type scratchServer struct {
 	cmd  *exec.Cmd
 	log  string // its path

@@ -53,7 +53,7 @@ type Outcome struct {
 	control    segment.Parameters
 }
 
-// CheckRequest says which recovery to look at.
+// Request says which recovery to look at.
 type Request struct {
 	Dir     string           // the data directory
 	Server  *server.Recovery // what its server says; nil: it says nothing
@@ -62,7 +62,7 @@ type Request struct {
 	Store   storage.Store    // nil: the archive is as it was when Dir was restored
 }
 
-// CheckRestore compares where recovery is, or ended, with where it should. The error is ErrNotReached or
+// Check compares where recovery is, or ended, with where it should. The error is ErrNotReached or
 // ErrRecovering if that is not there, and ErrUnasked if nobody can tell.
 func Check(ctx context.Context, r Request) (*Outcome, error) {
 	x, err := ReadRestored(r.Dir)

@@ -18,7 +18,7 @@ import (
 // ErrNotRestored says that a directory does not hold what a restore leaves.
 var ErrNotRestored = errors.New("not a restored data directory")
 
-// restoredFile is where a restore leaves what its recovery is expected to do. It lies in pg_wal because nothing
+// RestoredFile is where a restore leaves what its recovery is expected to do. It lies in pg_wal because nothing
 // else looks at such a file there: neither pg_verifybackup nor any base backup.
 const RestoredFile = "pg_wal/pgobj_restore.json"
 

@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	// thin: a part of whose content less than one in thin bytes is still referred to is not reused. What
+	// MinLiveShare: a part of whose content less than one in thin bytes is still referred to is not reused. What
 	// it holds is at hand on this host, so storing it anew costs no download, and it bounds what dead
 	// bytes the repository keeps and a restore reads: no part is kept for less than a quarter.
 	MinLiveShare = 4
-	// patchedMost: a chunk of which more than one page in patchedMost has been stored apart from the
+	// maxPatchedShare: a chunk of which more than one page in patchedMost has been stored apart from the
 	// rest is stored whole again, and so is one whose pages lie in more than framesMost frames: each
 	// frame is up to 1 MiB to fetch and expand for the sake of some pages.
 	maxPatchedShare   = 4
@@ -34,7 +34,7 @@ const (
 	// extentsMost bounds how many extents the chunks of one line get: with that many, of some 200 bytes each, it is no longer
 	// than a section may be. Then chunks of which pages have changed are stored whole.
 	extentsMost = 4096
-	// knownMost bounds the table of content known by its hash, at about 250 bytes each: 16 MB, which covers
+	// MaxKnownChunks bounds the table of content known by its hash, at about 250 bytes each: 16 MB, which covers
 	// 64 GB of whole chunks. More content than that is still reused at its own path.
 	MaxKnownChunks = 65536
 	// indexesMost is how many parts' indexes are kept to compare pages: changed chunks come in the order
@@ -46,7 +46,7 @@ const (
 	listers = 16
 )
 
-// previous is what earlier backups offer to this one: the manifest of the last backup, as a stream that is
+// DedupIndex is what earlier backups offer to this one: the manifest of the last backup, as a stream that is
 // merged with the walk; a table of known contents; and the page hashes of the parts that the manifest
 // refers to. The zero value offers nothing.
 type DedupIndex struct {
@@ -69,7 +69,7 @@ type DedupIndex struct {
 	indexes []*pageIndex // newest last
 }
 
-// openPrevious reads what backup b offers; of contents that are known by their hash, so many.
+// OpenDedupIndex reads what backup b offers; of contents that are known by their hash, so many.
 func OpenDedupIndex(ctx context.Context, s storage.Store, b *catalog.Backup, known int) (*DedupIndex, error) {
 	p := &DedupIndex{Store: s, Parts: map[string]catalog.Part{}, OrphanParts: map[string]catalog.Part{}, Known: map[part.Hash]Piece{}, unwell: map[string]bool{}, sections: map[part.Hash]Piece{}}
 	if b == nil {
@@ -288,7 +288,7 @@ func (p *DedupIndex) room() bool {
 	return len(p.Known) < MaxKnownChunks
 }
 
-// adopt makes known what the parts hold that a run without a commit has left behind, as far as there is room for it, and
+// Reclaim makes known what the parts hold that a run without a commit has left behind, as far as there is room for it, and
 // returns how many bytes that is. A part whose index cannot be read is passed over: its run may have been killed or the
 // part be gone.
 func (p *DedupIndex) Reclaim(ctx context.Context, backup string) (int64, error) {
@@ -342,7 +342,7 @@ type pageIndex struct {
 	err   error
 }
 
-// hashes returns the page hashes of the content that x refers to; nil when the part keeps none of it.
+// Hashes returns the page hashes of the content that x refers to; nil when the part keeps none of it.
 func (p *DedupIndex) Hashes(ctx context.Context, x manifest.Extent) (part.PageHashes, error) {
 	i := p.index(x.Part)
 	i.once.Do(func() {

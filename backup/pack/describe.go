@@ -11,7 +11,7 @@ import (
 // it: the clocks of file systems tick in steps of up to two seconds.
 const settled = 2 * time.Second
 
-// describe turns a directory entry into a manifest line.
+// Describe turns a directory entry into a manifest line.
 func Describe(e datadir.Entry, now time.Time) manifest.File {
 	f := manifest.File{Mode: manifest.Mode(e.Mode.Perm()), UID: e.UID, GID: e.GID, Mtime: Dated(e.Mtime)}
 	f.SetLink(e.Link)
@@ -28,7 +28,7 @@ func Describe(e datadir.Entry, now time.Time) manifest.File {
 	return f
 }
 
-// dated is a time as the manifest can have it: RFC 3339 has no year of five digits, as a file may. The zero time stands for
+// Dated is a time as the manifest can have it: RFC 3339 has no year of five digits, as a file may. The zero time stands for
 // those, and means nothing to a restore.
 func Dated(t time.Time) time.Time {
 	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {

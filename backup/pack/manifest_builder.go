@@ -19,7 +19,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// lister writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Sections of the
+// ManifestBuilder writes the lines of the manifest and, beside it, PostgreSQL's own backup_manifest. Sections of the
 // manifest go into parts, unless they are in some already; backup_manifest goes to a spool file without a
 // name: so memory does not grow with the number of files.
 type ManifestBuilder struct {
@@ -39,7 +39,7 @@ type ManifestBuilder struct {
 	meant       *readback.Meant
 }
 
-// newLister is for a server of a major version with a system identifier. w is the writer that sections go through; meant
+// NewManifestBuilder is for a server of a major version with a system identifier. w is the writer that sections go through; meant
 // is told every line.
 func NewManifestBuilder(prev *DedupIndex, w *part.Writer, meant *readback.Meant, major int, systemID uint64) (*ManifestBuilder, error) {
 	l := &ManifestBuilder{prev: prev, parts: w, meant: meant}
@@ -76,7 +76,7 @@ func (l *ManifestBuilder) keep(section []byte, lines int) error {
 	return nil
 }
 
-// end completes the manifest; the list of its sections is stored by store.
+// End completes the manifest; the list of its sections is stored by store.
 func (l *ManifestBuilder) End(u *uploader) (err error) {
 	if l.entries, err = l.lines.Close(); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (l *ManifestBuilder) End(u *uploader) (err error) {
 	return nil
 }
 
-// add writes one line.
+// Add writes one line.
 func (l *ManifestBuilder) Add(f *manifest.File) error {
 	l.meant.Line(f)
 	if err := l.lines.Add(f); err != nil {
@@ -120,7 +120,7 @@ func (l *ManifestBuilder) Add(f *manifest.File) error {
 	return l.Native.File(path, f.Size, f.Mtime, l.crc)
 }
 
-// endNative completes backup_manifest and returns its size. pg_control is in it before it is added as a
+// EndNative completes backup_manifest and returns its size. pg_control is in it before it is added as a
 // file, as it is the last file of all. The WAL that the backup needs is that of one timeline from start to stop.
 func (l *ManifestBuilder) EndNative(now time.Time, control []byte, tli segment.Timeline, start, stop segment.LSN) (int64, error) {
 	if err := l.Native.File(datadir.ControlPath, int64(len(control)), now, part.Checksum(control)); err != nil {
@@ -135,7 +135,7 @@ func (l *ManifestBuilder) EndNative(now time.Time, control []byte, tli segment.T
 	return l.NativeSpool.Seek(0, io.SeekCurrent)
 }
 
-// store puts the list of sections into the repository: from then on there is a manifest.
+// Store puts the list of sections into the repository: from then on there is a manifest.
 func (l *ManifestBuilder) Store(ctx context.Context, s storage.Store, backup string, progress *backup.Progress) (catalog.Object, error) {
 	sections := make([]manifest.Section, len(l.extents))
 	for i, x := range l.extents {

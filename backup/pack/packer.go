@@ -21,7 +21,7 @@ import (
 // many files there are.
 const maxPending = 8192
 
-// packer turns files into parts and manifest lines. Files are given to add in the manifest's order; workers
+// Packer turns files into parts and manifest lines. Files are given to add in the manifest's order; workers
 // read, hash, compress and pack their chunks at the same time, in any order; collect writes the lines in
 // the order of add, each as soon as all its frames are sealed.
 type Packer struct {
@@ -119,7 +119,7 @@ func NewPacker(ctx context.Context, writers []*part.Writer, c Config) *Packer {
 	return p
 }
 
-// add gives an entry to the packer; data is a file's content when it is not to be read from e.Source.
+// Add gives an entry to the packer; data is a file's content when it is not to be read from e.Source.
 func (p *Packer) Add(e datadir.Entry, f manifest.File, data io.ReaderAt) error {
 	f.SetPath(e.Path)
 	if f.Type != manifest.TypeFile {
@@ -231,7 +231,7 @@ func (p *Packer) submit(l *line, todo int) error {
 	return nil
 }
 
-// drain waits until everything that was added is written.
+// Drain waits until everything that was added is written.
 func (p *Packer) Drain() error {
 	if err := p.acquire(maxPending); err != nil {
 		return err
@@ -256,7 +256,7 @@ func (p *Packer) acquire(weight int64) error {
 	return nil
 }
 
-// close ends the workers, which hand over their last parts, waits until every line is written, and
+// Close ends the workers, which hand over their last parts, waits until every line is written, and
 // returns the first error of all.
 func (p *Packer) Close() error {
 	close(p.tasks)

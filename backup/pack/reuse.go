@@ -13,7 +13,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
-// piece is some content in a frame, whose place may not be known yet.
+// Piece is some content in a frame, whose place may not be known yet.
 type Piece struct {
 	Frame *part.Frame
 	skip  int // where in the expanded frame the content begins

@@ -37,7 +37,7 @@ const (
 	stillPause = 20 * time.Millisecond
 )
 
-// still opens a file that replay will not repair, such as configuration: another may have got its name since the walk
+// Still opens a file that replay will not repair, such as configuration: another may have got its name since the walk
 // saw it, so what is described is what was opened. A small one it also reads, again when it changed just now. It
 // returns nil when the file has gone.
 func (p *Packer) Still(e datadir.Entry) (*source, error) {
@@ -102,7 +102,7 @@ func (s *source) open() {
 	s.data = s.file
 }
 
-// read fills data from offset at. A file that shrank meanwhile gives zeros for what is gone, as in
+// Read fills data from offset at. A file that shrank meanwhile gives zeros for what is gone, as in
 // pg_basebackup: replay of the WAL truncates it again.
 func (s *source) Read(data []byte, at int64) (cut bool, err error) {
 	s.once.Do(s.open)

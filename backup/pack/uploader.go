@@ -36,20 +36,20 @@ type uploader struct {
 	Parts map[string]*UsedPart // by name
 }
 
-// usedPart is a part that this backup refers to.
+// UsedPart is a part that this backup refers to.
 type UsedPart struct {
 	catalog.Part
 	Usage part.Usage
 }
 
-// used describes the part for backup.json.
+// Used describes the part for backup.json.
 func (p *UsedPart) Used() catalog.Part {
 	c := p.Part
 	c.Live = p.Usage.Live(c.Size, c.Raw)
 	return c
 }
 
-// newUploader is for the parts of a backup, packed by a number of workers. frames is told where the frames are.
+// NewUploader is for the parts of a backup, packed by a number of workers. frames is told where the frames are.
 func NewUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, prev *DedupIndex, frames *readback.Frames, progress *backup.Progress) *uploader {
 	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, frames: frames, Parts: map[string]*UsedPart{}}
 	u.group, u.Ctx = errgroup.WithContext(ctx)
@@ -60,7 +60,7 @@ func NewUploader(ctx context.Context, s storage.Store, backup string, codec part
 	return u
 }
 
-// writers are the part writers of the workers.
+// Writers are the part writers of the workers.
 func (u *uploader) Writers(n int) ([]*part.Writer, error) {
 	var out []*part.Writer
 	for range n {
@@ -148,7 +148,7 @@ func (u *uploader) part(name string) *UsedPart {
 	return p
 }
 
-// refer counts what is referred to in each part.
+// Refer counts what is referred to in each part.
 func (u *uploader) Refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -157,7 +157,7 @@ func (u *uploader) Refer(extents []manifest.Extent) {
 	}
 }
 
-// sizeOf is the size of a part that another backup has stored.
+// SizeOf is the size of a part that another backup has stored.
 func (p *DedupIndex) SizeOf(name string) (int64, bool) {
 	x, ok := p.Parts[name]
 	if !ok {
@@ -166,5 +166,5 @@ func (p *DedupIndex) SizeOf(name string) (int64, bool) {
 	return x.Size, ok
 }
 
-// wait returns when every part is stored.
+// Wait returns when every part is stored.
 func (u *uploader) Wait() error { return u.group.Wait() }

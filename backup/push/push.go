@@ -43,7 +43,7 @@ type Cluster interface {
 	Changes(ctx context.Context, wal []datadir.Stretch) (*datadir.Changes, error)
 }
 
-// PushRequest says which backup to take.
+// Request says which backup to take.
 type Request struct {
 	Store          storage.Store // rooted at the server's directory
 	StorageDir     string        // of a storage that is a directory of this host

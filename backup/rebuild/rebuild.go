@@ -43,7 +43,7 @@ type Found struct {
 	reuses []string // the other backups whose parts it needs
 }
 
-// Rebuild is the plan for a catalog that has lost records, or descriptions of backups.
+// Plan is the plan for a catalog that has lost records, or descriptions of backups.
 type Plan struct {
 	Records  int64    // of the log
 	Problems []string // what of it cannot be read
@@ -63,7 +63,7 @@ func (r *Plan) Empty() bool {
 	return len(r.Problems) == 0 && !slices.ContainsFunc(r.Found, func(f Found) bool { return f.Fate == Back || f.Fate == Described || f.Fate == Lost && f.listed })
 }
 
-// PlanRebuild looks at all that describes backups, and at what there is of parts and WAL. Nothing is changed. What the
+// NewPlan looks at all that describes backups, and at what there is of parts and WAL. Nothing is changed. What the
 // log says of deletions that can be read holds: none of the backups that they took comes back.
 func NewPlan(ctx context.Context, s storage.Store, c *catalog.Catalog) (*Plan, error) {
 	state, err := c.Load(ctx)

@@ -21,7 +21,7 @@ func Unreachable(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUnreachable, fmt.Sprintf(format, args...))
 }
 
-// history is what the archive knows of one cluster's timelines and how they descend from each other.
+// History is what the archive knows of one cluster's timelines and how they descend from each other.
 type History struct {
 	systemID uint64
 	Lineage  map[segment.Timeline]segment.Lineage // of every timeline that recovery could follow
@@ -51,7 +51,7 @@ func ReadHistory(ctx context.Context, s storage.Store, systemID uint64) (*Histor
 	return h, nil
 }
 
-// newest is the timeline with the highest number, or the one that recovery begins on. Of a timeline without history file,
+// Newest is the timeline with the highest number, or the one that recovery begins on. Of a timeline without history file,
 // but with WAL, PostgreSQL gets no answer and ends.
 func (h *History) Newest(from segment.Timeline) segment.Timeline {
 	newest := from
@@ -64,7 +64,7 @@ func (h *History) Newest(from segment.Timeline) segment.Timeline {
 	return newest
 }
 
-// latest is the timeline that PostgreSQL calls so in a recovery that begins on one: it counts up and ends at the first
+// Latest is the timeline that PostgreSQL calls so in a recovery that begins on one: it counts up and ends at the first
 // without a history file (findNewestTimeLine in timeline.c).
 func (h *History) Latest(from segment.Timeline) segment.Timeline {
 	for {
@@ -82,7 +82,7 @@ func noHistory(t segment.Timeline) error {
 	return Unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins\n%s", t, segment.HistoryName(t), backup.WhereHistory(t))
 }
 
-// reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it
+// Reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it
 // can. These are PostgreSQL's own conditions (StartupXLOG: "requested timeline is not a child of this
 // server's history"), which it would only look at when the restore is done.
 func (h *History) Reach(from segment.Timeline, lsn segment.LSN, to segment.Timeline) error {
@@ -125,7 +125,7 @@ type Leg struct {
 	End      segment.LSN      `json:"end,omitzero"`
 }
 
-// path is the way from lsn on one timeline to another, which reach has agreed to.
+// Path is the way from lsn on one timeline to another, which reach has agreed to.
 func (h *History) Path(from segment.Timeline, lsn segment.LSN, to segment.Timeline) []Leg {
 	var legs []Leg
 	for _, a := range h.Lineage[to] {
@@ -137,7 +137,7 @@ func (h *History) Path(from segment.Timeline, lsn segment.LSN, to segment.Timeli
 	return append(legs, Leg{Timeline: to, Begin: lsn})
 }
 
-// forks are the timelines that neither lie on the way to one nor are it, for people.
+// Forks are the timelines that neither lie on the way to one nor are it, for people.
 func (h *History) Forks(to segment.Timeline) []string {
 	var out []string
 	for _, t := range h.sorted() {

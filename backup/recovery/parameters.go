@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// parametersOf reads the notes of segments along a way, in the order of the WAL.
+// ParametersOf reads the notes of segments along a way, in the order of the WAL.
 func ParametersOf(ctx context.Context, s storage.Store, notes []object.Object, legs []Leg, size segment.Size) (all []segment.Parameters, err error) {
 	for _, leg := range legs {
 		var own []object.Object

@@ -16,7 +16,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// chosen is a backup, and the way from it to where recovery has to end.
+// Selection is a backup, and the way from it to where recovery has to end.
 type Selection struct {
 	Entry    *catalog.Entry
 	History  *History
@@ -24,7 +24,7 @@ type Selection struct {
 	At       *segment.Mark // the target, where it was looked for
 }
 
-// chooser finds the backup to begin with, and the timeline to follow.
+// Selector finds the backup to begin with, and the timeline to follow.
 type Selector struct {
 	Store     storage.Store
 	Recovery  Recovery
@@ -41,7 +41,7 @@ func (c *Selector) history(ctx context.Context, systemID uint64) (h *History, er
 	return h, err
 }
 
-// choose resolves the backup's name and the target. Without a name it is the newest backup that ends before
+// Choose resolves the backup's name and the target. Without a name it is the newest backup that ends before
 // the target, on a timeline from which the target's can be reached.
 func (c *Selector) Choose(ctx context.Context, s *catalog.State, name string) (*Selection, error) {
 	if !catalog.IsLatest(name) {
@@ -201,7 +201,7 @@ func (c *Selector) tooEarly(complete []*catalog.Entry) error {
 	return Unreachable("no backup is old enough for %s; the oldest, %s, can restore any time from %s on", backup.Stamp(c.Recovery.TargetTime), first.ID, backup.Stamp(b.Consistent))
 }
 
-// checkWAL holds what the archive has against what the recovery needs, and returns warnings. found says that the target was
+// CheckWAL holds what the archive has against what the recovery needs, and returns warnings. found says that the target was
 // looked for, and can be reached.
 func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
 	r := c.Recovery
@@ -233,7 +233,7 @@ func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalo
 	return warnings, nil
 }
 
-// atTheEnd is what PostgreSQL does at the end of the WAL when it has not met its target (StartupXLOG).
+// AtTheEnd is what PostgreSQL does at the end of the WAL when it has not met its target (StartupXLOG).
 func AtTheEnd(version int) string {
 	if version >= 130000 {
 		return "stops there with an error and can be told another target"

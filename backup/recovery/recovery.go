@@ -109,7 +109,7 @@ func (s Setting) String() string {
 	return fmt.Sprintf("%s = '%s'", s.Name, strings.ReplaceAll(strings.ReplaceAll(s.Value, `\`, `\\`), "'", "''"))
 }
 
-// settings are the recovery settings for a major version.
+// Settings are the recovery settings for a major version.
 func (r Recovery) Settings(major int) []Setting {
 	if r.NoSettings {
 		return nil
@@ -140,7 +140,7 @@ func (r Recovery) Settings(major int) []Setting {
 	return s
 }
 
-// timelineSetting names the timeline always, because the default differs: up to PostgreSQL 11 recovery stays
+// TimelineSetting names the timeline always, because the default differs: up to PostgreSQL 11 recovery stays
 // on the backup's timeline, and would miss what came after a failover. There "current" has no name; it is
 // what happens without the setting.
 func (r Recovery) TimelineSetting(major int) string {
@@ -178,7 +178,7 @@ func (r Recovery) targetSettings() []Setting {
 	return s
 }
 
-// recoverySettings are those that PostgreSQL 12 and later reads from its configuration and earlier ones
+// RecoverySettings are those that PostgreSQL 12 and later reads from its configuration and earlier ones
 // from recovery.conf. Older ones in postgresql.auto.conf would contradict the new ones: with two targets
 // the server does not start.
 var RecoverySettings = []string{
@@ -188,7 +188,7 @@ var RecoverySettings = []string{
 	"promote_trigger_file", "standby_mode", "trigger_file",
 }
 
-// steering are the settings of them that decide where a recovery ends, how fast it goes and what it runs, with the value
+// Steering are the settings of them that decide where a recovery ends, how fast it goes and what it runs, with the value
 // under which they do nothing.
 var Steering = []Setting{
 	{"recovery_target", ""}, {"recovery_target_name", ""}, {"recovery_target_time", ""}, {"recovery_target_xid", ""}, {"recovery_target_lsn", ""}, {"recovery_target_inclusive", "on"},

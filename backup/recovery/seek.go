@@ -19,7 +19,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// seeker looks through the WAL in the archive for a restore point or the end of a transaction: nothing else tells which
+// TargetSearch looks through the WAL in the archive for a restore point or the end of a transaction: nothing else tells which
 // backups are from before it. It begins with the newest WAL, and reads each segment once.
 type TargetSearch struct {
 	Store    storage.Store
@@ -41,7 +41,7 @@ type sought struct {
 	marks []segment.Mark
 }
 
-// seeks says whether the recovery's target is one that has to be looked for.
+// Seeks says whether the recovery's target is one that has to be looked for.
 func (r Recovery) Seeks() bool { return r.TargetXID != 0 || r.TargetName != "" }
 
 // wants says whether PostgreSQL would end the recovery at a mark. It compares 32 bits of a transaction's number.
@@ -161,7 +161,7 @@ func (c *Selector) notFound(complete []*catalog.Entry) error {
 		c.Recovery.Goal(), complete[0].ID, len(c.Seek.Known), what)
 }
 
-// where says where the target is.
+// Where says where the target is.
 func Where(m *segment.Mark) string {
 	return fmt.Sprintf("which is at %s, of %s", m.At, backup.Stamp(m.Time))
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// TrailRequest says which WAL of a backup is asked for.
+// WALRequest says which WAL of a backup is asked for.
 type WALRequest struct {
 	Store  storage.Store // rooted at the server's directory
 	State  *catalog.State
@@ -21,7 +21,7 @@ type WALRequest struct {
 	Each func(object.Object)
 }
 
-// Trail is the WAL that begins with a backup: up to where the next backup that recovery comes by begins, else to the
+// BackupWAL is the WAL that begins with a backup: up to where the next backup that recovery comes by begins, else to the
 // newest that can be reached; always what makes the backup consistent.
 type BackupWAL struct {
 	WALRange
@@ -30,7 +30,7 @@ type BackupWAL struct {
 	Needed  bool   // Missing is needed to make the backup consistent
 }
 
-// FindTrail lists the WAL that begins with a backup. A backup of a stopped server is consistent without any.
+// FindWAL lists the WAL that begins with a backup. A backup of a stopped server is consistent without any.
 func FindWAL(ctx context.Context, r WALRequest) (BackupWAL, error) {
 	var t BackupWAL
 	b := r.Backup

@@ -33,7 +33,7 @@ type WALRange struct {
 // gapPatience is how long what lies behind a gap has to be there before that counts as one.
 const gapPatience = 10 * time.Second
 
-// coverage puts a WALRange together from listings, segment by segment in the order in which recovery wants
+// RangeScan puts a WALRange together from listings, segment by segment in the order in which recovery wants
 // them.
 type RangeScan struct {
 	WALRange
@@ -48,12 +48,12 @@ type RangeScan struct {
 	Each   func(object.Object) // is told of every segment; may be nil
 }
 
-// cover lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
+// ScanRange lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
 func ScanRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
 	return (&RangeScan{Size: size}).Cover(ctx, s, systemID, legs, until)
 }
 
-// coverLive is cover for an archive that a server may be working on. One that catches up archives several segments at
+// WaitForRange is cover for an archive that a server may be working on. One that catches up archives several segments at
 // once, and they arrive in any order: a gap with new WAL behind it may be one that is being filled.
 func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
 	for began := time.Now(); ; {
@@ -73,7 +73,7 @@ func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []
 // it).
 const lookAhead = 64 << 20
 
-// gapAhead looks for a gap from a point of the way on, as far as PostgreSQL reads ahead.
+// GapAhead looks for a gap from a point of the way on, as far as PostgreSQL reads ahead.
 func GapAhead(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, from segment.LSN) (WALRange, error) {
 	first := segment.At(0, from, size).No
 	for len(legs) > 1 && segment.At(0, legs[0].End, size).No < first {
@@ -210,7 +210,7 @@ func (c *RangeScan) again(o object.Object) {
 	}
 }
 
-// nameOf is the segment of a number on a way. Where a timeline is left it is the new one's, which begins with a copy, but
+// NameOf is the segment of a number on a way. Where a timeline is left it is the new one's, which begins with a copy, but
 // the WAL may end before that.
 func NameOf(legs []Leg, w WALRange, no uint64, size segment.Size) string {
 	s := segment.Segment{Timeline: legs[0].Timeline, No: no}

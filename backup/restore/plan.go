@@ -20,7 +20,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// FetchRequest says which backup to restore, where to, and how far to recover.
+// Request says which backup to restore, where to, and how far to recover.
 type Request struct {
 	Store      storage.Store // rooted at the server's directory
 	StorageDir string        // of a storage that is a directory of this host

@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// scan looks at the settings of one file.
+// Scan looks at the settings of one file.
 func (c *ConfScan) Scan(file, text string, b *catalog.Backup) {
 	n := 0
 	for line := range strings.Lines(text) {

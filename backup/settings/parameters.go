@@ -7,7 +7,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// needed are the settings without which recovery stops as long as the server is open for reading (RecoveryRequiresIntParameter):
+// Needed are the settings without which recovery stops as long as the server is open for reading (RecoveryRequiresIntParameter):
 // the largest values in pg_control and on the way.
 func Needed(control segment.Parameters, changes []segment.Parameters) (settings []recovery.Setting) {
 	most := [5]int32{}
@@ -33,7 +33,7 @@ func isNeeded(name string) bool {
 // parameterDefaults are what they are in PostgreSQL 10 to 18 where nothing sets them.
 var parameterDefaults = map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
 
-// has says whether the configuration is sure to set at least so much. whole: its main file is where PostgreSQL looks for it.
+// Has says whether the configuration is sure to set at least so much. whole: its main file is where PostgreSQL looks for it.
 func (c *ConfScan) Has(s recovery.Setting, whole bool) bool {
 	want, err := strconv.Atoi(s.Value)
 	if err != nil {
@@ -61,7 +61,7 @@ func (c *ConfScan) Has(s recovery.Setting, whole bool) bool {
 	return known && set >= want
 }
 
-// lacking are those of the settings that recovery needs by pg_control and that there is less of.
+// Lacking are those of the settings that recovery needs by pg_control and that there is less of.
 func Lacking(control segment.Parameters, have func(recovery.Setting) bool) (lack []string) {
 	for _, n := range Needed(control, nil) {
 		if !have(n) {

@@ -33,7 +33,7 @@ func neutral(r recovery.Recovery, left []ConfLine, own []recovery.Setting) (s []
 	return s
 }
 
-// written is what a restore writes for PostgreSQL to read.
+// Written is what a restore writes for PostgreSQL to read.
 type Written struct {
 	Signal   string             // name of the empty file that starts recovery; none up to 11
 	File     string             // with the recovery settings
@@ -42,7 +42,7 @@ type Written struct {
 	Comments []string           // before them
 }
 
-// settingsFor puts together what a restore writes. conf is what the configuration in the backup says.
+// SettingsFor puts together what a restore writes. conf is what the configuration in the backup says.
 func SettingsFor(r recovery.Recovery, major int, conf ConfScan) Written {
 	w := Written{File: AutoConf, Recovery: r.Settings(major)}
 	switch {
@@ -81,7 +81,7 @@ func SettingsFor(r recovery.Recovery, major int, conf ConfScan) Written {
 	return w
 }
 
-// block is the text of settings, marked so that the next restore knows them again.
+// Block is the text of settings, marked so that the next restore knows them again.
 func Block(comments []string, settings []recovery.Setting) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, blockBegin)
@@ -95,7 +95,7 @@ func Block(comments []string, settings []recovery.Setting) string {
 	return b.String()
 }
 
-// commentOut turns the recovery settings in a configuration file into comments, and those that are set anew, and
+// CommentOut turns the recovery settings in a configuration file into comments, and those that are set anew, and
 // drops what an earlier restore wrote.
 func CommentOut(conf string, anew []recovery.Setting) string {
 	var out strings.Builder

@@ -17,7 +17,7 @@ type ConfLine struct {
 	Why  string // it deserves a look
 }
 
-// confScan is what the configuration in a backup says that matters to a copy.
+// ConfScan is what the configuration in a backup says that matters to a copy.
 type ConfScan struct {
 	Archiving []ConfLine // archive_mode, archive_command, archive_library
 	waiting   []ConfLine // synchronous_standby_names

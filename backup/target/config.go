@@ -26,7 +26,7 @@ func (t *Target) WriteFiles(directories, files []Placed) error {
 	return nil
 }
 
-// writeAs is writeFile with a mode; 0: that of all files.
+// WriteAs is writeFile with a mode; 0: that of all files.
 func (t *Target) WriteAs(name string, text []byte, mode fs.FileMode) error {
 	as := *t
 	as.FileMode = cmp.Or(mode, t.FileMode)

@@ -43,7 +43,7 @@ func (t *Target) checkDelta() error {
 // isMarker knows the marker, and the name that it has before it is whole.
 func isMarker(name string) bool { return strings.HasPrefix(name, Marker) }
 
-// checkCluster refuses the data directory of another cluster.
+// CheckCluster refuses the data directory of another cluster.
 func (t *Target) CheckCluster(systemID uint64) error {
 	c, ok := t.Control()
 	if ok && c.SystemID != systemID {
@@ -52,7 +52,7 @@ func (t *Target) CheckCluster(systemID uint64) error {
 	return nil
 }
 
-// control is the pg_control of the data directory that is there, under the name that it has now.
+// Control is the pg_control of the data directory that is there, under the name that it has now.
 func (t *Target) Control() (datadir.Control, bool) {
 	for _, name := range []string{datadir.ControlPath, controlBefore} {
 		if b, err := os.ReadFile(filepath.Join(t.Dir, name)); err == nil {
@@ -64,7 +64,7 @@ func (t *Target) Control() (datadir.Control, bool) {
 	return datadir.Control{}, false
 }
 
-// prepare makes ready for a file: the link that leads to it, if it is to lie elsewhere, and, where there is one
+// Prepare makes ready for a file: the link that leads to it, if it is to lie elsewhere, and, where there is one
 // already, that it can be written to without harm to others.
 func (t *Target) Prepare(p string) error {
 	if m := t.Mount(p); m != nil {

@@ -38,7 +38,7 @@ type mount struct {
 	root     *os.Root
 }
 
-// dir is the directory that has to be there.
+// Dir is the directory that has to be there.
 func (m *mount) Dir() string {
 	if m.file {
 		return filepath.Dir(m.Location)
@@ -264,7 +264,7 @@ func (t *Target) checkMount(m *mount) error {
 	return nil
 }
 
-// checkStorage refuses places that have the storage in them. Of a tablespace only the cluster's own directory counts.
+// CheckStorage refuses places that have the storage in them. Of a tablespace only the cluster's own directory counts.
 func (t *Target) CheckStorage(dir string) error {
 	for _, m := range append([]*mount{{Location: t.Dir}}, t.Mounts...) {
 		if err := datadir.Outside(dir, filepath.Join(m.Location, m.version)); err != nil {
@@ -326,7 +326,7 @@ type room struct {
 	Need, Free int64
 }
 
-// rooms adds up what is written to each file system.
+// Rooms adds up what is written to each file system.
 func (t *Target) Rooms(data int64) ([]room, error) {
 	byDevice := map[uint64]*room{}
 	var order []*room

@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 )
 
-// readFile reads a small file of the data directory; one that is not there is empty.
+// ReadFile reads a small file of the data directory; one that is not there is empty.
 func (t *Target) ReadFile(name string) (string, error) {
 	root, at := t.Place(name)
 	f, err := root.Open(at)
@@ -26,7 +26,7 @@ func (t *Target) ReadFile(name string) (string, error) {
 	return string(data), err
 }
 
-// relocateMap rewrites tablespace_map where tablespaces went elsewhere: recovery makes the links in
+// RelocateMap rewrites tablespace_map where tablespaces went elsewhere: recovery makes the links in
 // pg_tblspc anew from it, and would lead back to the original's.
 func (t *Target) RelocateMap() error {
 	old, err := t.ReadFile("tablespace_map")

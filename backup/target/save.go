@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 )
 
-// save copies a file into the target, where it may be already, as the run before has left it.
+// Save copies a file into the target, where it may be already, as the run before has left it.
 func (t *Target) Save(from, name string) error {
 	f, err := os.Open(from)
 	if err != nil {

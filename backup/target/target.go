@@ -26,7 +26,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// target is where a restore writes: the data directory and the places that links in it lead to, each an
+// Target is where a restore writes: the data directory and the places that links in it lead to, each an
 // os.Root, so that nothing that a manifest says can lead outside of them.
 type Target struct {
 	Dir      string
@@ -54,12 +54,12 @@ const (
 	// controlBefore is the name that a delta restore gives to the pg_control that it finds, before it touches
 	// anything else.
 	controlBefore = datadir.ControlPath + ".pgobj-before"
-	// marker says to people and to the next run that the directory is a restore that did not end.
+	// Marker says to people and to the next run that the directory is a restore that did not end.
 	Marker     = "pgobj-restore-incomplete"
 	markerText = "pgobj backup-fetch has begun to restore backup %s to this directory and has not finished.\nPostgreSQL does not start on it. Run the same command with --delta to go on.\n"
 )
 
-// newTarget works out the places for a backup, and checks them. Nothing is made or changed.
+// New works out the places for a backup, and checks them. Nothing is made or changed.
 func New(dir string, delta bool, l Layout, b *catalog.Backup, s *content.ManifestScan) (*Target, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -120,7 +120,7 @@ func lookup(owner string) (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// open makes the directories that the restore begins with, and locks them. What was checked when the plan was made is
+// Open makes the directories that the restore begins with, and locks them. What was checked when the plan was made is
 // checked again: until now another restore may have been at work here.
 func (t *Target) Open() (err error) {
 	if t.Root, err = t.OpenRoot(t.Dir, !t.Delta); err != nil {
@@ -137,7 +137,7 @@ func (t *Target) Open() (err error) {
 	return nil
 }
 
-// openRoot opens a directory, and makes it where it is missing. One that is there is given to the owner of the files only if it is to be
+// OpenRoot opens a directory, and makes it where it is missing. One that is there is given to the owner of the files only if it is to be
 // theirs alone: others have files in the directory that a link to a file leads to, and in those for configuration and saved WAL.
 func (t *Target) OpenRoot(dir string, theirs bool) (*os.Root, error) {
 	err := t.make(dir)
@@ -217,7 +217,7 @@ func (t *Target) Close() {
 	}
 }
 
-// mount is the one at a path of the data directory, or nil.
+// Mount is the one at a path of the data directory, or nil.
 func (t *Target) Mount(p string) *mount {
 	for _, m := range t.Mounts {
 		if m.Path == p {
@@ -227,7 +227,7 @@ func (t *Target) Mount(p string) *mount {
 	return nil
 }
 
-// place finds the root and the name in it for the content at a path of the manifest.
+// Place finds the root and the name in it for the content at a path of the manifest.
 func (t *Target) Place(p string) (*os.Root, string) {
 	for _, m := range slices.Backward(t.Mounts) { // the deepest first
 		switch rest, below := strings.CutPrefix(p, m.Path+"/"); {
@@ -245,7 +245,7 @@ func (t *Target) Place(p string) (*os.Root, string) {
 	return t.Root, p
 }
 
-// admits says whether a path of the manifest may be restored: a tablespace's location can be any directory of
+// Allows says whether a path of the manifest may be restored: a tablespace's location can be any directory of
 // this host, with others' files in it, so nothing but the cluster's own directory there is touched.
 func (t *Target) Allows(p string) bool {
 	for _, m := range t.Mounts {
@@ -266,7 +266,7 @@ func (t *Target) entry(p string) (*os.Root, string) {
 	return root, path.Join(parent, path.Base(p))
 }
 
-// mkdir makes a directory of the manifest.
+// Mkdir makes a directory of the manifest.
 func (t *Target) Mkdir(f *manifest.File) error {
 	p := f.RawPath()
 	if t.Mount(p) != nil {
@@ -298,7 +298,7 @@ func (t *Target) own(root *os.Root, name string) error {
 	return root.Lchown(name, t.Uid, t.Gid)
 }
 
-// link makes a symbolic link of the manifest; that of a tablespace leads where the tablespace goes now, and
+// Link makes a symbolic link of the manifest; that of a tablespace leads where the tablespace goes now, and
 // one into the original's own data directory into this one.
 func (t *Target) Link(f *manifest.File) error {
 	p, to := f.RawPath(), f.RawLink()
@@ -329,7 +329,7 @@ func (t *Target) symlink(p, to string) error {
 	return t.own(root, name)
 }
 
-// writeFile writes a small file durably, replacing one that is there.
+// WriteFile writes a small file durably, replacing one that is there.
 func (t *Target) WriteFile(p string, data []byte) error {
 	return t.writeFrom(p, bytes.NewReader(data))
 }
@@ -365,7 +365,7 @@ func (t *Target) writeFrom(p string, data io.Reader) error {
 	return root.Rename(temp, name)
 }
 
-// syncDirs gives directories their modes, and makes the names of everything restored durable. A directory comes
+// SyncDirs gives directories their modes, and makes the names of everything restored durable. A directory comes
 // after those in it, which cannot be reached any more when it is closed.
 func (t *Target) SyncDirs() error {
 	for _, d := range slices.Backward(t.dirs) {
@@ -385,7 +385,7 @@ func (t *Target) SyncDirs() error {
 	return SyncPath(filepath.Dir(t.Dir))
 }
 
-// begin makes it durable that the directory is not a database: from here on, until finish, PostgreSQL does not
+// Begin makes it durable that the directory is not a database: from here on, until finish, PostgreSQL does not
 // start on it.
 func (t *Target) Begin(backup string) error {
 	if err := t.WriteFile(Marker, fmt.Appendf(nil, markerText, backup)); err != nil {
@@ -402,7 +402,7 @@ func (t *Target) Begin(backup string) error {
 	return SyncPath(t.Dir)
 }
 
-// finish puts pg_control into its place: from here on, and not before, PostgreSQL starts on the directory.
+// Finish puts pg_control into its place: from here on, and not before, PostgreSQL starts on the directory.
 func (t *Target) Finish() error {
 	for _, name := range []string{Marker, controlBefore} {
 		if err := t.Root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -439,7 +439,7 @@ func SyncPath(dir string) error {
 	return d.Sync()
 }
 
-// placed is a file or directory; its path is relative.
+// Placed is a file or directory; its path is relative.
 type Placed struct {
 	Path string
 	Text []byte

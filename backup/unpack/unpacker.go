@@ -111,7 +111,7 @@ func NewUnpacker(ctx context.Context, s storage.Store, t *target.Target, workers
 	return u
 }
 
-// unpack restores everything that the manifest lists, and returns when all of it is written and fsynced.
+// Unpack restores everything that the manifest lists, and returns when all of it is written and fsynced.
 // size is what the catalog says that all files hold.
 func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
 	err := u.plan(m, size)

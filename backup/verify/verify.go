@@ -24,7 +24,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// VerifyRequest says which backup to read, and how much of it.
+// Request says which backup to read, and how much of it.
 type Request struct {
 	Store   storage.Store // rooted at the server's directory
 	Catalog *catalog.Catalog
@@ -82,7 +82,7 @@ func Verify(ctx context.Context, r Request) (v Verified, err error) {
 
 func (r *Request) partly() bool { return r.Sample > 0 && r.Sample < 100 }
 
-// picks says whether something belongs to the sample.
+// Picks says whether something belongs to the sample.
 func (r *Request) Picks(name string, off int64) bool {
 	h := xxhash.NewWithSeed(r.Seed)
 	h.WriteString(name)

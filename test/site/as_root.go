@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-// asRoot runs pgobj as root, with the settings and what leads to a server, but without a role.
+// AsRoot runs pgobj as root, with the settings and what leads to a server, but without a role.
 func (s *Site) AsRoot(t testing.TB, c *pgtest.Cluster, args ...string) Outcome {
 	t.Helper()
 	cmd := exec.Command(s.Pgobj, args...)
@@ -23,7 +23,7 @@ func (s *Site) AsRoot(t testing.TB, c *pgtest.Cluster, args ...string) Outcome {
 	return Finish(t, cmd)
 }
 
-// asked holds what restore-check says to root.
+// Asked holds what restore-check says to root.
 func (s *Site) Asked(t testing.TB, dir string, code int, state string) {
 	t.Helper()
 	o := s.AsRoot(t, nil, "restore-check", "--json", dir)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// overwrite changes an object of a directory store, which pgobj never does.
+// Overwrite changes an object of a directory store, which pgobj never does.
 func Overwrite(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.Chmod(path, 0o600); err != nil {

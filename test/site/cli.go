@@ -17,10 +17,10 @@ const (
 	ExitConflict = 7
 )
 
-// canary stands for every secret. It must not come back out of pgobj, however wrong it is.
+// Canary stands for every secret. It must not come back out of pgobj, however wrong it is.
 const Canary = "CANARY/s3cr3t+wJalrXUtnFEMI"
 
-// fails runs pgobj with other settings on top, and checks how it refuses: exit code, and texts on stderr.
+// Fails runs pgobj with other settings on top, and checks how it refuses: exit code, and texts on stderr.
 func (s *Site) Fails(t testing.TB, settings []string, code int, texts []string, args ...string) {
 	t.Helper()
 	cmd := s.Command(args...)

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// thing is a file, directory or link as it lies on the disk.
+// Thing is a file, directory or link as it lies on the disk.
 type Thing struct {
 	Mode     fs.FileMode
 	Uid, Gid uint32
@@ -28,7 +28,7 @@ func (x Thing) String() string {
 	return fmt.Sprintf("%v %d:%d %v %s", x.Mode, x.Uid, x.Gid, x.Mtime.UTC().Format(time.RFC3339Nano), x.Content)
 }
 
-// survey looks at everything in a data directory, and behind the links of its tablespaces.
+// Survey looks at everything in a data directory, and behind the links of its tablespaces.
 func Survey(t testing.TB, dir string) map[string]Thing {
 	t.Helper()
 	all := map[string]Thing{}
@@ -78,7 +78,7 @@ func SumFile(name string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
-// oddNames is what a file may be called, all of it allowed by Linux.
+// OddNames is what a file may be called, all of it allowed by Linux.
 var OddNames = []string{"a space", " leading and trailing ", "new\nline", `back\slash`, `\n`, `"double"`, "'single'", "key=value", "#comment",
 	"base@1+2", "16384@0+1048576", "-leading-dash", "--flag", "*", "$HOME", "`id`", "%p", "é", "日本語", "\xff\xfe not UTF-8 \x80", "\xe9.latin1",
 	"tab\there", "\x01\x1b[31m", "ends with.", ".hidden", "{\"json\":1}", strings.Repeat("long name ", 22) + "end", "\u2028", "cr\r",

@@ -18,13 +18,13 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// change is one way to damage an object; with is another object, for those that need one.
+// Change is one way to damage an object; with is another object, for those that need one.
 type Change struct {
 	Name string
 	Do   func(data, with []byte) []byte // nil: the object is removed
 }
 
-// flips change one bit each, at the ends and in between.
+// Flips change one bit each, at the ends and in between.
 func Flips() []Change {
 	var out []Change
 	for _, at := range []float64{0, 0.25, 0.5, 0.8, 1} {
@@ -51,7 +51,7 @@ func Losses() []Change {
 	}
 }
 
-// damage changes one object of a repository, which shares its files with another one.
+// Damage changes one object of a repository, which shares its files with another one.
 func Damage(t testing.TB, repo, key, with string, c Change) {
 	t.Helper()
 	path := filepath.Join(repo, key)
@@ -87,7 +87,7 @@ func PutFile(t testing.TB, path string, data []byte) {
 	}
 }
 
-// copyRepo is a copy of a repository whose objects are links to the same files: nothing is rewritten in place.
+// CopyRepo is a copy of a repository whose objects are links to the same files: nothing is rewritten in place.
 func CopyRepo(t testing.TB, repo string) string {
 	t.Helper()
 	dir := filepath.Join(testenv.Dir(t), "repo")
@@ -99,7 +99,7 @@ func CopyRepo(t testing.TB, repo string) string {
 
 func FromDirectory(repo string) []string { return []string{"PGOBJ_STORAGE=file://" + repo} }
 
-// refused runs backup-fetch on a damaged repository and checks all that a user may expect then.
+// Refused runs backup-fetch on a damaged repository and checks all that a user may expect then.
 func (r *FaultRig) Refused(t *testing.T, env []string, id, key string) {
 	t.Helper()
 	target := filepath.Join(testenv.Dir(t), "data")
@@ -124,7 +124,7 @@ type partUse struct {
 	end    int64             // behind the last of them
 }
 
-// usedParts reads the manifest of a backup.
+// UsedParts reads the manifest of a backup.
 func UsedParts(t testing.TB, repo, id string) []*partUse {
 	t.Helper()
 	var out []*partUse
@@ -147,7 +147,7 @@ func manifestPath(repo, id string) string {
 	return filepath.Join(repo, "main", catalog.ManifestKey(id))
 }
 
-// readManifest reads a manifest as FORMAT.md describes it, with the project's own code for the lines only.
+// ReadManifest reads a manifest as FORMAT.md describes it, with the project's own code for the lines only.
 func ReadManifest(t testing.TB, repo, id string) []manifest.File {
 	t.Helper()
 	sections, entries, err := manifest.ReadList(ReadFile(t, manifestPath(repo, id)), id)
@@ -186,7 +186,7 @@ func ReadManifest(t testing.TB, repo, id string) []manifest.File {
 
 var typeOfRecord = regexp.MustCompile(`"type":"([a-z]+)"`)
 
-// restoredTree is what a restore has to give, but for the files that name the repository and the restore itself.
+// RestoredTree is what a restore has to give, but for the files that name the repository and the restore itself.
 func RestoredTree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := Tree(t, dir)
@@ -309,7 +309,7 @@ func (r *FaultRig) DamageParts(t *testing.T, first, second string, goodTree map[
 	CheckNoStart(t, target)
 }
 
-// damageWAL fetches damaged segments as a server in recovery would, in a directory that has a pg_control.
+// DamageWAL fetches damaged segments as a server in recovery would, in a directory that has a pg_control.
 func (r *FaultRig) DamageWAL(t *testing.T, dataDir string) {
 	names, err := filepath.Glob(filepath.Join(r.Repo, "main/wal/*/*/0*.zst"))
 	if err != nil || len(names) < 3 {

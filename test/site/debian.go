@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// shell runs a line as the user postgres has it from a document or a message. A server that it starts keeps no pipe of ours open.
+// Shell runs a line as the user postgres has it from a document or a message. A server that it starts keeps no pipe of ours open.
 func (s *Site) Shell(t testing.TB, line string) string {
 	t.Helper()
 	log := filepath.Join(testenv.Dir(t), "log")
@@ -30,7 +30,7 @@ func (s *Site) QueryCopy(t testing.TB, sql string) string {
 	return strings.TrimSpace(o.Out)
 }
 
-// opened waits until the server that was started has left its recovery, and says what rows it has, and where.
+// Opened waits until the server that was started has left its recovery, and says what rows it has, and where.
 func (s *Site) Opened(t testing.TB) string {
 	t.Helper()
 	testenv.Eventually(t, Generous, "the server is open", func() bool {

@@ -33,7 +33,7 @@ func (d drilled) StepNames() string {
 	return strings.Join(s, ", ")
 }
 
-// drill holds one, as JSON, in a directory of its own in which it may leave nothing.
+// Drill holds one, as JSON, in a directory of its own in which it may leave nothing.
 func (s *Site) Drill(t testing.TB, code int, args ...string) (d drilled) {
 	t.Helper()
 	scratch := testenv.Dir(t)
@@ -53,7 +53,7 @@ func (s *Site) Drill(t testing.TB, code int, args ...string) (d drilled) {
 	return d
 }
 
-// drillsAreListed holds that the catalog has the last drill of each backup: the first one's failed.
+// DrillsAreListed holds that the catalog has the last drill of each backup: the first one's failed.
 func (s *Site) DrillsAreListed(t testing.TB, failed, passed string) {
 	t.Helper()
 	var list []struct {
@@ -80,7 +80,7 @@ func (s *Site) DrillsAreListed(t testing.TB, failed, passed string) {
 	}
 }
 
-// drillsAsRoot: the server never runs as root, who may still hold drills.
+// DrillsAsRoot: the server never runs as root, who may still hold drills.
 func (s *Site) DrillsAsRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {

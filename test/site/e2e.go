@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-// recoverySettings checks what tells the server to recover.
+// RecoverySettings checks what tells the server to recover.
 func (s *Site) RecoverySettings(t testing.TB, dir string, want ...string) {
 	t.Helper()
 	file, absent := "postgresql.auto.conf", "recovery.conf"
@@ -44,7 +44,7 @@ func (s *Site) Transactions(t testing.TB) (n int) {
 	return n
 }
 
-// pgbenchInvariants: each transaction adds one amount to an account, a teller, a branch and the history.
+// PgbenchInvariants: each transaction adds one amount to an account, a teller, a branch and the history.
 func (s *Site) PgbenchInvariants(t testing.TB, c *pgtest.Cluster) {
 	t.Helper()
 	sums := c.SQL(t, `SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),

@@ -39,7 +39,7 @@ const (
 	ExitInterrupted = 20
 )
 
-// faultRig is a small cluster that archives with pgobj, and the repository it archives to. The fault
+// FaultRig is a small cluster that archives with pgobj, and the repository it archives to. The fault
 // tests damage, starve and kill what runs on it.
 type FaultRig struct {
 	Cluster *pgtest.Cluster
@@ -48,7 +48,7 @@ type FaultRig struct {
 	Env     []string // of every pgobj: storage, credentials, server
 }
 
-// newDirectoryRig has a directory as storage, newS3Rig a versitygw.
+// NewDirectoryRig has a directory as storage, newS3Rig a versitygw.
 func NewDirectoryRig(t testing.TB, conf ...string) *FaultRig {
 	t.Helper()
 	repo := testenv.Dir(t)
@@ -72,13 +72,13 @@ func NewFaultRig(t testing.TB, repo string, env []string, conf ...string) *Fault
 	return r
 }
 
-// proof is what a restored cluster has to answer, as the source does.
+// Proof is what a restored cluster has to answer, as the source does.
 func Proof(t testing.TB, c *pgtest.Cluster) string {
 	t.Helper()
 	return c.SQL(t, `SELECT count(*), md5(string_agg(sum, ',' ORDER BY i)) FROM proof`)
 }
 
-// outcome is how a command ended.
+// Outcome is how a command ended.
 type Outcome struct {
 	Code     int // -1: by a signal
 	Out, Err string
@@ -88,7 +88,7 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("exit code %d\nstdout: %s\nstderr: %s", o.Code, o.Out, o.Err)
 }
 
-// command is pgobj as the user postgres; env comes after the rig's own.
+// Command is pgobj as the user postgres; env comes after the rig's own.
 func (r *FaultRig) Command(env []string, args ...string) *exec.Cmd {
 	return r.Program(env, r.Pgobj, args...)
 }
@@ -102,10 +102,10 @@ func (r *FaultRig) Program(env []string, name string, args ...string) *exec.Cmd 
 	return testenv.AsPostgres(cmd)
 }
 
-// patience bounds one command. Nothing is concluded from it but "it hangs".
+// Patience bounds one command. Nothing is concluded from it but "it hangs".
 const Patience = 4 * time.Minute
 
-// execute runs a command to its end; started is called as soon as it runs.
+// Execute runs a command to its end; started is called as soon as it runs.
 func Execute(t testing.TB, cmd *exec.Cmd, started func(*os.Process)) Outcome {
 	t.Helper()
 	return ExecuteWithin(t, Patience, cmd, started)
@@ -137,7 +137,7 @@ func (r *FaultRig) Run(t testing.TB, args ...string) Outcome {
 	return Execute(t, r.Command(nil, args...), nil)
 }
 
-// mustRun is run for what has to work.
+// MustRun is run for what has to work.
 func (r *FaultRig) MustRun(t testing.TB, args ...string) Outcome {
 	t.Helper()
 	o := r.Run(t, args...)
@@ -147,7 +147,7 @@ func (r *FaultRig) MustRun(t testing.TB, args ...string) Outcome {
 	return o
 }
 
-// list returns the ids that backup-list shows, oldest first.
+// List returns the ids that backup-list shows, oldest first.
 func (r *FaultRig) List(t testing.TB) []string {
 	t.Helper()
 	return r.ListOf(t, nil)
@@ -167,7 +167,7 @@ func (r *FaultRig) ListOf(t testing.TB, env []string) []string {
 	return ids
 }
 
-// push takes a backup and returns its id.
+// Push takes a backup and returns its id.
 func (r *FaultRig) Push(t testing.TB, args ...string) string {
 	t.Helper()
 	before := r.List(t)
@@ -179,7 +179,7 @@ func (r *FaultRig) Push(t testing.TB, args ...string) string {
 	return after[len(before)]
 }
 
-// checkRestore restores a backup, lets PostgreSQL's own pg_verifybackup look at every file, starts a
+// CheckRestore restores a backup, lets PostgreSQL's own pg_verifybackup look at every file, starts a
 // server on it, and compares what it says.
 func (r *FaultRig) CheckRestore(t testing.TB, id, want string) {
 	t.Helper()
@@ -193,7 +193,7 @@ func (r *FaultRig) CheckRestore(t testing.TB, id, want string) {
 	c.Stop(t, "immediate")
 }
 
-// open starts a server on a restore and waits for the end of its recovery.
+// Open starts a server on a restore and waits for the end of its recovery.
 func (r *FaultRig) Open(t testing.TB, target string) *pgtest.Cluster {
 	t.Helper()
 	args := []string{"-c", "archive_mode=off"}
@@ -216,7 +216,7 @@ func (r *FaultRig) Verify(t testing.TB, target string) {
 	}
 }
 
-// checkNoStart proves that PostgreSQL does not start on what a failed restore has left.
+// CheckNoStart proves that PostgreSQL does not start on what a failed restore has left.
 func CheckNoStart(t testing.TB, target string) {
 	t.Helper()
 	CheckNoControl(t, target)
@@ -235,7 +235,7 @@ func CheckNoStart(t testing.TB, target string) {
 	}
 }
 
-// checkNoControl is the cheap form of checkNoStart: without pg_control no server starts.
+// CheckNoControl is the cheap form of checkNoStart: without pg_control no server starts.
 func CheckNoControl(t testing.TB, target string) {
 	t.Helper()
 	if _, err := os.Lstat(filepath.Join(target, "global", "pg_control")); !errors.Is(err, fs.ErrNotExist) {
@@ -243,7 +243,7 @@ func CheckNoControl(t testing.TB, target string) {
 	}
 }
 
-// tree is the SHA-256 of every file below dir by relative path; directories and links have a word for it.
+// Tree is the SHA-256 of every file below dir by relative path; directories and links have a word for it.
 func Tree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -283,7 +283,7 @@ func Tree(t testing.TB, dir string) map[string]string {
 	return files
 }
 
-// differences names what changed between two trees, briefly.
+// Differences names what changed between two trees, briefly.
 func Differences(a, b map[string]string) []string {
 	var out []string
 	for _, p := range slices.Sorted(maps.Keys(a)) {
@@ -301,7 +301,7 @@ func Differences(a, b map[string]string) []string {
 	return out[:min(len(out), 20)]
 }
 
-// snapshot is the state of a repository that a test returns to. WAL is not part of it: it belongs to the
+// Snapshot is the state of a repository that a test returns to. WAL is not part of it: it belongs to the
 // cluster, which goes on.
 type Snapshot struct {
 	Repo  string
@@ -314,7 +314,7 @@ func TakeSnapshot(t testing.TB, r *FaultRig, server *s3server.Server) Snapshot {
 	return Snapshot{r.Repo, Objects(t, r.Repo), OpenS3(t, server, server.Endpoint, retry.Policy{})}
 }
 
-// openS3 is the server's bucket as pgobj sees it, by way of an endpoint.
+// OpenS3 is the server's bucket as pgobj sees it, by way of an endpoint.
 func OpenS3(t testing.TB, server *s3server.Server, endpoint string, policy retry.Policy) storage.Store {
 	t.Helper()
 	s, err := connect.Open(connect.Config{URL: server.URL(""), Endpoint: endpoint, Region: server.Region, Retry: policy,
@@ -336,7 +336,7 @@ func Objects(t testing.TB, repo string) map[string]string {
 	return all
 }
 
-// unchanged proves that everything older is as it was, byte for byte.
+// Unchanged proves that everything older is as it was, byte for byte.
 func (s Snapshot) Unchanged(t testing.TB) {
 	t.Helper()
 	now := Objects(t, s.Repo)
@@ -347,7 +347,7 @@ func (s Snapshot) Unchanged(t testing.TB) {
 	}
 }
 
-// rollback removes what came since.
+// Rollback removes what came since.
 func (s Snapshot) Rollback(t testing.TB) {
 	t.Helper()
 	for path := range Objects(t, s.Repo) {
@@ -381,7 +381,7 @@ func (v *victim) Started(p *os.Process) {
 	close(v.ready)
 }
 
-// kill ends it with SIGKILL, and returns when none of its threads can do anything any more.
+// Kill ends it with SIGKILL, and returns when none of its threads can do anything any more.
 func (v *victim) Kill() {
 	<-v.ready
 	v.once.Do(func() {

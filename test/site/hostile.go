@@ -21,7 +21,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// sealed is an object as the catalog seals it.
+// Sealed is an object as the catalog seals it.
 func Sealed(t testing.TB, v any) []byte {
 	t.Helper()
 	data, err := json.Marshal(v)
@@ -32,7 +32,7 @@ func Sealed(t testing.TB, v any) []byte {
 	return fmt.Appendf(nil, `%s,"self":"%x"}`, body, sha256.Sum256(body))
 }
 
-// object is JSON whose numbers stay as they are.
+// Object is JSON whose numbers stay as they are.
 type Object = map[string]any
 
 func decodeObject(t testing.TB, data []byte) (m Object) {
@@ -66,7 +66,7 @@ func rechain(t testing.TB, repo string, edit func(record Object)) {
 	}
 }
 
-// replace writes a file anew, under a new inode.
+// Replace writes a file anew, under a new inode.
 func Replace(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
@@ -75,7 +75,7 @@ func Replace(t testing.TB, path string, data []byte) {
 	PutFile(t, path, data)
 }
 
-// forger makes a backup whose hashes are all right and whose content means harm.
+// Forger makes a backup whose hashes are all right and whose content means harm.
 type Forger struct {
 	T        *testing.T
 	Repo, Id string
@@ -91,7 +91,7 @@ type Forger struct {
 	objects  int
 }
 
-// object stores bytes as a frame of a part of its own, and returns an extent of all that it expands to.
+// Object stores bytes as a frame of a part of its own, and returns an extent of all that it expands to.
 func (f *Forger) Object(stored []byte, expanded int) manifest.Extent {
 	f.T.Helper()
 	f.objects++
@@ -109,7 +109,7 @@ func Compress(t *testing.T, data []byte) []byte {
 	return enc.EncodeAll(data, nil)
 }
 
-// store writes manifest, backup.json and commit record.
+// Store writes manifest, backup.json and commit record.
 func (f *Forger) Store() {
 	f.T.Helper()
 	var sections []manifest.Section
@@ -208,7 +208,7 @@ func (f *Forger) describe(list []byte) {
 	})
 }
 
-// insert puts lines where their path belongs.
+// Insert puts lines where their path belongs.
 func (f *Forger) Insert(files ...manifest.File) {
 	for _, n := range files {
 		i := slices.IndexFunc(f.Lines, func(l manifest.File) bool {
@@ -233,7 +233,7 @@ func (f *Forger) Link(path, to string) manifest.File {
 	return manifest.File{Path: path, Type: manifest.TypeLink, Link: to}
 }
 
-// big is the line of a relation file of many chunks, to be spoiled.
+// Big is the line of a relation file of many chunks, to be spoiled.
 func (f *Forger) Big() *manifest.File {
 	for i, l := range f.Lines {
 		if len(l.Chunks) > 0 && l.Size >= 500_000 {
@@ -260,7 +260,7 @@ func (f *Forger) Drop(prefix string) {
 	})
 }
 
-// forgery is one thing that somebody may do to a repository.
+// Forgery is one thing that somebody may do to a repository.
 type Forgery struct {
 	Name     string
 	Do       func(f *Forger)
@@ -271,7 +271,7 @@ type Forgery struct {
 	Slow     bool     // to make, for the long form
 }
 
-// tryForgery restores a forged backup beside somebody else's directory.
+// TryForgery restores a forged backup beside somebody else's directory.
 func (r *FaultRig) TryForgery(t *testing.T, c Forgery, f *Forger) {
 	place := testenv.Dir(t)
 	target, victim := filepath.Join(place, "data"), filepath.Join(place, "victim")
@@ -326,5 +326,5 @@ func (r *FaultRig) TryForgery(t *testing.T, c Forgery, f *Forger) {
 	}
 }
 
-// memoryLimit is how much writable memory a restore of a forged backup may map. Go's runtime maps 64 MB at a time.
+// MemoryLimit is how much writable memory a restore of a forged backup may map. Go's runtime maps 64 MB at a time.
 const MemoryLimit = 384 << 20

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// deep stands for JSON of a million arrays in each other, which Go would not write.
+// Deep stands for JSON of a million arrays in each other, which Go would not write.
 const Deep = "a million arrays"
 
 func deepen(data []byte) []byte {

@@ -18,7 +18,7 @@ import (
 	"github.com/pgobj/pgobj/test/faultproxy"
 )
 
-// kindOf names a request by what it does, for people and for counting.
+// KindOf names a request by what it does, for people and for counting.
 func KindOf(r faultproxy.Request) string {
 	switch {
 	case r.Method == "GET" && strings.Contains(r.Query, "list-type"):
@@ -43,12 +43,12 @@ func DescribeRequests(p *faultproxy.Proxy) string {
 	return b.String()
 }
 
-// wasHit says whether a fault was applied.
+// WasHit says whether a fault was applied.
 func WasHit(p *faultproxy.Proxy) bool {
 	return p.Count(func(r faultproxy.Request) bool { return r.Fault != "" }) > 0
 }
 
-// pushKinds runs a backup-push that nothing happens to, and returns the kinds of requests that it makes.
+// PushKinds runs a backup-push that nothing happens to, and returns the kinds of requests that it makes.
 func (r *FaultRig) PushKinds(t *testing.T, p *faultproxy.Proxy) []string {
 	t.Helper()
 	if o := Execute(t, r.Command(ViaProxy(p), "backup-push", "-j2", "--wal-timeout=10m"), nil); o.Code != 0 {
@@ -68,17 +68,17 @@ func (r *FaultRig) PushKinds(t *testing.T, p *faultproxy.Proxy) []string {
 	return kinds
 }
 
-// viaProxy lets the commands of a rig go through p. The server's WAL does not.
+// ViaProxy lets the commands of a rig go through p. The server's WAL does not.
 func ViaProxy(p *faultproxy.Proxy) []string { return []string{"PGOBJ_S3_ENDPOINT=" + p.URL} }
 
-// touch changes some pages, not what proof answers: so that every backup has something to store, and something
+// Touch changes some pages, not what proof answers: so that every backup has something to store, and something
 // to reuse.
 func (r *FaultRig) Touch(t *testing.T) {
 	t.Helper()
 	r.Cluster.Exec(t, `UPDATE proof SET sum = sum WHERE i % 500 = 7`)
 }
 
-// survived checks a repository after a push that was killed, and says whether the backup is in it.
+// Survived checks a repository after a push that was killed, and says whether the backup is in it.
 func (r *FaultRig) Survived(t *testing.T, base Snapshot, old, want string, restore bool) (listed bool) {
 	t.Helper()
 	base.Unchanged(t)
@@ -103,13 +103,13 @@ func (r *FaultRig) Survived(t *testing.T, base Snapshot, old, want string, resto
 	return len(ids) == 2
 }
 
-// pushInProcess takes a backup of the rig's cluster into a store, with little patience.
+// PushInProcess takes a backup of the rig's cluster into a store, with little patience.
 func (r *FaultRig) PushInProcess(t *testing.T, s storage.Store) error {
 	t.Helper()
 	return r.PushInto(t, retry.New(s, retry.Policy{Budget: 20 * time.Millisecond, FirstWait: 5 * time.Millisecond}, slog.New(slog.DiscardHandler)))
 }
 
-// pushInto takes a backup of the rig's cluster into a store that has retries already.
+// PushInto takes a backup of the rig's cluster into a store that has retries already.
 func (r *FaultRig) PushInto(t *testing.T, s storage.Store) error {
 	t.Helper()
 	s = storage.Sub(s, "main")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// pushWhile takes a backup, and does something between its start and its first look at a file.
+// PushWhile takes a backup, and does something between its start and its first look at a file.
 func (s *Site) PushWhile(t testing.TB, primary *Site, do func()) Outcome {
 	t.Helper()
 	primary.Exec(t, `DROP TABLE IF EXISTS much`)
@@ -38,10 +38,10 @@ func (s *Site) PushWhile(t testing.TB, primary *Site, do func()) Outcome {
 	return <-pushed
 }
 
-// inOld goes before what is done in the database old.
+// InOld goes before what is done in the database old.
 const InOld = "in old: "
 
-// statements executes them.
+// Statements executes them.
 func (s *Site) Statements(t testing.TB, all []string) {
 	t.Helper()
 	for _, q := range all {

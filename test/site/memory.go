@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// withPeak runs a command and says how many MiB of memory it has had at most. Its rusage would count what the test
+// WithPeak runs a command and says how many MiB of memory it has had at most. Its rusage would count what the test
 // itself had at the fork.
 func WithPeak(t testing.TB, cmd *exec.Cmd) (o Outcome, peak int) {
 	t.Helper()

@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// stops holds that a restored server ends in its recovery, before it makes the tablespace, and never opens.
+// Stops holds that a restored server ends in its recovery, before it makes the tablespace, and never opens.
 func (s *Site) Stops(t testing.TB, space string, env []string, args ...string) {
 	t.Helper()
 	before := Survey(t, space)
@@ -37,7 +37,7 @@ func (s *Site) Stops(t testing.TB, space string, env []string, args ...string) {
 	SameThings(t, fmt.Sprint("the original's tablespace, beside a copy ", args), before, Survey(t, space))
 }
 
-// drillIsNotHeld: it is no word against the backup, and none is entered.
+// DrillIsNotHeld: it is no word against the backup, and none is entered.
 func (s *Site) DrillIsNotHeld(t testing.TB, space string) {
 	t.Helper()
 	before := Survey(t, space)

@@ -9,10 +9,10 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// torture is whether the long forms of tests run: make torture.
+// Torture is whether the long forms of tests run: make torture.
 func Torture() bool { return os.Getenv("PGOBJ_TORTURE") != "" }
 
-// reuseFigures are what backup-list --json tells of reuse.
+// ReuseFigures are what backup-list --json tells of reuse.
 type ReuseFigures struct {
 	Backup string `json:"backup"`
 	Size   int64  `json:"size"`
@@ -47,7 +47,7 @@ func (s *Site) Cost(t testing.TB, backup string) cost {
 	return all[0]
 }
 
-// partBytes is the size of all parts that a backup refers to.
+// PartBytes is the size of all parts that a backup refers to.
 func (s *Site) PartBytes(t testing.TB, backup string) (sum int64) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(s.Directory, "main", "backups", backup, "backup.json"))

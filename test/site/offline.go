@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// offline takes a backup of the stopped server. There is no connection that it could use.
+// Offline takes a backup of the stopped server. There is no connection that it could use.
 func (s *Site) Offline(t testing.TB, args ...string) BackupEntry {
 	t.Helper()
 	before := len(s.List(t))
@@ -30,7 +30,7 @@ func (s *Site) Offline(t testing.TB, args ...string) BackupEntry {
 	return after[before]
 }
 
-// cold restores without any WAL in the archive.
+// Cold restores without any WAL in the archive.
 func (s *Site) Cold(t *testing.T, b BackupEntry, want string) {
 	wal := filepath.Join(s.Directory, "main", "wal")
 	Must(t, os.Rename(wal, wal+".away"))
@@ -73,13 +73,13 @@ func (s *Site) Cold(t *testing.T, b BackupEntry, want string) {
 	Must(t, os.Rename(wal+".away", wal))
 }
 
-// unreachableCold: what has not been archived cannot be recovered to.
+// UnreachableCold: what has not been archived cannot be recovered to.
 func (s *Site) UnreachableCold(t *testing.T, b BackupEntry) {
 	s.Refuses(t, ExitUnreachable, "the archive has no WAL from after it", []string{b.Backup, "--target-timeline=latest"})
 	s.Refuses(t, ExitUnreachable, "Without a target it can be restored as it is", []string{b.Backup, "--target-xid=70000"})
 }
 
-// rolled lets the server go on, and recovers from the offline backup to points after it.
+// Rolled lets the server go on, and recovers from the offline backup to points after it.
 func (s *Site) Rolled(t *testing.T, b BackupEntry, want string) {
 	s.Start(t)
 	s.Exec(t, `INSERT INTO steps VALUES (10)`)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// takesNoRoom counts the files of a database's directory, and holds that they are empty on the disk.
+// TakesNoRoom counts the files of a database's directory, and holds that they are empty on the disk.
 func TakesNoRoom(t testing.TB, directory string) int {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(directory, "*"))
@@ -25,7 +25,7 @@ func TakesNoRoom(t testing.TB, directory string) int {
 	return len(files)
 }
 
-// changesItsMind: a delta restore brings the other database back, and another one empties it again.
+// ChangesItsMind: a delta restore brings the other database back, and another one empties it again.
 func (s *Site) ChangesItsMind(t testing.TB, dir, oid string, places []string) {
 	t.Helper()
 	s.Must(t, append([]string{"backup-fetch", dir, "--delta", "--discard-wal"}, places...)...)

@@ -15,7 +15,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// during runs a command through a proxy and calls do when its first request of a kind has arrived, which is held
+// During runs a command through a proxy and calls do when its first request of a kind has arrived, which is held
 // until do returns.
 func (r *FaultRig) During(t *testing.T, p *faultproxy.Proxy, when faultproxy.When, do func(*os.Process), args ...string) Outcome {
 	t.Helper()
@@ -39,7 +39,7 @@ func (r *FaultRig) During(t *testing.T, p *faultproxy.Proxy, when faultproxy.Whe
 	return o
 }
 
-// whileCopying selects requests for the index of a part, with which changed pages are found: they come while the
+// WhileCopying selects requests for the index of a part, with which changed pages are found: they come while the
 // backup is open in PostgreSQL. A small backup's own parts are stored after its end.
 func WhileCopying() faultproxy.When {
 	began := false
@@ -51,7 +51,7 @@ func WhileCopying() faultproxy.When {
 
 var PartPuts = faultproxy.And(faultproxy.Method("PUT"), faultproxy.Path("/parts/"))
 
-// records returns the types of the records in the catalog's log.
+// Records returns the types of the records in the catalog's log.
 func (r *FaultRig) Records(t *testing.T) []string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(r.Repo, "main/catalog/log/*.json"))
@@ -65,7 +65,7 @@ func (r *FaultRig) Records(t *testing.T) []string {
 	return types
 }
 
-// setArchiveCommand changes it in the running server; "" takes that back.
+// SetArchiveCommand changes it in the running server; "" takes that back.
 func (r *FaultRig) SetArchiveCommand(t *testing.T, command string) {
 	t.Helper()
 	sql := `ALTER SYSTEM RESET archive_command`
@@ -77,7 +77,7 @@ func (r *FaultRig) SetArchiveCommand(t *testing.T, command string) {
 	r.Cluster.Eventually(t, `SELECT (setting = 'false')::text FROM pg_settings WHERE name = 'archive_command'`, fmt.Sprint(command == "false"))
 }
 
-// tmpfs is a small file system that belongs to the user postgres.
+// Tmpfs is a small file system that belongs to the user postgres.
 func Tmpfs(t *testing.T, bytes int64) (dir string, resize func(bytes int64)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -102,7 +102,7 @@ func Tmpfs(t *testing.T, bytes int64) (dir string, resize func(bytes int64)) {
 	return dir, func(bytes int64) { mount(syscall.MS_REMOUNT, bytes) }
 }
 
-// straced runs pgobj under strace with an injected fault, e.g. fsync:error=EIO:when=3. strace counts by thread.
+// Straced runs pgobj under strace with an injected fault, e.g. fsync:error=EIO:when=3. strace counts by thread.
 func (r *FaultRig) Straced(t *testing.T, options []string, args ...string) Outcome {
 	t.Helper()
 	args = append(append(slices.Clone(options), "--", r.Pgobj), args...)
@@ -121,7 +121,7 @@ type call struct {
 	Text string
 }
 
-// traced runs a command and returns the given system calls of all its threads in order.
+// Traced runs a command and returns the given system calls of all its threads in order.
 func (r *FaultRig) Traced(t *testing.T, syscalls string, args ...string) []call {
 	t.Helper()
 	dir := testenv.Dir(t)

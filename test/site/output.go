@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// commandNames are the commands of pgobj, as its help lists them; of delete its kinds.
+// CommandNames are the commands of pgobj, as its help lists them; of delete its kinds.
 func (s *Site) CommandNames(t testing.TB) (names []string) {
 	t.Helper()
 	line := regexp.MustCompile(`(?m)^  ([a-z][a-z-]+)( [a-z-]+)?`)
@@ -26,7 +26,7 @@ func (s *Site) CommandNames(t testing.TB) (names []string) {
 	return names
 }
 
-// toFull runs a command whose standard output is a full device, and returns its exit code and messages.
+// ToFull runs a command whose standard output is a full device, and returns its exit code and messages.
 func (s *Site) ToFull(t testing.TB, args ...string) (int, string) {
 	t.Helper()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -40,7 +40,7 @@ func (s *Site) ToFull(t testing.TB, args ...string) (int, string) {
 	return cmd.ProcessState.ExitCode(), messages.String()
 }
 
-// lost runs a command twice: with an output that is read, and with a full one.
+// Lost runs a command twice: with an output that is read, and with a full one.
 func (s *Site) Lost(t testing.TB, code int, args []string) {
 	t.Helper()
 	if o := Finish(t, s.Command(args...)); o.Code != code || o.Out == "" {
@@ -52,7 +52,7 @@ func (s *Site) Lost(t testing.TB, code int, args []string) {
 	}
 }
 
-// receiverLost ends a wal-receive that has nowhere to say how far it came.
+// ReceiverLost ends a wal-receive that has nowhere to say how far it came.
 func (s *Site) ReceiverLost(t testing.TB) {
 	t.Helper()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

@@ -16,7 +16,7 @@ func Steps(t testing.TB, c *pgtest.Cluster) string {
 	return c.SQL(t, `SELECT string_agg(n::text, ' ' ORDER BY n) FROM steps`)
 }
 
-// startArchiving starts a restored server that archives as the original did.
+// StartArchiving starts a restored server that archives as the original did.
 func (s *Site) StartArchiving(t testing.TB, dir string, args ...string) *pgtest.Cluster {
 	t.Helper()
 	c, err := pgtest.Attach(dir, s.Major, args...)

@@ -15,7 +15,7 @@ const (
 	exitRecovering = 22
 )
 
-// restoreCheck asks about a restored directory, and holds exit code and text.
+// RestoreCheck asks about a restored directory, and holds exit code and text.
 func (s *Site) RestoreCheck(t testing.TB, code int, says string, args ...string) {
 	t.Helper()
 	o := s.Run(t, append([]string{"restore-check"}, args...)...)
@@ -49,7 +49,7 @@ func (s *Site) tryStart(t testing.TB, dir string) *pgtest.Cluster {
 	return c
 }
 
-// checksAStandby: it follows, and for a while it is behind.
+// ChecksAStandby: it follows, and for a while it is behind.
 func (s *Site) ChecksAStandby(t testing.TB) {
 	t.Helper()
 	dir := s.Fetch(t, "--standby")
@@ -65,7 +65,7 @@ func (s *Site) ChecksAStandby(t testing.TB) {
 	c.Stop(t, "fast")
 }
 
-// checksShortRecoveries: each time the archive loses more of what it had when the restore was planned.
+// ChecksShortRecoveries: each time the archive loses more of what it had when the restore was planned.
 func (s *Site) ChecksShortRecoveries(t testing.TB) {
 	t.Helper()
 	target := s.Fetch(t, s.List(t)[0].Backup, "--target-name", "no such point", "--target-action", "promote")

@@ -20,7 +20,7 @@ func (s *Site) RestoredExactly(t testing.TB, dir, want string) {
 	Sound(t, c)
 }
 
-// killed kills restores into a directory, each a bit later than the one before, until one gets to its end. No
+// Killed kills restores into a directory, each a bit later than the one before, until one gets to its end. No
 // server may start on what they leave.
 func (s *Site) Killed(t *testing.T, dir, want string, delta bool) {
 	kills := 0
@@ -65,7 +65,7 @@ func Exists(path string) bool {
 	return err == nil
 }
 
-// pushSaved runs the line with which backup-fetch says how to archive the files that it has saved.
+// PushSaved runs the line with which backup-fetch says how to archive the files that it has saved.
 func (s *Site) PushSaved(t testing.TB, fetched Outcome, saved string, files int) {
 	t.Helper()
 	line := regexp.MustCompile(`for f in .*; done`).FindString(fetched.Out)

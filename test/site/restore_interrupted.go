@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// bulky adds to a rig's data directory what makes a backup of some parts: bytes that cannot be compressed.
+// Bulky adds to a rig's data directory what makes a backup of some parts: bytes that cannot be compressed.
 func (r *FaultRig) Bulky(t *testing.T, megabytes int) {
 	t.Helper()
 	dir := filepath.Join(r.Cluster.Data, "bulk")
@@ -26,7 +26,7 @@ func (r *FaultRig) Bulky(t *testing.T, megabytes int) {
 	}
 }
 
-// stale makes a copy of a restored directory in which every file has other bytes, but for those that PostgreSQL and
+// Stale makes a copy of a restored directory in which every file has other bytes, but for those that PostgreSQL and
 // pgobj know a data directory by.
 func (r *FaultRig) Stale(t *testing.T, from, to string) {
 	t.Helper()

@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-// doesNotStart holds that no server comes up on a directory, and why.
+// DoesNotStart holds that no server comes up on a directory, and why.
 func (s *Site) DoesNotStart(t testing.TB, dir, why string) {
 	t.Helper()
 	c, err := pgtest.Open(t, dir, s.Major)
@@ -20,7 +20,7 @@ func (s *Site) DoesNotStart(t testing.TB, dir, why string) {
 	}
 }
 
-// sameThings compares files by all that can be told of them.
+// SameThings compares files by all that can be told of them.
 func SameThings(t testing.TB, what string, want, got map[string]Thing) {
 	t.Helper()
 	for p, x := range want {

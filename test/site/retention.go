@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// moment is a time that can be restored, and what the database held then.
+// Moment is a time that can be restored, and what the database held then.
 type Moment struct {
 	At       time.Time
 	timeline int
 	mark     string
 }
 
-// mark commits a row of its own and tells when that was.
+// Mark commits a row of its own and tells when that was.
 func (s *Site) Mark(t testing.TB, n, timeline int) Moment {
 	t.Helper()
 	s.Exec(t, fmt.Sprintf(`INSERT INTO marks VALUES (%d)`, n))
@@ -24,7 +24,7 @@ func (s *Site) Mark(t testing.TB, n, timeline int) Moment {
 	return Moment{at, timeline, fmt.Sprint(n)}
 }
 
-// restores recovers to a window and looks whether it is that one.
+// Restores recovers to a window and looks whether it is that one.
 func (s *Site) Restores(t testing.TB, w Moment) {
 	t.Helper()
 	dir := s.Fetch(t, "--target-time", w.At.Format("2006-01-02 15:04:05.999999-07"), "--target-timeline", fmt.Sprint(w.timeline), "--target-action=promote")

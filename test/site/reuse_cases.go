@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// proven restores a backup and compares it with the server that it was taken of.
+// Proven restores a backup and compares it with the server that it was taken of.
 func (s *Site) Proven(t testing.TB, backup, want string) {
 	t.Helper()
 	dir := s.Fetch(t, backup, "--target", "immediate", "--target-action", "promote")

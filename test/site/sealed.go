@@ -7,7 +7,7 @@ import (
 
 const ExitUnreadable = 19
 
-// storedAnew takes a backup that needs nothing of one that cannot be read, and says so.
+// StoredAnew takes a backup that needs nothing of one that cannot be read, and says so.
 func (s *Site) StoredAnew(t *testing.T, unreadable BackupEntry, says string) BackupEntry {
 	t.Helper()
 	before := len(s.List(t))
@@ -21,7 +21,7 @@ func (s *Site) StoredAnew(t *testing.T, unreadable BackupEntry, says string) Bac
 	return b
 }
 
-// sealed says of a backup that it cannot be read, why, and what to do.
+// Sealed says of a backup that it cannot be read, why, and what to do.
 func (s *Site) Sealed(t *testing.T, b BackupEntry, says string) {
 	t.Helper()
 	for _, args := range [][]string{{"backup-verify", b.Backup}, {"backup-fetch", t.TempDir() + "/data", b.Backup}, {"backup-cat", b.Backup, "PG_VERSION"}} {

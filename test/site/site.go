@@ -19,7 +19,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// store is a place for a repository, as a user would set it up: settings for pgobj and the server it
+// Store is a place for a repository, as a user would set it up: settings for pgobj and the server it
 // archives for, and the credentials, which a restored server needs too.
 type Store struct {
 	Settings    []string
@@ -34,7 +34,7 @@ func DirectoryStore(t testing.TB) Store {
 	return Store{Settings: []string{"PGOBJ_STORAGE=file://" + dir}, Directory: dir}
 }
 
-// s3Store is a prefix in a server's bucket. The aws driver gets what it needs in the words of the AWS
+// S3Store is a prefix in a server's bucket. The aws driver gets what it needs in the words of the AWS
 // tools, the minio driver in pgobj's own.
 func S3Store(t testing.TB, s *s3server.Server, driver string) Store {
 	t.Helper()
@@ -73,14 +73,14 @@ func WriteFile(t testing.TB, path, content string, mode os.FileMode) {
 	}
 }
 
-// site is a running server that archives with pgobj, and the store that it archives to.
+// Site is a running server that archives with pgobj, and the store that it archives to.
 type Site struct {
 	*pgtest.Cluster
 	Store
 	Pgobj string
 }
 
-// archiving is what the README tells people to put into postgresql.conf.
+// Archiving is what the README tells people to put into postgresql.conf.
 func Archiving(pgobj string) []string {
 	return []string{"archive_mode = on", "archive_command = '" + pgobj + " wal-push %p'"}
 }
@@ -94,12 +94,12 @@ func NewSite(t testing.TB, st Store, o pgtest.Options) *Site {
 	return s
 }
 
-// command is pgobj, as the user postgres, with the settings in its environment and nothing else of ours.
+// Command is pgobj, as the user postgres, with the settings in its environment and nothing else of ours.
 func (s *Site) Command(args ...string) *exec.Cmd {
 	return s.Program(s.Pgobj, args...)
 }
 
-// generous is how long a command or a recovery may take: the slowest ones take half a minute when nothing
+// Generous is how long a command or a recovery may take: the slowest ones take half a minute when nothing
 // else runs here.
 const Generous = 5 * time.Minute
 
@@ -117,7 +117,7 @@ func (s *Site) Program(name string, args ...string) *exec.Cmd {
 	return testenv.AsPostgres(cmd)
 }
 
-// run executes pgobj with all that it has to say, and sees to it that the secret is not in it.
+// Run executes pgobj with all that it has to say, and sees to it that the secret is not in it.
 func (s *Site) Run(t testing.TB, args ...string) Outcome {
 	t.Helper()
 	o := Finish(t, s.Command(append([]string{"--log-level=debug"}, args...)...))
@@ -136,7 +136,7 @@ func (s *Site) Must(t testing.TB, args ...string) Outcome {
 	return o
 }
 
-// backupEntry is what users may rely on in backup-list --json.
+// BackupEntry is what users may rely on in backup-list --json.
 type BackupEntry struct {
 	Backup       string            `json:"backup"`
 	SystemID     string            `json:"system_id"`
@@ -169,7 +169,7 @@ func (s *Site) List(t testing.TB) (backups []BackupEntry) {
 	return backups
 }
 
-// backup takes one and returns what the list then says of it.
+// Backup takes one and returns what the list then says of it.
 func (s *Site) Backup(t testing.TB, args ...string) BackupEntry {
 	t.Helper()
 	before := len(s.List(t))
@@ -186,14 +186,14 @@ func (s *Site) Backup(t testing.TB, args ...string) BackupEntry {
 	return after[before]
 }
 
-// archived ends the WAL segment and returns when all of the WAL so far is in the archive.
+// Archived ends the WAL segment and returns when all of the WAL so far is in the archive.
 func (s *Site) Archived(t testing.TB) {
 	t.Helper()
 	last := s.SwitchWAL(t)
 	s.Eventually(t, fmt.Sprintf(`SELECT left(last_archived_wal, 24) >= '%s' FROM pg_stat_archiver`, last), "t")
 }
 
-// fetch restores to a directory of its own and returns it.
+// Fetch restores to a directory of its own and returns it.
 func (s *Site) Fetch(t testing.TB, args ...string) string {
 	t.Helper()
 	target := filepath.Join(testenv.Dir(t), "data")
@@ -231,10 +231,10 @@ func LastLines(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// noArchiving keeps a restored server from archiving its new timeline, which a later restore would follow.
+// NoArchiving keeps a restored server from archiving its new timeline, which a later restore would follow.
 var NoArchiving = []string{"-c", "archive_mode=off"}
 
-// contents is all rows of all tables in a database, one line with a count and a sum over each table.
+// Contents is all rows of all tables in a database, one line with a count and a sum over each table.
 func Contents(t testing.TB, c *pgtest.Cluster, db string) string {
 	t.Helper()
 	tables := c.SQLIn(t, db, `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -256,7 +256,7 @@ func SameContents(t testing.TB, c *pgtest.Cluster, db, want string) {
 	}
 }
 
-// verified lets PostgreSQL's own checker look at a restored directory before a server starts on it.
+// Verified lets PostgreSQL's own checker look at a restored directory before a server starts on it.
 func (s *Site) Verified(t testing.TB, target string, ignore ...string) {
 	t.Helper()
 	args := []string{"--no-parse-wal", "--quiet"}
@@ -268,7 +268,7 @@ func (s *Site) Verified(t testing.TB, target string, ignore ...string) {
 	}
 }
 
-// sound lets PostgreSQL check every table and index, then stops the server and checks every page.
+// Sound lets PostgreSQL check every table and index, then stops the server and checks every page.
 func Sound(t testing.TB, c *pgtest.Cluster) {
 	t.Helper()
 	s := &Site{Cluster: c}

@@ -9,7 +9,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// backupJSON is what the repository says of a backup.
+// BackupJSON is what the repository says of a backup.
 func (s *Site) BackupJSON(t testing.TB, id string) (b catalog.Backup) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(s.Directory, "main", "backups", id, "backup.json"))

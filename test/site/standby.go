@@ -9,14 +9,14 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// standbyOf restores the newest backup as a standby that follows a primary, with the same environment.
+// StandbyOf restores the newest backup as a standby that follows a primary, with the same environment.
 func StandbyOf(t testing.TB, s *Site, args ...string) *Site {
 	t.Helper()
 	dir := s.Fetch(t, "--standby", "--primary-conninfo", fmt.Sprintf("host=%s port=%d user=postgres", s.SocketDir, s.Port))
 	return &Site{Store: s.Store, Pgobj: s.Pgobj, Cluster: s.StartArchiving(t, dir, args...)}
 }
 
-// caughtUp makes a checkpoint on the primary and waits until a standby has replayed it.
+// CaughtUp makes a checkpoint on the primary and waits until a standby has replayed it.
 func CaughtUp(t testing.TB, primary, standby *pgtest.Cluster) {
 	t.Helper()
 	primary.Exec(t, `CHECKPOINT`)
@@ -24,7 +24,7 @@ func CaughtUp(t testing.TB, primary, standby *pgtest.Cluster) {
 	standby.Eventually(t, `SELECT pg_last_wal_replay_lsn() >= '`+at+`'`, "t")
 }
 
-// standby makes one of a primary.
+// Standby makes one of a primary.
 func (r *FaultRig) Standby(t *testing.T, primary *pgtest.Cluster, args ...string) *pgtest.Cluster {
 	t.Helper()
 	dir := filepath.Join(testenv.Dir(t), "data")

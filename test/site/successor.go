@@ -9,7 +9,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// withoutHistory takes the history file of timeline 2 out of the archive.
+// WithoutHistory takes the history file of timeline 2 out of the archive.
 func (s *Site) WithoutHistory(t *testing.T, old, b BackupEntry) {
 	object := filepath.Join(s.Directory, "main/wal", b.SystemID, "00000002/00000002.history.zst")
 	Must(t, os.Remove(object))

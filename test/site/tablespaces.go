@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// space makes a directory, and of it a tablespace with a table of the same name in it.
+// Space makes a directory, and of it a tablespace with a table of the same name in it.
 func (s *Site) Space(t testing.TB, dir, name string) (location string) {
 	t.Helper()
 	location = filepath.Join(dir, name)

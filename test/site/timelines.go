@@ -9,7 +9,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// refuses holds that a restore is refused with a code and a text, before a directory is made; and that its plan is.
+// Refuses holds that a restore is refused with a code and a text, before a directory is made; and that its plan is.
 func (s *Site) Refuses(t testing.TB, code int, text string, args []string) {
 	t.Helper()
 	target := filepath.Join(testenv.Dir(t), "data")
@@ -24,7 +24,7 @@ func (s *Site) Refuses(t testing.TB, code int, text string, args []string) {
 	}
 }
 
-// gaps takes a segment between A and C out of the archive.
+// Gaps takes a segment between A and C out of the archive.
 func (s *Site) Gaps(t *testing.T, a, c BackupEntry, end string) {
 	missing := filepath.Join(s.Directory, "main/wal", a.SystemID, "00000001", c.FirstWAL+".zst")
 	data := ReadFile(t, missing)

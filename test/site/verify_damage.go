@@ -13,7 +13,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// damageVerified flips one bit in every object that a backup needs, each alone: backup-verify ends with the code
+// DamageVerified flips one bit in every object that a backup needs, each alone: backup-verify ends with the code
 // for damage and names the object.
 func (r *FaultRig) DamageVerified(t *testing.T, second string) {
 	repo := CopyRepo(t, r.Repo)
@@ -115,7 +115,7 @@ func (r *FaultRig) commitOf(t *testing.T, repo, id string) string {
 
 var neededWAL = regexp.MustCompile(`"(?:first|last)_wal": *"([0-9A-F]{24})"`)
 
-// walOf is the first and the last segment that a backup needs.
+// WalOf is the first and the last segment that a backup needs.
 func (r *FaultRig) WalOf(t *testing.T, repo, id string) (keys []string) {
 	t.Helper()
 	for _, m := range neededWAL.FindAllStringSubmatch(string(ReadFile(t, filepath.Join(repo, "main", catalog.BackupKey(id)))), -1) {

@@ -19,7 +19,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// walRig is a stopped cluster's data directory, to run wal-push and wal-fetch in as PostgreSQL does, and files
+// WalRig is a stopped cluster's data directory, to run wal-push and wal-fetch in as PostgreSQL does, and files
 // in its pg_wal as they could be there.
 type WalRig struct {
 	Data  string
@@ -56,7 +56,7 @@ func VersityStore(t testing.TB) (Store, *s3server.Server) {
 	return st, s
 }
 
-// walSegment is a segment that PostgreSQL 15 could have written, filled with fill.
+// WalSegment is a segment that PostgreSQL 15 could have written, filled with fill.
 func WalSegment(name string, sysid uint64, size int, fill byte) []byte {
 	header := WalHeader(name, sysid, size)
 	return append(header, bytes.Repeat([]byte{fill}, size-len(header))...)
@@ -98,7 +98,7 @@ func (r *WalRig) Run(t testing.TB, args ...string) Outcome {
 	return Execute(t, r.Command(r.Pgobj, args...), nil)
 }
 
-// push archives a file of pg_wal. A failure has to be one that the archiver survives.
+// Push archives a file of pg_wal. A failure has to be one that the archiver survives.
 func (r *WalRig) Push(t testing.TB, name string, data []byte, args ...string) Outcome {
 	t.Helper()
 	r.Put(t, name, data)
@@ -133,7 +133,7 @@ func (r *WalRig) MustPush(t testing.TB, name string, data []byte) {
 	}
 }
 
-// fetch asks as recovery does. dest is gone before and has to be gone after any failure.
+// Fetch asks as recovery does. dest is gone before and has to be gone after any failure.
 func (r *WalRig) Fetch(t testing.TB, name string, args ...string) (Outcome, []byte) {
 	t.Helper()
 	dest := filepath.Join(r.Data, "pg_wal/RECOVERYXLOG")
@@ -167,7 +167,7 @@ func (r *WalRig) Fetches(t testing.TB, name string, want []byte) {
 	}
 }
 
-// race lets processes push different contents under one name: exactly one wins, and its bytes are stored.
+// Race lets processes push different contents under one name: exactly one wins, and its bytes are stored.
 func (r *WalRig) Race(t *testing.T, round, pushers int, raced func()) {
 	t.Helper()
 	name := fmt.Sprintf("00000001%08X000000A0", round)
@@ -200,7 +200,7 @@ func (r *WalRig) Race(t *testing.T, round, pushers int, raced func()) {
 	Must(t, os.RemoveAll(dir))
 }
 
-// killed runs pgobj until it ends well, and kills it by SIGKILL at its first such system call, at the second, and so on; in the
+// Killed runs pgobj until it ends well, and kills it by SIGKILL at its first such system call, at the second, and so on; in the
 // long form at each of any kind, too.
 func (r *WalRig) Killed(t *testing.T, calls []string, before func(), after func(what string, o Outcome), args ...string) {
 	t.Helper()

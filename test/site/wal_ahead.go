@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// wait leaves files in pg_wal as PostgreSQL does that are to be archived, and returns their contents.
+// Wait leaves files in pg_wal as PostgreSQL does that are to be archived, and returns their contents.
 func (r *WalRig) Wait(t testing.TB, names ...string) map[string][]byte {
 	t.Helper()
 	contents := map[string][]byte{}
@@ -45,10 +45,10 @@ func (r *WalRig) Markers(t testing.TB) (names []string) {
 	return names
 }
 
-// pushers are the processes that push ahead for a data directory.
+// Pushers are the processes that push ahead for a data directory.
 func Pushers(t testing.TB, dataDir string) []int { return Helpers(t, "wal-push-ahead", dataDir) }
 
-// serves lets the rig look as if a server ran on it.
+// Serves lets the rig look as if a server ran on it.
 func (r *WalRig) Serves(t testing.TB) {
 	t.Helper()
 	r.Put(t, "../postmaster.pid", []byte(r.postmaster()))
@@ -60,13 +60,13 @@ func (r *WalRig) Serves(t testing.TB) {
 
 func (r *WalRig) postmaster() string { return fmt.Sprintf("%d\n%s\n1795000000\n", os.Getpid(), r.Data) }
 
-// settled waits until nothing is pushed ahead any more.
+// Settled waits until nothing is pushed ahead any more.
 func (r *WalRig) Settled(t testing.TB) {
 	t.Helper()
 	testenv.Eventually(t, Patience, "nothing is pushed ahead", func() bool { return len(Pushers(t, r.Data)) == 0 })
 }
 
-// asks calls wal-push for a file that lies there, and says whether another process has archived it.
+// Asks calls wal-push for a file that lies there, and says whether another process has archived it.
 func (r *WalRig) Asks(t testing.TB, name string) (ahead bool) {
 	t.Helper()
 	o := r.Run(t, "wal-push", "--log-level=debug", "pg_wal/"+name)
@@ -83,7 +83,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// markerHolds asks for a file with the storage out of reach: only a marker can make this a success.
+// MarkerHolds asks for a file with the storage out of reach: only a marker can make this a success.
 func (r *WalRig) MarkerHolds(t testing.TB, name string) bool {
 	t.Helper()
 	Must(t, os.Rename(r.Repo, r.Repo+".away"))
@@ -95,7 +95,7 @@ func (r *WalRig) MarkerHolds(t testing.TB, name string) bool {
 	return o.Code == 0
 }
 
-// pileUp has segments wait for the archiver, and returns their names.
+// PileUp has segments wait for the archiver, and returns their names.
 func (s *Site) PileUp(t testing.TB, segments int) (names []string) {
 	t.Helper()
 	for range segments {

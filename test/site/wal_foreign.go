@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// refused sees to it that a command's WAL is refused as another cluster's, and that nothing is stored.
+// Refused sees to it that a command's WAL is refused as another cluster's, and that nothing is stored.
 func (r *WalRig) Refused(t testing.TB, st Store, args ...string) {
 	t.Helper()
 	before := Tree(t, st.Directory)

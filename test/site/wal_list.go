@@ -25,7 +25,7 @@ func (s *Site) Windows(t testing.TB) (w []window) {
 	return w
 }
 
-// damagedEnd damages the last segments, and one that the second backup needs: windows end before them.
+// DamagedEnd damages the last segments, and one that the second backup needs: windows end before them.
 func (s *Site) DamagedEnd(t testing.TB, full []string, first, second string) {
 	t.Helper()
 	saved := map[string][]byte{}
@@ -50,7 +50,7 @@ func (s *Site) DamagedEnd(t testing.TB, full []string, first, second string) {
 	}
 }
 
-// proveWindow restores to the very end of a window, and not to a microsecond later.
+// ProveWindow restores to the very end of a window, and not to a microsecond later.
 func (s *Site) ProveWindow(t testing.TB, w window) {
 	t.Helper()
 	to := func(at time.Time) string { return "--target-time=" + at.UTC().Format("2006-01-02 15:04:05.999999+00") }

@@ -13,7 +13,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// helpers are the processes with a command of pgobj's that work ahead for a data directory.
+// Helpers are the processes with a command of pgobj's that work ahead for a data directory.
 func Helpers(t testing.TB, command, dataDir string) (pids []int) {
 	t.Helper()
 	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -43,7 +43,7 @@ func NoHelpers(t testing.TB, command, dataDir string) {
 
 func NoPrefetchers(t testing.TB, dataDir string) { NoHelpers(t, "wal-prefetch", dataDir) }
 
-// recovery turns a rig into a data directory in whose server a recovery runs, as far as wal-fetch can tell.
+// Recovery turns a rig into a data directory in whose server a recovery runs, as far as wal-fetch can tell.
 func (r *WalRig) Recovery(t testing.TB) {
 	t.Helper()
 	r.Put(t, "../recovery.signal", nil)
@@ -57,7 +57,7 @@ func (r *WalRig) Recovery(t testing.TB) {
 	})
 }
 
-// window returns the files of the window once there are n whole segments in it and none is on its way.
+// Window returns the files of the window once there are n whole segments in it and none is on its way.
 func (r *WalRig) Window(t testing.TB, n int) map[string]string {
 	t.Helper()
 	files := map[string]string{}

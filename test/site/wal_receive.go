@@ -16,7 +16,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// receiver is a running wal-receive.
+// Receiver is a running wal-receive.
 type Receiver struct {
 	Cmd  *exec.Cmd
 	Done chan struct{}
@@ -30,14 +30,14 @@ func (r *Receiver) Write(p []byte) (int, error) {
 	return r.text.Write(p)
 }
 
-// said is all that it has printed.
+// Said is all that it has printed.
 func (r *Receiver) Said() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.text.String()
 }
 
-// receive starts wal-receive. It ends with the test, if not before.
+// Receive starts wal-receive. It ends with the test, if not before.
 func (s *Site) Receive(t testing.TB, args ...string) *Receiver {
 	t.Helper()
 	r := &Receiver{Cmd: s.Command(append([]string{"--log-level=debug", "wal-receive"}, args...)...), Done: make(chan struct{})}
@@ -57,7 +57,7 @@ func (s *Site) Receive(t testing.TB, args ...string) *Receiver {
 	return r
 }
 
-// stop ends it with a signal and returns its exit code.
+// Stop ends it with a signal and returns its exit code.
 func (r *Receiver) Stop(t testing.TB, sig syscall.Signal) int {
 	t.Helper()
 	_ = r.Cmd.Process.Signal(sig) // it may have ended
@@ -74,13 +74,13 @@ func (r *Receiver) Ended(t testing.TB) int {
 	return r.Cmd.ProcessState.ExitCode()
 }
 
-// streaming waits until a receiver is connected, as synchronous standby if it is to be one.
+// Streaming waits until a receiver is connected, as synchronous standby if it is to be one.
 func (s *Site) Streaming(t testing.TB, state string) {
 	t.Helper()
 	s.Eventually(t, `SELECT count(*) > 0 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = '`+state+`'`, "t")
 }
 
-// writer inserts rows one after the other, and counts those that were acknowledged.
+// Writer inserts rows one after the other, and counts those that were acknowledged.
 type Writer struct {
 	Acked atomic.Int64
 	Stop  context.CancelFunc
@@ -91,7 +91,7 @@ func (s *Site) Write(t testing.TB, table string) *Writer {
 	return s.WriteRows(t, table, `repeat(md5($1::text), 20)`)
 }
 
-// writeRows writes rows of a number and what filler makes of it.
+// WriteRows writes rows of a number and what filler makes of it.
 func (s *Site) WriteRows(t testing.TB, table, filler string) *Writer {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &Writer{Stop: cancel, Done: make(chan struct{})}

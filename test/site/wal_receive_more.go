@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// segmentsOf are the complete segments of a timeline in a repository that is a directory, by name; and all pieces.
+// SegmentsOf are the complete segments of a timeline in a repository that is a directory, by name; and all pieces.
 func SegmentsOf(t testing.TB, repo string, tli int) (full map[string]string, pieces []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(repo, fmt.Sprintf("main/wal/*/%08X/*.zst", tli)))
@@ -37,7 +37,7 @@ func LastOf(full map[string]string) (last string) {
 	return last
 }
 
-// cpu is the CPU time that it has used.
+// Cpu is the CPU time that it has used.
 func (r *Receiver) Cpu(t testing.TB) time.Duration {
 	t.Helper()
 	_, rest, _ := strings.Cut(string(ReadFile(t, fmt.Sprintf("/proc/%d/stat", r.Cmd.Process.Pid))), ") ")

@@ -19,13 +19,13 @@ const (
 	TrailerSize    = 64
 	trailerMagic   = 0x184D2A5E
 	trailerVersion = 1
-	// noteLimit bounds .history and .backup files, which PostgreSQL writes with a few hundred bytes.
+	// NoteLimit bounds .history and .backup files, which PostgreSQL writes with a few hundred bytes.
 	NoteLimit = 1 << 20
 	// maxWindow is what every zstd decoder must support, and more than Push uses.
 	maxWindow = 8 << 20
 )
 
-// trailer is the skippable frame at the end of an object.
+// Trailer is the skippable frame at the end of an object.
 type Trailer struct {
 	Length int64
 	Sum    [32]byte
@@ -79,13 +79,13 @@ func (h *holdBack) Read(p []byte) (int, error) {
 	return h.r.Read(p[:min(len(p), h.r.Buffered()-h.n)])
 }
 
-// content is what an object holds, as far as decode has found out.
+// Content is what an object holds, as far as decode has found out.
 type Content struct {
 	Length int64
 	Sum    [32]byte
 }
 
-// decode writes the file that an object holds to w, and checks everything on the way: the header of a
+// Decode writes the file that an object holds to w, and checks everything on the way: the header of a
 // segment before any of it is written, so that a hostile object cannot fill the disk; length and
 // SHA-256 at the end. Trouble with w is an errWrite, trouble with reading body an errRead; any other
 // error means that the object is damaged.
@@ -188,7 +188,7 @@ func (c *checked) checkHeader() error {
 	return h.Verify(c.name, c.limit)
 }
 
-// finish is the last check, when everything has been written.
+// Finish is the last check, when everything has been written.
 func (c *checked) Finish() error {
 	if c.piece {
 		if c.Length != c.limit {
@@ -210,7 +210,7 @@ func IsWAL(name string) bool {
 	return t == segment.Full || t == segment.Partial
 }
 
-// checkNote says whether data can be the .history or .backup file called name.
+// CheckNote says whether data can be the .history or .backup file called name.
 func CheckNote(name string, data []byte) error {
 	if len(data) == 0 {
 		return errors.New("it is empty")
@@ -228,6 +228,6 @@ func CheckNote(name string, data []byte) error {
 
 type WriterFunc func(p []byte) (int, error)
 
-// pieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
+// PieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
 // at a price of 0.6 % in size against one frame. See BenchmarkCompress.
 const PieceSize = 1 << 20

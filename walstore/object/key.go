@@ -21,7 +21,7 @@ func NoteKey(sysid uint64, name, kind string, body []byte) string {
 	return fmt.Sprintf("%s%s.%X.%s", TimelineDir(sysid, name[:8]), name, sum[:8], kind)
 }
 
-// parseNote is the object of a note's key.
+// ParseNote is the object of a note's key.
 func ParseNote(sysid uint64, key string) (Object, bool) {
 	dir, base := path.Split(key)
 	p := strings.Split(base, ".")
@@ -38,7 +38,7 @@ func LostKey(sysid uint64, first, last string) string {
 	return TimelineDir(sysid, first[:8]) + first + "-" + last + LostSuffix
 }
 
-// lostName is the first segment's name of an acknowledgement's key.
+// LostName is the first segment's name of an acknowledgement's key.
 func LostName(sysid uint64, key string) (string, bool) {
 	name, ok := strings.CutSuffix(key[strings.LastIndexByte(key, '/')+1:], LostSuffix)
 	first, last, ok2 := strings.Cut(name, "-")

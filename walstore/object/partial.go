@@ -44,7 +44,7 @@ func (p Piece) Compare(ctx context.Context, s storage.Store, sysid uint64, sum [
 	return err
 }
 
-// read writes what a piece holds to w, checked.
+// Read writes what a piece holds to w, checked.
 func (p Piece) Read(ctx context.Context, s storage.Store, sysid uint64, w io.Writer) (Content, error) {
 	return ReadInto(ctx, s, p.Key(sysid), &checked{w: w, name: p.Name(), sum: sha256.New(), limit: p.To - p.From, piece: true})
 }

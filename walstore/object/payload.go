@@ -11,7 +11,7 @@ import (
 // of 16 MB, which never needs that.
 const keepInMemory = 32 << 20
 
-// payload is what Push stores: in memory, and from keepInMemory on in a file without a name. A full disk is when archiving
+// Payload is what Push stores: in memory, and from keepInMemory on in a file without a name. A full disk is when archiving
 // matters most, so what the file does not take stays in memory.
 type Payload struct {
 	frames []frame // in order
@@ -27,7 +27,7 @@ type frame struct {
 	at   int64
 }
 
-// add copies data to the object's end.
+// Add copies data to the object's end.
 func (o *Payload) Add(data []byte) {
 	o.Size += int64(len(data))
 	if o.Size > keepInMemory && o.Dir != "" {
@@ -89,7 +89,7 @@ func (o *Payload) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// close gives the file's room back.
+// Close gives the file's room back.
 func (o *Payload) Close() {
 	if o.file != nil {
 		o.file.Close()

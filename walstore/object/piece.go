@@ -19,7 +19,7 @@ type Piece struct {
 	From, To int64
 }
 
-// parsePiece is Piece.name backwards.
+// ParsePiece is Piece.name backwards.
 func ParsePiece(name string) (Piece, bool) {
 	seg, rest, _ := strings.Cut(name, ".")
 	rest, ok := strings.CutSuffix(rest, pieceSuffix)

@@ -7,10 +7,10 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// errEnough stops a download when its first bytes have told all.
+// ErrEnough stops a download when its first bytes have told all.
 var ErrEnough = errors.New("enough")
 
-// sizeIn is the segment size in the header that read begins with.
+// SizeIn is the segment size in the header that read begins with.
 func SizeIn(read func(io.Writer) error) (segment.Size, error) {
 	var size segment.Size
 	first := make([]byte, 0, segment.HeaderSize)

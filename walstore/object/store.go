@@ -29,7 +29,7 @@ func ReadInto(ctx context.Context, s storage.Store, key string, dst *checked) (C
 	return c, &DamagedError{Key: key, Store: s.String(), Err: err}
 }
 
-// create puts the object, or else finds out, by same, that the one that is there holds the same. Some stores refuse
+// Create puts the object, or else finds out, by same, that the one that is there holds the same. Some stores refuse
 // a Put because of another one that they are still working on, so that what exists cannot be read yet: then
 // both are tried again. So they are, too, when somebody deletes the object in between.
 func Create(ctx context.Context, s storage.Store, key string, body io.ReaderAt, size int64, same func() error) (there bool, err error) {

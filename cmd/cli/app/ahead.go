@@ -5,7 +5,7 @@ import (
 	"reflect"
 )
 
-// mayWorkAhead says why no process may be started that works ahead for the server on a data directory; nil: one may. When the
+// MayWorkAhead says why no process may be started that works ahead for the server on a data directory; nil: one may. When the
 // one that started it ends, a process becomes the child of process 1. Where that is the postmaster, as in containers, it
 // takes the end of any child by a signal, or with another code than 0 or 1, for a backend's crash, and restarts the server:
 // up to version 17 in CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
@@ -20,7 +20,7 @@ func MayWorkAhead(dataDir string) error {
 	return nil
 }
 
-// args are the settings as flags for another process of this program.
+// Args are the settings as flags for another process of this program.
 func (s *Settings) Args() []string {
 	var out []string
 	v := reflect.ValueOf(*s)

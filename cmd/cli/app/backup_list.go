@@ -6,7 +6,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 )
 
-// listed is one backup as --json prints it. One that is not complete has only what is known of its start.
+// Listed is one backup as --json prints it. One that is not complete has only what is known of its start.
 type Listed struct {
 	Backup string         `json:"backup"`
 	Status catalog.Status `json:"status"`
@@ -18,7 +18,7 @@ type Listed struct {
 	Reason string         `json:"reason,omitempty"` // why it failed
 }
 
-// pin keeps a backup from deletion.
+// Pin keeps a backup from deletion.
 type Pin struct {
 	Until time.Time `json:"until,omitzero"` // none: for good
 }

@@ -38,7 +38,7 @@ type Settings struct {
 	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
 }
 
-// fromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a directory
+// FromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a directory
 // as storage they mean nothing, while pgobj's own settings would be an error.
 func (s *Settings) FromAWS() {
 	if strings.HasPrefix(s.Storage, "s3:") {
@@ -49,7 +49,7 @@ func (s *Settings) FromAWS() {
 	}
 }
 
-// check refuses what no command can work with.
+// Check refuses what no command can work with.
 func (s *Settings) Check() error {
 	if s.RetryFor <= 0 {
 		return Usagef("--retry-for (PGOBJ_RETRY_FOR) is %v: use a time above 0, such as 5m", s.RetryFor)
@@ -60,7 +60,7 @@ func (s *Settings) Check() error {
 	return nil
 }
 
-// jobsFlag is the number of workers, for the commands that have them.
+// JobsFlag is the number of workers, for the commands that have them.
 type JobsFlag struct {
 	Jobs int `name:"jobs" short:"j" env:"PGOBJ_JOBS" placeholder:"N" help:"Workers (default: the number of CPUs)."`
 }
@@ -75,7 +75,7 @@ func (j JobsFlag) Count() (int, error) {
 	return j.Jobs, nil
 }
 
-// app is what a command gets to work with.
+// App is what a command gets to work with.
 type App struct {
 	Settings
 	Streams
@@ -87,7 +87,7 @@ type App struct {
 	Log        *slog.Logger
 }
 
-// withTimeout ends the context after d, if there is one.
+// WithTimeout ends the context after d, if there is one.
 func WithTimeout(ctx context.Context, d *time.Duration) (context.Context, context.CancelFunc) {
 	if d == nil {
 		return ctx, func() {}
@@ -95,7 +95,7 @@ func WithTimeout(ctx context.Context, d *time.Duration) (context.Context, contex
 	return context.WithTimeoutCause(ctx, *d, fmt.Errorf("%w %v", ErrTimeout, *d))
 }
 
-// timedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
+// TimedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
 func TimedOut(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) && !strings.HasPrefix(err.Error(), cause.Error()) {
 		return fmt.Errorf("%w\n%w", cause, err)
@@ -103,7 +103,7 @@ func TimedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// open connects to the server's directory in the storage. No request is made yet.
+// Open connects to the server's directory in the storage. No request is made yet.
 func (a *App) Open(policy retry.Policy) (storage.Store, error) {
 	if err := catalog.CheckServer(a.Server); err != nil {
 		return nil, Usagef("--server (PGOBJ_SERVER) is %q: %v", a.Server, err)
@@ -115,7 +115,7 @@ func (a *App) Open(policy retry.Policy) (storage.Store, error) {
 	return storage.Sub(s, a.Server), nil
 }
 
-// root connects to the whole storage, all servers in it.
+// Root connects to the whole storage, all servers in it.
 func (a *App) Root(policy retry.Policy) (storage.Store, error) {
 	if a.Storage == "" {
 		return nil, Usagef("no storage is set: give --storage (or PGOBJ_STORAGE) as file:///directory or s3://bucket/prefix")
@@ -131,7 +131,7 @@ func (a *App) Root(policy retry.Policy) (storage.Store, error) {
 	return s, nil
 }
 
-// catalog returns the catalog in a store that open returned.
+// Catalog returns the catalog in a store that open returned.
 func (a *App) Catalog(s storage.Store) *catalog.Catalog {
 	host, err := os.Hostname()
 	if err != nil {
@@ -147,7 +147,7 @@ type repository struct {
 	State *catalog.State
 }
 
-// load opens the server's directory and reads its catalog. The server need not be there yet.
+// Load opens the server's directory and reads its catalog. The server need not be there yet.
 func (a *App) Load(ctx context.Context) (r repository, err error) {
 	if r.Store, err = a.Open(retry.Policy{}); err != nil {
 		return r, err
@@ -157,7 +157,7 @@ func (a *App) Load(ctx context.Context) (r repository, err error) {
 	return r, err
 }
 
-// loadKnown is load for a server that has to be there, for all who only read: of a name that is mistyped there is
+// LoadKnown is load for a server that has to be there, for all who only read: of a name that is mistyped there is
 // nothing, and who watches it would be content for ever. It costs a request where the catalog is empty.
 func (a *App) LoadKnown(ctx context.Context) (repository, error) {
 	r, err := a.Load(ctx)
@@ -167,7 +167,7 @@ func (a *App) LoadKnown(ctx context.Context) (repository, error) {
 	return r, err
 }
 
-// known fails with errNoServer if there is nothing of the server.
+// Known fails with errNoServer if there is nothing of the server.
 func (a *App) Known(ctx context.Context, s storage.Store) error {
 	exists, err := catalog.Exists(ctx, s)
 	if err == nil && !exists {
@@ -176,10 +176,10 @@ func (a *App) Known(ctx context.Context, s storage.Store) error {
 	return err
 }
 
-// isPath says of what stands in a backup's place that it is none for certain: ids have no slash.
+// IsPath says of what stands in a backup's place that it is none for certain: ids have no slash.
 func IsPath(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
 
-// find is load, and the backup that somebody names.
+// Find is load, and the backup that somebody names.
 func (a *App) Find(ctx context.Context, name string) (repository, *catalog.Entry, error) {
 	r, err := a.LoadKnown(ctx)
 	if err != nil {

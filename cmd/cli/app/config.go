@@ -1,6 +1,6 @@
 package app
 
-// config is what a configuration file says: lines NAME=VALUE, with the names of the environment variables, as a
+// Config is what a configuration file says: lines NAME=VALUE, with the names of the environment variables, as a
 // systemd EnvironmentFile has them.
 type Config struct {
 	Path   string // absolute

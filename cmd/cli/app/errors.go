@@ -36,19 +36,19 @@ var (
 	ErrUsage       = errors.New("invalid setting")
 	ErrInterrupted = errors.New("interrupted")
 	ErrTimeout     = errors.New("not finished within --timeout")
-	// errNoServer: a name may be mistyped, and then nothing that was done or shown is what was meant.
+	// ErrNoServer: a name may be mistyped, and then nothing that was done or shown is what was meant.
 	ErrNoServer = errors.New("no such server")
 	ErrStopping = errors.New("the server is stopping, so the storage is not waited for")
-	// errDamagedPages: the backup is complete and kept, but what it holds is not all sound.
+	// ErrDamagedPages: the backup is complete and kept, but what it holds is not all sound.
 	ErrDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
 )
 
-// usagef is an error of the user's settings, which the text names.
+// Usagef is an error of the user's settings, which the text names.
 func Usagef(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUsage, fmt.Sprintf(format, args...))
 }
 
-// coded is an error with an exit code of its own, for a caller that acts on it; without err it prints
+// Coded is an error with an exit code of its own, for a caller that acts on it; without err it prints
 // nothing.
 type Coded struct {
 	Code int

@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/instant"
 )
 
-// restoreCommand is this very program with its configuration file, if it has one, and the settings that differ from
+// RestoreCommand is this very program with its configuration file, if it has one, and the settings that differ from
 // that and from their defaults. Credentials are not among them: the server finds those where pgobj does.
 func (a *App) RestoreCommand(c Config) (string, error) {
 	exe, err := os.Executable()
@@ -56,7 +56,7 @@ func (a *App) settings() []globalSetting {
 	}
 }
 
-// parseTime reads a point in time. what is the flag that has it.
+// ParseTime reads a point in time. what is the flag that has it.
 func ParseTime(what, text string) (time.Time, error) {
 	local, tz := time.Local, os.Getenv("TZ")
 	if _, set := os.LookupEnv("TZ"); !set {

@@ -8,7 +8,7 @@ import (
 
 const maxLabelValue = 1024
 
-// parseLabels reads NAME=VALUE, each name once.
+// ParseLabels reads NAME=VALUE, each name once.
 func ParseLabels(args []string) (map[string]string, error) {
 	labelName := regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`) // fits into a table and a filter of any tool
 	var labels map[string]string

@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// errOutput: standard output did not take what the command had to say.
+// ErrOutput: standard output did not take what the command had to say.
 var ErrOutput = errors.New("the result could not be written")
 
-// output is where results are written. It remembers the first failure, so that no command has to look at each line that
+// Output is where results are written. It remembers the first failure, so that no command has to look at each line that
 // it prints: a command whose result is lost, on a full device say, does not end well.
 type Output struct {
 	io.Writer
@@ -28,7 +28,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// end closes standard output, as some file systems tell only then that there is no room, and returns the error of a command
+// End closes standard output, as some file systems tell only then that there is no room, and returns the error of a command
 // that returned err. A failure of the command's own goes before the loss of its text. Nothing is lost of a command that had
 // nothing to say: wal-fetch must not end with 1 for the sake of a log on a full disk.
 func (o *Output) End(err error) error {
@@ -49,7 +49,7 @@ func (o *Output) End(err error) error {
 
 func (o *Output) lost() error { return fmt.Errorf("%w: %w", ErrOutput, o.err) }
 
-// endHelp is end for --help. A reader who has gone (| head) has seen enough of it.
+// EndHelp is end for --help. A reader who has gone (| head) has seen enough of it.
 func (o *Output) EndHelp() error {
 	if err := o.End(nil); !errors.Is(err, syscall.EPIPE) {
 		return err

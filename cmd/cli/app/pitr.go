@@ -14,7 +14,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// pitrWindow is one as --json prints it.
+// PitrWindow is one as --json prints it.
 type PitrWindow struct {
 	SystemID uint64    `json:"system_id,string"`
 	Timeline uint32    `json:"timeline"`
@@ -26,7 +26,7 @@ type PitrWindow struct {
 	At       []time.Time
 }
 
-// windows are those on one timeline, oldest first. A backup of an ancestor reaches it when it was complete before
+// Windows are those on one timeline, oldest first. A backup of an ancestor reaches it when it was complete before
 // the timelines parted, and no segment is missing on the way.
 func (r Archive) Windows(ctx context.Context, store storage.Store, v *survey.Survey) ([]*PitrWindow, error) {
 	var windows []*PitrWindow

@@ -10,12 +10,12 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-// warned says that whoever reads results has just read the warnings of the log, on the same terminal.
+// Warned says that whoever reads results has just read the warnings of the log, on the same terminal.
 func (a *App) Warned() bool {
 	return isTerminal(a.Raw.Writer) && isTerminal(a.Err) && a.Log.Enabled(context.Background(), slog.LevelWarn)
 }
 
-// printCredentials names what of the environment the server needs to read the storage, where no file has it: restore_command
+// PrintCredentials names what of the environment the server needs to read the storage, where no file has it: restore_command
 // names no credentials, and a server is not started from this shell.
 func (a *App) PrintCredentials(out *show.Columns, p *restore.Plan) {
 	if len(p.Path) == 0 || !p.Recovery.OwnCommand || !strings.HasPrefix(a.Storage, "s3:") {

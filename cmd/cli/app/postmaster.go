@@ -11,13 +11,13 @@ import (
 	"github.com/pgobj/pgobj/backup/postmaster"
 )
 
-// serverRuns says whether a postmaster runs in a data directory.
+// ServerRuns says whether a postmaster runs in a data directory.
 func ServerRuns(dataDir string) bool {
 	_, _, ok := RunningPostmaster(dataDir)
 	return ok
 }
 
-// runningPostmaster is the process that runs a data directory, and when it was started, in the server's own words. False when
+// RunningPostmaster is the process that runs a data directory, and when it was started, in the server's own words. False when
 // there is none that runs.
 func RunningPostmaster(dataDir string) (pid int, started string, ok bool) {
 	f := postmaster.Read(dataDir)
@@ -38,7 +38,7 @@ func runs(pid int) bool {
 	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
 
-// recovering says whether the server on a data directory restores from the archive, or follows another.
+// Recovering says whether the server on a data directory restores from the archive, or follows another.
 func Recovering(dataDir string) bool {
 	for _, name := range []string{"recovery.signal", "standby.signal", "recovery.conf"} {
 		if _, err := os.Stat(filepath.Join(dataDir, name)); err == nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// window is that of the server that runs on a data directory: of this run of it, so that nothing of an earlier
+// Window is that of the server that runs on a data directory: of this run of it, so that nothing of an earlier
 // restore is ever taken.
 func (a *App) Window(dir, dataDir string, control datadir.Control) (*spool.Window, error) {
 	if err := MayWorkAhead(dataDir); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-// show prints the progress until the function that it returns is called: one line that is drawn over on a
+// Show prints the progress until the function that it returns is called: one line that is drawn over on a
 // terminal, a plain line now and then elsewhere.
 func (a *App) Show(what string, p *backup.Progress) (stop func()) {
 	every, begin, end := 30*time.Second, "", "\n"

@@ -31,7 +31,7 @@ func (a *App) scope(sysid uint64, dataDir string, more ...string) (string, error
 		fmt.Sprint(id.Device), fmt.Sprint(id.Inode)}, more...)...), nil
 }
 
-// markers are those of a cluster in a spool.
+// Markers are those of a cluster in a spool.
 func (a *App) Markers(dir, dataDir string, control datadir.Control) (*spool.Markers, error) {
 	scope, err := a.scope(control.SystemID, dataDir)
 	if err != nil {
@@ -40,7 +40,7 @@ func (a *App) Markers(dir, dataDir string, control datadir.Control) (*spool.Mark
 	return spool.NewMarkers(dir, scope), nil
 }
 
-// gate keeps other clusters' WAL out of the server's archive. memory may be nil.
+// Gate keeps other clusters' WAL out of the server's archive. memory may be nil.
 func (a *App) Gate(s storage.Store, memory *spool.Markers) *admit.Gate {
 	return &admit.Gate{Store: s, Catalog: a.Catalog(s), Memory: memory, Log: a.Log}
 }

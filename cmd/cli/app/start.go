@@ -7,7 +7,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-// invocation is how pgobj is called for the same storage from the same environment, without a command.
+// Invocation is how pgobj is called for the same storage from the same environment, without a command.
 func (a *App) Invocation() string {
 	line := "pgobj"
 	if a.ConfigFile.Path != "" && a.ConfigFile.Path != os.Getenv("PGOBJ_CONFIG") {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// percentage is a number over 0 and up to 100, with or without the sign.
+// Percentage is a number over 0 and up to 100, with or without the sign.
 type Percentage float64
 
 func (p *Percentage) UnmarshalText(text []byte) error {

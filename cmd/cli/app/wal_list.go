@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// listedWAL is a timeline as --json prints it.
+// ListedWAL is a timeline as --json prints it.
 type ListedWAL struct {
 	SystemID    uint64       `json:"system_id,string"`
 	Timeline    uint32       `json:"timeline"`
@@ -31,14 +31,14 @@ type ListedWAL struct {
 	Gaps        []survey.Gap `json:"gaps"`
 }
 
-// archive is the WAL of one incarnation, with what the catalog knows of it.
+// Archive is the WAL of one incarnation, with what the catalog knows of it.
 type Archive struct {
 	Sysid   uint64
 	Surveys []*survey.Survey
 	State   *catalog.State
 }
 
-// archives opens the store, reads the catalog and lists all WAL. An incarnation that has backups is there without WAL, too.
+// Archives opens the store, reads the catalog and lists all WAL. An incarnation that has backups is there without WAL, too.
 func (a *App) Archives(ctx context.Context) (store storage.Store, all []Archive, err error) {
 	r, err := a.LoadKnown(ctx)
 	if err != nil {
@@ -66,7 +66,7 @@ func (a *App) Archives(ctx context.Context) (store storage.Store, all []Archive,
 	return r.Store, all, nil
 }
 
-// gaps of a timeline, without those that a deletion made on purpose.
+// Gaps of a timeline, without those that a deletion made on purpose.
 func (r Archive) Gaps(v *survey.Survey) []survey.Gap {
 	gaps := []survey.Gap{}
 	for _, h := range survey.Gaps(r.Surveys, v) {

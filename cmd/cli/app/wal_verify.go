@@ -9,19 +9,19 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// hurtBackup is a backup that a missing or damaged segment is in the way of.
+// HurtBackup is a backup that a missing or damaged segment is in the way of.
 type HurtBackup struct {
 	Backup  string `json:"backup"`
 	Segment string `json:"segment"`
 	Usable  bool   `json:"usable"` // it can be restored, but not recovered past the segment
 }
 
-// obsolete: the piece's segment is archived, so that nobody reads the piece any more.
+// Obsolete: the piece's segment is archived, so that nobody reads the piece any more.
 func (r Archive) Obsolete(p object.Piece) bool {
 	return slices.ContainsFunc(r.Surveys, func(s *survey.Survey) bool { return slices.Contains(s.Obsolete, p) })
 }
 
-// missing is the first segment that the backup itself needs and the archive does not have.
+// Missing is the first segment that the backup itself needs and the archive does not have.
 func (r Archive) Missing(id string, b catalog.Summary) HurtBackup {
 	if b.From == "offline" { // what it needs is among its files
 		return HurtBackup{}
@@ -46,7 +46,7 @@ func (r Archive) Missing(id string, b catalog.Summary) HurtBackup {
 	return HurtBackup{}
 }
 
-// linesOf are the timelines, in the form of file names, that recovery of a backup can get to: its own, and those that left it
+// LinesOf are the timelines, in the form of file names, that recovery of a backup can get to: its own, and those that left it
 // when the backup was complete.
 func (r Archive) LinesOf(b catalog.Summary) []string {
 	lines := []string{b.Timeline.Hex()}

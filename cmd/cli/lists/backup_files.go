@@ -16,7 +16,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// backupFiles lists keys as they are below --storage, the server's directory in front: what rsync and rclone take
+// BackupFiles lists keys as they are below --storage, the server's directory in front: what rsync and rclone take
 // with --files-from, and what comes behind the bucket's URL.
 type BackupFiles struct {
 	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest or last, oldest or first."`
@@ -26,7 +26,7 @@ type BackupFiles struct {
 	JSON   bool   `name:"json" help:"Print JSON: an array of objects with key, kind and size."`
 }
 
-// listedFile is an object as --json prints it.
+// ListedFile is an object as --json prints it.
 type ListedFile struct {
 	Key  string `json:"key"`  // below --storage, or with --url the whole URL
 	Kind string `json:"kind"` // backup (its backup.json), manifest, part, wal or history

@@ -26,7 +26,7 @@ type BackupShow struct {
 	limitFlags
 }
 
-// shown is a backup as --json prints it. Sizes are in bytes.
+// Shown is a backup as --json prints it. Sizes are in bytes.
 type Shown struct {
 	Server string `json:"server"`
 	app.Listed

@@ -16,7 +16,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-// catalogLog shows the log of a server. Times are those of the writers' clocks; the order is that of the numbers.
+// CatalogLog shows the log of a server. Times are those of the writers' clocks; the order is that of the numbers.
 type CatalogLog struct {
 	Since string `name:"since" placeholder:"TIME" help:"Only records from this time on, such as '2026-11-21 14:05:00+01', by the clocks of those who wrote them."`
 	Limit int64  `name:"limit" placeholder:"N" help:"Only the newest N records."`

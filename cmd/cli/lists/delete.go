@@ -19,7 +19,7 @@ import (
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
-// deleteCmd is pgobj delete …
+// DeleteCmd is pgobj delete …
 type DeleteCmd struct {
 	Before     deleteBefore     `cmd:"" help:"Delete what is not needed to restore a backup, or a point in time, and all that comes after."`
 	Retain     deleteRetain     `cmd:"" help:"Delete all but the newest N good backups."`
@@ -266,7 +266,7 @@ func lockedText(k sweep.Refused) string {
 	return fmt.Sprintf("%s: %v", k.Key, k.Err)
 }
 
-// errLocked: what was asked for is in the catalog, but the storage does not let all objects go.
+// ErrLocked: what was asked for is in the catalog, but the storage does not let all objects go.
 var ErrLocked = errors.New("the storage did not let all objects go")
 
 // deleteReport is what --json prints.

@@ -17,7 +17,7 @@ import (
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
-// serverList shows every server that has a directory below --storage. A catalog that cannot be read is named in
+// ServerList shows every server that has a directory below --storage. A catalog that cannot be read is named in
 // its own line and hides no other, so it is no failure of the command.
 type ServerList struct {
 	Servers []string `arg:"" optional:"" name:"server" help:"Only these (default: all that the storage has)."`
@@ -25,7 +25,7 @@ type ServerList struct {
 	JSON    bool     `name:"json" help:"Print JSON: an array of objects, one for each server."`
 }
 
-// serverEntry is a server as --json prints it.
+// ServerEntry is a server as --json prints it.
 type ServerEntry struct {
 	Server    string         `json:"server"`
 	SystemID  uint64         `json:"system_id,string,omitempty"` // of the newest incarnation

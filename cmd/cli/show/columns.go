@@ -4,7 +4,7 @@ import (
 	"io"
 )
 
-// columns prints rows with a word in front; the word of the row before is not repeated.
+// Columns prints rows with a word in front; the word of the row before is not repeated.
 type Columns struct {
 	W     io.Writer
 	last  string

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// words is a duration as people say it.
+// Words is a duration as people say it.
 func Words(d time.Duration) string {
 	if d < time.Minute {
 		return fmt.Sprintf("%.1f seconds", d.Seconds())
@@ -24,7 +24,7 @@ func Words(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-// age is how long something is ago, as people say it: the two largest units.
+// Age is how long something is ago, as people say it: the two largest units.
 func Age(d time.Duration) string {
 	switch d = d.Round(time.Second); {
 	case d < 0:

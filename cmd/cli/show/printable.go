@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// printable writes text. What stands in a repository may be meant for the terminal of who reads it, to clear it or to
+// Printable writes text. What stands in a repository may be meant for the terminal of who reads it, to clear it or to
 // show something else: control characters are written as JSON has them, so that JSON says the same as before.
 type Printable struct{ io.Writer }
 
@@ -19,7 +19,7 @@ func (p Printable) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// visible is a text with its control characters in the form \u001b, but for tabs and the ends of lines.
+// Visible is a text with its control characters in the form \u001b, but for tabs and the ends of lines.
 func Visible(text string) string {
 	control := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
 	if !strings.ContainsFunc(text, control) {

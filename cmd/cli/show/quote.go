@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// shellQuote makes one word of s for a POSIX shell.
+// ShellQuote makes one word of s for a POSIX shell.
 func ShellQuote(s string) string {
 	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=+,@") == "" && s != "" {
 		return s
@@ -13,7 +13,7 @@ func ShellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// commandLine is how pgobj was called, without --plan.
+// CommandLine is how pgobj was called, without --plan.
 func CommandLine(args []string) string {
 	line := "pgobj"
 	for _, arg := range args {
@@ -24,7 +24,7 @@ func CommandLine(args []string) string {
 	return line
 }
 
-// hidePassword keeps a connection string's password off the screen, and rather too much with it than too
+// HidePassword keeps a connection string's password off the screen, and rather too much with it than too
 // little: quotes within quotes make its end hard to tell. A quote that is open there is closed, so that a command line that is
 // printed stays one.
 func HidePassword(s string) string {

@@ -15,7 +15,7 @@ func JSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// pgVersion is a server_version_num as people say it: 15.4; 15 where the minor version is not known.
+// PGVersion is a server_version_num as people say it: 15.4; 15 where the minor version is not known.
 func PGVersion(n int) string {
 	if n%10000 == 0 {
 		return strconv.Itoa(n / 10000)
@@ -23,15 +23,15 @@ func PGVersion(n int) string {
 	return fmt.Sprintf("%d.%d", n/10000, n%10000)
 }
 
-// percent is how much n is of all.
+// Percent is how much n is of all.
 func Percent(n, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(all, 1))) }
 
-// number is a number of things, whose plural ends in s.
+// Number is a number of things, whose plural ends in s.
 func Number[T int | int64](n T, thing string) string {
 	return fmt.Sprintf("%d %s", n, Plural(n, thing))
 }
 
-// plural is the word for so many things, where the number itself is not told.
+// Plural is the word for so many things, where the number itself is not told.
 func Plural[T int | int64](n T, thing string) string {
 	if n == 1 {
 		return thing
@@ -39,7 +39,7 @@ func Plural[T int | int64](n T, thing string) string {
 	return thing + "s"
 }
 
-// size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).
+// Size is a number of bytes in the unit that fits, as PostgreSQL's pg_size_pretty counts (1 kB = 1024).
 func Size(n int64) string {
 	f, unit := float64(n), "B"
 	for _, u := range []string{"kB", "MB", "GB", "TB", "PB"} {

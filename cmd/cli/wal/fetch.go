@@ -21,7 +21,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// walFetch answers PostgreSQL by its exit code, which decides over data:
+// WalFetch answers PostgreSQL by its exit code, which decides over data:
 //
 //   - 0: the file is there, checked and synced.
 //   - 1: there is no such file. PostgreSQL looks elsewhere, or ends recovery and promotes. So it is said
@@ -114,7 +114,7 @@ func fetchError(dir string, err error) error {
 	return &app.Coded{Code: exitNobodyKnows, Err: err}
 }
 
-// badCommandLine is the error of a command line that cannot be understood. restore_command's would
+// BadCommandLine is the error of a command line that cannot be understood. restore_command's would
 // promote a server short of its data if it ended with any code below 126.
 func BadCommandLine(args []string, err error) error {
 	if !slices.Contains(args, "wal-fetch") {

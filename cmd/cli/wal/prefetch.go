@@ -95,7 +95,7 @@ func (f *fetchAhead) got(name string) {
 	}
 }
 
-// walPrefetch is the process that fills a window. It is for wal-fetch, not for people. It ends when the recovery
+// WalPrefetch is the process that fills a window. It is for wal-fetch, not for people. It ends when the recovery
 // ends, when its server is gone, and when nothing was asked for a while; and takes the window with it. Nobody learns how.
 type WalPrefetch struct {
 	Name  string        `arg:""`

@@ -27,7 +27,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/tail"
 )
 
-// walPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
+// WalPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
 type WalPush struct {
 	Path string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data directory."`
 	All  bool   `name:"all" help:"Archive every file that still waits for it in the data directory of a stopped server, and what there is of the segment that it was writing: the last chance before it is wiped or given up."`

@@ -153,7 +153,7 @@ func waiting(m *spool.Markers, walDir string) ([]string, error) {
 	return rest, nil
 }
 
-// walPushAhead is the process that archives what waits. It is for wal-push, not for people. It ends when it has done so, at the
+// WalPushAhead is the process that archives what waits. It is for wal-push, not for people. It ends when it has done so, at the
 // first file that fails, and when its server is gone. Nobody learns how.
 type WalPushAhead struct {
 	WAL  string `arg:""`

@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-// pitrWindows tells which points in time can be restored. A window begins where its first backup is consistent,
+// PitrWindows tells which points in time can be restored. A window begins where its first backup is consistent,
 // and ends a microsecond before the last transaction in the WAL that can be got to from there without a gap
 // ended: PostgreSQL knows that it has reached a target time only from a transaction that ended after it
 // (recoveryStopsBefore in xlogrecovery.c), and fails when there is none. That last transaction is had by recovery

@@ -23,7 +23,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// walVerify reads archived WAL and says which backups what is wrong hurts.
+// WalVerify reads archived WAL and says which backups what is wrong hurts.
 type WalVerify struct {
 	Range       string         `name:"range" placeholder:"FROM..TO" help:"Check only files whose names are in this range."`
 	Sample      app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only so many in a hundred, picked at random. Gaps are always found."`
