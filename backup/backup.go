@@ -1,6 +1,6 @@
-// Package backup takes base backups of a running PostgreSQL and restores them: it plans, runs the workers,
-// and puts together what the packages below it know (cluster: PostgreSQL; part and manifest: the format;
-// catalog and walstore: what is in the repository). It refuses flags, printing and object keys.
+// Package backup holds what the rooms below it share: progress, errors and a few texts. It refuses everything else. The rooms:
+// part and manifest (the format of the bytes), content (reading it), pack and push (taking a backup), recovery, target, unpack, settings and
+// restore (restoring one), outcome, verify, rebuild and drill (checking), datadir and server (PostgreSQL's files, and PostgreSQL).
 package backup
 
 import (

@@ -1,5 +1,6 @@
 // Package settings knows PostgreSQL's configuration files: how a line is read, which other files it leads to, and what has to be
-// different in a copy of them. It owns no file, and refuses to know backups: it turns text into text.
+// different in a copy of them. It owns no file: it turns text
+// into text. It also knows what a restored server is told, and which settings of a backup are dangerous to a copy.
 package settings
 
 import (

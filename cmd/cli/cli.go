@@ -1,6 +1,6 @@
-// Package cli is pgobj's command line: one file for each command with its flags, wiring and output, and
-// one table that turns errors into text, hint and exit code. It refuses logic: that lives in the packages
-// that it calls. Nothing imports it but cmd/pgobj.
+// Package cli is pgobj's command line: the grammar, the configuration file, and one table that turns errors into text, hint and
+// exit code. The commands are in the packages below it, one file each: flags, one call, output. They refuse logic: that lives in the
+// packages that they call. Nothing imports it but cmd/pgobj.
 package cli
 
 import (
