@@ -37,7 +37,7 @@ func fetchReceived(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if reach < segment.HeaderSize {
 		return ErrAbsent
 	}
-	limit, err := onTheWay(ctx, s, r, chain[0])
+	limit, err := bytesOnPath(ctx, s, r, chain[0])
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func fetchReceived(ctx context.Context, s storage.Store, r FetchRequest) error {
 		dst := object.NewChecked(w, r.Name, r.SystemID, sha256.New())
 		own := openLikeness(r.Received.Own)
 		defer own.close()
-		if err := partial.ReadChain(ctx, s, r.SystemID, chain, &upTo{io.MultiWriter(dst, own), limit}); err != nil {
+		if err := partial.ReadChain(ctx, s, r.SystemID, chain, &limitWriter{io.MultiWriter(dst, own), limit}); err != nil {
 			return err
 		}
 		if own.same || dst.Header.Size == 0 {
@@ -58,8 +58,8 @@ func fetchReceived(ctx context.Context, s storage.Store, r FetchRequest) error {
 	})
 }
 
-// onTheWay is how many bytes of a segment the recovery may have.
-func onTheWay(ctx context.Context, s storage.Store, r FetchRequest, first object.Piece) (int64, error) {
+// bytesOnPath is how many bytes of a segment the recovery may have.
+func bytesOnPath(ctx context.Context, s storage.Store, r FetchRequest, first object.Piece) (int64, error) {
 	tli, err := segment.TimelineOf(r.Name)
 	if err != nil {
 		return 0, err
@@ -97,21 +97,21 @@ func onTheWay(ctx context.Context, s storage.Store, r FetchRequest, first object
 	return max(0, int64(left)-int64(seg.Start(size))), nil
 }
 
-// upTo passes on the first n bytes.
-type upTo struct {
+// limitWriter passes on the first n bytes.
+type limitWriter struct {
 	w io.Writer
 	n int64
 }
 
 type zeros struct{}
 
-// likeness finds out whether a file begins with what is written to it.
-type likeness struct {
+// prefixComparer finds out whether a file begins with what is written to it.
+type prefixComparer struct {
 	f    *os.File
 	same bool
 }
 
-func openLikeness(path string) *likeness {
+func openLikeness(path string) *prefixComparer {
 	f, err := os.Open(path)
-	return &likeness{f, err == nil}
+	return &prefixComparer{f, err == nil}
 }

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-func (u *upTo) Write(p []byte) (int, error) {
+func (u *limitWriter) Write(p []byte) (int, error) {
 	pass := p[:min(u.n, int64(len(p)))]
 	u.n -= int64(len(pass))
 	if n, err := u.w.Write(pass); err != nil {
@@ -19,7 +19,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *likeness) Write(p []byte) (int, error) {
+func (l *prefixComparer) Write(p []byte) (int, error) {
 	if l.same {
 		own := make([]byte, len(p))
 		_, err := io.ReadFull(l.f, own)
@@ -28,7 +28,7 @@ func (l *likeness) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *likeness) close() {
+func (l *prefixComparer) close() {
 	if l.f != nil {
 		l.f.Close()
 	}

@@ -17,11 +17,11 @@ import (
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// HandOver gives PostgreSQL a file that was fetched before, after checking it again: its content has to have the
+// Deliver gives PostgreSQL a file that was fetched before, after checking it again: its content has to have the
 // XXH3 that it had when its SHA-256 was found right, and its header has to be the right one. (Recovery waits for this, and
 // XXH3 takes a tenth of the time.) On an error nothing is handed over, and the file is removed; no conclusion may be
 // drawn but to fetch it from the archive.
-func HandOver(path string, sum uint64, r FetchRequest) (err error) {
+func Deliver(path string, sum uint64, r FetchRequest) (err error) {
 	defer func() {
 		if err != nil {
 			os.Remove(path)

@@ -39,7 +39,7 @@ type PushRequest struct {
 	Spill string
 	XXH3  bool // is wanted in the result
 
-	shop *workshop // nil: one of its own
+	shop *encoderPool // nil: one of its own
 }
 
 // PushResult tells what Push has done.
@@ -243,7 +243,7 @@ func (s *source) readError(err error) error {
 
 // packed is a file as it is stored; its content has the SHA-256 sum.
 type packed struct {
-	Body *object.Payload
+	Body *object.Body
 	sum  [32]byte
 }
 
@@ -253,12 +253,12 @@ type packed struct {
 func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {
 	shop := r.shop
 	if shop == nil {
-		shop = newWorkshop(r.Level, r.workers())
+		shop = newEncoderPool(r.Level, r.workers())
 	}
 	objects := make([]packed, len(files))
 	sums := make([]hash.Hash, len(files))
 	for i := range files {
-		objects[i].Body, sums[i] = &object.Payload{Dir: r.Spill}, sha256.New()
+		objects[i].Body, sums[i] = &object.Body{Dir: r.Spill}, sha256.New()
 	}
 	var g errgroup.Group
 	g.SetLimit(r.workers())
@@ -311,7 +311,7 @@ func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 }
 
 // pack reads and compresses the piece at an offset of each file.
-func pack(shop *workshop, files []*source, at int64) (pieces, made [][]byte, err error) {
+func pack(shop *encoderPool, files []*source, at int64) (pieces, made [][]byte, err error) {
 	for _, file := range files {
 		piece, err := file.piece(at, shop.buffer)
 		if err != nil {
@@ -329,15 +329,15 @@ func (r PushRequest) workers() int {
 	return r.Workers
 }
 
-// workshop is what compresses, and buffers with room for a piece. Several pushes at once can share it.
-type workshop struct {
+// encoderPool is what compresses, and buffers with room for a piece. Several pushes at once can share it.
+type encoderPool struct {
 	encoders chan *frames.Zstd
 	free     chan []byte
 }
 
-// newWorkshop makes one in which so many pieces are compressed at once.
-func newWorkshop(level, workers int) *workshop {
-	w := &workshop{make(chan *frames.Zstd, workers), make(chan []byte, 4*workers)}
+// newEncoderPool makes one in which so many pieces are compressed at once.
+func newEncoderPool(level, workers int) *encoderPool {
+	w := &encoderPool{make(chan *frames.Zstd, workers), make(chan []byte, 4*workers)}
 	for range workers {
 		w.encoders <- frames.NewZstd(level)
 	}
@@ -345,13 +345,13 @@ func newWorkshop(level, workers int) *workshop {
 }
 
 // compress returns piece as a frame, in one of the buffers.
-func (w *workshop) compress(piece []byte) []byte {
+func (w *encoderPool) compress(piece []byte) []byte {
 	enc := <-w.encoders
 	defer func() { w.encoders <- enc }()
 	return enc.Append(w.buffer()[:0], piece)
 }
 
-func (w *workshop) buffer() []byte {
+func (w *encoderPool) buffer() []byte {
 	select {
 	case b := <-w.free:
 		return b
@@ -360,7 +360,7 @@ func (w *workshop) buffer() []byte {
 	}
 }
 
-func (w *workshop) giveBack(b []byte) {
+func (w *encoderPool) giveBack(b []byte) {
 	if cap(b) < object.PieceSize {
 		return
 	}

@@ -55,14 +55,14 @@ type DedupIndex struct {
 	Lines *manifest.Reader
 	next  *manifest.File // the line that the merge has come to
 
-	sections    map[part.Hash]Piece // of the manifest
-	Seen        *readback.Seen      // of them, those that the merge has read
-	Parts       map[string]catalog.Part
-	OrphanParts map[string]catalog.Part // parts that runs without a commit left behind
-	unwell      map[string]bool         // files with damaged pages: they are read again each time
-	Lost        []string                // parts that are not in the storage as they were stored
-	Sealed      []string                // parts that cannot be read as they are stored, the first with the reason
-	closed      sync.Map                // names of parts of which that was found out later
+	sections     map[part.Hash]Piece // of the manifest
+	Seen         *readback.Seen      // of them, those that the merge has read
+	Parts        map[string]catalog.Part
+	OrphanParts  map[string]catalog.Part // parts that runs without a commit left behind
+	damagedFiles map[string]bool         // files with damaged pages: they are read again each time
+	Lost         []string                // parts that are not in the storage as they were stored
+	Sealed       []string                // parts that cannot be read as they are stored, the first with the reason
+	closed       sync.Map                // names of parts of which that was found out later
 
 	mu      sync.Mutex
 	Known   map[part.Hash]Piece
@@ -71,12 +71,12 @@ type DedupIndex struct {
 
 // OpenDedupIndex reads what backup b offers; of contents that are known by their hash, so many.
 func OpenDedupIndex(ctx context.Context, s storage.Store, b *catalog.Backup, known int) (*DedupIndex, error) {
-	p := &DedupIndex{Store: s, Parts: map[string]catalog.Part{}, OrphanParts: map[string]catalog.Part{}, Known: map[part.Hash]Piece{}, unwell: map[string]bool{}, sections: map[part.Hash]Piece{}}
+	p := &DedupIndex{Store: s, Parts: map[string]catalog.Part{}, OrphanParts: map[string]catalog.Part{}, Known: map[part.Hash]Piece{}, damagedFiles: map[string]bool{}, sections: map[part.Hash]Piece{}}
 	if b == nil {
 		return p, nil
 	}
 	for _, d := range b.Damaged {
-		p.unwell[d.Path] = true
+		p.damagedFiles[d.Path] = true
 	}
 	g, both := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.findParts(both, b.Parts) })

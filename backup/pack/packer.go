@@ -153,7 +153,7 @@ func (p *Packer) Add(e datadir.Entry, f manifest.File, data io.ReaderAt) error {
 			src.done(len(l.file.Chunks))
 		}
 		for i := range l.chunks {
-			if known && p.summarized(l, i, changed) {
+			if known && p.unchangedBySummary(l, i, changed) {
 				src.done(1)
 			} else if len(todo) == 0 || !todo[len(todo)-1].takes(i) {
 				todo = append(todo, task{l, i, 1})
@@ -180,10 +180,10 @@ func (p *Packer) source(e datadir.Entry, f *manifest.File, data io.ReaderAt) (sr
 	if data != nil {
 		return src, nil, nil
 	}
-	if prev, err = p.Prev.seek(e.Path, 0); err != nil || e.Replayed() || p.keeps(f, prev) {
+	if prev, err = p.Prev.seek(e.Path, 0); err != nil || e.Replayed() || p.takenWhole(f, prev) {
 		return src, prev, err
 	}
-	if src, err = p.Still(e); src != nil {
+	if src, err = p.ReadStable(e); src != nil {
 		*f = Describe(src.Entry, p.Now())
 		f.SetPath(e.Path)
 	}
@@ -192,7 +192,7 @@ func (p *Packer) source(e datadir.Entry, f *manifest.File, data io.ReaderAt) (sr
 
 // unread says whether the whole line can be taken from the previous backup without reading the file.
 func (p *Packer) unread(l *line) bool {
-	if len(l.chunks) == 0 || !p.keeps(&l.file, l.prev) {
+	if len(l.chunks) == 0 || !p.takenWhole(&l.file, l.prev) {
 		return false
 	}
 	n := min(l.file.Size-l.file.At, int64(len(l.chunks))*part.ChunkSize)
@@ -201,9 +201,9 @@ func (p *Packer) unread(l *line) bool {
 	return true
 }
 
-// keeps says whether a line is as it was in the previous backup, and can be taken from there.
-func (p *Packer) keeps(f, prev *manifest.File) bool {
-	if p.Reread || !untouched(f, prev) || p.Prev.unwell[f.RawPath()] {
+// takenWhole says whether a line is as it was in the previous backup, and can be taken from there.
+func (p *Packer) takenWhole(f, prev *manifest.File) bool {
+	if p.Reread || !unchangedByAttributes(f, prev) || p.Prev.damagedFiles[f.RawPath()] {
 		return false
 	}
 	for _, c := range prev.Chunks {

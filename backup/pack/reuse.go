@@ -47,11 +47,11 @@ func pieces(extents []manifest.Extent) []Piece {
 	return out
 }
 
-// untouched says whether a file's attributes prove that it is what the previous backup has read: not only
+// unchangedByAttributes says whether a file's attributes prove that it is what the previous backup has read: not only
 // size and mtime, which anybody can set, but also ctime, which nobody can, and the identity of the inode.
 // They prove nothing when the file had changed just before it was read: a second change within the grain
 // of the file system's clock would not show.
-func untouched(f, prev *manifest.File) bool {
+func unchangedByAttributes(f, prev *manifest.File) bool {
 	return prev != nil && prev.Type == f.Type && !prev.Hot && prev.Size == f.Size && prev.Mtime.Equal(f.Mtime) && prev.Ctime.Equal(f.Ctime) &&
 		prev.Ino == f.Ino && prev.Dev == f.Dev && f.Ino != 0
 }
@@ -113,15 +113,15 @@ func (p *Packer) store(w *part.Writer, runs []run, c part.Content, read func(dat
 
 // changedBlocks asks the WAL summaries about a file; known is false when they do not tell.
 func (p *Packer) changedBlocks(e datadir.Entry) (blocks []uint32, known bool) {
-	if p.Changes == nil || p.Reread || p.PageSize != part.PageSize || p.Prev.unwell[e.Path] {
+	if p.Changes == nil || p.Reread || p.PageSize != part.PageSize || p.Prev.damagedFiles[e.Path] {
 		return nil, false
 	}
 	return p.Changes.Of(e, p.FileBlocks)
 }
 
-// summarized says whether chunk i of a line can be taken from the previous backup without reading it, as
+// unchangedBySummary says whether chunk i of a line can be taken from the previous backup without reading it, as
 // none of its blocks has changed. Of others it notes which have.
-func (p *Packer) summarized(l *line, i int, changed []uint32) bool {
+func (p *Packer) unchangedBySummary(l *line, i int, changed []uint32) bool {
 	prev := l.previous(i)
 	at := l.file.At + int64(i)*part.ChunkSize
 	n := int(min(part.ChunkSize, l.file.Size-at))

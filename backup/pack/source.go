@@ -37,12 +37,12 @@ const (
 	stillPause = 20 * time.Millisecond
 )
 
-// Still opens a file that replay will not repair, such as configuration: another may have got its name since the walk
+// ReadStable opens a file that replay will not repair, such as configuration: another may have got its name since the walk
 // saw it, so what is described is what was opened. A small one it also reads, again when it changed just now. It
 // returns nil when the file has gone.
-func (p *Packer) Still(e datadir.Entry) (*source, error) {
+func (p *Packer) ReadStable(e datadir.Entry) (*source, error) {
 	for try := 1; ; try++ {
-		src, after, err := openStill(e)
+		src, after, err := openStable(e)
 		if err != nil {
 			return nil, fmt.Errorf("read %q: %w", e.Source, err)
 		}
@@ -64,8 +64,8 @@ func (p *Packer) Still(e datadir.Entry) (*source, error) {
 	}
 }
 
-// openStill is one try of still. Of a file that it reads it also says what that was like afterwards.
-func openStill(e datadir.Entry) (src *source, after datadir.Entry, err error) {
+// openStable is one try of still. Of a file that it reads it also says what that was like afterwards.
+func openStable(e datadir.Entry) (src *source, after datadir.Entry, err error) {
 	file, err := os.Open(e.Source)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, after, nil

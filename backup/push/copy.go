@@ -96,7 +96,7 @@ func (p *push) pack(ctx context.Context, pk *pack.Packer, l *pack.ManifestBuilde
 			return context.Cause(ctx)
 		}
 		if e.Type == datadir.TypeTablespace || e.Unseen != "" {
-			p.meet(e)
+			p.noteTablespace(e)
 		}
 		if err := pk.Add(e, pack.Describe(e, p.Now()), p.ownWAL(e)); err != nil {
 			return err

@@ -71,30 +71,30 @@ type Request struct {
 // push is a backup in the making.
 type push struct {
 	Request
-	info    server.Info
-	control datadir.Control
-	state   *catalog.State
-	prev    *pack.DedupIndex
-	base    *catalog.Backup // the backup that prev is made of, or nil
-	changes *datadir.Changes
-	met     map[uint32]datadir.Entry // tablespaces that the walk came to
-	backup  catalog.Backup
-	start   server.StartPoint
-	stop    server.StopPoint
-	meant   *readback.Meant
-	frames  *readback.Frames
-	archive *archiving.Watch // nil: nobody knows who archives, or it does not matter
-	warning sync.Mutex       // workers warn too
+	info            server.Info
+	control         datadir.Control
+	state           *catalog.State
+	prev            *pack.DedupIndex
+	base            *catalog.Backup // the backup that prev is made of, or nil
+	changes         *datadir.Changes
+	seenTablespaces map[uint32]datadir.Entry // tablespaces that the walk came to
+	backup          catalog.Backup
+	start           server.StartPoint
+	stop            server.StopPoint
+	meant           *readback.Meant
+	frames          *readback.Frames
+	archive         *archiving.Watch // nil: nobody knows who archives, or it does not matter
+	warning         sync.Mutex       // workers warn too
 }
 
 // Push takes a base backup and returns what the catalog then says of it. When it fails, no backup has been
 // added, and older ones are as they were.
 func Push(ctx context.Context, r Request) (*catalog.Backup, error) {
-	p := &push{Request: r, met: map[uint32]datadir.Entry{}}
+	p := &push{Request: r, seenTablespaces: map[uint32]datadir.Entry{}}
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
-	if err := p.begin(ctx); err != nil {
+	if err := p.recordBegin(ctx); err != nil {
 		return nil, err
 	}
 	defer p.prev.Close()
@@ -107,8 +107,8 @@ func Push(ctx context.Context, r Request) (*catalog.Backup, error) {
 	return &p.backup, nil
 }
 
-// begin enters the backup in the catalog.
-func (p *push) begin(ctx context.Context) (err error) {
+// recordBegin enters the backup in the catalog.
+func (p *push) recordBegin(ctx context.Context) (err error) {
 	if p.state = p.State; p.state == nil {
 		if p.state, err = p.Catalog.Load(ctx); err != nil {
 			return err
@@ -120,8 +120,8 @@ func (p *push) begin(ctx context.Context) (err error) {
 	begin := catalog.Begin{SystemID: p.info.SystemID, Timeline: p.control.Timeline, LSN: p.control.Redo}
 	for {
 		before := p.state.N
-		if begin.Reuses, err = p.lookBack(ctx); err == nil {
-			if err = p.enter(ctx, begin); !errors.Is(err, errReuseGone) {
+		if begin.Reuses, err = p.loadBase(ctx); err == nil {
+			if err = p.appendBegin(ctx, begin); !errors.Is(err, errReuseGone) {
 				p.warnOfLost()
 				return err
 			}
@@ -142,8 +142,8 @@ func (p *push) begin(ctx context.Context) (err error) {
 // errReuseGone tells begin that what the backup was to reuse has been deleted.
 var errReuseGone = errors.New("a backup that was to be reused has been deleted")
 
-// enter writes the begin record, and what is known of the backup from the start.
-func (p *push) enter(ctx context.Context, begin catalog.Begin) (err error) {
+// appendBegin writes the begin record, and what is known of the backup from the start.
+func (p *push) appendBegin(ctx context.Context, begin catalog.Begin) (err error) {
 	started := p.Now().UTC()
 	p.state, err = p.Catalog.Append(ctx, p.state, func(s *catalog.State) (catalog.Record, error) {
 		for p.backup.ID == "" || s.Entry(p.backup.ID) != nil {
@@ -189,9 +189,9 @@ func (p *push) from() string {
 	return "primary"
 }
 
-// lookBack opens what earlier backups offer for reuse, and names them. The system identifier does not
+// loadBase opens what earlier backups offer for reuse, and names them. The system identifier does not
 // matter: what is reused is known by its content, and pg_upgrade leaves most of it as it was.
-func (p *push) lookBack(ctx context.Context) (reuses []string, err error) {
+func (p *push) loadBase(ctx context.Context) (reuses []string, err error) {
 	var base *catalog.Backup
 	complete := p.state.Complete()
 	if n := len(complete); n > 0 && !p.Full {

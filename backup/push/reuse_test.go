@@ -350,7 +350,7 @@ func TestALyingPageHashIsNoticed(t *testing.T) {
 	copy(changed[9*page:], random(2, 2*page))
 	x.write("base/5/16384", changed)
 	p := &push{Request: x.request()}
-	if err := errors.Join(p.check(t.Context()), p.begin(t.Context())); err != nil {
+	if err := errors.Join(p.check(t.Context()), p.recordBegin(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	old, err := p.prev.Files.Read()

@@ -97,7 +97,7 @@ func TestFileInFluxIsReadAgain(t *testing.T) {
 		}
 		return at.Add(time.Hour)
 	}}}
-	src, err := p.Still(datadir.Entry{Path: "conf", Source: path})
+	src, err := p.ReadStable(datadir.Entry{Path: "conf", Source: path})
 	if err != nil {
 		t.Fatal(err)
 	}

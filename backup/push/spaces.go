@@ -46,10 +46,10 @@ func unseen(t server.Tablespace, why string) error {
 	return fmt.Errorf("%w: tablespace %s, at %s: %s", backup.ErrUnseen, t.Name, cmp.Or(t.Location, datadir.SpacePath(t.OID)), why)
 }
 
-// meet notes a tablespace that the walk comes to.
-func (p *push) meet(e datadir.Entry) {
+// noteTablespace notes a tablespace that the walk comes to.
+func (p *push) noteTablespace(e datadir.Entry) {
 	if oid, err := strconv.ParseUint(path.Base(e.Path), 10, 32); err == nil { // else PostgreSQL did not make it
-		p.met[uint32(oid)] = e
+		p.seenTablespaces[uint32(oid)] = e
 	}
 }
 
@@ -60,13 +60,13 @@ func (p *push) meet(e datadir.Entry) {
 func (p *push) listTablespaces() error {
 	at, names, taken := map[uint32]string{}, map[uint32]string{}, map[string]bool{}
 	for _, t := range p.stop.Tablespaces {
-		if why := p.met[t.OID].Unseen; why != "" {
+		if why := p.seenTablespaces[t.OID].Unseen; why != "" {
 			return unseen(t, why)
 		}
 		at[t.OID], names[t.OID], taken[t.Name] = t.Location, t.Name, true
 	}
 	maps.Copy(at, datadir.Mapped(string(p.stop.TablespaceMap)))
-	for oid, e := range p.met {
+	for oid, e := range p.seenTablespaces {
 		if at[oid] = e.Link; e.Link != "" && !filepath.IsAbs(e.Link) { // made by hand: a link counts from its own directory
 			at[oid] = filepath.Join(p.PGDATA, "pg_tblspc", e.Link)
 		}

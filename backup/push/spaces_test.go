@@ -19,7 +19,7 @@ import (
 
 // Tablespaces come and go while a backup begins and runs: each that a restore will meet is listed.
 func TestTablespacesAreListed(t *testing.T) {
-	p := &push{Request: Request{PGDATA: "/data", Log: slog.New(slog.DiscardHandler)}, met: map[uint32]datadir.Entry{}}
+	p := &push{Request: Request{PGDATA: "/data", Log: slog.New(slog.DiscardHandler)}, seenTablespaces: map[uint32]datadir.Entry{}}
 	p.info.Tablespaces = []server.Tablespace{
 		{OID: 1, Name: "stays", Location: "/stays"}, {OID: 2, Name: "gone before the start", Location: "/gone"}, {OID: 3, Name: "gone after the start", Location: "/odd\n\\r"},
 		{OID: 4, Name: "gone after the walk", Location: "/walked"}, {OID: 5, Name: "old name", Location: "/renamed"}, {OID: 6, Name: "again", Location: "/six"}, {OID: 7, Name: "in place"},
@@ -30,7 +30,7 @@ func TestTablespacesAreListed(t *testing.T) {
 	}
 	p.stop.TablespaceMap = []byte("1 /stays\n3 /odd\\\n\\\\r\n4 /walked\n5 /renamed\n6 /six\n9 /new\n10 /came and went\n")
 	for oid, link := range map[int]string{1: "/stays", 4: "/walked", 5: "/renamed", 6: "/six", 9: "/new", 11: "/left over", 12: "../by/hand"} {
-		p.meet(datadir.Entry{Path: fmt.Sprintf("pg_tblspc/%d", oid), Type: datadir.TypeTablespace, Link: link})
+		p.noteTablespace(datadir.Entry{Path: fmt.Sprintf("pg_tblspc/%d", oid), Type: datadir.TypeTablespace, Link: link})
 	}
 	if err := p.listTablespaces(); err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func (c *Selector) Choose(ctx context.Context, s *catalog.State, name string) (*
 
 // named fits the timeline to a backup.
 func (c *Selector) named(ctx context.Context, e *catalog.Entry) (*Selection, error) {
-	if err := c.early(e); err != nil {
+	if err := c.beforeConsistent(e); err != nil {
 		return nil, err
 	}
 	h, err := c.history(ctx, e.Commit.Summary.SystemID)
@@ -89,7 +89,7 @@ func (c *Selector) newest(ctx context.Context, s *catalog.State) (*Selection, er
 	var first *catalog.Entry // that would do as far as the target goes
 	var reason error
 	for _, e := range slices.Backward(complete) {
-		if err := c.early(e); err != nil {
+		if err := c.beforeConsistent(e); err != nil {
 			continue
 		}
 		if first != nil && first.Commit.Summary.SystemID != e.Commit.Summary.SystemID {
@@ -174,8 +174,8 @@ func (c *Selector) timeline(h *History, b catalog.Summary) (segment.Timeline, er
 	}
 }
 
-// early tells when a target lies before the end of a backup, up to which the files in it are no database.
-func (c *Selector) early(e *catalog.Entry) error {
+// beforeConsistent tells when a target lies before the end of a backup, up to which the files in it are no database.
+func (c *Selector) beforeConsistent(e *catalog.Entry) error {
 	b, r := e.Commit.Summary, c.Recovery
 	switch {
 	case !r.TargetTime.IsZero() && r.TargetTime.Before(b.Consistent):

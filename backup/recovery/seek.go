@@ -34,8 +34,8 @@ type TargetSearch struct {
 // seekAhead is how many segments are read at once.
 const seekAhead = 4
 
-// sought is a segment, or what was received of one.
-type sought struct {
+// searchedSegment is a segment, or what was received of one.
+type searchedSegment struct {
 	name  string
 	chain []object.Piece
 	marks []segment.Mark
@@ -62,13 +62,13 @@ func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, legs []Leg) (
 	}
 	last, none := segment.ParseName(w.Last, size) // none: there is no segment
 	no, low := last.No, max(1, segment.At(0, max(b.StartLSN, b.StopLSN), size).No)
-	var batch []*sought
+	var batch []*searchedSegment
 	if w.Received {
-		batch = append(batch, &sought{name: w.Tail[0].Segment, chain: w.Tail})
+		batch = append(batch, &searchedSegment{name: w.Tail[0].Segment, chain: w.Tail})
 	}
 	for {
 		for ; none == nil && no >= low && len(batch) < seekAhead; no-- {
-			batch = append(batch, &sought{name: NameOf(legs, w, no, size)})
+			batch = append(batch, &searchedSegment{name: NameOf(legs, w, no, size)})
 		}
 		if len(batch) == 0 {
 			return nil, nil
@@ -96,7 +96,7 @@ func lastIndex[T any](all []T, is func(T) bool) int {
 
 // look finds the marks that the recovery could end at in segments that follow each other, the newest first. What is damaged
 // has none: recovery does not get past it either.
-func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*sought) error {
+func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searchedSegment) error {
 	if time.Since(s.Said) >= WalSay {
 		s.Log.Info("looking through the WAL for the target, the newest first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
 		s.Said = time.Now()
@@ -125,7 +125,7 @@ func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*sought) 
 	return nil
 }
 
-func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *sought) error {
+func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *searchedSegment) error {
 	err := survey.Marks(ctx, s.Store, r, func(m segment.Mark) {
 		if s.Recovery.wants(m) {
 			f.marks = append(f.marks, m)

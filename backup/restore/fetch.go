@@ -81,7 +81,7 @@ func (p *Plan) restore(ctx context.Context) error {
 		return err
 	}
 	if t.Delta {
-		if err := p.removeStrays(ctx); err != nil {
+		if err := p.removeExtraneous(ctx); err != nil {
 			return fmt.Errorf("remove what is not in the backup: %w", err)
 		}
 	}
@@ -110,9 +110,9 @@ func (p *Plan) restore(ctx context.Context) error {
 	return t.Finish()
 }
 
-// removeStrays takes away what the backup does not have: a server would read some of it, such as WAL of
+// removeExtraneous takes away what the backup does not have: a server would read some of it, such as WAL of
 // another history, or signal files.
-func (p *Plan) removeStrays(ctx context.Context) error {
+func (p *Plan) removeExtraneous(ctx context.Context) error {
 	lines, err := p.manifest.Read()
 	if err != nil {
 		return err

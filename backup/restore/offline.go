@@ -8,9 +8,9 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// leaveCold decides whether a backup of a stopped server is restored as it was shut down. A server that takes the original's place is not,
+// leaveOffline decides whether a backup of a stopped server is restored as it was shut down. A server that takes the original's place is not,
 // if the archive has WAL from after the shutdown: what happened then would be lost, and its own WAL would have names that are taken.
-func (p *Plan) leaveCold(ctx context.Context) (bool, error) {
+func (p *Plan) leaveOffline(ctx context.Context) (bool, error) {
 	b, found, r := p.Backup, p.found, p.Recovery
 	wal, err := recovery.ScanRange(ctx, p.request.Store, b.SystemID, found.History.Path(b.Timeline, b.StartLSN, found.Timeline), segment.Size(b.SegmentSize), 0)
 	if err != nil {
@@ -24,8 +24,8 @@ func (p *Plan) leaveCold(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// warnCold tells of WAL that came after a shutdown and is not replayed: what happened then is not in the copy.
-func (p *Plan) warnCold() {
+// warnOffline tells of WAL that came after a shutdown and is not replayed: what happened then is not in the copy.
+func (p *Plan) warnOffline() {
 	b := p.Backup
 	if !b.Offline() || len(p.Path) > 0 || p.coldEnd <= b.StopLSN {
 		return

@@ -127,7 +127,7 @@ func NewPlan(ctx context.Context, r Request) (_ *Plan, err error) {
 	if err := p.expectSaved(ctx); err != nil {
 		return nil, err
 	}
-	p.warnCold()
+	p.warnOffline()
 	return p, p.configure(ctx, s)
 }
 
@@ -183,7 +183,7 @@ func (p *Plan) look(ctx context.Context) error {
 	p.found = found
 	asShutDown := p.Backup.Offline() && !p.Recovery.RollsForward()
 	if asShutDown {
-		asShutDown, err = p.leaveCold(ctx)
+		asShutDown, err = p.leaveOffline(ctx)
 	}
 	if !asShutDown && err == nil {
 		p.Forks = found.History.Forks(found.Timeline)

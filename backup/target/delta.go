@@ -14,9 +14,9 @@ import (
 	"github.com/pgobj/pgobj/backup/datadir"
 )
 
-// findOurs marks the places that the existing data directory's own links lead to: what is there may be
+// findOwned marks the places that the existing data directory's own links lead to: what is there may be
 // replaced.
-func (t *Target) findOurs() {
+func (t *Target) findOwned() {
 	for _, m := range t.Mounts {
 		to, err := filepath.EvalSymlinks(filepath.Join(t.Dir, m.Path))
 		if err != nil || !datadir.Exists(m.Location) {

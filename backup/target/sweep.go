@@ -143,7 +143,7 @@ func (s *sweeper) visit(p string, root *os.Root, name string) (enter bool, err e
 			return false, err
 		}
 	}
-	if s.spared(p) {
+	if s.preserved(p) {
 		return false, nil
 	}
 	st, err := root.Lstat(name)
@@ -162,9 +162,9 @@ func (s *sweeper) visit(p string, root *os.Root, name string) (enter bool, err e
 	return st.IsDir() || s.t.Mount(p) != nil, err
 }
 
-// spared: our own files, what is decided on by the tail of the manifest, what is a file system's own, and
+// preserved: our own files, what is decided on by the tail of the manifest, what is a file system's own, and
 // other things than the cluster's where a tablespace is.
-func (s *sweeper) spared(p string) bool {
+func (s *sweeper) preserved(p string) bool {
 	if p == Marker || p == controlBefore || p == controlTemp || slices.Contains(manifest.Tail, p) || p == "lost+found" {
 		return true
 	}

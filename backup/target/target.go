@@ -77,7 +77,7 @@ func New(dir string, delta bool, l Layout, b *catalog.Backup, s *content.Manifes
 		return nil, err
 	}
 	if t.Delta {
-		t.findOurs()
+		t.findOwned()
 	}
 	return t, t.check()
 }

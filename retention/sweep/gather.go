@@ -97,7 +97,7 @@ func (g *gathered) decide(ctx context.Context, r Request) (retention.Plan, error
 		if lookErr := g.look(ctx, r, g.matter(r.Order, plan)); lookErr != nil {
 			return plan, lookErr
 		}
-		if holdErr := g.hold(ctx, r, plan); holdErr != nil {
+		if holdErr := g.verifyParts(ctx, r, plan); holdErr != nil {
 			return plan, holdErr
 		}
 		if g.bad() == before {

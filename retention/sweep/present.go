@@ -56,9 +56,9 @@ func (p present) has(x retention.Part, size int64) bool {
 	return ok && all[i].size == size
 }
 
-// hold holds the backups for which others may go against what there is: one that lacks a part cannot be restored, and must
+// verifyParts holds the backups for which others may go against what there is: one that lacks a part cannot be restored, and must
 // not push out others. Of those that have not been looked at it says nothing.
-func (g *gathered) hold(ctx context.Context, r Request, plan retention.Plan) error {
+func (g *gathered) verifyParts(ctx context.Context, r Request, plan retention.Plan) error {
 	var entries []*catalog.Entry
 	var owners []string
 	for _, d := range plan.Backups {

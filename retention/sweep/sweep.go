@@ -81,7 +81,7 @@ func (p *Plan) ID() string {
 // same, and deletes nothing.
 func Make(ctx context.Context, r Request) (*Plan, error) {
 	for {
-		p, err := make1(ctx, r)
+		p, err := planOnce(ctx, r)
 		if err == nil && !p.doubt || p == nil {
 			return p, err
 		}
@@ -96,7 +96,7 @@ func Make(ctx context.Context, r Request) (*Plan, error) {
 	}
 }
 
-func make1(ctx context.Context, r Request) (*Plan, error) {
+func planOnce(ctx context.Context, r Request) (*Plan, error) {
 	state, err := r.Catalog.Load(ctx)
 	if err != nil {
 		return nil, err
@@ -108,15 +108,15 @@ func make1(ctx context.Context, r Request) (*Plan, error) {
 	if err != nil {
 		return newPlan(r, state), err
 	}
-	return makeFrom(ctx, r, g)
+	return planFrom(ctx, r, g)
 }
 
 func newPlan(r Request, state *catalog.State) *Plan {
 	return &Plan{Order: r.Order, N: state.N, Frees: map[string]int64{}, Unpurged: slices.Clone(state.Unpurged), state: state}
 }
 
-// makeFrom makes the plan from what has been gathered.
-func makeFrom(ctx context.Context, r Request, g *gathered) (_ *Plan, err error) {
+// planFrom makes the plan from what has been gathered.
+func planFrom(ctx context.Context, r Request, g *gathered) (_ *Plan, err error) {
 	p := newPlan(r, g.state)
 	p.Plan, err = g.decide(ctx, r)
 	p.doubt = g.bad() > 0

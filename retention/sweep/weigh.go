@@ -37,7 +37,7 @@ func Weigh(ctx context.Context, r Request, state *catalog.State, b *catalog.Back
 		}
 	}
 	r.Order.Kind, r.Order.Backup = retention.Target, b.ID
-	plan, err := makeFrom(ctx, r, g)
+	plan, err := planFrom(ctx, r, g)
 	if errors.Is(err, retention.ErrRefused) {
 		w.Refused, err = err.Error(), nil
 	}

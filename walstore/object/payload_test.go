@@ -17,7 +17,7 @@ func TestPayload(t *testing.T) {
 	}
 	spill := filepath.Join(t.TempDir(), "spool")
 	for _, dir := range []string{"", spill, full} { // full stands for a disk that takes nothing
-		p := &Payload{Dir: dir}
+		p := &Body{Dir: dir}
 		defer p.Close()
 		var want []byte
 		rng := rand.NewChaCha8([32]byte{1})

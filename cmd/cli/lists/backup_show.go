@@ -118,7 +118,7 @@ func (c *BackupShow) Run(ctx context.Context, a *app.App) error {
 		if set {
 			o.Kind, o.Policy = retention.ByPolicy, policy
 		}
-		if err := s.weigh(ctx, sweep.Request{Store: r.Store, Catalog: r.Cat, Order: o, Now: a.Now, Log: a.Log}, r.State, b); err != nil {
+		if err := s.measureSizes(ctx, sweep.Request{Store: r.Store, Catalog: r.Cat, Order: o, Now: a.Now, Log: a.Log}, r.State, b); err != nil {
 			return err
 		}
 	}
@@ -190,7 +190,7 @@ func (s *Shown) trail(ctx context.Context, store storage.Store, state *catalog.S
 	return nil
 }
 
-func (s *Shown) weigh(ctx context.Context, r sweep.Request, state *catalog.State, b *catalog.Backup) error {
+func (s *Shown) measureSizes(ctx context.Context, r sweep.Request, state *catalog.State, b *catalog.Backup) error {
 	if err := state.Writable(); err != nil {
 		s.Problems = append(s.Problems, "what a deletion would do is not known: "+err.Error())
 		return nil

@@ -132,7 +132,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 	if err != nil {
 		return err
 	}
-	if ahead.handOver(ctx, c.Name, c.Dest) {
+	if ahead.deliver(ctx, c.Name, c.Dest) {
 		return nil
 	}
 	collectLate(1)

@@ -65,8 +65,8 @@ func serverRun(dataDir string) string {
 	return fmt.Sprintf("%d/%s", pid, started)
 }
 
-// handOver gives PostgreSQL the segment from the window, if it is there or comes soon.
-func (f *fetchAhead) handOver(ctx context.Context, name, dest string) bool {
+// deliver gives PostgreSQL the segment from the window, if it is there or comes soon.
+func (f *fetchAhead) deliver(ctx context.Context, name, dest string) bool {
 	if f == nil {
 		return false
 	}
@@ -75,7 +75,7 @@ func (f *fetchAhead) handOver(ctx context.Context, name, dest string) bool {
 	if !ok {
 		return false
 	}
-	if err := walstore.HandOver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: f.control.SystemID}); err != nil {
+	if err := walstore.Deliver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: f.control.SystemID}); err != nil {
 		f.a.Log.Warn("a segment is fetched anew, as its copy in the window cannot be used", "error", err)
 		return false
 	}

@@ -11,9 +11,9 @@ import (
 // of 16 MB, which never needs that.
 const keepInMemory = 32 << 20
 
-// Payload is what Push stores: in memory, and from keepInMemory on in a file without a name. A full disk is when archiving
+// Body is what Push stores: in memory, and from keepInMemory on in a file without a name. A full disk is when archiving
 // matters most, so what the file does not take stays in memory.
-type Payload struct {
+type Body struct {
 	frames []frame // in order
 	Size   int64
 	Dir    string   // for the file; "": all stays in memory
@@ -28,7 +28,7 @@ type frame struct {
 }
 
 // Add copies data to the object's end.
-func (o *Payload) Add(data []byte) {
+func (o *Body) Add(data []byte) {
 	o.Size += int64(len(data))
 	if o.Size > keepInMemory && o.Dir != "" {
 		if err := o.spill(data); err == nil {
@@ -41,7 +41,7 @@ func (o *Payload) Add(data []byte) {
 	o.frames = append(o.frames, frame{end: o.Size, data: bytes.Clone(data)})
 }
 
-func (o *Payload) spill(data []byte) (err error) {
+func (o *Body) spill(data []byte) (err error) {
 	if o.file == nil {
 		if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 			return err
@@ -58,7 +58,7 @@ func (o *Payload) spill(data []byte) (err error) {
 }
 
 // ReadAt implements io.ReaderAt.
-func (o *Payload) ReadAt(p []byte, off int64) (n int, err error) {
+func (o *Body) ReadAt(p []byte, off int64) (n int, err error) {
 	i, _ := slices.BinarySearchFunc(o.frames, off, func(f frame, off int64) int {
 		if f.end <= off {
 			return -1
@@ -90,7 +90,7 @@ func (o *Payload) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 // Close gives the file's room back.
-func (o *Payload) Close() {
+func (o *Body) Close() {
 	if o.file != nil {
 		o.file.Close()
 	}
