@@ -15,8 +15,9 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// putNotes stores what was found in the segment that is about to be stored.
-func (s *source) putNotes(ctx context.Context, to storage.Store) error {
+// putNotes stores what was found in the segment that is about to be stored, but nothing of one that the archive has with other
+// content: that will be refused, and what it says is not so there.
+func (s *source) putNotes(ctx context.Context, to storage.Store, sum [32]byte) error {
 	if segment.Classify(s.name) != segment.Full {
 		return nil
 	}
@@ -24,6 +25,11 @@ func (s *source) putNotes(ctx context.Context, to storage.Store) error {
 	for kind, n := range map[string]segment.Notes{object.NoteOfParameters: parameters, object.NoteOfDirectories: directories} {
 		if n.Empty() {
 			continue
+		}
+		if _, err := to.Stat(ctx, object.Key(s.sysid, s.name)); err == nil {
+			if err := compare(ctx, to, s.name, s.sysid, sum); err != nil {
+				return err
+			}
 		}
 		body, err := json.Marshal(n)
 		if err != nil {

@@ -135,7 +135,7 @@ func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushRes
 	defer o.Body.Close()
 	res := PushResult{Key: object.Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.Body.Size, Warnings: s.warnings,
 		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
-	err := s.putNotes(ctx, to)
+	err := s.putNotes(ctx, to, o.sum)
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
 	}
