@@ -143,7 +143,8 @@ func (o *Outcome) silent(r CheckRequest, c cluster.Control) error {
 		o.State = "the server does not take connections yet; pg_control says: " + c.State.String()
 	}
 	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
-	begun := !exists(filepath.Join(r.Dir, "backup_label")) // it goes when pg_control says that recovery has begun (StartupXLOG)
+	// The label goes when pg_control says that recovery has begun (StartupXLOG); from a clean shutdown one begins without a label.
+	begun := !exists(filepath.Join(r.Dir, "backup_label")) && (c.State != cluster.ShutDown || o.signalIsGone(r.Dir))
 	clean := c.State == cluster.ShutDown || c.State == cluster.InProduction
 	switch {
 	case !begun && !r.Runs:

@@ -31,6 +31,7 @@ func TestBrokenCluster(t *testing.T) {
 			}
 			recovered := func() {
 				t.Helper()
+				s.restoreCheck(t, exitNotReached, "recovery has not begun", s.Data)
 				s.Start(t)
 				if got := steps(t, s.Cluster); got != want {
 					t.Fatalf("it has the steps %s, there should be %s", got, want)
