@@ -115,34 +115,48 @@ func isNeeded(name string) bool {
 // parameterDefaults are what they are in PostgreSQL 10 to 18 where nothing sets them.
 var parameterDefaults = map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
 
-// need adds what the recovery needs and the configuration may not have.
+// roomForPrepared is needed for the prepared transactions in any case, also by a server that starts from its own clean shutdown or recovers
+// closed to readers (PrepareRedoAdd and MarkAsPreparingGuts in twophase.c).
+const roomForPrepared = "max_prepared_transactions"
+
+// need adds what the server needs to get up and the configuration may not have.
 func (p *Plan) need(ctx context.Context, s *survey, conf confScan, w *written) error {
-	if w.File == "" || len(p.Path) == 0 {
+	asShutDown := p.Backup.Offline() && len(p.Path) == 0
+	if !asShutDown && (w.File == "" || len(p.Path) == 0) {
 		return nil
 	}
 	control, err := p.control(ctx, s)
 	if err != nil {
 		return err
 	}
-	if control.Parameters.Minimal() {
+	if control.Parameters.Minimal() && !asShutDown {
 		return unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can begin from it\nWithout a target it can be restored as it was.", p.Backup.ID)
 	}
-	p.needs = needed(control.Parameters, p.changes)
-	if conf.blind != nil {
-		return nil // closed to readers it needs none of them
-	}
+	p.needs = needed(control.Parameters, append(slices.Clone(p.changes), p.ofSaved()...))
 	var names []string
 	for _, n := range p.needs {
+		if n.Name != roomForPrepared && (asShutDown || conf.blind != nil) {
+			continue
+		}
 		if !conf.has(n, s.entries["postgresql.conf"]) {
 			w.Auto, names = append(w.Auto, n), append(names, n.String())
 		}
 	}
 	if len(names) > 0 {
-		w.Comments = append(w.Comments, "Recovery needs "+strings.Join(names, ", ")+", as the server had when it wrote the WAL. They stay: when",
-			"the recovery is over, ALTER SYSTEM RESET what is not wanted, and restart the server.")
-		p.warn("recovery needs %s, which the configuration in the backup does not have: postgresql.auto.conf sets it, also for the time after the recovery. What is set on the server's command line (-c, as Patroni and containers do) is stronger: it must not be less there", strings.Join(names, ", "))
+		w.Comments = append(w.Comments, "The server needs "+strings.Join(names, ", ")+" to start or recover, as it had when it wrote the WAL. They stay:",
+			"when it is open, ALTER SYSTEM RESET what is not wanted, and restart the server.")
+		p.warn("the server needs, to start or recover, %s, which the configuration in the backup does not have: postgresql.auto.conf sets it, also for the time after the recovery. What is set on the server's command line (-c, as Patroni and containers do) is stronger: it must not be less there", strings.Join(names, ", "))
 	}
 	return nil
+}
+
+// ofSaved are the settings of the server that wrote the WAL that is saved: it is not in the archive yet, nor are notes of it.
+func (p *Plan) ofSaved() []segment.Parameters {
+	c, ok := p.target.control()
+	if len(p.Saved) == 0 || !ok {
+		return nil
+	}
+	return []segment.Parameters{c.Parameters}
 }
 
 // control reads the pg_control of the backup.
@@ -188,10 +202,10 @@ func (c *confScan) has(s Setting, whole bool) bool {
 // Needs are the settings without which the recovery stops, as far as the archive knows.
 func (p *Plan) Needs() []Setting { return p.needs }
 
-// lacking are those of the settings that recovery needs by pg_control and that there is less of.
-func lacking(control segment.Parameters, have func(Setting) bool) (lack []string) {
+// lacking are those of the settings that recovery needs by pg_control and that there is less of. blind: the server recovers closed to readers.
+func lacking(control segment.Parameters, blind bool, have func(Setting) bool) (lack []string) {
 	for _, n := range needed(control, nil) {
-		if !have(n) {
+		if (!blind || n.Name == roomForPrepared) && !have(n) {
 			lack = append(lack, n.String())
 		}
 	}
@@ -200,7 +214,7 @@ func lacking(control segment.Parameters, have func(Setting) bool) (lack []string
 
 // lackingNow is for a server that answers; a setting that it does not tell is not lacking.
 func lackingNow(control segment.Parameters, s *cluster.Recovery) []string {
-	return lacking(control, func(n Setting) bool {
+	return lacking(control, false, func(n Setting) bool {
 		want, _ := strconv.Atoi(n.Value)
 		set, known := s.Settings[n.Name]
 		return !known || set >= want
@@ -216,10 +230,8 @@ func lackingIn(dir string, control segment.Parameters) []string {
 	}
 	options, _ := os.ReadFile(filepath.Join(dir, "postmaster.opts"))
 	text := string(options)
-	if c.blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text) {
-		return nil
-	}
-	return lacking(control, func(n Setting) bool {
+	blind := c.blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text)
+	return lacking(control, blind, func(n Setting) bool {
 		given := regexp.MustCompile(`\b`+n.Name+`=(\d+)`).FindAllStringSubmatch(text, -1)
 		if len(given) == 0 {
 			return c.has(n, exists(filepath.Join(dir, "postgresql.conf")))

@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -106,5 +107,64 @@ func TestMinimalBetween(t *testing.T) {
 				t.Errorf("two windows: %v", o)
 			}
 		})
+	}
+}
+
+// TestParametersOfSavedWAL: what was raised after the backup is only in the WAL that the restore saves, which the archive gets later.
+func TestParametersOfSavedWAL(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.backup(t)
+	must(t, s.AppendConf("archive_command = 'false'", "max_connections = 217"))
+	s.Stop(t, "fast")
+	s.Start(t)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.Kill(t)
+	saved := testenv.Dir(t) + "/saved"
+	s.pushSaved(t, s.must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, 1)
+	s.Start(t)
+	if got := steps(t, s.Cluster); got != "1 2" {
+		t.Errorf("the server has the steps %s", got)
+	}
+	s.restoreCheck(t, 0, "has reached the end", s.Data)
+}
+
+// TestRoomForPreparedTransactions: prepared transactions need it also where recovery is closed to readers, and where there is none.
+func TestRoomForPreparedTransactions(t *testing.T) {
+	s := newSite(t, folderStore(t), pgtest.Options{Conf: []string{"hot_standby = off", "max_prepared_transactions = 3"}})
+	s.Exec(t, `CREATE TABLE steps (n int)`)
+	// The rest is as if it had been on the command line.
+	conf := strings.ReplaceAll(string(readFile(t, s.Data+"/postgresql.conf")), "max_prepared_transactions = 3", "")
+	must(t, os.WriteFile(s.Data+"/postgresql.conf", []byte(conf), 0o600))
+	s.backup(t)
+	s.Exec(t, `BEGIN; INSERT INTO steps VALUES (1); PREPARE TRANSACTION 'waits'`)
+	s.archived(t)
+	dir := s.fetch(t)
+	auto := string(readFile(t, dir+"/postgresql.auto.conf"))
+	if !strings.Contains(auto, "max_prepared_transactions = '3'") || strings.Contains(auto, "max_connections") {
+		t.Errorf("postgresql.auto.conf: %s", auto)
+	}
+	const prepared = `SELECT count(*) FROM pg_prepared_xacts`
+	if got := s.start(t, dir).SQL(t, prepared); got != "1" {
+		t.Errorf("after a recovery %s are prepared", got)
+	}
+
+	less := s.fetch(t)
+	c, err := pgtest.Attach(less, s.Major, "-c", "max_prepared_transactions=0", "-c", "max_connections=20")
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	c.AddEnv(s.credentials...)
+	if err := c.Launch(t.Context()); err == nil {
+		t.Error("without room for them it has started")
+	}
+	s.restoreCheck(t, exitNotReached, "max_prepared_transactions = '3'", less)
+	if o := s.run(t, "restore-check", less); strings.Contains(o.out, "max_connections") {
+		t.Errorf("it recovers closed to readers: %v", o)
+	}
+
+	s.Stop(t, "fast")
+	b := s.offline(t)
+	if got := s.start(t, s.fetch(t, b.Backup)).SQL(t, prepared); got != "1" {
+		t.Errorf("of a server that was shut down %s are prepared", got)
 	}
 }
