@@ -134,11 +134,12 @@ func (p *Plan) need(ctx context.Context, s *survey, conf confScan, w *written) e
 	}
 	p.needs = needed(control.Parameters, append(slices.Clone(p.changes), p.ofSaved()...))
 	var names []string
+	values := p.configured(conf.own)
 	for _, n := range p.needs {
 		if n.Name != roomForPrepared && (asShutDown || conf.blind != nil) {
 			continue
 		}
-		if !conf.has(n, s.entries["postgresql.conf"]) {
+		if !conf.has(n, values) {
 			w.Auto, names = append(w.Auto, n), append(names, n.String())
 		}
 	}
@@ -171,32 +172,25 @@ func (p *Plan) control(ctx context.Context, s *survey) (cluster.Control, error) 
 	return cluster.ParseControl(data)
 }
 
-// has says whether the configuration is sure to set at least so much. whole: its main file is where PostgreSQL looks for it.
-func (c *confScan) has(s Setting, whole bool) bool {
+// has says whether the configuration is sure to set at least so much. values are what it says but for postgresql.auto.conf, which has the
+// last word before the command line; nil: nobody knows.
+func (c *confScan) has(s Setting, values map[string]string) bool {
 	want, err := strconv.Atoi(s.Value)
 	if err != nil {
 		return false
 	}
-	set, known := 0, false
-	if d, ok := parameterDefaults[s.Name]; ok && whole && !c.includes {
-		set, known = d, true
+	value, known := values[s.Name], values != nil
+	if known && value == "" {
+		value = strconv.Itoa(parameterDefaults[s.Name])
 	}
 	for _, l := range c.parameters {
-		if l.Name != s.Name {
-			continue
-		}
-		_, value := parseSetting(l.Text)
-		n, err := strconv.Atoi(value)
-		switch {
-		case err != nil:
-			return false
-		case l.File == autoConf:
-			return n >= want // the last word, but for the command line
-		case whole && !c.includes:
-			set, known = n, true
+		if l.Name == s.Name && l.File == autoConf {
+			_, value = parseSetting(l.Text)
+			known = true
 		}
 	}
-	return known && set >= want
+	set, err := strconv.Atoi(value)
+	return err == nil && known && set >= want
 }
 
 // Needs are the settings without which the recovery stops, as far as the archive knows.
@@ -231,10 +225,15 @@ func lackingIn(dir string, control segment.Parameters) []string {
 	options, _ := os.ReadFile(filepath.Join(dir, "postmaster.opts"))
 	text := string(options)
 	blind := c.blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text)
+	main := filepath.Join(dir, "postgresql.conf")
+	if named := regexp.MustCompile(`config_file=([^"]+)`).FindStringSubmatch(text); named != nil {
+		main = named[1]
+	}
+	values := onDisk.Values(main)
 	return lacking(control, blind, func(n Setting) bool {
 		given := regexp.MustCompile(`\b`+n.Name+`=(\d+)`).FindAllStringSubmatch(text, -1)
 		if len(given) == 0 {
-			return c.has(n, exists(filepath.Join(dir, "postgresql.conf")))
+			return c.has(n, values)
 		}
 		want, _ := strconv.Atoi(n.Value)
 		set, _ := strconv.Atoi(given[len(given)-1][1])

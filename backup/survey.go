@@ -117,7 +117,6 @@ type confScan struct {
 	own       map[string]string // the texts of those in the data directory
 
 	parameters []ConfLine // that recovery may need
-	includes   bool       // there may be settings that are not in the backup
 }
 
 // scanConf reads the configuration files that the backup has.
@@ -174,7 +173,6 @@ func (c *confScan) scan(file, text string, b *catalog.Backup) {
 		if isNeeded(name) {
 			c.parameters = append(c.parameters, l)
 		}
-		c.includes = c.includes || strings.HasPrefix(name, "include")
 		if l.Why = danger(name, value, b); l.Why != "" {
 			c.dangerous = append(c.dangerous, l)
 		}

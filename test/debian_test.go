@@ -118,6 +118,11 @@ func TestDebian(t *testing.T) {
 	if got, want := d.opened(t), "1 2 in "+d.data+" with 7MB"; got != want {
 		t.Errorf("in its place: %s, should be %s", got, want)
 	}
+	if strings.Contains(o.out, "max_connections") {
+		t.Errorf("its configuration has what the recovery needs: %v", o)
+	}
+	must(t, os.WriteFile(filepath.Join(d.etc, "conf.d/more.conf"), []byte("max_connections = 217\n"), 0o644))
+	d.shell(t, "pg_ctlcluster 15 "+d.name+" restart")
 	d.query(t, `INSERT INTO steps VALUES (3)`)
 	d.query(t, `SELECT pg_switch_wal()`)
 	d.shell(t, "pg_ctlcluster 15 "+d.name+" stop -m fast")
@@ -134,6 +139,9 @@ func TestDebian(t *testing.T) {
 		o := d.must(t, args...)
 		if printedStart(t, plan.out) != printedStart(t, o.out) || !strings.Contains(o.out, "external_pid_file") || !strings.Contains(o.out, "(taken out in the copy)") {
 			t.Errorf("the plan: %v\nbackup-fetch: %v", plan, o)
+		}
+		if auto := string(readFile(t, copied+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") || strings.Contains(auto, "max_worker_processes") {
+			t.Errorf("what was raised, and no more, has to be in postgresql.auto.conf: %s", auto)
 		}
 		d.shell(t, printedStart(t, o.out))
 		if got, want := d.opened(t), "1 2 3 in "+copied+" with 7MB"; got != want {
