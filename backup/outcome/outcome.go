@@ -148,7 +148,8 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 		o.State = "the server does not take connections yet; pg_control says: " + c.State.String()
 	}
 	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
-	begun := !datadir.Exists(filepath.Join(r.Dir, "backup_label")) // it goes when pg_control says that recovery has begun (StartupXLOG)
+	// The label goes when pg_control says that recovery has begun (StartupXLOG); from a clean shutdown one begins without a label.
+	begun := !datadir.Exists(filepath.Join(r.Dir, "backup_label")) && (c.State != datadir.ShutDown || o.signalIsGone(r.Dir))
 	clean := c.State == datadir.ShutDown || c.State == datadir.InProduction
 	switch {
 	case !begun && !r.Runs:

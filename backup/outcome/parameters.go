@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strconv"
 
-	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/backup/settings"
@@ -16,7 +15,7 @@ import (
 
 // lackingNow is for a server that answers; a setting that it does not tell is not lacking.
 func lackingNow(control segment.Parameters, s *server.Recovery) []string {
-	return settings.Lacking(control, func(n recovery.Setting) bool {
+	return settings.Lacking(control, false, func(n recovery.Setting) bool {
 		want, _ := strconv.Atoi(n.Value)
 		set, known := s.Settings[n.Name]
 		return !known || set >= want
@@ -32,13 +31,16 @@ func lackingIn(dir string, control segment.Parameters) []string {
 	}
 	options, _ := os.ReadFile(filepath.Join(dir, "postmaster.opts"))
 	text := string(options)
-	if c.Blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text) {
-		return nil
+	blind := c.Blind != nil || regexp.MustCompile(`hot_standby=(off|false|no|0)\b`).MatchString(text)
+	main := filepath.Join(dir, "postgresql.conf")
+	if named := regexp.MustCompile(`config_file=([^"]+)`).FindStringSubmatch(text); named != nil {
+		main = named[1]
 	}
-	return settings.Lacking(control, func(n recovery.Setting) bool {
+	values := settings.OnDisk.Values(main)
+	return settings.Lacking(control, blind, func(n recovery.Setting) bool {
 		given := regexp.MustCompile(`\b`+n.Name+`=(\d+)`).FindAllStringSubmatch(text, -1)
 		if len(given) == 0 {
-			return c.Has(n, datadir.Exists(filepath.Join(dir, "postgresql.conf")))
+			return c.Has(n, values)
 		}
 		want, _ := strconv.Atoi(n.Value)
 		set, _ := strconv.Atoi(given[len(given)-1][1])

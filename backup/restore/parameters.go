@@ -65,34 +65,45 @@ func (p *Plan) beforeMinimal() string {
 	return fmt.Sprintf("What was done before can be restored: --target-lsn %s --exclusive; pgobj pitr-windows has it as a time. What came after it needs a backup from after it", p.minimal)
 }
 
-// need adds what the recovery needs and the configuration may not have.
+// need adds what the server needs to get up and the configuration may not have.
 func (p *Plan) need(ctx context.Context, s *content.ManifestScan, conf settings.ConfScan, w *settings.Written) error {
-	if w.File == "" || len(p.Path) == 0 {
+	asShutDown := p.Backup.Offline() && len(p.Path) == 0
+	if !asShutDown && (w.File == "" || len(p.Path) == 0) {
 		return nil
 	}
 	control, err := p.control(ctx, s)
 	if err != nil {
 		return err
 	}
-	if control.Parameters.Minimal() {
+	if control.Parameters.Minimal() && !asShutDown {
 		return recovery.Unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can begin from it\nWithout a target it can be restored as it was.", p.Backup.ID)
 	}
-	p.needs = settings.Needed(control.Parameters, p.changes)
-	if conf.Blind != nil {
-		return nil // closed to readers it needs none of them
-	}
+	p.needs = settings.Needed(control.Parameters, append(slices.Clone(p.changes), p.ofSaved()...))
 	var names []string
+	values := p.configured(conf.Own)
 	for _, n := range p.needs {
-		if !conf.Has(n, s.Entries["postgresql.conf"]) {
+		if n.Name != settings.RoomForPrepared && (asShutDown || conf.Blind != nil) {
+			continue
+		}
+		if !conf.Has(n, values) {
 			w.Auto, names = append(w.Auto, n), append(names, n.String())
 		}
 	}
 	if len(names) > 0 {
-		w.Comments = append(w.Comments, "Recovery needs "+strings.Join(names, ", ")+", as the server had when it wrote the WAL. They stay: when",
-			"the recovery is over, ALTER SYSTEM RESET what is not wanted, and restart the server.")
-		p.warn("recovery needs %s, which the configuration in the backup does not have: postgresql.auto.conf sets it, also for the time after the recovery. What is set on the server's command line (-c, as Patroni and containers do) is stronger: it must not be less there", strings.Join(names, ", "))
+		w.Comments = append(w.Comments, "The server needs "+strings.Join(names, ", ")+" to start or recover, as it had when it wrote the WAL. They stay:",
+			"when it is open, ALTER SYSTEM RESET what is not wanted, and restart the server.")
+		p.warn("the server needs, to start or recover, %s, which the configuration in the backup does not have: postgresql.auto.conf sets it, also for the time after the recovery. What is set on the server's command line (-c, as Patroni and containers do) is stronger: it must not be less there", strings.Join(names, ", "))
 	}
 	return nil
+}
+
+// ofSaved are the settings of the server that wrote the WAL that is saved: it is not in the archive yet, nor are notes of it.
+func (p *Plan) ofSaved() []segment.Parameters {
+	c, ok := p.target.Control()
+	if len(p.Saved) == 0 || !ok {
+		return nil
+	}
+	return []segment.Parameters{c.Parameters}
 }
 
 // control reads the pg_control of the backup.

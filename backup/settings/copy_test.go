@@ -66,3 +66,21 @@ func TestIncludes(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+func TestValues(t *testing.T) {
+	texts := map[string]string{"/etc/pg/postgresql.conf": "a = 1\nb = 1\ninclude_dir 'conf.d'\ninclude = '../c.conf'\nc = 3 # the last one\n",
+		"/etc/pg/conf.d/1.conf": "a = 2\nb = 2\n", "/etc/pg/conf.d/2.conf": "B = 3\n", "/etc/c.conf": "c = 2\nd = 'x y'\n", "/loop.conf": "include 'loop.conf'\n",
+		"/lost.conf": "a = 1\ninclude_if_exists 'gone.conf'\n", "/closed.conf": "a = 1\ninclude_dir 'gone'\n"}
+	s := Source{func(file string) (string, bool) { text, ok := texts[file]; return text, ok },
+		func(dir string) ([]string, bool) {
+			return []string{dir + "/1.conf", dir + "/2.conf"}, dir == "/etc/pg/conf.d"
+		}}
+	if got := fmt.Sprint(s.Values("/etc/pg/postgresql.conf")); got != "map[a:2 b:3 c:3 d:x y]" {
+		t.Errorf("it says %s", got)
+	}
+	for _, main := range []string{"/loop.conf", "/lost.conf", "/closed.conf", "/none.conf"} {
+		if got := s.Values(main); got != nil {
+			t.Errorf("%s is not known in full, and says %v", main, got)
+		}
+	}
+}

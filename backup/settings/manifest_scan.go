@@ -33,7 +33,6 @@ func (c *ConfScan) Scan(file, text string, b *catalog.Backup) {
 		if isNeeded(name) {
 			c.parameters = append(c.parameters, l)
 		}
-		c.includes = c.includes || strings.HasPrefix(name, "include")
 		if l.Why = danger(name, value, b); l.Why != "" {
 			c.Dangerous = append(c.Dangerous, l)
 		}

@@ -33,38 +33,36 @@ func isNeeded(name string) bool {
 // parameterDefaults are what they are in PostgreSQL 10 to 18 where nothing sets them.
 var parameterDefaults = map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
 
-// Has says whether the configuration is sure to set at least so much. whole: its main file is where PostgreSQL looks for it.
-func (c *ConfScan) Has(s recovery.Setting, whole bool) bool {
+// RoomForPrepared is needed for the prepared transactions in any case, also by a server that starts from its own clean shutdown or recovers
+// closed to readers (PrepareRedoAdd and MarkAsPreparingGuts in twophase.c).
+const RoomForPrepared = "max_prepared_transactions"
+
+// Has says whether the configuration is sure to set at least so much. values are what it says but for postgresql.auto.conf, which has the
+// last word before the command line; nil: nobody knows.
+func (c *ConfScan) Has(s recovery.Setting, values map[string]string) bool {
 	want, err := strconv.Atoi(s.Value)
 	if err != nil {
 		return false
 	}
-	set, known := 0, false
-	if d, ok := parameterDefaults[s.Name]; ok && whole && !c.includes {
-		set, known = d, true
+	value, known := values[s.Name], values != nil
+	if known && value == "" {
+		value = strconv.Itoa(parameterDefaults[s.Name])
 	}
 	for _, l := range c.parameters {
-		if l.Name != s.Name {
-			continue
-		}
-		_, value := ParseSetting(l.Text)
-		n, err := strconv.Atoi(value)
-		switch {
-		case err != nil:
-			return false
-		case l.File == AutoConf:
-			return n >= want // the last word, but for the command line
-		case whole && !c.includes:
-			set, known = n, true
+		if l.Name == s.Name && l.File == AutoConf {
+			_, value = ParseSetting(l.Text)
+			known = true
 		}
 	}
-	return known && set >= want
+	set, err := strconv.Atoi(value)
+	return err == nil && known && set >= want
 }
 
-// Lacking are those of the settings that recovery needs by pg_control and that there is less of.
-func Lacking(control segment.Parameters, have func(recovery.Setting) bool) (lack []string) {
+// Lacking are those of the settings that recovery needs by pg_control and that there is less of. blind: the server recovers closed to
+// readers.
+func Lacking(control segment.Parameters, blind bool, have func(recovery.Setting) bool) (lack []string) {
 	for _, n := range Needed(control, nil) {
-		if !have(n) {
+		if (!blind || n.Name == RoomForPrepared) && !have(n) {
 			lack = append(lack, n.String())
 		}
 	}

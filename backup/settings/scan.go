@@ -27,7 +27,6 @@ type ConfScan struct {
 	Own       map[string]string // the texts of those in the data directory
 
 	parameters []ConfLine // that recovery may need
-	includes   bool       // there may be settings that are not in the backup
 }
 
 // danger says why a setting that served the original may be wrong for a copy, or do harm to the original.

@@ -32,6 +32,7 @@ func TestBrokenCluster(t *testing.T) {
 			}
 			recovered := func() {
 				t.Helper()
+				s.RestoreCheck(t, site.ExitNotReached, "recovery has not begun", s.Data)
 				s.Start(t)
 				if got := site.Steps(t, s.Cluster); got != want {
 					t.Fatalf("it has the steps %s, there should be %s", got, want)

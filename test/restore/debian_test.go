@@ -87,6 +87,11 @@ func TestDebian(t *testing.T) {
 	if got, want := d.Opened(t), "1 2 in "+d.data+" with 7MB"; got != want {
 		t.Errorf("in its place: %s, should be %s", got, want)
 	}
+	if strings.Contains(o.Out, "max_connections") {
+		t.Errorf("its configuration has what the recovery needs: %v", o)
+	}
+	site.Must(t, os.WriteFile(filepath.Join(d.etc, "conf.d/more.conf"), []byte("max_connections = 217\n"), 0o644))
+	d.Shell(t, "pg_ctlcluster 15 "+d.name+" restart")
 	d.QueryCopy(t, `INSERT INTO steps VALUES (3)`)
 	d.QueryCopy(t, `SELECT pg_switch_wal()`)
 	d.Shell(t, "pg_ctlcluster 15 "+d.name+" stop -m fast")
@@ -103,6 +108,9 @@ func TestDebian(t *testing.T) {
 		o := d.Must(t, args...)
 		if printedStart(t, plan.Out) != printedStart(t, o.Out) || !strings.Contains(o.Out, "external_pid_file") || !strings.Contains(o.Out, "(taken out in the copy)") {
 			t.Errorf("the plan: %v\nbackup-fetch: %v", plan, o)
+		}
+		if auto := string(site.ReadFile(t, copied+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") || strings.Contains(auto, "max_worker_processes") {
+			t.Errorf("what was raised, and no more, has to be in postgresql.auto.conf: %s", auto)
 		}
 		d.Shell(t, printedStart(t, o.Out))
 		if got, want := d.Opened(t), "1 2 3 in "+copied+" with 7MB"; got != want {

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -107,5 +108,64 @@ func TestMinimalBetween(t *testing.T) {
 				t.Errorf("two windows: %v", o)
 			}
 		})
+	}
+}
+
+// TestParametersOfSavedWAL: what was raised after the backup is only in the WAL that the restore saves, which the archive gets later.
+func TestParametersOfSavedWAL(t *testing.T) {
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.Backup(t)
+	site.Must(t, s.AppendConf("archive_command = 'false'", "max_connections = 217"))
+	s.Stop(t, "fast")
+	s.Start(t)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.Kill(t)
+	saved := testenv.Dir(t) + "/saved"
+	s.PushSaved(t, s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, 1)
+	s.Start(t)
+	if got := site.Steps(t, s.Cluster); got != "1 2" {
+		t.Errorf("the server has the steps %s", got)
+	}
+	s.RestoreCheck(t, 0, "has reached the end", s.Data)
+}
+
+// TestRoomForPreparedTransactions: prepared transactions need it also where recovery is closed to readers, and where there is none.
+func TestRoomForPreparedTransactions(t *testing.T) {
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Conf: []string{"hot_standby = off", "max_prepared_transactions = 3"}})
+	s.Exec(t, `CREATE TABLE steps (n int)`)
+	// The rest is as if it had been on the command line.
+	conf := strings.ReplaceAll(string(site.ReadFile(t, s.Data+"/postgresql.conf")), "max_prepared_transactions = 3", "")
+	site.Must(t, os.WriteFile(s.Data+"/postgresql.conf", []byte(conf), 0o600))
+	s.Backup(t)
+	s.Exec(t, `BEGIN; INSERT INTO steps VALUES (1); PREPARE TRANSACTION 'waits'`)
+	s.Archived(t)
+	dir := s.Fetch(t)
+	auto := string(site.ReadFile(t, dir+"/postgresql.auto.conf"))
+	if !strings.Contains(auto, "max_prepared_transactions = '3'") || strings.Contains(auto, "max_connections") {
+		t.Errorf("postgresql.auto.conf: %s", auto)
+	}
+	const prepared = `SELECT count(*) FROM pg_prepared_xacts`
+	if got := s.Spawn(t, dir).SQL(t, prepared); got != "1" {
+		t.Errorf("after a recovery %s are prepared", got)
+	}
+
+	less := s.Fetch(t)
+	c, err := pgtest.Attach(less, s.Major, "-c", "max_prepared_transactions=0", "-c", "max_connections=20")
+	site.Must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	c.AddEnv(s.Credentials...)
+	if err := c.Launch(t.Context()); err == nil {
+		t.Error("without room for them it has started")
+	}
+	s.RestoreCheck(t, site.ExitNotReached, "max_prepared_transactions = '3'", less)
+	if o := s.Run(t, "restore-check", less); strings.Contains(o.Out, "max_connections") {
+		t.Errorf("it recovers closed to readers: %v", o)
+	}
+
+	s.Stop(t, "fast")
+	b := s.Offline(t)
+	if got := s.Spawn(t, s.Fetch(t, b.Backup)).SQL(t, prepared); got != "1" {
+		t.Errorf("of a server that was shut down %s are prepared", got)
 	}
 }
