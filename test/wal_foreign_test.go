@@ -46,6 +46,7 @@ func TestTwoClustersInOnePlace(t *testing.T) {
 	if after := tree(t, st.folder); !maps.Equal(before, after) {
 		t.Errorf("the repository changed: %v", differences(before, after))
 	}
+	b.refused(t, st, "wal-push", "--all", b.data) // nothing waits, and there is the segment that its server was writing
 	b.put(t, wal1, ofB)
 	b.refused(t, st, "wal-push", "pg_wal/"+wal1)
 	b.put(t, "00000002.history", []byte("1\t0/A200000\tno recovery target specified\n"))

@@ -40,10 +40,30 @@ func parseNote(sysid uint64, key string) (Object, bool) {
 	return Object{Key: key, SystemID: sysid, Name: p[0], Type: segment.Noted, Note: p[2]}, true
 }
 
-// putNotes stores what was found in the segment that is about to be stored.
-func (s *source) putNotes(ctx context.Context, to storage.Store) error {
+// putNotes stores what was found in the segment that is about to be stored. Where the archive has one of other content (a copy of
+// the server archives, too), its error is same's, and nothing is stored: the note would be read as that segment's.
+func (s *source) putNotes(ctx context.Context, to storage.Store, same func() error) error {
+	notes, err := s.noteObjects()
+	if err != nil || len(notes) == 0 {
+		return err
+	}
+	if err := same(); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	for key, body := range notes {
+		err = to.Put(ctx, key, bytes.NewReader(body), int64(len(body)))
+		if err != nil && !errors.Is(err, storage.ErrExists) { // the name tells the content
+			return fmt.Errorf("store what it says of settings or databases: %w", err)
+		}
+	}
+	return nil
+}
+
+// noteObjects are the notes of a segment, by their keys.
+func (s *source) noteObjects() (map[string][]byte, error) {
+	objects := map[string][]byte{}
 	if segment.Classify(s.name) != segment.Full {
-		return nil
+		return nil, nil
 	}
 	parameters, directories := s.noter.Notes().ByKind()
 	for kind, n := range map[string]segment.Notes{NoteOfParameters: parameters, NoteOfDirectories: directories} {
@@ -52,14 +72,11 @@ func (s *source) putNotes(ctx context.Context, to storage.Store) error {
 		}
 		body, err := json.Marshal(n)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		err = to.Put(ctx, noteKey(s.sysid, s.name, kind, body), bytes.NewReader(body), int64(len(body)))
-		if err != nil && !errors.Is(err, storage.ErrExists) { // the name tells the content
-			return fmt.Errorf("store what %s says of %s: %w", s.name, kind, err)
-		}
+		objects[noteKey(s.sysid, s.name, kind, body)] = body
 	}
-	return nil
+	return objects, nil
 }
 
 // ReadNotes reads notes of one kind, those of a timeline in its order, and completes each from the segment after it. One that was

@@ -140,11 +140,11 @@ func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushRes
 	defer o.body.close()
 	res := PushResult{Key: Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.body.size, Warnings: s.warnings,
 		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
-	err := s.putNotes(ctx, to)
-	if err != nil {
-		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
+	same := func() error { return compare(ctx, to, s.name, s.sysid, o.sum) }
+	err := s.putNotes(ctx, to, same)
+	if err == nil {
+		res.AlreadyThere, err = create(ctx, to, res.Key, o.body, o.body.size, same)
 	}
-	res.AlreadyThere, err = create(ctx, to, res.Key, o.body, o.body.size, func() error { return compare(ctx, to, s.name, s.sysid, o.sum) })
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
 	}
