@@ -94,6 +94,9 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 	defer p.prev.close()
 	defer p.forget()
 	err := p.run(ctx)
+	if errors.Is(err, readback.ErrRefused) || errors.Is(err, storage.ErrNotFound) {
+		err = cmp.Or(p.ended(ctx), err)
+	}
 	if err != nil {
 		p.abort(ctx, err)
 		return nil, fmt.Errorf("backup %s: %w", p.backup.ID, err)
@@ -342,6 +345,20 @@ func (p *push) commit(ctx context.Context) error {
 		return r, cmp.Or(s.CheckCommit(b.ID, parts), s.CheckWAL(b.Summary))
 	})
 	return err
+}
+
+// ended is why there is no backup any more: a deletion took it for dead, or something that it refers to, and may have removed
+// that while it was read back.
+func (p *push) ended(ctx context.Context) error {
+	parts, err := partNumbers(p.backup.Parts)
+	if err != nil {
+		return err
+	}
+	state, err := p.Catalog.Load(ctx)
+	if err != nil {
+		return nil // what was met says enough
+	}
+	return state.CheckCommit(p.backup.ID, parts)
 }
 
 func partNumbers(parts []catalog.Part) (map[string][]int, error) {

@@ -98,6 +98,31 @@ func TestRaces(t *testing.T) {
 	}
 }
 
+// TestTakenForDead: a deletion that takes a running backup for dead removes what it has stored, while that is read back.
+func TestTakenForDead(t *testing.T) {
+	s, full := seeded(t, 2)
+	for _, what := range []string{"/backup.json", "/manifest"} {
+		store := clone(t, full)
+		var own string // of the backup that runs
+		slow := storagetest.NewFaulty(store, storagetest.Fault{Mode: storagetest.Pass, Hook: func(op storagetest.Op) {
+			switch {
+			case !strings.Contains(op.Key, what):
+			case op.Name == "put":
+				own = op.Key
+			case op.Name == "get" && op.Key == own:
+				if _, err := s.remove(t.Context(), store, "other", retention.Order{Kind: retention.Garbage}); err != nil {
+					t.Error(err)
+				}
+			}
+		}})
+		err := s.push(t.Context(), slow, "me", false)
+		if own == "" || err == nil || !strings.Contains(err.Error(), "is not running any more") {
+			t.Errorf("%s is deleted: %v", own, err)
+		}
+		sound(t, store)
+	}
+}
+
 // outcomes counts how the processes of all races ended.
 type outcomes struct {
 	mu    sync.Mutex
