@@ -94,8 +94,10 @@ func Push(ctx context.Context, r PushRequest) (*catalog.Backup, error) {
 	defer p.prev.close()
 	defer p.forget()
 	err := p.run(ctx)
-	if errors.Is(err, readback.ErrRefused) || errors.Is(err, storage.ErrNotFound) {
-		err = cmp.Or(p.ended(ctx), err)
+	for _, odd := range []error{readback.ErrRefused, ErrReplaces, storage.ErrNotFound} {
+		if errors.Is(err, odd) {
+			err = cmp.Or(p.ended(ctx), err)
+		}
 	}
 	if err != nil {
 		p.abort(ctx, err)
@@ -348,7 +350,7 @@ func (p *push) commit(ctx context.Context) error {
 }
 
 // ended is why there is no backup any more: a deletion took it for dead, or something that it refers to, and may have removed
-// that while it was read back.
+// what the storage is asked for again.
 func (p *push) ended(ctx context.Context) error {
 	parts, err := partNumbers(p.backup.Parts)
 	if err != nil {
