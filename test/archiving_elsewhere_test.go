@@ -122,3 +122,21 @@ func TestStandbyArchivingElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// TestWALByAStandby: the primary archives elsewhere, and its standby brings the WAL here, a little later.
+func TestWALByAStandby(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, folderStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"wal_keep_size = '1GB'"}})
+			s.backup(t)
+			standby := standbyOf(t, s)
+			must(t, standby.AppendConf("archive_mode = always", "archive_command = 'sleep 3; "+s.pgobj+" wal-push --ahead=1 %p'"))
+			standby.Restart(t)
+			caughtUp(t, s.Cluster, standby.Cluster)
+			archiveTo(t, s.Cluster, "true")
+			s.backup(t)
+			standby.Stop(t, "immediate") // before its primary, which would wait for it
+		})
+	}
+}
