@@ -15,32 +15,43 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// putNotes stores what was found in the segment that is about to be stored, but nothing of one that the archive has with other
-// content: that will be refused, and what it says is not so there.
-func (s *source) putNotes(ctx context.Context, to storage.Store, sum [32]byte) error {
+// putNotes stores what was found in the segment that is about to be stored. Where the archive has one of other content (a copy of
+// the server archives, too), its error is same's, and nothing is stored: the note would be read as that segment's.
+func (s *source) putNotes(ctx context.Context, to storage.Store, same func() error) error {
+	notes, err := s.noteObjects()
+	if err != nil || len(notes) == 0 {
+		return err
+	}
+	if err := same(); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	for key, body := range notes {
+		err = to.Put(ctx, key, bytes.NewReader(body), int64(len(body)))
+		if err != nil && !errors.Is(err, storage.ErrExists) { // the name tells the content
+			return fmt.Errorf("store what it says of settings or databases: %w", err)
+		}
+	}
+	return nil
+}
+
+// noteObjects are the notes of a segment, by their keys.
+func (s *source) noteObjects() (map[string][]byte, error) {
+	objects := map[string][]byte{}
 	if segment.Classify(s.name) != segment.Full {
-		return nil
+		return nil, nil
 	}
 	parameters, directories := s.noter.Notes().ByKind()
 	for kind, n := range map[string]segment.Notes{object.NoteOfParameters: parameters, object.NoteOfDirectories: directories} {
 		if n.Empty() {
 			continue
 		}
-		if _, err := to.Stat(ctx, object.Key(s.sysid, s.name)); err == nil {
-			if err := compare(ctx, to, s.name, s.sysid, sum); err != nil {
-				return err
-			}
-		}
 		body, err := json.Marshal(n)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		err = to.Put(ctx, object.NoteKey(s.sysid, s.name, kind, body), bytes.NewReader(body), int64(len(body)))
-		if err != nil && !errors.Is(err, storage.ErrExists) { // the name tells the content
-			return fmt.Errorf("store what %s says of %s: %w", s.name, kind, err)
-		}
+		objects[object.NoteKey(s.sysid, s.name, kind, body)] = body
 	}
-	return nil
+	return objects, nil
 }
 
 // ReadNotes reads notes of one kind, those of a timeline in its order, and completes each from the segment after it. One that was

@@ -135,11 +135,11 @@ func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushRes
 	defer o.Body.Close()
 	res := PushResult{Key: object.Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.Body.Size, Warnings: s.warnings,
 		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
-	err := s.putNotes(ctx, to, o.sum)
-	if err != nil {
-		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
+	same := func() error { return compare(ctx, to, s.name, s.sysid, o.sum) }
+	err := s.putNotes(ctx, to, same)
+	if err == nil {
+		res.AlreadyThere, err = object.Create(ctx, to, res.Key, o.Body, o.Body.Size, same)
 	}
-	res.AlreadyThere, err = object.Create(ctx, to, res.Key, o.Body, o.Body.Size, func() error { return compare(ctx, to, s.name, s.sysid, o.sum) })
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", s.name, err)
 	}

@@ -26,6 +26,7 @@ const (
 	firstLook = 50 * time.Millisecond // the first pause between two looks; it grows to lastLook
 	lastLook  = 5 * time.Second
 	settle    = 2 * time.Second  // for what has been stored, until another endpoint or site of a storage knows it, too
+	relayed   = 30 * time.Second // for what a standby archives (archive_mode = always), or passes on to wal-receive
 	quiet     = 10 * time.Second // after so long with nothing archived that is said, and a segment is ended
 )
 
@@ -46,9 +47,16 @@ type Watch struct {
 
 	begun          time.Time
 	since          time.Time // by the server's clock; zero: nothing is known, or it does not archive
-	absent         time.Time // when what the server had archived was first seen to be missing
+	missing        absence   // the first since something was here: on a busy server the newest may always be on its way
 	received       bool      // something has taken WAL since Begin; wal-receive connects again when it has lost the server
 	said, switched bool
+}
+
+// absence is of a file that the server has archived, and that is not here.
+type absence struct {
+	name     string
+	archived time.Time
+	seen     time.Time // by this host's clock
 }
 
 // Begin notes from when on what is archived has to arrive.
@@ -103,21 +111,21 @@ func (w *Watch) judge(ctx context.Context, a server.ArchiverStatus) (arrives boo
 	if w.since.IsZero() || !a.LastArchivedAt.After(w.since) {
 		return false, nil
 	}
+	x := w.missing
 	here, err := w.here(ctx, a.LastArchived)
-	switch typ := segment.Classify(a.LastArchived); {
+	if x.name == "" {
+		x = absence{a.LastArchived, a.LastArchivedAt, time.Now()}
+	} else if !here && err == nil {
+		here, err = w.here(ctx, x.name)
+	}
+	switch typ := segment.Classify(x.name); {
 	case here:
-		w.absent = time.Time{}
+		w.missing = absence{}
 		return true, nil
 	case err != nil, typ != segment.Full && typ != segment.Backup: // a storage in trouble; a file that some commands leave out
 		return false, nil
-	case w.absent.IsZero():
-		w.absent = time.Now()
 	}
-	limit := settle
-	if w.received {
-		limit = max(w.Patience, settle)
-	}
-	if time.Since(w.absent) < limit {
+	if w.missing = x; time.Since(x.seen) < w.limit(a) {
 		return false, nil
 	}
 	setting := "archive_command"
@@ -125,7 +133,18 @@ func (w *Watch) judge(ctx context.Context, a server.ArchiverStatus) (arrives boo
 		setting = "archive_library"
 	}
 	return false, fmt.Errorf("%w: it archived %s at %s, which %s does not have\n%s is: %s\nIt has to archive to %s",
-		ErrElsewhere, a.LastArchived, stamp(a.LastArchivedAt), w.Store, setting, hideSecrets(a.Command), w.Store)
+		ErrElsewhere, x.name, stamp(x.archived), w.Store, setting, hideSecrets(a.Command), w.Store)
+}
+
+// limit is how long what the server has archived may be missing: others may bring it, too.
+func (w *Watch) limit(a server.ArchiverStatus) time.Duration {
+	switch {
+	case w.received:
+		return max(w.Patience, settle)
+	case a.Standbys > 0:
+		return max(min(w.Patience, relayed), settle)
+	}
+	return settle
 }
 
 // here says whether the storage has a WAL file; instead of a backup's history file, which some commands leave out, the

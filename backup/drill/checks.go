@@ -82,6 +82,9 @@ func (d *drill) roles() []string {
 	return slices.Compact([]string{owner, "postgres"})
 }
 
+// mostCuts is how many sessions may end without an answer: a server that goes away cuts a few, one that is up cuts none.
+const mostCuts = 50
+
 // connect asks the server how its recovery was, once it says that it takes connections. Until then its recovery goes on, or
 // it ends. An answer that comes afterwards is its last one: waiting does not change it.
 func (d *drill) connect(ctx context.Context) (ready bool, err error) {
@@ -94,14 +97,19 @@ func (d *drill) connect(ctx context.Context) (ready bool, err error) {
 	case err == nil:
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)
-	case status == postmaster.Standby, server.IsStarting(err):
-		return false, nil // not everything is there yet, or it stops
+	case status == postmaster.Standby, server.IsStarting(err), server.IsCut(err) && d.cuts < mostCuts:
+		d.cuts++
+		return false, nil // not everything is there yet, or it ends at this moment: the next look tells
 	default:
 		return false, d.closed(err)
 	}
 	defer s.Close(context.WithoutCancel(ctx))
 	d.role, d.base = s.Role, s.Database
 	d.Status, err = s.Recovery(ctx)
+	if server.IsCut(err) && d.cuts < mostCuts {
+		d.cuts++
+		return false, nil
+	}
 	if err == nil && d.Status.InRecovery && d.Status.Paused { // it was not told to pause
 		_, err = d.ended(ctx)
 	}

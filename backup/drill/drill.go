@@ -86,6 +86,7 @@ type drill struct {
 	args  []string // of the server
 	role  string   // that was let in
 	base  string   // database that it was let into
+	cuts  int      // sessions that ended without an answer
 	srv   *scratchServer
 }
 

@@ -100,6 +100,11 @@ func Push(ctx context.Context, r Request) (*catalog.Backup, error) {
 	defer p.prev.Close()
 	defer p.forget()
 	err := p.run(ctx)
+	for _, odd := range []error{readback.ErrRefused, backup.ErrReplaces, storage.ErrNotFound} {
+		if errors.Is(err, odd) {
+			err = cmp.Or(p.ended(ctx), err)
+		}
+	}
 	if err != nil {
 		p.abort(ctx, err)
 		return nil, fmt.Errorf("backup %s: %w", p.backup.ID, err)
@@ -348,6 +353,20 @@ func (p *push) commit(ctx context.Context) error {
 		return r, cmp.Or(s.CheckCommit(b.ID, parts), s.CheckWAL(b.Summary))
 	})
 	return err
+}
+
+// ended is why there is no backup any more: a deletion took it for dead, or something that it refers to, and may have removed
+// what the storage is asked for again.
+func (p *push) ended(ctx context.Context) error {
+	parts, err := content.PartNumbers(p.backup.Parts)
+	if err != nil {
+		return err
+	}
+	state, err := p.Catalog.Load(ctx)
+	if err != nil {
+		return nil // what was met says enough
+	}
+	return state.CheckCommit(p.backup.ID, parts)
 }
 
 // abort notes in the catalog that the backup will not come. It is a courtesy: without it the backup stays

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgobj/pgobj/backup/conninfo"
 )
 
 // ConnectAny opens a session as the first of the roles, in the first of the databases, that the server lets in: a database may
@@ -61,6 +63,12 @@ func answer(err error) string {
 
 // IsStarting says whether a server refused a session only for now.
 func IsStarting(err error) bool { return answer(err) == cannotConnectNow }
+
+// IsCut says whether a session ended without an answer, or because the server ends.
+func IsCut(err error) bool {
+	code := answer(err)
+	return err != nil && !errors.Is(err, conninfo.ErrSettings) && (code == "" || code == "57P01" || code == "57P02")
+}
 
 // IsUnknownRole says whether a connection failed because the server does not know the role, or does not let this user be it.
 func IsUnknownRole(err error) bool { return answer(err) == "28000" }

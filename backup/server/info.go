@@ -253,6 +253,7 @@ type ArchiverStatus struct {
 	Command   string // archive_command, or archive_library; empty: there is none
 	Library   bool   // Command is a library
 	Receivers int    // connections that take WAL and do not replay it: wal-receive may be one of them
+	Standbys  int    // those that replay it
 	Now       time.Time
 }
 
@@ -266,6 +267,7 @@ func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
 		       (SELECT setting FROM pg_settings WHERE name = 'archive_command'),
 		       (SELECT setting FROM pg_settings WHERE name = 'archive_library'),
 		       (SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NULL),
+		       (SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL),
 		       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 		FROM pg_stat_archiver`)
 	if err != nil {
@@ -273,13 +275,14 @@ func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
 	}
 	r := rows[0]
 	a := ArchiverStatus{LastArchived: r[0], LastFailed: r[3], Mode: r[6], Command: cmp.Or(r[8], r[7]), Library: r[8] != ""}
-	var errs [6]error
+	var errs [7]error
 	a.LastArchivedAt, errs[0] = parseMicros(r[1])
 	a.ArchivedCount, errs[1] = strconv.ParseInt(r[2], 10, 64)
 	a.LastFailedAt, errs[2] = parseMicros(r[4])
 	a.FailedCount, errs[3] = strconv.ParseInt(r[5], 10, 64)
 	a.Receivers, errs[4] = strconv.Atoi(r[9])
-	a.Now, errs[5] = parseMicros(r[10])
+	a.Standbys, errs[5] = strconv.Atoi(r[10])
+	a.Now, errs[6] = parseMicros(r[11])
 	if err := errors.Join(errs[:]...); err != nil {
 		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
 	}

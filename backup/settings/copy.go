@@ -65,7 +65,7 @@ func (c Copy) line(file, name, value string) (now string, keep bool) {
 		to, ok = c.place(value)
 	case "include", "include_if_exists", "include_dir":
 		to, ok = c.place(resolve(file, value))
-		if here, known := c.Places[file]; ok && known && resolve(here, value) == to {
+		if here, known := c.place(file); ok && known && resolve(here, value) == to {
 			return "", true // they lie to each other as they did
 		}
 	case "external_pid_file", "stats_temp_directory":

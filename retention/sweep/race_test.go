@@ -98,6 +98,31 @@ func TestRaces(t *testing.T) {
 	}
 }
 
+// TestTakenForDead: a deletion that takes a running backup for dead removes what it has stored, in the moment in which that is
+// asked for again: to be read back, and the first part to see whether the storage refuses to replace it.
+func TestTakenForDead(t *testing.T) {
+	s, full := seeded(t, 2)
+	for what, asked := range map[string]string{"/backup.json": "get", "/manifest": "get", "/00001.": "put"} {
+		store := clone(t, full)
+		own := "" // of the backup that runs
+		slow := storagetest.NewFaulty(store, storagetest.Fault{Mode: storagetest.Pass, Hook: func(op storagetest.Op) {
+			switch {
+			case op.Name == asked && op.Key == own:
+				if _, err := s.remove(t.Context(), store, "other", retention.Order{Kind: retention.Garbage}); err != nil {
+					t.Error(err)
+				}
+			case op.Name == "put" && strings.Contains(op.Key, what):
+				own = op.Key
+			}
+		}})
+		err := s.push(t.Context(), slow, "me", true)
+		if own == "" || err == nil || !strings.Contains(err.Error(), "is not running any more") {
+			t.Errorf("%s is deleted: %v", own, err)
+		}
+		sound(t, store)
+	}
+}
+
 // outcomes counts how the processes of all races ended.
 type outcomes struct {
 	mu    sync.Mutex

@@ -34,7 +34,7 @@ import (
 // hints reads the table of causes: the name of each error, and what it tells the user.
 func hints(t *testing.T) map[string]string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "../cmd/cli/causes.go", nil, 0)
+	f, err := parser.ParseFile(token.NewFileSet(), "../../cmd/cli/causes.go", nil, 0)
 	site.Must(t, err)
 	table := map[string]string{}
 	ast.Inspect(f, func(n ast.Node) bool {
@@ -240,18 +240,18 @@ func TestCausesOfTheConnection(t *testing.T) {
 	c.Exec(t, `CREATE ROLE group_only`)
 
 	hba("local all someone,nobody_there peer\nhost all someone 127.0.0.1/32 scram-sha-256\nlocal all group_only trust\nlocal all absent trust")
-	gives("cluster.ErrIdentity", "PGUSER=someone")
-	gives("cluster.ErrPassword", "PGUSER=someone", "PGHOST=127.0.0.1", "PGPASSWORD=wrong")
-	gives("cluster.ErrPassword", "PGUSER=someone", "PGHOST=127.0.0.1")
-	gives("cluster.ErrNoLine", "PGUSER=postgres", "PGHOST=127.0.0.1")
-	gives("cluster.ErrNoRole", "PGUSER=absent")
-	gives("cluster.ErrNoRole", "PGUSER=group_only")
-	gives("cluster.ErrNoDB", "PGDATABASE=absent")
-	gives("cluster.ErrHost", "PGHOST="+nowhere)
-	gives("cluster.ErrSocket", "PGPORT=1")
+	gives("server.ErrIdentity", "PGUSER=someone")
+	gives("server.ErrPassword", "PGUSER=someone", "PGHOST=127.0.0.1", "PGPASSWORD=wrong")
+	gives("server.ErrPassword", "PGUSER=someone", "PGHOST=127.0.0.1")
+	gives("server.ErrNoLine", "PGUSER=postgres", "PGHOST=127.0.0.1")
+	gives("server.ErrNoRole", "PGUSER=absent")
+	gives("server.ErrNoRole", "PGUSER=group_only")
+	gives("server.ErrNoDB", "PGDATABASE=absent")
+	gives("server.ErrHost", "PGHOST="+nowhere)
+	gives("server.ErrSocket", "PGPORT=1")
 	wrong := testenv.Dir(t)
 	site.Must(t, s3server.MakeCerts(wrong))
-	gives("cluster.ErrTLS", "PGUSER=someone", "PGHOST=127.0.0.1", "PGSSLMODE=verify-full", "PGSSLROOTCERT="+filepath.Join(wrong, "CAs/ca.crt"))
+	gives("server.ErrTLS", "PGUSER=someone", "PGHOST=127.0.0.1", "PGSSLMODE=verify-full", "PGSSLROOTCERT="+filepath.Join(wrong, "CAs/ca.crt"))
 
 	site.Must(t, os.Chmod(c.SocketDir, 0o711))
 	site.Must(t, os.Chmod(filepath.Join(c.SocketDir, ".s.PGSQL."+strconv.Itoa(c.Port)), 0o700))
@@ -260,7 +260,7 @@ func TestCausesOfTheConnection(t *testing.T) {
 	site.Must(t, os.Chmod(open, 0o755))
 	cmd.Env = append(c.Env(), "PGOBJ_STORAGE=file://"+open)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	r.says(t, "cluster.ErrNobody", site.ExitPostgres, site.Finish(t, cmd))
+	r.says(t, "server.ErrNobody", site.ExitPostgres, site.Finish(t, cmd))
 
 	sleepers, wake := context.WithCancel(t.Context())
 	for range 3 {
@@ -274,7 +274,7 @@ func TestCausesOfTheConnection(t *testing.T) {
 		_, err := c.Query(t.Context(), "postgres", `SELECT 1`)
 		return err != nil
 	})
-	gives("cluster.ErrTooMany")
+	gives("server.ErrTooMany")
 	wake()
 
 	c.Stop(t, "immediate")
@@ -287,13 +287,13 @@ func TestCausesOfTheConnection(t *testing.T) {
 		_, err := os.Stat(filepath.Join(c.SocketDir, ".s.PGSQL."+strconv.Itoa(c.Port)))
 		return err == nil
 	})
-	gives("cluster.ErrNotYet")
+	gives("server.ErrNotYet")
 	end()
 	if err := <-done; err == nil {
 		t.Error("the standby takes connections")
 	}
 	c.Stop(t, "immediate")
 
-	r.complete(t, "cluster.", "cluster.ErrIdentity", "cluster.ErrPassword", "cluster.ErrNoLine", "cluster.ErrNoRole", "cluster.ErrNoDB", "cluster.ErrHost",
-		"cluster.ErrSocket", "cluster.ErrTLS", "cluster.ErrNobody", "cluster.ErrTooMany", "cluster.ErrNotYet")
+	r.complete(t, "server.", "server.ErrIdentity", "server.ErrPassword", "server.ErrNoLine", "server.ErrNoRole", "server.ErrNoDB", "server.ErrHost",
+		"server.ErrSocket", "server.ErrTLS", "server.ErrNobody", "server.ErrTooMany", "server.ErrNotYet")
 }

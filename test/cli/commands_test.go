@@ -207,9 +207,13 @@ func TestReadmeCommands(t *testing.T) {
 // readmeBlocks are the lines of the code blocks in README and docs, each once, without their comments.
 func readmeBlocks(t testing.TB) (lines []string) {
 	t.Helper()
+	fenced := false
 	comment := regexp.MustCompile(`(^|\s+)# .*$`)
 	for line := range strings.Lines(manual(t)) {
-		if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "    #") || strings.ContainsAny(line, "┌│└") {
+		if strings.HasPrefix(line, "```") {
+			fenced = !fenced // SQL and JSON
+		}
+		if fenced || !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "    #") || strings.ContainsAny(line, "┌│└") {
 			continue
 		}
 		line = strings.TrimSpace(comment.ReplaceAllString(strings.TrimRight(line, "\n"), ""))
@@ -279,7 +283,7 @@ var grammar = sync.OnceValues(func() (map[string]map[string]bool, error) {
 var flagName = regexp.MustCompile(`--[a-z][a-z0-9-]*[a-z0-9]`)
 
 // foreignFlags are those of other programs that our texts speak of.
-var foreignFlags = map[string]string{"--init": "docker run", "--type": "pgBackRest", "--null": "tar", "--help": "all commands", "--version": "pgobj"}
+var foreignFlags = map[string]string{"--init": "docker run", "--type": "pgBackRest", "--detail": "WAL-G", "--stop": "pg_dropcluster", "--null": "tar", "--help": "all commands", "--version": "pgobj"}
 
 // TestNamedCommandsExist: every command and every flag that a document, a help, a hint or a message names is there.
 func TestNamedCommandsExist(t *testing.T) {

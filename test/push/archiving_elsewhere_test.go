@@ -123,3 +123,21 @@ func TestStandbyArchivingElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// TestWALByAStandby: the primary archives elsewhere, and its standby brings the WAL here, a little later.
+func TestWALByAStandby(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true, Conf: []string{"wal_keep_size = '1GB'"}})
+			s.Backup(t)
+			standby := site.StandbyOf(t, s)
+			site.Must(t, standby.AppendConf("archive_mode = always", "archive_command = 'sleep 3; "+s.Pgobj+" wal-push --ahead=1 %p'"))
+			standby.Restart(t)
+			site.CaughtUp(t, s.Cluster, standby.Cluster)
+			archiveTo(t, s.Cluster, "true")
+			s.Backup(t)
+			standby.Stop(t, "immediate") // before its primary, which would wait for it
+		})
+	}
+}

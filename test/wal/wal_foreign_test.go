@@ -34,6 +34,7 @@ func TestTwoClustersInOnePlace(t *testing.T) {
 	if after := site.Tree(t, st.Directory); !maps.Equal(before, after) {
 		t.Errorf("the repository changed: %v", site.Differences(before, after))
 	}
+	b.Refused(t, st, "wal-push", "--all", b.Data) // nothing waits, and there is the segment that its server was writing
 	b.Put(t, site.Wal1, ofB)
 	b.Refused(t, st, "wal-push", "pg_wal/"+site.Wal1)
 	b.Put(t, "00000002.history", []byte("1\t0/A200000\tno recovery target specified\n"))

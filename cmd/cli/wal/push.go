@@ -195,7 +195,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return err
 	}
-	if len(ready) > 0 { // one question for all of them
+	if len(ready) > 0 || last.Open != "" { // one question for all of them
 		if err := a.Gate(s, nil).Admit(ctx, control.SystemID); err != nil {
 			return fmt.Errorf("archive what waits in %s: %w", c.Path, err)
 		}
