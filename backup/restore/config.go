@@ -205,6 +205,9 @@ func modeOf(octal string) fs.FileMode {
 
 // explainChanges tells of each line that deserves a look what became of it.
 func (p *Plan) explainChanges() {
+	if p.config.place && p.Recovery.KeepArchiving { // it is the original again: its ports, files and archiving are meant
+		p.Dangers = slices.DeleteFunc(p.Dangers, func(l settings.ConfLine) bool { return !l.Steers() })
+	}
 	for i, d := range p.Dangers {
 		for _, ch := range p.config.changes {
 			switch {

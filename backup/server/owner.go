@@ -67,39 +67,36 @@ func FileOwner(path string) *user.User {
 	return u
 }
 
-// dialAs dials as another user. The kernel notes who connects, by the thread that does it; the rights of one thread can be
-// given up alone, and Go ends a thread with the goroutine that has locked it.
+// dialAs dials as another user. The kernel notes who connects, by the effective user of the thread that does it, and one thread can change
+// that alone. The thread gets its own user back, and lives on: what it has started may be told when it ends (PR_SET_PDEATHSIG), as a drill's
+// server is.
 func dialAs(u *user.User, dial pgconn.DialFunc) pgconn.DialFunc {
 	uid, err := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)
 	if err != nil || err2 != nil {
 		return dial
 	}
-	type answer struct {
-		conn net.Conn
-		err  error
-	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		got := make(chan answer)
-		go func() { // ends with the dial, which the context bounds
-			runtime.LockOSThread() // and never unlocks it
-			become(uid, gid)
-			conn, err := dial(ctx, network, address)
-			got <- answer{conn, err}
-		}()
-		a := <-got
-		return a.conn, a.err
+		runtime.LockOSThread()
+		own := os.Getegid()
+		if effective(syscall.SYS_SETRESGID, gid) && effective(syscall.SYS_SETRESUID, uid) { // where it is not allowed, what comes of it the server says
+			defer func() {
+				if !effective(syscall.SYS_SETRESUID, 0) || !effective(syscall.SYS_SETRESGID, own) {
+					return // the thread stays locked, and ends with its goroutine
+				}
+				runtime.UnlockOSThread()
+			}()
+			return dial(ctx, network, address)
+		}
+		_ = effective(syscall.SYS_SETRESGID, own)
+		runtime.UnlockOSThread()
+		return dial(ctx, network, address)
 	}
 }
 
-// become gives up this thread's rights for a user's. Where that is not allowed, as in some containers, the thread stays as
-// it is. The functions of package syscall would change all threads of the process.
-func become(uid, gid int) {
-	if _, _, e := syscall.RawSyscall(syscall.SYS_SETGROUPS, 0, 0, 0); e != 0 {
-		return
-	}
-	if _, _, e := syscall.RawSyscall(syscall.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); e != 0 {
-		return
-	}
-	_, _, _ = syscall.RawSyscall(syscall.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)) // what comes of it the server says
+// effective sets this thread's effective user or group alone. The functions of package syscall would change all threads of the process.
+func effective(call uintptr, id int) bool {
+	const keep = ^uintptr(0)
+	_, _, e := syscall.RawSyscall(call, keep, uintptr(id), keep)
+	return e == 0
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/catalog"
 )
 
@@ -15,6 +16,11 @@ type ConfLine struct {
 	Name string
 	Text string // as it stands there, without comment and blanks around
 	Why  string // it deserves a look
+}
+
+// Steers says whether the setting decides where a recovery goes, or runs a command in it.
+func (l ConfLine) Steers() bool {
+	return isSteering(recovery.Recovery{}, l.Name) || l.Name == "restore_command"
 }
 
 // ConfScan is what the configuration in a backup says that matters to a copy.

@@ -108,7 +108,7 @@ func within(wall time.Time, zone *time.Location, abbreviation string) (time.Time
 	case len(found) > 1:
 		return time.Time{}, fmt.Errorf("the clocks of %s show %s twice: give the offset, for the first time '%s', for the second '%s'", zone, shown, offsetForm(found[0]), offsetForm(found[1]))
 	case abbreviation != "":
-		return time.Time{}, fmt.Errorf("%q is no abbreviation that %s has at that time: give the offset, as in '2026-11-21 14:05:00+01'", abbreviation, zone)
+		return time.Time{}, fmt.Errorf("%q is no time zone's abbreviation in %s at that time: give the offset, as in '2026-11-21 14:05:00+01'", abbreviation, strings.Replace(zone.String(), "Local", "this host's zone", 1))
 	}
 	before := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), zone)
 	return time.Time{}, fmt.Errorf("the clocks of %s never show %s, as they are put forward over it: '%s' is the time that is meant with the offset from before, or from after", zone, shown, offsetForm(before))

@@ -62,7 +62,7 @@ func TestRefused(t *testing.T) {
 		{"2026-03-29 02:30:00", "Europe/Berlin", "", "never show 2026-03-29 02:30:00"},
 		{"2018-11-04", "America/Sao_Paulo", "", "never show 2018-11-04 00:00:00"},
 		{"2011-12-30 12:00", "Pacific/Apia", "", "never"}, // the day that was left out
-		{"2026-07-01 12:00:00 CET", "Europe/Berlin", "", `"CET" is no abbreviation`},
+		{"2026-07-01 12:00:00 CET", "Europe/Berlin", "", `"CET" is no time zone's abbreviation in Europe/Berlin`},
 		{"2026-11-21 14:05:00 XYZ", "UTC", "", `"XYZ"`},
 		{"2026-11-21 14:05:00 Europe/Berlni", "UTC", "", `"Europe/Berlni"`},
 		{"2026-11-21 14:05:00", "UTC", "<+01>-1", `"<+01>-1"`},

@@ -245,6 +245,6 @@ func TestStandbyRefusals(t *testing.T) {
 	testenv.Eventually(t, time.Minute, "the server says that it lets nobody in", func() bool {
 		o := site.Finish(t, standby.Command("backup-push"))
 		return o.Code == site.ExitPostgres && strings.Contains(o.Err, "not accepting connections") && strings.Contains(o.Err, "Hot standby mode is disabled") &&
-			strings.Contains(o.Err, "A standby answers with hot_standby = on")
+			strings.Contains(o.Err, "A standby does with hot_standby = on")
 	})
 }

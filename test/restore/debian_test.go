@@ -87,6 +87,9 @@ func TestDebian(t *testing.T) {
 	if got, want := d.Opened(t), "1 2 in "+d.data+" with 7MB"; got != want {
 		t.Errorf("in its place: %s, should be %s", got, want)
 	}
+	if strings.Contains(o.Out, "look at") {
+		t.Errorf("it is the original again, with its own configuration: nothing of that deserves a look: %v", o)
+	}
 	if strings.Contains(o.Out, "max_connections") {
 		t.Errorf("its configuration has what the recovery needs: %v", o)
 	}

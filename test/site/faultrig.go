@@ -156,6 +156,9 @@ func (r *FaultRig) List(t testing.TB) []string {
 func (r *FaultRig) ListOf(t testing.TB, env []string) []string {
 	t.Helper()
 	o := Execute(t, r.Command(env, "backup-list", "--json"), nil)
+	if o.Code == ExitNotFound { // nothing has been stored of it yet
+		return []string{}
+	}
 	var backups []struct{ Backup string }
 	if err := json.Unmarshal([]byte(o.Out), &backups); o.Code != 0 || err != nil {
 		t.Fatalf("backup-list: %v %v", err, o)
