@@ -115,10 +115,13 @@ func ChownPostgres(path string) error {
 		return err
 	}
 	return filepath.WalkDir(path, func(p string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		if err == nil {
+			err = os.Lchown(p, int(cred.Uid), int(cred.Gid))
 		}
-		return os.Lchown(p, int(cred.Uid), int(cred.Gid))
+		if errors.Is(err, fs.ErrNotExist) && p != path { // a server or pgobj may be at work there
+			return nil
+		}
+		return err
 	})
 }
 

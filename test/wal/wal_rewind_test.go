@@ -17,6 +17,7 @@ import (
 func inUse(t *testing.T, dataDir string) *spool.Window {
 	t.Helper()
 	dir := filepath.Join(dataDir, spool.Directory)
+	site.Must(t, os.RemoveAll(filepath.Join(dataDir, "pgsql_tmp_pgobj"))) // one of the server's user, which this process would not believe
 	m := spool.NewMarkers(dir, "scope")
 	_, err := m.Hold([]string{"a", "b"})
 	site.Must(t, err)

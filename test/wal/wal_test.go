@@ -29,7 +29,11 @@ func stores(t *testing.T, test func(t *testing.T, r *site.WalRig)) {
 	for name, st := range map[string]func(t testing.TB) site.Store{
 		"directory": site.DirectoryStore,
 		"MinIO":     func(t testing.TB) site.Store { return site.S3Store(t, minio, "minio") },
-		"MinIO aws": func(t testing.TB) site.Store { return site.S3Store(t, minio, "aws") },
+		"MinIO aws": func(t testing.TB) site.Store {
+			st := site.S3Store(t, minio, "aws")
+			st.Settings = append(st.Settings, "PGOBJ_SERVER=second") // another cluster than that of "MinIO"
+			return st
+		},
 		"versitygw": func(t testing.TB) site.Store { st, _ := site.VersityStore(t); return st },
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.NewWALRig(t, st(t))) })
