@@ -30,6 +30,7 @@ type ManifestScan struct {
 	Entries map[string]bool   // at the top of the data directory
 	Files   map[string]bool   // of these, the files
 	Spaces  map[uint32]string // where tablespaces were, by OID
+	Stray   []string          // links in pg_tblspc that PostgreSQL has not made
 	Confs   []*manifest.File  // files with settings
 	Control *manifest.File    // pg_control
 	mode    manifest.Mode     // of the data directory
@@ -68,6 +69,9 @@ func ScanManifest(m *manifest.Reader, only *Databases) (*ManifestScan, error) {
 
 func (s *ManifestScan) Add(f *manifest.File) {
 	p := f.RawPath()
+	if _, ok := SpaceOf(f); !ok && f.Type == manifest.TypeLink && path.Dir(p) == "pg_tblspc" {
+		s.Stray = append(s.Stray, p)
+	}
 	if oid, ok := SpaceOf(f); ok {
 		s.Spaces[oid] = f.RawLink()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -155,7 +156,8 @@ func TestKnownSectionsAreNotFetchedAgain(t *testing.T) {
 	}
 }
 
-// Whatever anybody has put into a data directory: the backup is taken and comes back as it was, night after night.
+// Whatever anybody has put into a data directory: the backup is taken and comes back as it was, night after night, but for links in
+// pg_tblspc that PostgreSQL has not made.
 func TestAnyDataDirectoryComesBack(t *testing.T) {
 	for seed := range uint64(2) {
 		x := newMemSite(t)
@@ -163,7 +165,11 @@ func TestAnyDataDirectoryComesBack(t *testing.T) {
 		x.oddTree(rnd, 100)
 		for night := range 2 {
 			b := x.mustPush(nil)
-			if got, want := x.tree(x.fetch(b.ID)), x.tree(x.pgdata); !maps.Equal(got, want) {
+			want := x.tree(x.pgdata)
+			maps.DeleteFunc(want, func(name, what string) bool { // what the server would look through is not led out of the copy
+				return path.Dir(name) == "pg_tblspc" && strings.HasPrefix(what, "link /")
+			})
+			if got := x.tree(x.fetch(b.ID)); !maps.Equal(got, want) {
 				t.Errorf("seed %d, night %d: %v", seed, night, unequal(got, want))
 			}
 			x.oddTree(rnd, 20)

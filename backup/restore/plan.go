@@ -311,6 +311,9 @@ func (p *Plan) measure(s *content.ManifestScan) error {
 	for _, m := range t.Mounts {
 		p.Places = append(p.Places, Place{m.Name, m.Location, m.Bytes, free[m.Dir()]})
 	}
+	for _, link := range s.Stray {
+		p.warn("%s is a link that PostgreSQL has not made: where it leads out of the data directory it is left out, because the server would remove temporary and unlogged files there", link)
+	}
 	for path, l := range s.Links {
 		if t.Mount(path) == nil {
 			flag := "--link " + path

@@ -38,7 +38,7 @@ func grantBackup(t *testing.T, c *pgtest.Cluster) string {
 	if c.Major < 15 {
 		start, stop = "pg_start_backup(text, boolean, boolean)", "pg_stop_backup(boolean, boolean)"
 	}
-	c.Exec(t, "CREATE ROLE backup LOGIN IN ROLE pg_read_all_settings; ALTER ROLE backup SET statement_timeout = '10ms';"+
+	c.Exec(t, "CREATE ROLE backup LOGIN IN ROLE pg_read_all_settings; ALTER ROLE backup SET statement_timeout = '100ms';"+
 		"GRANT EXECUTE ON FUNCTION "+start+" TO backup; GRANT EXECUTE ON FUNCTION "+stop+" TO backup")
 	return strings.Replace(c.DSN("postgres"), "user=postgres", "user=backup", 1)
 }

@@ -309,7 +309,20 @@ func (t *Target) Link(f *manifest.File) error {
 	} else if filepath.IsAbs(to) {
 		to = t.relocate(to, t.pgdata)
 	}
+	if t.Mount(p) == nil && path.Dir(p) == "pg_tblspc" && t.leadsOut(p, to) {
+		return nil
+	}
 	return t.symlink(p, to)
+}
+
+// leadsOut says whether a link would lead out of the data directory. In pg_tblspc PostgreSQL makes none but those of its tablespaces, and
+// looks into whatever is there: it removes temporary and unlogged files in it (RemovePgTempFiles, ResetUnloggedRelations), which may be
+// another server's.
+func (t *Target) leadsOut(p, to string) bool {
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(t.Dir, path.Dir(p), to)
+	}
+	return !datadir.Within(to, t.Dir)
 }
 
 // symlink makes a link, unless it is there.
