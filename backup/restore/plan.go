@@ -406,7 +406,7 @@ func (p *Plan) received(r *recovery.Recovery, archiving []settings.ConfLine) {
 		return
 	}
 	for _, l := range archiving {
-		if name, value := settings.ParseSetting(l.Text); r.KeepArchiving && name == "archive_mode" && strings.EqualFold(value, "always") {
+		if name, value := settings.Parse(l.Text); r.KeepArchiving && name == "archive_mode" && strings.EqualFold(value, "always") {
 			p.warn("%s, line %d: %s: so what wal-receive has stored of a segment that is not complete is not used", l.File, l.Line, l.Text)
 			return
 		}

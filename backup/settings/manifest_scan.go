@@ -13,7 +13,7 @@ func (c *ConfScan) Scan(file, text string, b *catalog.Backup) {
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
-		name, value := ParseSetting(line)
+		name, value := Parse(line)
 		if name == "" {
 			continue
 		}

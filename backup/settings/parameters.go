@@ -50,7 +50,7 @@ func (c *ConfScan) Has(s recovery.Setting, values map[string]string) bool {
 	}
 	for _, l := range c.parameters {
 		if l.Name == s.Name && l.File == AutoConf {
-			_, value = ParseSetting(l.Text)
+			_, value = Parse(l.Text)
 			known = true
 		}
 	}

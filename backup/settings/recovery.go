@@ -119,7 +119,7 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 }
 
 func IsOneOf(line string, anew []recovery.Setting) bool {
-	name, _ := ParseSetting(line)
+	name, _ := Parse(line)
 	for _, s := range recovery.RecoverySettings {
 		if name == s {
 			return true
@@ -132,5 +132,3 @@ func IsOneOf(line string, anew []recovery.Setting) bool {
 	}
 	return false
 }
-
-func ParseSetting(line string) (name, value string) { return Parse(line) }

@@ -27,7 +27,7 @@ func TestParseSetting(t *testing.T) {
 		"empty = ''":                       {"empty", ""},
 		"log_directory = '/var/log' # abc": {"log_directory", "/var/log"},
 	} {
-		if name, value := ParseSetting(line); name != want[0] || value != want[1] {
+		if name, value := Parse(line); name != want[0] || value != want[1] {
 			t.Errorf("%q is %q = %q, want %q = %q", line, name, value, want[0], want[1])
 		}
 	}
