@@ -110,6 +110,9 @@ func TestTrunkIsNotArchived(t *testing.T) {
 		s.Exec(t, fmt.Sprintf(`INSERT INTO x VALUES (%d)`, i))
 		s.SwitchWAL(t)
 	}
+	// The standby marks a streamed segment as archived when the next one begins: not before, and never after a crash between.
+	s.Exec(t, `CREATE TABLE begun ()`)
+	standby.Eventually(t, `SELECT to_regclass('begun') IS NOT NULL`, "t")
 	standby.Eventually(t, `SELECT count(*) FROM x`, "6")
 	site.Must(t, s.Crash())
 	if o := site.Finish(t, s.Program(standby.Bin("pg_ctl"), "promote", "-D", standby.Data)); o.Code != 0 {
