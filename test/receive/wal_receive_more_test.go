@@ -178,7 +178,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 // before is a gap, and said to be.
 func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 	t.Parallel()
-	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 0",
+	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 64MB",
 		"min_wal_size = '2MB'", "max_wal_size = '2MB'", "wal_retrieve_retry_interval = '100ms'"}})
 	first := s.Receive(t)
 	s.Streaming(t, "async")
@@ -194,6 +194,8 @@ func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 	follower.Exec(t, `SELECT pg_promote()`)
 	follower.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
 	follower.Exec(t, `CREATE TABLE x (i int)`)
+	follower.Exec(t, `ALTER SYSTEM SET wal_keep_size = 0`)
+	follower.Exec(t, `SELECT pg_reload_conf()`)
 	for range 8 {
 		follower.Exec(t, `INSERT INTO x VALUES (1)`)
 		follower.Exec(t, `SELECT pg_switch_wal()`)
@@ -209,13 +211,14 @@ func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 // When the server has removed what the archive lacks, that is said, and a gap is left only on demand.
 func TestReceiveAfterWALWasRemoved(t *testing.T) {
 	t.Parallel()
-	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	s := onlyReceived(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 64MB"}})
 	r := s.Receive(t)
 	s.Streaming(t, "async")
 	s.Must(t, "backup-push", "--wal-timeout=10m")
 	if code := r.Stop(t, syscall.SIGTERM); code != 0 {
 		t.Fatal(code)
 	}
+	s.Exec(t, `ALTER SYSTEM SET wal_keep_size = 0`)
 	s.Exec(t, `ALTER SYSTEM SET min_wal_size = '2MB'`)
 	s.Exec(t, `ALTER SYSTEM SET max_wal_size = '2MB'`)
 	s.Exec(t, `SELECT pg_reload_conf()`)

@@ -174,12 +174,15 @@ func TestRescue(t *testing.T) {
 
 // TestRescueTooLate: the server has removed WAL that nobody had received, so that its last transactions are only in its data files.
 func TestRescueTooLate(t *testing.T) {
-	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off"}})
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{WALSegMB: 1, Conf: []string{"archive_mode = off", "wal_keep_size = 64MB"}})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	r := s.Receive(t)
 	s.Streaming(t, "async")
 	s.Backup(t)
 	r.Stop(t, syscall.SIGTERM)
+	s.Exec(t, `ALTER SYSTEM SET wal_keep_size = 0`)
+	s.Exec(t, `SELECT pg_reload_conf()`)
+	s.Eventually(t, `SHOW wal_keep_size`, "0")
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
 	lost := s.SwitchWAL(t)
 	s.Exec(t, `INSERT INTO steps VALUES (3)`)
