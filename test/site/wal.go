@@ -27,6 +27,8 @@ type WalRig struct {
 	Pgobj string
 	Env   []string
 	Repo  string // as a directory, where the server stores plain files
+
+	standIn *exec.Cmd // for the postmaster; nil: there is none
 }
 
 func NewWALRig(t testing.TB, st Store) *WalRig {

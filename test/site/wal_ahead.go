@@ -51,14 +51,31 @@ func Pushers(t testing.TB, dataDir string) []int { return Helpers(t, "wal-push-a
 // Serves lets the rig look as if a server ran on it.
 func (r *WalRig) Serves(t testing.TB) {
 	t.Helper()
-	r.Put(t, "../postmaster.pid", []byte(r.postmaster()))
+	r.Put(t, "../postmaster.pid", []byte(r.postmaster(t)))
 	t.Cleanup(func() {
 		_ = os.Remove(filepath.Join(r.Data, "postmaster.pid"))
 		NoHelpers(t, "wal-push-ahead", r.Data)
 	})
 }
 
-func (r *WalRig) postmaster() string { return fmt.Sprintf("%d\n%s\n1795000000\n", os.Getpid(), r.Data) }
+func (r *WalRig) postmaster(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("%d\n%s\n1795000000\n", r.Postmaster(t), r.Data)
+}
+
+// Postmaster is a process that stands in for the rig's server's, as its number alone is looked at.
+func (r *WalRig) Postmaster(t testing.TB) (pid int) {
+	t.Helper()
+	if r.standIn == nil {
+		r.standIn = r.Command("sleep", "3600")
+		Must(t, r.standIn.Start())
+		t.Cleanup(func() {
+			_ = r.standIn.Process.Kill()
+			_ = r.standIn.Wait()
+		})
+	}
+	return r.standIn.Process.Pid
+}
 
 // Settled waits until nothing is pushed ahead any more.
 func (r *WalRig) Settled(t testing.TB) {

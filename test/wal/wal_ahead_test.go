@@ -271,7 +271,7 @@ func TestPushAheadKilled(t *testing.T) {
 		t.Errorf("killed %d times, %d files were acknowledged: nothing was tried", killed, acknowledged)
 	}
 	r.Killed(t, []string{"openat", "write", "linkat", "renameat", "flock"}, fresh, func(string, site.Outcome) { check(false) },
-		"wal-push-ahead", filepath.Join(r.Data, "pg_wal"), r.Data, fmt.Sprintf("--of=%d/1795000000", os.Getpid()))
+		"wal-push-ahead", filepath.Join(r.Data, "pg_wal"), r.Data, fmt.Sprintf("--of=%d/1795000000", r.Postmaster(t)))
 }
 
 // A real archiver with many files to catch up on, some of which fail: all arrive, archive_status and

@@ -3,6 +3,8 @@ package app
 import (
 	"errors"
 	"reflect"
+
+	"github.com/pgobj/pgobj/backup/datadir"
 )
 
 // MayWorkAhead says why no process may be started that works ahead for the server on a data directory; nil: one may. When the
@@ -10,11 +12,13 @@ import (
 // takes the end of any child by a signal, or with another code than 0 or 1, for a backend's crash, and restarts the server:
 // up to version 17 in CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
 func MayWorkAhead(dataDir string) error {
-	pid, _, ok := RunningPostmaster(dataDir)
+	running, err := datadir.Running(dataDir)
 	switch {
-	case !ok:
+	case err != nil:
+		return err
+	case running.Run() == "":
 		return errors.New("no server runs in the data directory")
-	case pid == 1:
+	case running.PID == 1:
 		return errors.New("the postmaster is process 1, and would take the end of a process of ours for a crash: give its container an init, as docker run --init does")
 	}
 	return nil

@@ -2,7 +2,6 @@ package app
 
 import (
 	"errors"
-	"strconv"
 
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore/spool"
@@ -14,11 +13,11 @@ func (a *App) Window(dir, dataDir string, control datadir.Control) (*spool.Windo
 	if err := MayWorkAhead(dataDir); err != nil {
 		return nil, err
 	}
-	if !Recovering(dataDir) {
+	if !datadir.Recovering(dataDir) {
 		return nil, errors.New("the server in the data directory runs no recovery")
 	}
-	pid, started, _ := RunningPostmaster(dataDir)
-	scope, err := a.scope(control.SystemID, dataDir, strconv.Itoa(pid), started)
+	running, _ := datadir.Running(dataDir)
+	scope, err := a.scope(control.SystemID, dataDir, running.Run())
 	if err != nil {
 		return nil, err
 	}

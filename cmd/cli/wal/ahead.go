@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/storage/retry"
 )
 
@@ -36,7 +35,7 @@ func followServer(ctx context.Context, end context.CancelFunc, dataDir, run stri
 	defer end()
 	tick := time.NewTicker(aheadWatch)
 	defer tick.Stop()
-	for app.ServerRuns(dataDir) && serverRun(dataDir) == run && still() {
+	for run != "" && serverRun(dataDir) == run && still() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -108,7 +107,7 @@ func fetchError(dir string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if isStandby(dir) {
+	if datadir.IsStandby(dir) {
 		return &app.Coded{Code: exitAbsent, Err: err}
 	}
 	return &app.Coded{Code: exitNobodyKnows, Err: err}
@@ -136,7 +135,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 		return nil
 	}
 	collectLate(1)
-	budget, standby := a.RetryFor, isStandby(dir)
+	budget, standby := a.RetryFor, datadir.IsStandby(dir)
 	if standby || hasHistory(dir, c.Name) {
 		budget = min(budget, standbyRetryFor)
 	}
@@ -181,7 +180,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 // received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest, and
 // pg_rewind and people (see aheadOf) get whole segments.
 func (c *WalFetch) received(dataDir string) (*walstore.Received, error) {
-	if c.Received == "" || isStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
+	if c.Received == "" || datadir.IsStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
 		return nil, nil
 	}
 	r := &walstore.Received{Own: filepath.Join(dataDir, "pg_wal", c.Name)}
@@ -263,17 +262,4 @@ func systemIDOf(path string) (uint64, error) {
 		return 0, fmt.Errorf("find the system identifier: %w", err)
 	}
 	return c.SystemID, nil
-}
-
-// isStandby says whether the server on a data directory follows another for ever: by standby.signal, before 12
-// by recovery.conf.
-func isStandby(dir string) bool {
-	if dir == "" {
-		return false
-	}
-	if _, err := os.Stat(filepath.Join(dir, "standby.signal")); err == nil {
-		return true
-	}
-	conf, err := os.ReadFile(filepath.Join(dir, "recovery.conf"))
-	return err == nil && regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`).Match(conf)
 }

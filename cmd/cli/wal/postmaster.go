@@ -4,13 +4,13 @@ import (
 	"context"
 	"time"
 
-	"github.com/pgobj/pgobj/backup/postmaster"
-	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/backup/datadir"
 )
 
 // stops says whether the server on a data directory has been told to stop, and still runs.
 func stops(dataDir string) bool {
-	return postmaster.Read(dataDir).Status == postmaster.Stopping && app.ServerRuns(dataDir)
+	running, _ := datadir.Running(dataDir)
+	return running.Status == datadir.Stopping && running.Run() != ""
 }
 
 // serving returns a context that ends soon after the server on a data directory has been told to stop.

@@ -61,8 +61,8 @@ func (c *WalFetch) aheadOf(a *app.App, dataDir string, control datadir.Control) 
 
 // serverRun names the run of the server on a data directory.
 func serverRun(dataDir string) string {
-	pid, started, _ := app.RunningPostmaster(dataDir)
-	return fmt.Sprintf("%d/%s", pid, started)
+	running, _ := datadir.Running(dataDir) // what cannot be read runs nothing of ours
+	return running.Run()
 }
 
 // deliver gives PostgreSQL the segment from the window, if it is there or comes soon.
@@ -137,7 +137,7 @@ func (c *WalPrefetch) Run(ctx context.Context, a *app.App) error {
 	}
 	defer release()
 	spool.Sweep(dir)
-	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return app.Recovering(c.Data) }) // ends with ctx
+	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return datadir.Recovering(c.Data) }) // ends with ctx
 	p := walstore.Prefetch{Store: s, SystemID: control.SystemID, Size: control.SegmentSize, Window: w, Count: c.Count, Jobs: prefetchJobs}
 	p.Run(ctx, c.Name, asked, c.Idle)
 	return nil

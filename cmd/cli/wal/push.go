@@ -230,15 +230,19 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 
 // tail is what a server that does not run has written without a note for its archiver. Of one that runs nothing counts: it will
 // note it.
-func (c *WalPush) tail(a *app.App, control datadir.Control) (t tail.Tail, err error) {
+func (c *WalPush) tail(a *app.App, control datadir.Control) (t tail.Tail, _ error) {
 	tli, shutdown, ok := control.Wrote()
+	running, err := datadir.Running(c.Path)
+	if err != nil { // this may be the last chance
+		a.Log.Warn("it cannot be told whether the server is running; it is taken for stopped", "error", err)
+	}
 	switch {
-	case app.ServerRuns(c.Path):
+	case running.Run() != "":
 		a.Log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
 	case ok:
-		t, err = tail.Find(filepath.Join(c.Path, "pg_wal"), tli, control.SegmentSize, shutdown)
+		return tail.Find(filepath.Join(c.Path, "pg_wal"), tli, control.SegmentSize, shutdown)
 	}
-	return t, err
+	return t, nil
 }
 
 // pushOpen archives what there is of the segment that the server was writing.
