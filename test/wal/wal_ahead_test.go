@@ -427,3 +427,33 @@ func TestPushAll(t *testing.T) {
 		t.Errorf("not a data directory: %v", o)
 	}
 }
+
+// wal-push, of which PostgreSQL starts one for each file, looks at its host once, and says once what is wrong with the spool.
+func TestPushLooksOnce(t *testing.T) {
+	t.Parallel()
+	r := site.NewWALRig(t, site.DirectoryStore(t))
+	r.Serves(t)
+	r.Wait(t, numbered(0))
+	bad := testenv.Dir(t)
+	site.Must(t, testenv.ChownPostgres(bad))
+	site.Must(t, os.Chmod(bad, 0o777))
+	for what, args := range map[string][]string{"a spool": nil, "a spool that is refused": {"--spool=" + bad}, "nothing ahead": {"--ahead=1"}} {
+		trace := filepath.Join(testenv.Dir(t), "trace")
+		site.Must(t, os.WriteFile(trace, nil, 0o666))
+		site.Must(t, os.Chmod(trace, 0o666)) // whatever the umask
+		o := site.Execute(t, r.Command(testenv.Tool(t, "strace"), slices.Concat([]string{"-f", "-e", "trace=openat", "-o", trace, r.Pgobj, "wal-push", "pg_wal/" + numbered(0)}, args)...), nil)
+		if o.Code != 0 {
+			t.Fatalf("%s: %v", what, o)
+		}
+		calls, err := os.ReadFile(trace)
+		site.Must(t, err)
+		for _, name := range []string{"pg_control", "postmaster.pid"} {
+			if n := strings.Count(string(calls), "/"+name+`"`) + strings.Count(string(calls), `"`+name+`"`); n != 1 {
+				t.Errorf("%s: %s is read %d times", what, name, n)
+			}
+		}
+		if n, want := strings.Count(o.Err, "the spool is not used"), strings.Count(what, "refused"); n != want {
+			t.Errorf("%s: the log has %d warnings: %v", what, n, o)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"time"
@@ -12,10 +11,7 @@ import (
 // What the two processes have in common that work ahead of PostgreSQL's requests (wal-push-ahead, wal-prefetch). What they
 // do not manage soon is left to the process that PostgreSQL asks, which has the time that it takes.
 
-const (
-	aheadStall = 10 * time.Second
-	aheadWatch = 500 * time.Millisecond // between looks at the server
-)
+const aheadStall = 10 * time.Second
 
 var aheadPolicy = retry.Policy{Budget: time.Second, Stall: aheadStall}
 
@@ -28,18 +24,4 @@ func startSelf(args []string) (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(self, args...)
 	return cmd, cmd.Start()
-}
-
-// followServer calls end soon after the end of a run of the server on a data directory, or when still says so.
-func followServer(ctx context.Context, end context.CancelFunc, dataDir, run string, still func() bool) {
-	defer end()
-	tick := time.NewTicker(aheadWatch)
-	defer tick.Stop()
-	for run != "" && serverRun(dataDir) == run && still() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -1,9 +1,9 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/ahead"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -70,10 +71,10 @@ func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
 		return &app.Coded{Code: exitAbsent, Err: nil}
 	}
-	dir, dirErr := dataDirFor(c.Dest)
-	err := dirErr
-	if err == nil {
-		err = c.fetch(ctx, a, dir)
+	host, err := c.look(a, c.Dest)
+	dir := host.Data
+	if err = cmp.Or(host.Err, err); err == nil {
+		err = c.fetch(ctx, a, host)
 	}
 	if err == nil {
 		err = c.checkTablespaces(dir)
@@ -122,12 +123,9 @@ func BadCommandLine(args []string, err error) error {
 	return fetchError(".", err)
 }
 
-func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
-	control, _, err := datadir.ReadControl(dir)
-	if err != nil {
-		return err
-	}
-	ahead, err := c.aheadOf(a, dir, control)
+func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) error {
+	dir, control := host.Data, host.Control
+	ahead, err := c.aheadOf(host)
 	if err != nil {
 		return err
 	}
@@ -220,46 +218,4 @@ func mayMend(err error, try int) bool {
 		}
 	}
 	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
-}
-
-// dataDirFor finds the data directory of the cluster that a path belongs to: the current directory, in which
-// PostgreSQL runs its commands; or the directory that the path lies in, as pg_rewind runs restore_command from
-// anywhere with an absolute path; or PGDATA.
-func dataDirFor(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	dirs := []string{"."}
-	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
-		dirs = append(dirs, dir)
-		if dir == filepath.Dir(dir) {
-			break
-		}
-	}
-	if filepath.IsAbs(path) { // then it says more than where we happen to be
-		dirs = append(dirs[1:], ".")
-	}
-	if pgdata := os.Getenv("PGDATA"); pgdata != "" {
-		dirs = append(dirs, pgdata)
-	}
-	for _, dir := range dirs {
-		if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", app.Usagef("no data directory found: %s lies in none, and neither the current directory nor PGDATA is one", path)
-}
-
-// systemIDOf is the system identifier of the cluster that a path belongs to.
-func systemIDOf(path string) (uint64, error) {
-	dir, err := dataDirFor(path)
-	if err != nil {
-		return 0, err
-	}
-	c, _, err := datadir.ReadControl(dir)
-	if err != nil {
-		return 0, fmt.Errorf("find the system identifier: %w", err)
-	}
-	return c.SystemID, nil
 }

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/ahead"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
@@ -25,44 +27,33 @@ const (
 // fetchAhead is wal-fetch's side of a window; nil: there is none. Nothing that goes wrong with it is an error,
 // and absence is never concluded from it.
 type fetchAhead struct {
-	a       *app.App
-	window  *spool.Window
-	control datadir.Control
-	start   []string // command line of the process that fills the window
+	host   *ahead.Host
+	window *spool.Window
+	start  []string // command line of the process that fills the window
 }
 
 // aheadOf is the window of the recovery that asks, if it is one: a running server asks for a segment under
 // the name that its startup process uses (pg_rewind and people do not).
-func (c *WalFetch) aheadOf(a *app.App, dataDir string, control datadir.Control) (*fetchAhead, error) {
+func (c *WalFetch) aheadOf(h *ahead.Host) (*fetchAhead, error) {
 	bytes, err := parseSize(c.Prefetch)
 	if err != nil {
 		return nil, app.Usagef("--prefetch (PGOBJ_WAL_PREFETCH) is %q: %v", c.Prefetch, err)
 	}
-	dir, err := c.dir(a, dataDir)
-	if err != nil || dir == "" {
-		return nil, err
-	}
-	if bytes == 0 || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full || control.Partial {
+	if bytes == 0 || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full || h.Control.Partial || h.Spool == "" {
 		return nil, nil
 	}
-	w, err := a.Window(dir, dataDir, control)
+	w, err := h.Window()
 	if err != nil {
-		a.Log.Debug("nothing is fetched ahead", "error", err)
+		h.Log.Debug("nothing is fetched ahead", "error", err)
 		return nil, nil
 	}
-	count := max(1, min(prefetchMost, bytes/int64(control.SegmentSize)))
-	abs, err := filepath.Abs(dataDir)
+	count := max(1, min(prefetchMost, bytes/int64(h.Control.SegmentSize)))
+	abs, err := filepath.Abs(h.Data)
 	if err != nil {
 		return nil, nil
 	}
-	args := append([]string{"wal-prefetch", c.Name, abs, "--of=" + serverRun(abs), "--spool=" + dir, "--count=" + strconv.FormatInt(count, 10)}, a.Settings.Args()...)
-	return &fetchAhead{a: a, window: w, control: control, start: args}, nil
-}
-
-// serverRun names the run of the server on a data directory.
-func serverRun(dataDir string) string {
-	running, _ := datadir.Running(dataDir) // what cannot be read runs nothing of ours
-	return running.Run()
+	args := append([]string{"wal-prefetch", c.Name, abs, "--of=" + h.Server.Run(), "--spool=" + h.Spool, "--count=" + strconv.FormatInt(count, 10)}, h.Flags...)
+	return &fetchAhead{host: h, window: w, start: args}, nil
 }
 
 // deliver gives PostgreSQL the segment from the window, if it is there or comes soon.
@@ -75,11 +66,11 @@ func (f *fetchAhead) deliver(ctx context.Context, name, dest string) bool {
 	if !ok {
 		return false
 	}
-	if err := walstore.Deliver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: f.control.SystemID}); err != nil {
-		f.a.Log.Warn("a segment is fetched anew, as its copy in the window cannot be used", "error", err)
+	if err := walstore.Deliver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: f.host.Control.SystemID}); err != nil {
+		f.host.Log.Warn("a segment is fetched anew, as its copy in the window cannot be used", "error", err)
 		return false
 	}
-	f.a.Log.Debug("fetched ahead", slog.String("file", name))
+	f.host.Log.Debug("fetched ahead", slog.String("file", name))
 	f.got(name)
 	return true
 }
@@ -91,7 +82,7 @@ func (f *fetchAhead) got(name string) {
 		return
 	}
 	if _, err := startSelf(f.start); err != nil {
-		f.a.Log.Debug("nothing is fetched ahead", "error", err)
+		f.host.Log.Debug("nothing is fetched ahead", "error", err)
 	}
 }
 
@@ -107,18 +98,11 @@ type WalPrefetch struct {
 }
 
 func (c *WalPrefetch) Run(ctx context.Context, a *app.App) error {
-	control, _, err := datadir.ReadControl(c.Data)
-	if err != nil {
+	host, err := c.lookAt(a, c.Data)
+	if err = cmp.Or(host.Err, err); err != nil || c.Of != host.Server.Run() || host.Spool == "" {
 		return err
 	}
-	if c.Of != serverRun(c.Data) {
-		return nil
-	}
-	dir, err := c.dir(a, c.Data)
-	if err != nil || dir == "" {
-		return err
-	}
-	w, err := a.Window(dir, c.Data, control)
+	w, err := host.Window()
 	if err != nil {
 		return err
 	}
@@ -136,9 +120,9 @@ func (c *WalPrefetch) Run(ctx context.Context, a *app.App) error {
 		return err
 	}
 	defer release()
-	spool.Sweep(dir)
-	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return datadir.Recovering(c.Data) }) // ends with ctx
-	p := walstore.Prefetch{Store: s, SystemID: control.SystemID, Size: control.SegmentSize, Window: w, Count: c.Count, Jobs: prefetchJobs}
+	spool.Sweep(host.Spool)
+	host.Follow(ctx, cancel, c.Of, func() bool { return datadir.Recovering(c.Data) })
+	p := walstore.Prefetch{Store: s, SystemID: host.Control.SystemID, Size: host.Control.SegmentSize, Window: w, Count: c.Count, Jobs: prefetchJobs}
 	p.Run(ctx, c.Name, asked, c.Idle)
 	return nil
 }

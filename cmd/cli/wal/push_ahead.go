@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/ahead"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
@@ -31,43 +33,23 @@ type pushAhead struct {
 }
 
 // aheadOf is for a file that the archiver of a running server waits for: not for a rescued one that is pushed by hand.
-func (c *WalPush) aheadOf(a *app.App) (*pushAhead, error) {
+func (c *WalPush) aheadOf(a *app.App, h *ahead.Host) *pushAhead {
 	walDir, name := filepath.Split(c.Path)
-	if c.Ahead <= 1 {
-		return nil, nil
+	if c.Ahead <= 1 || !datadir.Exists(filepath.Join(walDir, "archive_status", name+".ready")) || h.Markers() == nil || c.jobs(h.Control.SegmentSize) == 1 {
+		return nil // Push says what is wrong
 	}
-	if _, err := os.Lstat(filepath.Join(walDir, "archive_status", name+".ready")); err != nil {
-		return nil, nil
-	}
-	dataDir, err := dataDirFor(c.Path)
-	if err != nil {
-		return nil, nil // Push says what is wrong
-	}
-	if err := app.MayWorkAhead(dataDir); err != nil {
+	if err := h.MayWork(); err != nil {
 		a.Log.Debug("nothing is pushed ahead", "error", err)
-		return nil, nil
-	}
-	control, _, err := datadir.ReadControl(dataDir)
-	if err != nil || c.jobs(control.SegmentSize) == 1 {
-		return nil, nil
-	}
-	dir, err := c.dir(a, dataDir)
-	if err != nil || dir == "" {
-		return nil, err
-	}
-	markers, err := a.Markers(dir, dataDir, control)
-	if err != nil {
-		a.Log.Debug("nothing is pushed ahead", "error", err)
-		return nil, nil
+		return nil
 	}
 	absWAL, err1 := filepath.Abs(walDir)
-	absData, err2 := filepath.Abs(dataDir)
+	absData, err2 := filepath.Abs(h.Data)
 	if err1 != nil || err2 != nil {
-		return nil, nil
+		return nil
 	}
-	args := append([]string{"wal-push-ahead", absWAL, absData, "--of=" + serverRun(absData), "--spool=" + dir,
-		"--wal-level=" + strconv.Itoa(c.Level), "--ahead=" + strconv.Itoa(c.Ahead)}, a.Settings.Args()...)
-	return &pushAhead{a: a, markers: markers, start: args}, nil
+	args := append([]string{"wal-push-ahead", absWAL, absData, "--of=" + h.Server.Run(), "--spool=" + h.Spool,
+		"--wal-level=" + strconv.Itoa(c.Level), "--ahead=" + strconv.Itoa(c.Ahead)}, h.Flags...)
+	return &pushAhead{a: a, markers: h.Markers(), start: args}
 }
 
 // archived says whether the file is in the archive. It waits while another process has it on its list, and starts one when
@@ -164,18 +146,11 @@ type WalPushAhead struct {
 
 func (c *WalPushAhead) Run(ctx context.Context, a *app.App) error {
 	collectLate(min(c.Ahead, 3))
-	control, _, err := datadir.ReadControl(c.Data)
-	if err != nil {
+	host, err := c.lookAt(a, c.Data)
+	if err = cmp.Or(host.Err, err); err != nil || host.Spool == "" {
 		return err
 	}
-	dir, err := c.dir(a, c.Data)
-	if err != nil || dir == "" {
-		return err
-	}
-	markers, err := a.Markers(dir, c.Data, control)
-	if err != nil {
-		return err
-	}
+	markers, control := host.Markers(), host.Control
 	tidy(markers, c.WAL)
 	paths, err := waiting(markers, c.WAL)
 	if err != nil {
@@ -194,16 +169,16 @@ func (c *WalPushAhead) Run(ctx context.Context, a *app.App) error {
 	ctx, cancel := app.WithTimeout(ctx, &limit)
 	defer cancel()
 	policy := aheadPolicy
-	policy.Hurry, policy.Haste = serving(ctx, c.Data), walPushAheadHaste
+	policy.Hurry, policy.Haste = host.Serving(ctx), walPushAheadHaste
 	s, err := a.Open(policy)
 	if err != nil {
 		return err
 	}
-	go followServer(ctx, cancel, c.Data, c.Of, func() bool { return true }) // ends with ctx
+	host.Follow(ctx, cancel, c.Of, func() bool { return true })
 	if err := a.Gate(s, markers).Admit(ctx, control.SystemID); err != nil {
 		return err // as the request does, which is then not answered by a marker
 	}
-	ahead := walstore.Ahead{
+	pushes := walstore.Ahead{
 		Jobs: c.jobs(control.SegmentSize),
 		Pushed: func(path string, res walstore.PushResult) error {
 			err := mark(markers, path, res)
@@ -217,7 +192,7 @@ func (c *WalPushAhead) Run(ctx context.Context, a *app.App) error {
 			list.Forget()
 		},
 	}
-	ahead.Push(ctx, s, walstore.PushRequest{Level: c.Level, Spill: dir, SystemID: func() (uint64, error) { return control.SystemID, nil }}, paths)
+	pushes.Push(ctx, s, walstore.PushRequest{Level: c.Level, Spill: host.Spool, SystemID: host.SystemID}, paths)
 	return nil
 }
 

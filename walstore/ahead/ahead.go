@@ -1,0 +1,2 @@
+// Package ahead works ahead of PostgreSQL's requests.
+package ahead
