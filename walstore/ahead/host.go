@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -99,11 +101,11 @@ func (h *Host) scope(more ...string) string {
 	return spool.Scope(append(parts, more...)...)
 }
 
-// MayWork says why no process may be started that works ahead for the server; nil: one may. When the one that started it ends, a
+// mayWork says why no process may be started that works ahead for the server; nil: one may. When the one that started it ends, a
 // process becomes the child of process 1. Where that is the postmaster, as in containers, it takes the end of any child by a
 // signal, or with another code than 0 or 1, for a backend's crash, and restarts the server: up to version 17 in
 // CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
-func (h *Host) MayWork() error {
+func (h *Host) mayWork() error {
 	switch {
 	case h.Unknown != nil:
 		return h.Unknown
@@ -115,19 +117,37 @@ func (h *Host) MayWork() error {
 	return nil
 }
 
-// Window is that of the server that runs on the data directory: of this run of it, so that nothing of an earlier restore is ever
-// taken.
-func (h *Host) Window() (*spool.Window, error) {
-	if err := h.MayWork(); err != nil {
+const watch = 500 * time.Millisecond // between looks at the server
+
+// brief is for what helpers ask of the storage. What they do not manage soon is left to the process that PostgreSQL asks, which has the time
+// that it takes.
+var brief = retry.Policy{Budget: time.Second, Stall: stall}
+
+const stall = 10 * time.Second
+
+// start starts this program with a hidden command for the data directory, without our stderr: a log's reader would wait for its end.
+// The process stays in the process group of the server's process that has asked us, so that it is ended with it. ended is closed
+// when it has ended; most often it outlives us.
+func (h *Host) start(command, arg string, flags ...string) (ended <-chan struct{}, err error) {
+	self, err := os.Executable()
+	if err != nil {
 		return nil, err
 	}
-	if !datadir.Recovering(h.Data) {
-		return nil, errors.New("the server in the data directory runs no recovery")
+	data, err := filepath.Abs(h.Data)
+	if err != nil {
+		return nil, err
 	}
-	return spool.NewWindow(h.Spool, h.scope(h.Server.Run())), nil
+	cmd := exec.Command(self, slices.Concat([]string{command, arg, data, "--of=" + h.Server.Run(), "--spool=" + h.Spool}, flags, h.Flags)...)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	return done, nil
 }
-
-const watch = 500 * time.Millisecond // between looks at the server
 
 // Serving returns a context that ends soon after the server has been told to stop, and with ctx where there is a server.
 func (h *Host) Serving(ctx context.Context) context.Context {
@@ -144,8 +164,8 @@ func (h *Host) Serving(ctx context.Context) context.Context {
 	return ctx
 }
 
-// Follow calls end soon after the end of a run of the server, or when still says so.
-func (h *Host) Follow(ctx context.Context, end context.CancelFunc, run string, still func() bool) {
+// whileRuns calls end soon after the end of a run of the server, or when still says so.
+func (h *Host) whileRuns(ctx context.Context, end context.CancelFunc, run string, still func() bool) {
 	if run == "" || h.Server.Run() != run || !still() {
 		end()
 		return

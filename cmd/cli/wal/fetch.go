@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -125,11 +127,12 @@ func BadCommandLine(args []string, err error) error {
 
 func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) error {
 	dir, control := host.Data, host.Control
-	ahead, err := c.aheadOf(host)
+	bytes, err := parseSize(c.Prefetch)
 	if err != nil {
-		return err
+		return app.Usagef("--prefetch (PGOBJ_WAL_PREFETCH) is %q: %v", c.Prefetch, err)
 	}
-	if ahead.deliver(ctx, c.Name, c.Dest) {
+	window := host.Window(c.Name, c.Dest, bytes)
+	if window.Deliver(ctx, c.Name, c.Dest) {
 		return nil
 	}
 	collectLate(1)
@@ -153,7 +156,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 		err = walstore.Fetch(ctx, s, req)
 		wait := min(fetchPause<<min(try-1, 10), fetchPauseMax)
 		if err == nil {
-			ahead.got(c.Name)
+			window.Got(c.Name)
 		}
 		limit := budget
 		switch {
@@ -176,7 +179,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 }
 
 // received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest, and
-// pg_rewind and people (see aheadOf) get whole segments.
+// pg_rewind and people (see ahead.Host.Window) get whole segments.
 func (c *WalFetch) received(dataDir string) (*walstore.Received, error) {
 	if c.Received == "" || datadir.IsStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
 		return nil, nil
@@ -194,7 +197,7 @@ func (c *WalFetch) received(dataDir string) (*walstore.Received, error) {
 }
 
 // checkTablespaces takes a segment away again that recovery must not replay on this host. (pg_rewind and people only read:
-// see aheadOf.)
+// see ahead.Host.Window.)
 func (c *WalFetch) checkTablespaces(dataDir string) error {
 	if c.NewTablespaces == "any" || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full {
 		return nil
@@ -218,4 +221,20 @@ func mayMend(err error, try int) bool {
 		}
 	}
 	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
+}
+
+// parseSize reads a size as PostgreSQL's settings have it: a number with kB, MB, GB or TB (of 1024), or of bytes.
+func parseSize(text string) (int64, error) {
+	number, shift := strings.TrimSpace(text), 0
+	for i, unit := range []string{"B", "kB", "MB", "GB", "TB"} {
+		if n, ok := strings.CutSuffix(number, unit); ok && (unit != "B" || !strings.ContainsAny(n, "kMGT")) {
+			number, shift = strings.TrimSpace(n), 10*i
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > 1<<62>>shift {
+		return 0, fmt.Errorf("expected a size such as 256MB")
+	}
+	return n << shift, nil
 }

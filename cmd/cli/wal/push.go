@@ -22,7 +22,6 @@ import (
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/ahead"
-	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/tail"
 )
 
@@ -43,12 +42,9 @@ type pushFlags struct {
 // walPushTimeout is the --timeout that there is without one: PostgreSQL asks again.
 const walPushTimeout = 5 * time.Minute
 
-// The server that stops asks six times at most (three failures, and three in its last round), and pg_ctl waits for a minute: so
-// long the storage is waited for then, for a request of ours, and before that of the process that works ahead.
-const (
-	walPushHaste      = 5 * time.Second
-	walPushAheadHaste = 2 * time.Second
-)
+// walPushHaste: the server that stops asks six times at most (three failures, and three in its last round), and pg_ctl waits for a
+// minute: so long the storage is waited for then.
+const walPushHaste = 5 * time.Second
 
 func (f pushFlags) check() error {
 	if f.Level < 0 || f.Level > 19 {
@@ -60,10 +56,7 @@ func (f pushFlags) check() error {
 	return nil
 }
 
-// jobs is how many files of a cluster are pushed at once: one, when segments are large.
-func (f pushFlags) jobs(size segment.Size) int {
-	return int(max(1, min(int64(f.Ahead), walstore.AheadMemory/int64(max(size, 1)))))
-}
+func (f pushFlags) files() ahead.Push { return ahead.Push{Level: f.Level, Files: f.Ahead} }
 
 // collectLate lets garbage be collected from 96 MiB for each of files on, and no earlier: in a process that is short, doing
 // so for a few MiB several times takes a tenth of its time.
@@ -90,7 +83,7 @@ func (c *WalPush) Run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return err
 	}
-	if c.aheadOf(a, host).archived(ctx, c.Path) {
+	if host.Pushed(ctx, c.Path, c.files()) {
 		return nil
 	}
 	collectLate(1)
@@ -133,9 +126,12 @@ func pushed(a *app.App, path string, res walstore.PushResult) {
 // pushAll archives what waits in a data directory. One file that fails does not keep the others.
 func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	walDir := filepath.Join(c.Path, "pg_wal")
-	ready, err := walstore.Ready(walDir)
+	ready, err := ahead.Ready(walDir)
 	if err != nil {
 		return app.Usagef("%s is no data directory: %v", c.Path, err)
+	}
+	for i, name := range ready {
+		ready[i] = filepath.Join(walDir, name)
 	}
 	ready = withoutOrphans(a, ready)
 	host, err := c.lookAt(a, c.Path)
@@ -161,7 +157,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	var failed []error
 	var there, bytes int64
 	g := errgroup.Group{}
-	g.SetLimit(c.jobs(control.SegmentSize))
+	g.SetLimit(c.files().Jobs(control.SegmentSize))
 	for _, path := range ready {
 		g.Go(func() error {
 			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: host.Spill(), SystemID: host.SystemID})

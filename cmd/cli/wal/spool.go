@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -15,11 +14,11 @@ type spoolFlag struct {
 	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Directory for what is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data directory, which base backups leave out). Nobody but its owner may write to it."`
 }
 
-// look is the one look at the cluster that a path belongs to. Its Err is an error of the settings where there is no data directory.
+// look is the one look at the cluster that a path belongs to. Its Err is datadir.ErrNone where there is no data directory.
 func (f spoolFlag) look(a *app.App, path string) (*ahead.Host, error) {
 	dataDir, err := datadir.Of(path, os.Getenv("PGDATA"))
 	if err != nil {
-		return &ahead.Host{Archive: a.Ahead(), Err: fmt.Errorf("%w: %w", app.ErrUsage, err)}, nil
+		return &ahead.Host{Archive: a.Ahead(), Err: err}, nil
 	}
 	return f.lookAt(a, dataDir)
 }
