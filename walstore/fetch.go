@@ -13,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -35,7 +36,7 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 		return fmt.Errorf("fetch %q: %w", r.Name, object.ErrName)
 	}
 	var err error
-	for range 4 { // it may come between the looks, and what was received of it go then
+	for range patience.Looks { // it may come between the looks, and what was received of it go then
 		if err = fetch(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
 			break
 		}

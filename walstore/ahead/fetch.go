@@ -17,6 +17,7 @@ import (
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
@@ -65,7 +66,7 @@ func (w *Window) Deliver(ctx context.Context, name, dest string) bool {
 	if w == nil {
 		return false
 	}
-	w.files.Await(ctx, name, stall)
+	w.files.Await(ctx, name, patience.Window)
 	path, sum, ok := w.files.Find(name)
 	if !ok {
 		return false

@@ -18,6 +18,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/storage/retry"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/spool"
 )
 
@@ -121,9 +122,7 @@ const watch = 500 * time.Millisecond // between looks at the server
 
 // brief is for what helpers ask of the storage. What they do not manage soon is left to the process that PostgreSQL asks, which has the time
 // that it takes.
-var brief = retry.Policy{Budget: time.Second, Stall: stall}
-
-const stall = 10 * time.Second
+var brief = retry.Policy{Budget: patience.Helper, Stall: patience.Window}
 
 // start starts this program with a hidden command for the data directory, without our stderr: a log's reader would wait for its end.
 // The process stays in the process group of the server's process that has asked us, so that it is ended with it. ended is closed

@@ -20,6 +20,7 @@ import (
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/ahead"
 	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -31,7 +32,8 @@ import (
 //   - 255: nobody knows. PostgreSQL stops with FATAL, and can be started again when the trouble is over.
 //     A standby would be shut down by that; it asks again after 1, so there 1 stands for trouble too.
 //
-// Codes from 126 on that are not 128+n all mean the same to PostgreSQL; 128+15 would be a clean end.
+// How long it waits before that is in package patience. Codes from 126 on that are not 128+n all mean the same to PostgreSQL;
+// 128+15 would be a clean end.
 type WalFetch struct {
 	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a directory."`
 	Dest     string `arg:"" optional:"" help:"Where to write it, as restore_command's %p."`
@@ -43,19 +45,6 @@ type WalFetch struct {
 	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a directory that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
 	spoolFlag
 }
-
-const (
-	exitAbsent      = 1
-	exitNobodyKnows = 255
-	standbyRetryFor = 10 * time.Second
-	fetchPause      = time.Second // before another try, where the retry decorator does not try again
-	fetchPauseMax   = 15 * time.Second
-	damagedTries    = 3
-	// gapPatience is how long a gap may be one that is being filled: a server that catches up archives several segments
-	// at once, and they arrive in any order.
-	gapPatience      = 20 * time.Second
-	patienceForStall = 30 * time.Second
-)
 
 func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 	// A panic would end the process with code 2, which PostgreSQL takes for "there is no such file". Like
@@ -71,7 +60,7 @@ func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 		return fetchError(".", app.Usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", show.ShellQuote(c.Name), c.Dest))
 	}
 	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
-		return &app.Coded{Code: exitAbsent, Err: nil}
+		return &app.Coded{Code: patience.Absent, Err: nil}
 	}
 	host, err := c.look(a, c.Dest)
 	dir := host.Data
@@ -82,14 +71,14 @@ func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 		err = c.checkTablespaces(dir)
 	}
 	if errors.Is(err, datadir.ErrTablespace) { // a standby must not go on either, nor get the segment from its primary
-		return &app.Coded{Code: exitNobodyKnows, Err: err}
+		return &app.Coded{Code: patience.Unknown, Err: err}
 	}
 	if errors.Is(err, walstore.ErrAbsent) {
 		a.Log.Debug("not in the archive", "file", c.Name)
-		return &app.Coded{Code: exitAbsent, Err: nil}
+		return &app.Coded{Code: patience.Absent, Err: nil}
 	}
 	if err != nil && hasHistory(dir, c.Name) {
-		return &app.Coded{Code: exitAbsent, Err: err}
+		return &app.Coded{Code: patience.Absent, Err: err}
 	}
 	return fetchError(dir, err)
 }
@@ -111,9 +100,9 @@ func fetchError(dir string, err error) error {
 		return nil
 	}
 	if datadir.IsStandby(dir) {
-		return &app.Coded{Code: exitAbsent, Err: err}
+		return &app.Coded{Code: patience.Absent, Err: err}
 	}
-	return &app.Coded{Code: exitNobodyKnows, Err: err}
+	return &app.Coded{Code: patience.Unknown, Err: err}
 }
 
 // BadCommandLine is the error of a command line that cannot be understood. restore_command's would
@@ -138,9 +127,9 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 	collectLate(1)
 	budget, standby := a.RetryFor, datadir.IsStandby(dir)
 	if standby || hasHistory(dir, c.Name) {
-		budget = min(budget, standbyRetryFor)
+		budget = min(budget, patience.Elsewhere)
 	}
-	s, err := a.Open(retry.Policy{Budget: budget, Stall: min(patienceForStall, budget)})
+	s, err := a.Open(retry.Policy{Budget: budget, Stall: min(patience.Attempt, budget)})
 	if err != nil {
 		return err
 	}
@@ -154,7 +143,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 	began := time.Now()
 	for try := 1; ; try++ {
 		err = walstore.Fetch(ctx, s, req)
-		wait := min(fetchPause<<min(try-1, 10), fetchPauseMax)
+		wait := min(patience.Pause<<min(try-1, 10), patience.LongestPause)
 		if err == nil {
 			window.Got(c.Name)
 		}
@@ -164,7 +153,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 		case standby: // asks again by itself, and its primary may have the file
 			limit = 0
 		default:
-			limit = min(budget, gapPatience)
+			limit = min(budget, patience.Gap)
 		}
 		if !mayMend(err, try) || time.Since(began)+wait > limit {
 			return err
@@ -220,7 +209,7 @@ func mayMend(err error, try int) bool {
 			return false
 		}
 	}
-	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
+	return !errors.Is(err, object.ErrDamaged) || try < patience.Damaged
 }
 
 // parseSize reads a size as PostgreSQL's settings have it: a number with kB, MB, GB or TB (of 1024), or of bytes.
