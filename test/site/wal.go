@@ -28,7 +28,7 @@ type WalRig struct {
 	Env   []string
 	Repo  string // as a directory, where the server stores plain files
 
-	standIn *exec.Cmd // for the postmaster; nil: there is none
+	standIn int // process that stands in for the postmaster; 0: there is none
 }
 
 func NewWALRig(t testing.TB, st Store) *WalRig {

@@ -63,18 +63,16 @@ func (r *WalRig) postmaster(t testing.TB) string {
 	return fmt.Sprintf("%d\n%s\n1795000000\n", r.Postmaster(t), r.Data)
 }
 
-// Postmaster is a process that stands in for the rig's server's, as its number alone is looked at.
+// Postmaster is a process that stands in for that of the rig's server.
 func (r *WalRig) Postmaster(t testing.TB) (pid int) {
 	t.Helper()
-	if r.standIn == nil {
-		r.standIn = r.Command("sleep", "3600")
-		Must(t, r.standIn.Start())
-		t.Cleanup(func() {
-			_ = r.standIn.Process.Kill()
-			_ = r.standIn.Wait()
-		})
+	if r.standIn == 0 {
+		pid, stop, err := testenv.StandIn()
+		Must(t, err)
+		t.Cleanup(stop)
+		r.standIn = pid
 	}
-	return r.standIn.Process.Pid
+	return r.standIn
 }
 
 // Settled waits until nothing is pushed ahead any more.

@@ -457,3 +457,25 @@ func TestPushLooksOnce(t *testing.T) {
 		}
 	}
 }
+
+// A postmaster.pid that cannot be understood, as a loss of power leaves it, keeps nobody from archiving what is left, and is told; what
+// asks whether a server runs gets no answer from it.
+func TestPostmasterPidSaysNothing(t *testing.T) {
+	t.Parallel()
+	r := site.NewWALRig(t, site.DirectoryStore(t))
+	names := []string{numbered(0), numbered(1)}
+	contents := r.Wait(t, names...)
+	r.Put(t, "../postmaster.pid", nil)
+	if r.Asks(t, names[0]) {
+		t.Error("something is pushed ahead")
+	}
+	if o := r.Run(t, "wal-push", "--all", "."); o.Code != 0 || !strings.Contains(o.Err, "postmaster.pid") {
+		t.Errorf("wal-push --all: %v", o)
+	}
+	for _, name := range names {
+		r.Fetches(t, name, contents[name])
+	}
+	if o := r.Run(t, "restore-check", r.Data); o.Code != 1 || !strings.Contains(o.Err, "postmaster.pid") {
+		t.Errorf("restore-check: %v", o)
+	}
+}
