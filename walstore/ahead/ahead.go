@@ -44,11 +44,11 @@
 //
 // # When one is killed, at any point
 //
-//	wal-push                  PostgreSQL asks again; the helper goes on, and its markers answer
+//	wal-push                  the archiver asks again (pgarch_archiveXlog); the helper goes on, and its markers answer
 //	wal-push-ahead            its lock is gone, so its list says nothing: wal-push pushes. A file whose marker it had not written yet
 //	                          is in the archive, or not: pushing it again finds the same content, a success
-//	wal-fetch                 PostgreSQL takes a restore_command that was killed for an error, and asks again; a segment
-//	                          that was moved already is fetched from the archive
+//	wal-fetch                 recovery stops with FATAL, as after 255, and asks again when it is started (RestoreArchivedFile); a
+//	                          segment that was moved already is then fetched from the archive
 //	wal-prefetch              its lock is gone: nobody waits. What is whole may be used, NAME.part is not. The next one clears both
 //	the postmaster            helpers see it within 500 ms; an immediate shutdown ends them with their process group
 //	the host                  nothing in the spool is synced but whole segments. A marker that is torn has a wrong checksum, one that

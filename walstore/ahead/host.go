@@ -36,11 +36,11 @@ type Host struct {
 	Archive
 	Data    string // its data directory; "": there is none, as for a rescued file
 	Control datadir.Control
-	Err     error // why there is no data directory, or no Control
-	Server  datadir.Server
-	Unknown error  // why it cannot be told whether a server runs
-	Spool   string // the directory for what is pushed or fetched ahead, which need not exist yet; "": the work is done without
-	files   spool.Identity
+	Err     error          // why there is no data directory, or no Control
+	Server  datadir.Server // that runs on it
+	Unknown error          // why that cannot be told
+	Spool   string         // the directory for what is pushed or fetched ahead, which need not exist yet; "": the work is done without
+	dir     spool.Identity // of Data
 }
 
 // Look looks at the cluster in a data directory, with its spool in dir ("": in the data directory).
@@ -63,9 +63,9 @@ func (h *Host) mayUse(dir string) bool {
 	info, err := os.Stat(h.Data)
 	ok := err == nil
 	if ok {
-		h.files, ok = spool.IdentityOf(info)
+		h.dir, ok = spool.IdentityOf(info)
 	}
-	if !ok || int64(h.files.OwnerID) != int64(os.Geteuid()) {
+	if !ok || int64(h.dir.OwnerID) != int64(os.Geteuid()) {
 		h.Log.Debug("the spool is left alone: the data directory belongs to another user", "spool", dir)
 		return false
 	}
@@ -98,8 +98,8 @@ func (h *Host) Spill() string { return cmp.Or(h.Spool, os.TempDir()) }
 // scope binds what is in the spool to one repository, one server in it, and one cluster; and to one data directory, as a copy of
 // it is another server.
 func (h *Host) scope(more ...string) string {
-	parts := append(h.Identity[:len(h.Identity):len(h.Identity)], strconv.FormatUint(h.Control.SystemID, 10), fmt.Sprint(h.files.Device), fmt.Sprint(h.files.Inode))
-	return spool.Scope(append(parts, more...)...)
+	cluster := []string{strconv.FormatUint(h.Control.SystemID, 10), fmt.Sprint(h.dir.Device), fmt.Sprint(h.dir.Inode)}
+	return spool.Scope(slices.Concat(h.Identity, cluster, more)...)
 }
 
 // mayWork says why no process may be started that works ahead for the server; nil: one may. When the one that started it ends, a
