@@ -13,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -35,7 +36,7 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 		return fmt.Errorf("fetch %q: %w", r.Name, object.ErrName)
 	}
 	var err error
-	for range 4 { // it may come between the looks, and what was received of it go then
+	for range patience.Looks { // it may come between the looks, and what was received of it go then
 		if err = fetch(ctx, s, r); !errors.Is(err, storage.ErrNotFound) {
 			break
 		}
@@ -58,16 +59,16 @@ func Fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
 }
 
 func fetch(ctx context.Context, s storage.Store, r FetchRequest) error {
-	return throughTemp(r.Dest, func(w io.Writer) error {
+	return ThroughTemp(r.Dest, func(w io.Writer) error {
 		_, err := Read(ctx, s, r.Name, r.SystemID, w)
 		return err
 	})
 }
 
-// throughTemp lets fill write a file that is at dest, synced, when fill succeeds, and leaves dest alone when
+// ThroughTemp lets fill write a file that is at dest, synced, when fill succeeds, and leaves dest alone when
 // not. It goes through a temporary file of mode 0600 beside dest (pg_rewind refuses files more open than the
 // cluster's own), whose name PostgreSQL takes for nothing that it knows.
-func throughTemp(dest string, fill func(io.Writer) error) (err error) {
+func ThroughTemp(dest string, fill func(io.Writer) error) (err error) {
 	var tmp *os.File
 	// The file is made when the first byte comes: absence, the usual answer to a standby, costs no write.
 	lazy := object.WriterFunc(func(p []byte) (int, error) {

@@ -41,7 +41,7 @@ func fetchReceived(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if err != nil {
 		return err
 	}
-	return throughTemp(r.Dest, func(w io.Writer) error {
+	return ThroughTemp(r.Dest, func(w io.Writer) error {
 		dst := object.NewChecked(w, r.Name, r.SystemID, sha256.New())
 		own := openLikeness(r.Received.Own)
 		defer own.close()

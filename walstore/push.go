@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 
 	"github.com/zeebo/xxh3"
@@ -76,9 +77,9 @@ func Push(ctx context.Context, s storage.Store, r PushRequest) (PushResult, erro
 	return src.store(ctx, s, objects[0])
 }
 
-// pushTwo is Push of two files at a time, which takes less of it for two of one size: the SHA-256 of both are computed
+// PushTwo is Push of two files at a time, which takes less of it for two of one size: the SHA-256 of both are computed
 // side by side. Whatever is wrong with one of them is left to Push. done is told of each when it is over.
-func pushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done func(path string, res PushResult, err error)) {
+func PushTwo(ctx context.Context, s storage.Store, reqs [2]PushRequest, done func(path string, res PushResult, err error)) {
 	first, err1 := reqs[0].source(ctx)
 	second, err2 := reqs[1].source(ctx)
 	defer first.close()
@@ -327,6 +328,12 @@ func (r PushRequest) workers() int {
 		return 2
 	}
 	return r.Workers
+}
+
+// Sharing lets several pushes of this request, of whatever files, share what compresses.
+func (r PushRequest) Sharing() PushRequest {
+	r.shop = newEncoderPool(r.Level, max(r.workers(), runtime.GOMAXPROCS(0)))
+	return r
 }
 
 // encoderPool is what compresses, and buffers with room for a piece. Several pushes at once can share it.

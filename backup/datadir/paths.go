@@ -12,7 +12,38 @@ import (
 var (
 	// ErrInside says that the storage is a directory in one that is backed up or restored.
 	ErrInside = errors.New("the storage is inside of what it is for")
+	// ErrNone says that a path belongs to no data directory.
+	ErrNone = errors.New("no data directory found")
 )
+
+// Of finds the data directory of the cluster that a path belongs to: the current directory, in which PostgreSQL runs its commands;
+// or the directory that the path lies in, as pg_rewind runs restore_command from anywhere with an absolute path; or PGDATA, if it is set. Its
+// error is ErrNone.
+func Of(path, pgdata string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dirs := []string{"."}
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		dirs = append(dirs, dir)
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	if filepath.IsAbs(path) { // then it says more than where we happen to be
+		dirs = append(dirs[1:], ".")
+	}
+	if pgdata != "" {
+		dirs = append(dirs, pgdata)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s lies in none, and neither the current directory nor PGDATA is one", ErrNone, path)
+}
 
 // Outside refuses a storage in a directory of the cluster: each backup would have all earlier ones in it, and a delta restore
 // would remove them, and the one that it reads.

@@ -23,7 +23,7 @@ var topFiles = map[string]bool{
 	"postmaster.pid": true, "postmaster.opts": true, "backup_label": true, "tablespace_map": true,
 	"backup_label.old": true, "tablespace_map.old": true, "backup_manifest": true, "backup_manifest.tmp": true,
 	"postgresql.auto.conf.tmp": true, "current_logfiles.tmp": true,
-	"recovery.signal": true, "standby.signal": true, "recovery.conf": true, "recovery.done": true,
+	RecoverySignal: true, StandbySignal: true, RecoveryConf: true, "recovery.done": true,
 }
 
 type dirKind uint8

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -38,8 +39,7 @@ func isServer(proc, lock string) bool {
 	if slices.Contains([]string{"postgres\n", "postmaster\n", "edb-postgres\n"}, string(name)) {
 		return true
 	}
-	pid, _, _ := strings.Cut(lock, "\n")
-	pid = strings.TrimPrefix(strings.TrimSpace(pid), "-") // of a single-user server
+	pid := strconv.Itoa(parsePostmaster(lock).Process())
 	if pid == filepath.Base(proc) {
 		return true
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/outcome"
-	"github.com/pgobj/pgobj/backup/postmaster"
 	"github.com/pgobj/pgobj/backup/server"
 )
 
@@ -88,8 +87,9 @@ const mostCuts = 50
 // connect asks the server how its recovery was, once it says that it takes connections. Until then its recovery goes on, or
 // it ends. An answer that comes afterwards is its last one: waiting does not change it.
 func (d *drill) connect(ctx context.Context) (ready bool, err error) {
-	status := postmaster.Read(d.plan.Target).Status
-	if !status.Open() {
+	postmaster, err := datadir.ReadPostmaster(d.plan.Target)
+	status := postmaster.Status
+	if err != nil || !status.Open() { // it may be writing the file
 		return false, nil
 	}
 	s, err := server.ConnectAny(ctx, d.dsn(), d.roles(), d.databases())
@@ -97,7 +97,7 @@ func (d *drill) connect(ctx context.Context) (ready bool, err error) {
 	case err == nil:
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)
-	case status == postmaster.Standby, server.IsStarting(err), server.IsCut(err) && d.cuts < mostCuts:
+	case status == datadir.Standby, server.IsStarting(err), server.IsCut(err) && d.cuts < mostCuts:
 		d.cuts++
 		return false, nil // not everything is there yet, or it ends at this moment: the next look tells
 	default:

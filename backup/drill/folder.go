@@ -60,7 +60,7 @@ func (d *drill) sweep() error {
 		}
 		free := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 		dir := filepath.Dir(name)
-		if _, running, err := datadir.Running(filepath.Join(dir, "data")); free && !running && err == nil {
+		if running, err := datadir.Running(filepath.Join(dir, "data")); free && running.PID == 0 && err == nil {
 			d.Log.Info("removing what a drill that was killed has left", "directory", dir)
 			if err := os.RemoveAll(dir); err != nil {
 				d.Log.Warn("cannot remove it", "error", err)

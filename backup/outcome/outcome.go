@@ -149,13 +149,14 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 	}
 	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
 	// The label goes when pg_control says that recovery has begun (StartupXLOG); from a clean shutdown one begins without a label.
-	begun := !datadir.Exists(filepath.Join(r.Dir, "backup_label")) && (c.State != datadir.ShutDown || o.signalIsGone(r.Dir))
+	asked := datadir.Recovering(r.Dir)
+	begun := !datadir.Exists(filepath.Join(r.Dir, "backup_label")) && (c.State != datadir.ShutDown || !asked)
 	clean := c.State == datadir.ShutDown || c.State == datadir.InProduction
 	switch {
 	case !begun && !r.Runs:
 		o.At = 0
 		return o.not("recovery has not begun: start the server")
-	case begun && clean && o.signalIsGone(r.Dir):
+	case begun && clean && !asked:
 		return o.ended(r.Dir, max(c.Timeline, o.newestHistory(r.Dir, c.Timeline)))
 	case r.Unasked != nil:
 		o.Text = fmt.Sprintf("nobody knows: it has replayed up to %s or further", o.At)
@@ -178,15 +179,6 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s lies before backup %s or behind the end of the archive: name an older backup, or leave out the target", x.Goal, x.Backup)
 	}
 	return o.not("the server stopped in recovery, at %s or later%s. Its log says why%s", o.At, gap, missed)
-}
-
-func (o *Outcome) signalIsGone(dir string) bool {
-	for _, name := range []string{"recovery.signal", "standby.signal", "recovery.conf"} {
-		if datadir.Exists(filepath.Join(dir, name)) {
-			return false
-		}
-	}
-	return true
 }
 
 // newestHistory: directly after its promotion a server that crashed has its new timeline in the history file, and

@@ -9,6 +9,7 @@ import (
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/partial"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -29,9 +30,6 @@ type WALRange struct {
 	Tail  []object.Piece  // with Received: those with the last bytes
 	Notes []object.Object // of all kinds, of segments that are not beyond a gap
 }
-
-// gapPatience is how long what lies behind a gap has to be there before that counts as one.
-const gapPatience = 10 * time.Second
 
 // RangeScan puts a WALRange together from listings, segment by segment in the order in which recovery wants
 // them.
@@ -54,11 +52,11 @@ func ScanRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg
 }
 
 // WaitForRange is cover for an archive that a server may be working on. One that catches up archives several segments at
-// once, and they arrive in any order: a gap with new WAL behind it may be one that is being filled.
+// once, and they arrive in any order: a gap with new WAL behind it may be one that is being filled, for patience.Gap.
 func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
 	for began := time.Now(); ; {
 		w, err := ScanRange(ctx, s, systemID, legs, size, until)
-		if err != nil || w.Missing == "" || time.Since(w.beyond) > gapPatience || time.Since(began) > gapPatience {
+		if err != nil || w.Missing == "" || time.Since(w.beyond) > patience.Gap || time.Since(began) > patience.Gap {
 			return w, err
 		}
 		select {

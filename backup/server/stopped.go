@@ -56,12 +56,12 @@ func OpenStopped(dir string) (*Stopped, error) {
 
 // idle makes sure that no server runs.
 func (s *Stopped) idle() error {
-	pid, running, err := datadir.Running(s.dir)
+	running, err := datadir.Running(s.dir)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrNotStopped, err)
-	case running:
-		return fmt.Errorf("%w: one runs in %s (pid %d): stop it with pg_ctl stop -m fast, or run backup-push without --offline", ErrNotStopped, s.dir, pid)
+	case running.PID != 0:
+		return fmt.Errorf("%w: one runs in %s (pid %d): stop it with pg_ctl stop -m fast, or run backup-push without --offline", ErrNotStopped, s.dir, running.Process())
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/recovery"
 )
 
@@ -49,11 +50,11 @@ func SettingsFor(r recovery.Recovery, major int, conf ConfScan) Written {
 	case r.NoSettings:
 		w.File = ""
 	case major < 12:
-		w.File = "recovery.conf"
+		w.File = datadir.RecoveryConf
 	case r.Standby:
-		w.Signal = "standby.signal"
+		w.Signal = datadir.StandbySignal
 	default:
-		w.Signal = "recovery.signal"
+		w.Signal = datadir.RecoverySignal
 	}
 	if w.Signal != "" {
 		w.Recovery = append(neutral(r, conf.steering, w.Recovery), w.Recovery...)

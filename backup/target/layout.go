@@ -200,10 +200,10 @@ func tablespaceVersion(b *catalog.Backup) string {
 
 // check refuses every place that may not be written to, before anything is.
 func (t *Target) check() error {
-	if pid, running, err := datadir.Running(t.Dir); err != nil {
+	if running, err := datadir.Running(t.Dir); err != nil {
 		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
-	} else if running {
-		return fmt.Errorf("%w: a PostgreSQL server runs in %s (pid %d): stop it first", backup.ErrTarget, t.Dir, pid)
+	} else if running.PID != 0 {
+		return fmt.Errorf("%w: a PostgreSQL server runs in %s (pid %d): stop it first", backup.ErrTarget, t.Dir, running.Process())
 	}
 	if err := t.checkOwner(); err != nil {
 		return err

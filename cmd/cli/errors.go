@@ -87,6 +87,7 @@ var kinds = []meaning{
 	{server.ErrPooler, app.ExitPostgres, "A backup needs one session of the server for itself: set PGHOST and PGPORT (or --dsn) to the server's own address."},
 	{server.ErrPromoted, app.ExitPostgres, "No backup was entered in the catalog. Run the command again."},
 	{server.ErrVersion, app.ExitPostgres, ""},
+	{datadir.ErrNone, app.ExitUsage, "PostgreSQL runs archive_command and restore_command in its data directory. By hand, run pgobj there, give an absolute path, or set PGDATA."},
 	{datadir.ErrControl, app.ExitPostgres, "Is it the data directory of a PostgreSQL server, of version 10 or later? Is its disk in order?"},
 	{backup.ErrIncarnation, app.ExitConflict, ""},
 	{archiving.ErrElsewhere, app.ExitWAL, "No backup was entered in the catalog. Set archive_command = 'pgobj wal-push %p', with this storage and server, SELECT pg_reload_conf(), and run the command again."},

@@ -204,9 +204,13 @@ func (p *pile) measure(ctx context.Context, t *pileTool, round int) error {
 			return err
 		}
 	}
-	// To the tools our own process is the server.
+	server, stop, err := testenv.StandIn() // to the tools it is the server
+	if err != nil {
+		return err
+	}
+	defer stop()
 	pid := filepath.Join(p.data, "postmaster.pid")
-	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n%s\n%d\n", os.Getpid(), p.data, time.Now().UnixNano()), 0o644); err != nil {
+	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n%s\n%d\n", server, p.data, time.Now().UnixNano()), 0o644); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(pid) }()

@@ -27,6 +27,8 @@ type WalRig struct {
 	Pgobj string
 	Env   []string
 	Repo  string // as a directory, where the server stores plain files
+
+	standIn int // process that stands in for the postmaster; 0: there is none
 }
 
 func NewWALRig(t testing.TB, st Store) *WalRig {

@@ -51,14 +51,29 @@ func Pushers(t testing.TB, dataDir string) []int { return Helpers(t, "wal-push-a
 // Serves lets the rig look as if a server ran on it.
 func (r *WalRig) Serves(t testing.TB) {
 	t.Helper()
-	r.Put(t, "../postmaster.pid", []byte(r.postmaster()))
+	r.Put(t, "../postmaster.pid", []byte(r.postmaster(t)))
 	t.Cleanup(func() {
 		_ = os.Remove(filepath.Join(r.Data, "postmaster.pid"))
 		NoHelpers(t, "wal-push-ahead", r.Data)
 	})
 }
 
-func (r *WalRig) postmaster() string { return fmt.Sprintf("%d\n%s\n1795000000\n", os.Getpid(), r.Data) }
+func (r *WalRig) postmaster(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("%d\n%s\n1795000000\n", r.Postmaster(t), r.Data)
+}
+
+// Postmaster is a process that stands in for that of the rig's server.
+func (r *WalRig) Postmaster(t testing.TB) (pid int) {
+	t.Helper()
+	if r.standIn == 0 {
+		pid, stop, err := testenv.StandIn()
+		Must(t, err)
+		t.Cleanup(stop)
+		r.standIn = pid
+	}
+	return r.standIn
+}
 
 // Settled waits until nothing is pushed ahead any more.
 func (r *WalRig) Settled(t testing.TB) {

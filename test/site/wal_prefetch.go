@@ -47,7 +47,7 @@ func NoPrefetchers(t testing.TB, dataDir string) { NoHelpers(t, "wal-prefetch", 
 func (r *WalRig) Recovery(t testing.TB) {
 	t.Helper()
 	r.Put(t, "../recovery.signal", nil)
-	r.Put(t, "../postmaster.pid", []byte(r.postmaster()))
+	r.Put(t, "../postmaster.pid", []byte(r.postmaster(t)))
 	t.Cleanup(func() {
 		Must(t, os.Remove(filepath.Join(r.Data, "recovery.signal")))
 		NoPrefetchers(t, r.Data)

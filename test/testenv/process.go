@@ -37,6 +37,19 @@ func AsPostgres(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
+// StandIn starts a process of the servers' user that does nothing: its number stands for a postmaster's in postmaster.pid. (Ours
+// and our children's parent's are no server's to pgobj.)
+func StandIn() (pid int, stop func(), err error) {
+	cmd := AsPostgres(exec.Command("sleep", "infinity"))
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
+	return cmd.Process.Pid, func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}, nil
+}
+
 // postgres returns the credential to run servers with and its home; nil when we are not root.
 func postgres() (*syscall.Credential, string, error) {
 	if os.Geteuid() != 0 {

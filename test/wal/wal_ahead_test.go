@@ -271,7 +271,7 @@ func TestPushAheadKilled(t *testing.T) {
 		t.Errorf("killed %d times, %d files were acknowledged: nothing was tried", killed, acknowledged)
 	}
 	r.Killed(t, []string{"openat", "write", "linkat", "renameat", "flock"}, fresh, func(string, site.Outcome) { check(false) },
-		"wal-push-ahead", filepath.Join(r.Data, "pg_wal"), r.Data, fmt.Sprintf("--of=%d/1795000000", os.Getpid()))
+		"wal-push-ahead", filepath.Join(r.Data, "pg_wal"), r.Data, fmt.Sprintf("--of=%d/1795000000", r.Postmaster(t)))
 }
 
 // A real archiver with many files to catch up on, some of which fail: all arrive, archive_status and
@@ -425,5 +425,57 @@ func TestPushAll(t *testing.T) {
 	}
 	if o := site.Execute(t, r.Command(r.Pgobj, "wal-push", "--all", elsewhere), nil); o.Code != 2 {
 		t.Errorf("not a data directory: %v", o)
+	}
+}
+
+// wal-push, of which PostgreSQL starts one for each file, looks at its host once, and says once what is wrong with the spool.
+func TestPushLooksOnce(t *testing.T) {
+	t.Parallel()
+	r := site.NewWALRig(t, site.DirectoryStore(t))
+	r.Serves(t)
+	r.Wait(t, numbered(0))
+	bad := testenv.Dir(t)
+	site.Must(t, testenv.ChownPostgres(bad))
+	site.Must(t, os.Chmod(bad, 0o777))
+	for what, args := range map[string][]string{"a spool": nil, "a spool that is refused": {"--spool=" + bad}, "nothing ahead": {"--ahead=1"}} {
+		trace := filepath.Join(testenv.Dir(t), "trace")
+		site.Must(t, os.WriteFile(trace, nil, 0o666))
+		site.Must(t, os.Chmod(trace, 0o666)) // whatever the umask
+		o := site.Execute(t, r.Command(testenv.Tool(t, "strace"), slices.Concat([]string{"-f", "-e", "trace=openat", "-o", trace, r.Pgobj, "wal-push", "pg_wal/" + numbered(0)}, args)...), nil)
+		if o.Code != 0 {
+			t.Fatalf("%s: %v", what, o)
+		}
+		calls, err := os.ReadFile(trace)
+		site.Must(t, err)
+		for _, name := range []string{"pg_control", "postmaster.pid"} {
+			if n := strings.Count(string(calls), "/"+name+`"`) + strings.Count(string(calls), `"`+name+`"`); n != 1 {
+				t.Errorf("%s: %s is read %d times", what, name, n)
+			}
+		}
+		if n, want := strings.Count(o.Err, "the spool is not used"), strings.Count(what, "refused"); n != want {
+			t.Errorf("%s: the log has %d warnings: %v", what, n, o)
+		}
+	}
+}
+
+// A postmaster.pid that cannot be understood, as a loss of power leaves it, keeps nobody from archiving what is left, and is told; what
+// asks whether a server runs gets no answer from it.
+func TestPostmasterPidSaysNothing(t *testing.T) {
+	t.Parallel()
+	r := site.NewWALRig(t, site.DirectoryStore(t))
+	names := []string{numbered(0), numbered(1)}
+	contents := r.Wait(t, names...)
+	r.Put(t, "../postmaster.pid", nil)
+	if r.Asks(t, names[0]) {
+		t.Error("something is pushed ahead")
+	}
+	if o := r.Run(t, "wal-push", "--all", "."); o.Code != 0 || !strings.Contains(o.Err, "postmaster.pid") {
+		t.Errorf("wal-push --all: %v", o)
+	}
+	for _, name := range names {
+		r.Fetches(t, name, contents[name])
+	}
+	if o := r.Run(t, "restore-check", r.Data); o.Code != 1 || !strings.Contains(o.Err, "postmaster.pid") {
+		t.Errorf("restore-check: %v", o)
 	}
 }

@@ -107,13 +107,13 @@ func TestPrefetchBelongsToOneRestore(t *testing.T) {
 		t.Error("another repository's window was used")
 	}
 	r.Env = saved
-	r.Put(t, "../postmaster.pid", []byte(fmt.Sprintf("%d\n%s\n1795000001\n", os.Getpid(), r.Data)))
+	r.Put(t, "../postmaster.pid", []byte(fmt.Sprintf("%d\n%s\n1795000001\n", r.Postmaster(t), r.Data)))
 	if r.FetchesAhead(t, numbered(1), contents[numbered(1)]) {
 		t.Error("the window of an earlier run was used")
 	}
 	testenv.Eventually(t, site.Patience, "only the new run's process is left", func() bool { return len(prefetchers(t, r.Data)) <= 1 })
 	r.Put(t, "../recovery.signal", nil)
-	done := site.Execute(t, r.Command(r.Pgobj, "wal-prefetch", numbered(0), r.Data+"/.", "--idle=100ms", fmt.Sprintf("--of=%d/1795000001", os.Getpid())), nil)
+	done := site.Execute(t, r.Command(r.Pgobj, "wal-prefetch", numbered(0), r.Data+"/.", "--idle=100ms", fmt.Sprintf("--of=%d/1795000001", r.Postmaster(t))), nil)
 	if done.Code != 0 { // busy, or idle
 		t.Errorf("%v", done)
 	}

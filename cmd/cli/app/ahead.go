@@ -1,27 +1,32 @@
 package app
 
 import (
-	"errors"
+	"context"
 	"reflect"
+
+	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore/admit"
+	"github.com/pgobj/pgobj/walstore/ahead"
+	"github.com/pgobj/pgobj/walstore/spool"
 )
 
-// MayWorkAhead says why no process may be started that works ahead for the server on a data directory; nil: one may. When the
-// one that started it ends, a process becomes the child of process 1. Where that is the postmaster, as in containers, it
-// takes the end of any child by a signal, or with another code than 0 or 1, for a backend's crash, and restarts the server:
-// up to version 17 in CleanupBackend, from 18 on as an "untracked child process" (postmaster.c).
-func MayWorkAhead(dataDir string) error {
-	pid, _, ok := RunningPostmaster(dataDir)
-	switch {
-	case !ok:
-		return errors.New("no server runs in the data directory")
-	case pid == 1:
-		return errors.New("the postmaster is process 1, and would take the end of a process of ours for a crash: give its container an init, as docker run --init does")
+// Ahead is the server's archive for what works ahead of PostgreSQL.
+func (a *App) Ahead() ahead.Archive {
+	return ahead.Archive{
+		Identity: []string{a.Storage, a.S3Endpoint, a.S3Region, a.Server}, Flags: a.args(), Open: a.Open, Log: a.Log,
+		Admit: func(ctx context.Context, s storage.Store, memory *spool.Markers, systemID uint64) error {
+			return a.Gate(s, memory).Admit(ctx, systemID)
+		},
 	}
-	return nil
 }
 
-// Args are the settings as flags for another process of this program.
-func (s *Settings) Args() []string {
+// Gate keeps other clusters' WAL out of the server's archive. memory may be nil.
+func (a *App) Gate(s storage.Store, memory *spool.Markers) *admit.Gate {
+	return &admit.Gate{Store: s, Catalog: a.Catalog(s), Memory: memory, Log: a.Log}
+}
+
+// args are the settings as flags for another process of this program.
+func (s *Settings) args() []string {
 	var out []string
 	v := reflect.ValueOf(*s)
 	for i := range v.NumField() {

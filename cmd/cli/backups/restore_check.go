@@ -11,8 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/outcome"
-	"github.com/pgobj/pgobj/backup/postmaster"
 	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
@@ -96,16 +96,18 @@ func (c *RestoreCheck) request(ctx context.Context, a *app.App) (r outcome.Reque
 		}
 	}
 	r.Dir = c.TargetDir
-	if c.DSN == "" && !app.ServerRuns(r.Dir) {
-		return r, nil
+	var running datadir.Server // as it was before it is asked: it may open meanwhile
+	if c.DSN == "" {
+		if running, err = datadir.Running(r.Dir); err != nil || running.Run() == "" {
+			return r, err
+		}
 	}
-	open := postmaster.Read(r.Dir).Status.Open() // before it is asked: it may open meanwhile
-	status, err := c.ask(ctx)
+	status, err := c.ask(ctx, running)
 	switch {
 	case err == nil:
 	case r.Dir == "" && server.IsStarting(err):
 		return r, fmt.Errorf("%w: %w", outcome.ErrRecovering, err)
-	case server.IsStarting(err), c.DSN == "" && !open:
+	case server.IsStarting(err), c.DSN == "" && !running.Status.Open():
 		r.Runs = true
 		return r, nil
 	case c.DSN != "":
@@ -125,14 +127,14 @@ func (c *RestoreCheck) request(ctx context.Context, a *app.App) (r outcome.Reque
 const askTimeout = time.Minute
 
 // ask asks the server where its recovery is: as --dsn says, or as the one who owns the data directory, in any database.
-func (c *RestoreCheck) ask(ctx context.Context) (status server.Recovery, err error) {
+func (c *RestoreCheck) ask(ctx context.Context, running datadir.Server) (status server.Recovery, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("the server has not answered within %v", askTimeout))
 	defer cancel()
 	var s *server.Session
 	if c.DSN != "" {
 		s, err = server.Connect(ctx, c.DSN)
 	} else {
-		s, err = server.ConnectAny(ctx, ownSocket(c.TargetDir), ownRoles(c.TargetDir), databasesOf(c.TargetDir))
+		s, err = server.ConnectAny(ctx, ownSocket(c.TargetDir, running), ownRoles(c.TargetDir), databasesOf(c.TargetDir))
 	}
 	if err != nil {
 		return status, err
@@ -143,11 +145,10 @@ func (c *RestoreCheck) ask(ctx context.Context) (status server.Recovery, err err
 
 // ownSocket leads to the server that runs in a data directory. The rest is as libpq's environment says; for root also the
 // passwords are those of the owner.
-func ownSocket(dir string) string {
-	f := postmaster.Read(dir)
+func ownSocket(dir string, running datadir.Server) string {
 	dsn := ""
-	if host := f.Host(); host != "" {
-		dsn = fmt.Sprintf("host=%s hostaddr='' port=%s", server.Quote(host), f.Port)
+	if host := running.Host(); host != "" {
+		dsn = fmt.Sprintf("host=%s hostaddr='' port=%s", server.Quote(host), running.Port)
 	}
 	if owner := ownerForRoot(dir); owner != nil && os.Getenv("PGPASSFILE") == "" {
 		dsn += " passfile=" + server.Quote(filepath.Join(owner.HomeDir, ".pgpass"))

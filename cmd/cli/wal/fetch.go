@@ -1,15 +1,16 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -17,7 +18,9 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/ahead"
 	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -29,7 +32,8 @@ import (
 //   - 255: nobody knows. PostgreSQL stops with FATAL, and can be started again when the trouble is over.
 //     A standby would be shut down by that; it asks again after 1, so there 1 stands for trouble too.
 //
-// Codes from 126 on that are not 128+n all mean the same to PostgreSQL; 128+15 would be a clean end.
+// How long it waits before that is in package patience. Codes from 126 on that are not 128+n all mean the same to PostgreSQL;
+// 128+15 would be a clean end.
 type WalFetch struct {
 	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a directory."`
 	Dest     string `arg:"" optional:"" help:"Where to write it, as restore_command's %p."`
@@ -41,19 +45,6 @@ type WalFetch struct {
 	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a directory that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
 	spoolFlag
 }
-
-const (
-	exitAbsent      = 1
-	exitNobodyKnows = 255
-	standbyRetryFor = 10 * time.Second
-	fetchPause      = time.Second // before another try, where the retry decorator does not try again
-	fetchPauseMax   = 15 * time.Second
-	damagedTries    = 3
-	// gapPatience is how long a gap may be one that is being filled: a server that catches up archives several segments
-	// at once, and they arrive in any order.
-	gapPatience      = 20 * time.Second
-	patienceForStall = 30 * time.Second
-)
 
 func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 	// A panic would end the process with code 2, which PostgreSQL takes for "there is no such file". Like
@@ -69,25 +60,25 @@ func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 		return fetchError(".", app.Usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", show.ShellQuote(c.Name), c.Dest))
 	}
 	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
-		return &app.Coded{Code: exitAbsent, Err: nil}
+		return &app.Coded{Code: patience.Absent, Err: nil}
 	}
-	dir, dirErr := dataDirFor(c.Dest)
-	err := dirErr
-	if err == nil {
-		err = c.fetch(ctx, a, dir)
+	host, err := c.look(a, c.Dest)
+	dir := host.Data
+	if err = cmp.Or(host.Err, err); err == nil {
+		err = c.fetch(ctx, a, host)
 	}
 	if err == nil {
 		err = c.checkTablespaces(dir)
 	}
 	if errors.Is(err, datadir.ErrTablespace) { // a standby must not go on either, nor get the segment from its primary
-		return &app.Coded{Code: exitNobodyKnows, Err: err}
+		return &app.Coded{Code: patience.Unknown, Err: err}
 	}
 	if errors.Is(err, walstore.ErrAbsent) {
 		a.Log.Debug("not in the archive", "file", c.Name)
-		return &app.Coded{Code: exitAbsent, Err: nil}
+		return &app.Coded{Code: patience.Absent, Err: nil}
 	}
 	if err != nil && hasHistory(dir, c.Name) {
-		return &app.Coded{Code: exitAbsent, Err: err}
+		return &app.Coded{Code: patience.Absent, Err: err}
 	}
 	return fetchError(dir, err)
 }
@@ -108,10 +99,10 @@ func fetchError(dir string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if isStandby(dir) {
-		return &app.Coded{Code: exitAbsent, Err: err}
+	if datadir.IsStandby(dir) {
+		return &app.Coded{Code: patience.Absent, Err: err}
 	}
-	return &app.Coded{Code: exitNobodyKnows, Err: err}
+	return &app.Coded{Code: patience.Unknown, Err: err}
 }
 
 // BadCommandLine is the error of a command line that cannot be understood. restore_command's would
@@ -123,24 +114,22 @@ func BadCommandLine(args []string, err error) error {
 	return fetchError(".", err)
 }
 
-func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
-	control, _, err := datadir.ReadControl(dir)
+func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) error {
+	dir, control := host.Data, host.Control
+	bytes, err := parseSize(c.Prefetch)
 	if err != nil {
-		return err
+		return app.Usagef("--prefetch (PGOBJ_WAL_PREFETCH) is %q: %v", c.Prefetch, err)
 	}
-	ahead, err := c.aheadOf(a, dir, control)
-	if err != nil {
-		return err
-	}
-	if ahead.deliver(ctx, c.Name, c.Dest) {
+	window := host.Window(c.Name, c.Dest, bytes)
+	if window.Deliver(ctx, c.Name, c.Dest) {
 		return nil
 	}
 	collectLate(1)
-	budget, standby := a.RetryFor, isStandby(dir)
+	budget, standby := a.RetryFor, datadir.IsStandby(dir)
 	if standby || hasHistory(dir, c.Name) {
-		budget = min(budget, standbyRetryFor)
+		budget = min(budget, patience.Elsewhere)
 	}
-	s, err := a.Open(retry.Policy{Budget: budget, Stall: min(patienceForStall, budget)})
+	s, err := a.Open(retry.Policy{Budget: budget, Stall: min(patience.Attempt, budget)})
 	if err != nil {
 		return err
 	}
@@ -154,9 +143,9 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 	began := time.Now()
 	for try := 1; ; try++ {
 		err = walstore.Fetch(ctx, s, req)
-		wait := min(fetchPause<<min(try-1, 10), fetchPauseMax)
+		wait := min(patience.Pause<<min(try-1, 10), patience.LongestPause)
 		if err == nil {
-			ahead.got(c.Name)
+			window.Got(c.Name)
 		}
 		limit := budget
 		switch {
@@ -164,7 +153,7 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 		case standby: // asks again by itself, and its primary may have the file
 			limit = 0
 		default:
-			limit = min(budget, gapPatience)
+			limit = min(budget, patience.Gap)
 		}
 		if !mayMend(err, try) || time.Since(began)+wait > limit {
 			return err
@@ -179,9 +168,9 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, dir string) error {
 }
 
 // received says what a recovery may have of a segment that is not complete. A standby has to wait for the rest, and
-// pg_rewind and people (see aheadOf) get whole segments.
+// pg_rewind and people (see ahead.Host.Window) get whole segments.
 func (c *WalFetch) received(dataDir string) (*walstore.Received, error) {
-	if c.Received == "" || isStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
+	if c.Received == "" || datadir.IsStandby(dataDir) || filepath.Base(c.Dest) != "RECOVERYXLOG" {
 		return nil, nil
 	}
 	r := &walstore.Received{Own: filepath.Join(dataDir, "pg_wal", c.Name)}
@@ -197,7 +186,7 @@ func (c *WalFetch) received(dataDir string) (*walstore.Received, error) {
 }
 
 // checkTablespaces takes a segment away again that recovery must not replay on this host. (pg_rewind and people only read:
-// see aheadOf.)
+// see ahead.Host.Window.)
 func (c *WalFetch) checkTablespaces(dataDir string) error {
 	if c.NewTablespaces == "any" || filepath.Base(c.Dest) != "RECOVERYXLOG" || segment.Classify(c.Name) != segment.Full {
 		return nil
@@ -220,60 +209,21 @@ func mayMend(err error, try int) bool {
 			return false
 		}
 	}
-	return !errors.Is(err, object.ErrDamaged) || try < damagedTries
+	return !errors.Is(err, object.ErrDamaged) || try < patience.Damaged
 }
 
-// dataDirFor finds the data directory of the cluster that a path belongs to: the current directory, in which
-// PostgreSQL runs its commands; or the directory that the path lies in, as pg_rewind runs restore_command from
-// anywhere with an absolute path; or PGDATA.
-func dataDirFor(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	dirs := []string{"."}
-	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
-		dirs = append(dirs, dir)
-		if dir == filepath.Dir(dir) {
+// parseSize reads a size as PostgreSQL's settings have it: a number with kB, MB, GB or TB (of 1024), or of bytes.
+func parseSize(text string) (int64, error) {
+	number, shift := strings.TrimSpace(text), 0
+	for i, unit := range []string{"B", "kB", "MB", "GB", "TB"} {
+		if n, ok := strings.CutSuffix(number, unit); ok && (unit != "B" || !strings.ContainsAny(n, "kMGT")) {
+			number, shift = strings.TrimSpace(n), 10*i
 			break
 		}
 	}
-	if filepath.IsAbs(path) { // then it says more than where we happen to be
-		dirs = append(dirs[1:], ".")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > 1<<62>>shift {
+		return 0, fmt.Errorf("expected a size such as 256MB")
 	}
-	if pgdata := os.Getenv("PGDATA"); pgdata != "" {
-		dirs = append(dirs, pgdata)
-	}
-	for _, dir := range dirs {
-		if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", app.Usagef("no data directory found: %s lies in none, and neither the current directory nor PGDATA is one", path)
-}
-
-// systemIDOf is the system identifier of the cluster that a path belongs to.
-func systemIDOf(path string) (uint64, error) {
-	dir, err := dataDirFor(path)
-	if err != nil {
-		return 0, err
-	}
-	c, _, err := datadir.ReadControl(dir)
-	if err != nil {
-		return 0, fmt.Errorf("find the system identifier: %w", err)
-	}
-	return c.SystemID, nil
-}
-
-// isStandby says whether the server on a data directory follows another for ever: by standby.signal, before 12
-// by recovery.conf.
-func isStandby(dir string) bool {
-	if dir == "" {
-		return false
-	}
-	if _, err := os.Stat(filepath.Join(dir, "standby.signal")); err == nil {
-		return true
-	}
-	conf, err := os.ReadFile(filepath.Join(dir, "recovery.conf"))
-	return err == nil && regexp.MustCompile(`(?im)^[ \t]*standby_mode[ \t]*=?[ \t]*'?(on|true|yes|1)`).Match(conf)
+	return n << shift, nil
 }

@@ -16,14 +16,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
-	"github.com/pgobj/pgobj/walstore/segment"
-	"github.com/pgobj/pgobj/walstore/spool"
+	"github.com/pgobj/pgobj/walstore/ahead"
 	"github.com/pgobj/pgobj/walstore/tail"
 )
 
@@ -44,12 +42,9 @@ type pushFlags struct {
 // walPushTimeout is the --timeout that there is without one: PostgreSQL asks again.
 const walPushTimeout = 5 * time.Minute
 
-// The server that stops asks six times at most (three failures, and three in its last round), and pg_ctl waits for a minute: so
-// long the storage is waited for then, for a request of ours, and before that of the process that works ahead.
-const (
-	walPushHaste      = 5 * time.Second
-	walPushAheadHaste = 2 * time.Second
-)
+// walPushHaste: the server that stops asks six times at most (three failures, and three in its last round), and pg_ctl waits for a
+// minute: so long the storage is waited for then.
+const walPushHaste = 5 * time.Second
 
 func (f pushFlags) check() error {
 	if f.Level < 0 || f.Level > 19 {
@@ -61,10 +56,7 @@ func (f pushFlags) check() error {
 	return nil
 }
 
-// jobs is how many files of a cluster are pushed at once: one, when segments are large.
-func (f pushFlags) jobs(size segment.Size) int {
-	return int(max(1, min(int64(f.Ahead), walstore.AheadMemory/int64(max(size, 1)))))
-}
+func (f pushFlags) files() ahead.Push { return ahead.Push{Level: f.Level, Files: f.Ahead} }
 
 // collectLate lets garbage be collected from 96 MiB for each of files on, and no earlier: in a process that is short, doing
 // so for a few MiB several times takes a tenth of its time.
@@ -87,20 +79,20 @@ func (c *WalPush) Run(ctx context.Context, a *app.App) error {
 		ctx, cancel = app.WithTimeout(ctx, &limit)
 		defer cancel()
 	}
-	ahead, err := c.aheadOf(a)
+	host, err := c.look(a, c.Path)
 	if err != nil {
 		return err
 	}
-	if ahead.archived(ctx, c.Path) {
+	if host.Pushed(ctx, c.Path, c.files()) {
 		return nil
 	}
 	collectLate(1)
-	hurry := c.hurry(ctx)
+	hurry := host.Serving(ctx)
 	s, err := a.Open(retry.Policy{Hurry: hurry, Haste: walPushHaste})
 	if err != nil {
 		return err
 	}
-	res, err := c.push(ctx, a, s)
+	res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: c.Path, Level: c.Level, Spill: host.Spill(), Admit: a.Gate(s, host.Markers()).Admit, SystemID: host.SystemID})
 	if err != nil && ctx.Err() == nil && hurry.Err() != nil && errors.Is(err, storage.ErrTransient) {
 		return fmt.Errorf("%w\n%w", app.ErrStopping, err)
 	}
@@ -109,45 +101,6 @@ func (c *WalPush) Run(ctx context.Context, a *app.App) error {
 	}
 	pushed(a, c.Path, res)
 	return nil
-}
-
-// hurry ends soon after the server has been told to stop: it does not end before its archiver does.
-func (c *WalPush) hurry(ctx context.Context) context.Context {
-	dataDir, err := dataDirFor(c.Path)
-	if err != nil {
-		return context.Background() // a rescued file
-	}
-	return serving(ctx, dataDir)
-}
-
-func (c *WalPush) push(ctx context.Context, a *app.App, s storage.Store) (walstore.PushResult, error) {
-	memory, dir, err := c.memory(a)
-	if err != nil {
-		return walstore.PushResult{}, err
-	}
-	return walstore.Push(ctx, s, walstore.PushRequest{Path: c.Path, Level: c.Level, Spill: cmp.Or(dir, os.TempDir()), Admit: a.Gate(s, memory).Admit,
-		SystemID: func() (uint64, error) { return systemIDOf(c.Path) }})
-}
-
-// memory is the spool of the data directory that the file belongs to, and the markers in it; none for a rescued file.
-func (c *WalPush) memory(a *app.App) (*spool.Markers, string, error) {
-	dataDir, err := dataDirFor(c.Path)
-	if err != nil {
-		return nil, "", nil
-	}
-	dir, err := c.dir(a, dataDir)
-	if err != nil || dir == "" {
-		return nil, "", err
-	}
-	control, _, err := datadir.ReadControl(dataDir)
-	if err != nil {
-		return nil, dir, nil // Push says what is wrong, where that matters
-	}
-	memory, err := a.Markers(dir, dataDir, control)
-	if err != nil {
-		a.Log.Debug("nothing is remembered of this archive", "error", err)
-	}
-	return memory, dir, nil
 }
 
 // byName says of a file that there is not that pg_wal has it, as PostgreSQL runs archive_command in the data directory.
@@ -173,25 +126,25 @@ func pushed(a *app.App, path string, res walstore.PushResult) {
 // pushAll archives what waits in a data directory. One file that fails does not keep the others.
 func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	walDir := filepath.Join(c.Path, "pg_wal")
-	ready, err := walstore.Ready(walDir)
+	ready, err := ahead.Ready(walDir)
 	if err != nil {
 		return app.Usagef("%s is no data directory: %v", c.Path, err)
 	}
+	for i, name := range ready {
+		ready[i] = filepath.Join(walDir, name)
+	}
 	ready = withoutOrphans(a, ready)
-	control, _, err := datadir.ReadControl(c.Path)
-	if err != nil {
+	host, err := c.lookAt(a, c.Path)
+	if err = cmp.Or(host.Err, err); err != nil {
 		return err
 	}
-	last, err := c.tail(a, control)
+	control := host.Control
+	last, err := c.tail(a, host)
 	if err != nil {
 		return err
 	}
 	ready = append(ready, last.Complete...)
 	s, err := a.Open(retry.Policy{})
-	if err != nil {
-		return err
-	}
-	spill, err := c.dir(a, c.Path)
 	if err != nil {
 		return err
 	}
@@ -204,11 +157,10 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	var failed []error
 	var there, bytes int64
 	g := errgroup.Group{}
-	g.SetLimit(c.jobs(control.SegmentSize))
+	g.SetLimit(c.files().Jobs(control.SegmentSize))
 	for _, path := range ready {
 		g.Go(func() error {
-			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: cmp.Or(spill, os.TempDir()),
-				SystemID: func() (uint64, error) { return control.SystemID, nil }})
+			res, err := walstore.Push(ctx, s, walstore.PushRequest{Path: path, Level: c.Level, Spill: host.Spill(), SystemID: host.SystemID})
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -230,15 +182,18 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 
 // tail is what a server that does not run has written without a note for its archiver. Of one that runs nothing counts: it will
 // note it.
-func (c *WalPush) tail(a *app.App, control datadir.Control) (t tail.Tail, err error) {
-	tli, shutdown, ok := control.Wrote()
+func (c *WalPush) tail(a *app.App, h *ahead.Host) (t tail.Tail, _ error) {
+	tli, shutdown, ok := h.Control.Wrote()
+	if h.Unknown != nil { // this may be the last chance
+		a.Log.Warn("it cannot be told whether the server is running; it is taken for stopped", "error", h.Unknown)
+	}
 	switch {
-	case app.ServerRuns(c.Path):
+	case h.Server.Run() != "":
 		a.Log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
 	case ok:
-		t, err = tail.Find(filepath.Join(c.Path, "pg_wal"), tli, control.SegmentSize, shutdown)
+		return tail.Find(filepath.Join(c.Path, "pg_wal"), tli, h.Control.SegmentSize, shutdown)
 	}
-	return t, err
+	return t, nil
 }
 
 // pushOpen archives what there is of the segment that the server was writing.

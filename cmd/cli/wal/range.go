@@ -2,14 +2,15 @@ package wal
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
@@ -63,9 +64,12 @@ func (c *WalFetch) whose(ctx context.Context, store storage.Store) (uint64, erro
 	if c.SystemID != 0 {
 		return c.SystemID, nil
 	}
-	id, err := systemIDOf(filepath.Join(c.Name, "x"))
-	if err == nil || !errors.Is(err, app.ErrUsage) {
-		return id, err
+	if dir, err := datadir.Of(filepath.Join(c.Name, "x"), os.Getenv("PGDATA")); err == nil {
+		control, _, err := datadir.ReadControl(dir)
+		if err != nil {
+			return 0, fmt.Errorf("find the system identifier: %w", err)
+		}
+		return control.SystemID, nil
 	}
 	ids, err := walstore.Incarnations(ctx, store)
 	if err != nil {

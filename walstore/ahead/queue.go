@@ -1,31 +1,28 @@
-package walstore
+package ahead
 
 import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// AheadMemory bounds the raw size of the files that are worked on at once.
-const AheadMemory = 256 << 20
-
-// Ahead archives files that PostgreSQL will ask for.
-type Ahead struct {
-	Jobs int // files at once
-	// Pushed is told of every file that is in the archive now. Failed is told of every other one that was tried, and of one
-	// that Pushed has an error for, with the reason. Several at once.
-	Pushed func(path string, res PushResult) error
-	Failed func(path string, err error)
+// pushes archives files that PostgreSQL will ask for.
+type pushes struct {
+	jobs int // files at once
+	// pushed is told of every file that is in the archive now. failed is told of every other one that was tried, and of one
+	// that pushed has an error for, with the reason. Several at once.
+	pushed func(path string, res walstore.PushResult) error
+	failed func(path string, err error)
 }
 
-// Ready lists the files in a pg_wal that wait to be archived, as paths, in the order in which PostgreSQL asks for them:
+// Ready lists the names of the files in a pg_wal that wait to be archived, in the order in which PostgreSQL asks for them:
 // history files first, then by name (pgarch_readyXlog). archive_status is only read.
 func Ready(walDir string) ([]string, error) {
 	dir, err := os.Open(filepath.Join(walDir, "archive_status"))
@@ -44,9 +41,6 @@ func Ready(walDir string) ([]string, error) {
 		}
 	}
 	slices.SortFunc(names, inOrder)
-	for i, n := range names {
-		names[i] = filepath.Join(walDir, n)
-	}
 	return names, nil
 }
 
@@ -63,32 +57,32 @@ func inOrder(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// Push archives files, given in the order in which PostgreSQL will ask for them, each as Push does with r. They are begun
+// run archives files, given in the order in which PostgreSQL will ask for them, each as walstore.Push does with r. They are begun
 // in order, and none after one has failed or too far before one that is still on its way: so the archive never has more than
-// a few files behind one that it has not.
-func (a Ahead) Push(ctx context.Context, s storage.Store, r PushRequest, paths []string) {
-	r.shop = newEncoderPool(r.Level, max(r.workers(), runtime.GOMAXPROCS(0)))
+// a few files past one that it has not.
+func (p pushes) run(ctx context.Context, s storage.Store, r walstore.PushRequest, paths []string) {
+	r = r.Sharing()
 	r.XXH3 = true
-	q := newQueue(paths, 2*a.Jobs)
-	report := func(path string, res PushResult, err error) {
+	q := newQueue(paths, 2*p.jobs)
+	report := func(path string, res walstore.PushResult, err error) {
 		if err == nil {
-			err = a.Pushed(path, res)
+			err = p.pushed(path, res)
 		}
 		if err != nil {
-			a.Failed(path, err)
+			p.failed(path, err)
 			q.fail()
 		}
 	}
 	var workers sync.WaitGroup
-	for range max(1, a.Jobs/2) {
+	for range max(1, p.jobs/2) {
 		workers.Go(func() {
 			for at, two := q.next(ctx); len(two) > 0; at, two = q.next(ctx) {
 				first, second := r, r
 				first.Path, second.Path = two[0], two[len(two)-1]
 				if len(two) == 2 {
-					pushTwo(ctx, s, [2]PushRequest{first, second}, report)
+					walstore.PushTwo(ctx, s, [2]walstore.PushRequest{first, second}, report)
 				} else {
-					res, err := Push(ctx, s, first)
+					res, err := walstore.Push(ctx, s, first)
 					report(first.Path, res, err)
 				}
 				q.done(at)
