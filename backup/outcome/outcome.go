@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/survey"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 var (
@@ -107,20 +107,20 @@ func Check(ctx context.Context, r Request) (*Outcome, error) {
 	return o, err
 }
 
-// followed is the way of a standby, which goes on from what it was restored for: also to timelines that were begun since.
-func (o *Outcome) followed(dir string) []recovery.Leg {
-	way := o.Restored.Path
-	t := o.newestHistory(dir, way[len(way)-1].Timeline)
+// followed is the path of a standby, which goes on from what it was restored for: also to timelines that were begun since.
+func (o *Outcome) followed(dir string) timeline.Path {
+	path := o.Restored.Path
+	t := o.newestHistory(dir, path.Last().Timeline)
 	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
 	if err != nil {
-		return way // it has none, as timeline 1
+		return path // it has none, as timeline 1
 	}
-	l, err := segment.ParseHistory(t, data)
-	if _, ok := l.Left(way[0].Timeline); err != nil || !ok {
-		return way
+	ancestors, err := segment.ParseHistory(t, data)
+	longer := timeline.To(t, ancestors).From(path[0].Timeline, path[0].Begin)
+	if err != nil || longer == nil {
+		return path
 	}
-	h := recovery.History{Lineage: map[segment.Timeline]segment.Lineage{t: l}}
-	return h.Path(way[0].Timeline, way[0].Begin, t)
+	return longer
 }
 
 // goneOn says whether the archive has records behind the end of a recovery that has reached what it had. Its last segment is
@@ -207,12 +207,7 @@ func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Time
 func (o *Outcome) inRecovery() error {
 	s, x := o.Status, o.Restored
 	o.At = s.Replayed
-	for _, leg := range x.Path {
-		if leg.Begin <= o.At {
-			o.Timeline = leg.Timeline
-		}
-	}
-	o.State = "in recovery"
+	o.Timeline, o.State = x.Path.TimelineAt(o.At), "in recovery"
 	lack := lackingNow(o.control, s)
 	switch {
 	case len(lack) > 0:
@@ -247,8 +242,8 @@ func (o *Outcome) goesOn() error {
 // ended judges a recovery that is over, by the history of the timeline that the server has opened.
 func (o *Outcome) ended(dir string, t segment.Timeline) error {
 	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
-	onTheWay := slices.ContainsFunc(o.Restored.Path, func(l recovery.Leg) bool { return l.Timeline == t })
-	if errors.Is(err, fs.ErrNotExist) || onTheWay { // the end of a recovery begins a timeline
+	_, onPath := o.Restored.Path.Left(t)
+	if errors.Is(err, fs.ErrNotExist) || onPath { // the end of a recovery begins a timeline
 		return o.not("the server is on timeline %d and has never recovered from the archive: was the signal file removed?", t)
 	}
 	if err != nil {
@@ -259,17 +254,17 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 		return err
 	}
 	x := o.Restored
-	for _, leg := range x.Path {
+	for _, span := range x.Path {
 		for _, a := range history {
-			if a.Timeline == leg.Timeline {
+			if a.Timeline == span.Timeline {
 				o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
 			}
 		}
-		if o.At != leg.End {
-			break // here it has left the way
+		if o.At != span.End {
+			break // here it has left the path
 		}
 	}
-	last := x.Path[len(x.Path)-1].Timeline
+	last := x.Path.Last().Timeline
 	switch {
 	case o.At == 0:
 		return o.not("the server is on timeline %d, which does not come from the backup's", t)
