@@ -44,8 +44,8 @@ var arrows = map[string][]string{
 		"storage/retry", "walstore", "walstore/object"},
 	"cmd/cli/watch": {"catalog", "cmd/cli/app", "cmd/cli/show", "walstore", "walstore/object", "walstore/survey"},
 
-	"retention":       {"catalog"},
-	"retention/sweep": {"retention", "catalog", "backup/part", "walstore", "walstore/object"},
+	"retention":       {"catalog", "walstore/timeline"},
+	"retention/sweep": {"retention", "catalog", "backup/part", "walstore", "walstore/object", "walstore/timeline"},
 
 	"backup":            {}, // what all stages share: progress and errors
 	"backup/part":       {"storage/frames", "storage/sha256x2"},
