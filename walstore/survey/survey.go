@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -16,16 +15,14 @@ import (
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
-
-// Run is segments of one timeline without a gap, by their numbers.
-type Run struct{ First, Last uint64 }
 
 // Survey is what the archive holds of one timeline.
 type Survey struct {
 	Timeline    segment.Timeline
 	SegmentSize segment.Size
-	Runs        []Run // in rising order, each after a gap
+	Runs        []timeline.Run // in rising order, each after a gap
 	Segments    int64
 	Stored      int64     // bytes of the segments' objects
 	Oldest      time.Time // when the first and the last of them were archived, by the store's clock
@@ -151,11 +148,7 @@ func (v *Survey) add(o object.Object, info storage.Info) {
 	if info.Created.After(v.Newest) {
 		v.Newest = info.Created
 	}
-	if n := len(v.Runs); n > 0 && v.Runs[n-1].Last+1 == seg.No {
-		v.Runs[n-1].Last = seg.No
-		return
-	}
-	v.Runs = append(v.Runs, Run{seg.No, seg.No})
+	v.Runs = timeline.Extend(v.Runs, seg.No)
 }
 
 // settle moves the pieces of a segment that is there: its key comes after theirs.
@@ -224,72 +217,62 @@ func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) err
 	return nil
 }
 
-// Gaps are the gaps of a timeline, and those on the way to it from the nearest ancestor of which there are segments, which
-// tells of what lies before. A timeline needs its parent's segments up to the one before it begins, and its own from there.
-// What came before the oldest segment of the whole line of descent was deleted, and is none.
-func Gaps(all []*Survey, v *Survey) []Gap {
-	var gaps []Gap
-	runs := v.Runs
-	if seg, ok := v.lastPiece(); ok && (len(runs) == 0 || seg.No > runs[len(runs)-1].Last) {
-		runs = append(slices.Clone(runs), Run{seg.No, seg.No}) // it is not complete, but what lies before it is missing
+// Path is the path to the timeline.
+func (v *Survey) Path() timeline.Path { return timeline.To(v.Timeline, v.Lineage) }
+
+// Tree is the timelines that are surveyed.
+func Tree(all []*Survey) timeline.Tree {
+	tree := timeline.Tree{}
+	for _, v := range all {
+		tree[v.Timeline] = v.Lineage
 	}
-	for i := 1; i < len(runs); i++ {
-		if first, next := runs[i-1].Last+1, runs[i].First; first < next {
-			gaps = append(gaps, v.gap(first, next-1))
-		}
-	}
-	if len(runs) > 0 {
-		gaps = append(gaps, v.gapsBefore(all, runs[0].First)...)
-	}
-	slices.SortFunc(gaps, func(a, b Gap) int { return strings.Compare(a.First, b.First) })
-	return gaps
+	return tree
 }
 
-// gapsBefore are those on the way to the timeline's segment no.
-func (v *Survey) gapsBefore(all []*Survey, no uint64) (gaps []Gap) {
-	line := make([]stretch, len(v.Lineage))
-	oldest := len(line) // of which there is something
-	for i := len(line) - 1; i >= 0; i-- {
-		if line[i] = v.stretch(all, v.Lineage[i]); line[i].any() {
-			oldest = i
-		}
+func held(all []*Survey) timeline.Held {
+	held := timeline.Held{}
+	for _, v := range all {
+		held[v.Timeline] = v.Runs
 	}
-	for i := len(line) - 1; i >= oldest; i-- {
-		a := line[i]
-		if a.end < no {
-			gaps = append(gaps, v.gap(a.end, no-1))
-		}
-		v, no = a.Survey, a.end
-		if a.any() {
-			no = a.Runs[0].First
-			if last := a.Runs[len(a.Runs)-1].Last; last+1 < a.end {
-				gaps = append(gaps, a.gap(last+1, a.end-1))
+	return held
+}
+
+// Gaps are the gaps on the path to a timeline that none of its ancestors tells of. What came before the oldest segment
+// of the whole path was deleted, and is none.
+func Gaps(all []*Survey, v *Survey) (gaps []Gap) {
+	have, path := held(all), v.Path()
+	if seg, ok := v.lastPiece(); ok && (len(v.Runs) == 0 || seg.No > v.Runs[len(v.Runs)-1].Last) {
+		have[v.Timeline] = timeline.Extend(slices.Clone(v.Runs), seg.No) // it is not complete, but what lies before it is missing
+	}
+	if len(have[v.Timeline]) == 0 {
+		return nil
+	}
+	for _, g := range path.Gaps(have, v.SegmentSize) {
+		of := &Survey{Timeline: g.Timeline, SegmentSize: v.SegmentSize}
+		told := false
+		for _, a := range all {
+			if a.Timeline == g.Timeline {
+				of = a
 			}
+			_, on := path.Left(a.Timeline)
+			told = told || on && a != v && a.tells(g)
 		}
-		if len(a.Runs) > 0 && a.Lineage != nil {
-			break
+		if !told {
+			gaps = append(gaps, of.gap(g.First, g.Last))
 		}
 	}
 	return gaps
 }
 
-// stretch is the part of an ancestor that leads to a timeline: its segments before end.
-type stretch struct {
-	*Survey
-	end uint64
-}
-
-// stretch is an ancestor's, also where nothing of it is in the archive.
-func (v *Survey) stretch(all []*Survey, a segment.Ancestor) stretch {
-	end := segment.At(a.Timeline, a.Switch, v.SegmentSize).No
-	if i := slices.IndexFunc(all, func(s *Survey) bool { return s.Timeline == a.Timeline }); i >= 0 {
-		return stretch{all[i], end}
+// tells says whether a gap on the path to the timeline is one of its Gaps: it lies before its last segment, and where it
+// lies between its own, or its path is known.
+func (v *Survey) tells(g timeline.Range) bool {
+	n := len(v.Runs)
+	if n == 0 || g.Timeline > v.Timeline || g.Timeline == v.Timeline && g.First > v.Runs[n-1].Last {
+		return false
 	}
-	return stretch{&Survey{Timeline: a.Timeline, SegmentSize: v.SegmentSize}, end}
+	return v.Lineage != nil || g.Timeline == v.Timeline && g.First > v.Runs[0].First
 }
-
-// any says whether there is a segment of it.
-func (s stretch) any() bool { return len(s.Runs) > 0 && s.Runs[0].First < s.end }
 
 func (v *Survey) gap(first, last uint64) Gap {
 	h := Gap{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
@@ -309,33 +292,6 @@ func (v *Survey) Name(no uint64) string {
 // Reach is the last segment that recovery gets to without a gap, from segment no of timeline from towards timeline
 // to, which is from or a descendant of it. False when not even the first one is there, or to is no descendant.
 func Reach(all []*Survey, from segment.Timeline, no uint64, to *Survey) (segment.Segment, bool) {
-	stretch := append(slices.Clone(to.Lineage), segment.Ancestor{Timeline: to.Timeline, Switch: ^segment.LSN(0)})
-	i := slices.IndexFunc(stretch, func(a segment.Ancestor) bool { return a.Timeline == from })
-	if i < 0 {
-		return segment.Segment{}, false
-	}
-	last, found := segment.Segment{}, false
-	for ; i < len(stretch); i++ {
-		end := ^uint64(0) // the last segment that is needed of this timeline
-		if i < len(stretch)-1 {
-			end = segment.At(0, stretch[i].Switch, to.SegmentSize).No - 1
-		}
-		if no > end {
-			continue // recovery begins in the child's first segment
-		}
-		v := slices.IndexFunc(all, func(v *Survey) bool { return v.Timeline == stretch[i].Timeline })
-		if v < 0 {
-			return last, found
-		}
-		r := slices.IndexFunc(all[v].Runs, func(r Run) bool { return r.First <= no && no <= r.Last })
-		if r < 0 {
-			return last, found
-		}
-		last, found = segment.Segment{Timeline: stretch[i].Timeline, No: min(end, all[v].Runs[r].Last)}, true
-		if all[v].Runs[r].Last < end {
-			return last, found
-		}
-		no = end + 1
-	}
-	return last, found
+	first := segment.Segment{Timeline: from, No: no}
+	return to.Path().From(from, first.Start(to.SegmentSize)).Reach(held(all), to.SegmentSize)
 }
