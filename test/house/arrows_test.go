@@ -80,7 +80,7 @@ var arrows = map[string][]string{
 	"walstore":          {"storage/frames", "storage/owned", "storage/sha256x2", "walstore/object", "walstore/partial", "walstore/spool", "walstore/timeline"},
 	"walstore/survey":   {"walstore", "walstore/object", "walstore/partial", "walstore/timeline"},
 	"walstore/admit":    {"walstore", "walstore/spool", "catalog"},
-	"walstore/receive":  {"backup/server", "walstore", "walstore/object", "walstore/partial", "walstore/survey"}, // the server's side of replication is where the rest of PostgreSQL is
+	"walstore/receive":  {"backup/server", "walstore", "walstore/object", "walstore/partial", "walstore/survey", "walstore/timeline"}, // the server's side of replication is where the rest of PostgreSQL is
 	"walstore/spool":    {"storage/owned"},
 	"walstore/tail":     {},
 
