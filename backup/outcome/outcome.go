@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -111,13 +110,9 @@ func Check(ctx context.Context, r Request) (*Outcome, error) {
 func (o *Outcome) followed(dir string) timeline.Path {
 	path := o.Restored.Path
 	t := o.newestHistory(dir, path.Last().Timeline)
-	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
-	if err != nil {
-		return path // it has none, as timeline 1
-	}
-	ancestors, err := segment.ParseHistory(t, data)
+	ancestors, err := datadir.ReadHistory(dir, t)
 	longer := timeline.To(t, ancestors).From(path[0].Timeline, path[0].Begin)
-	if err != nil || longer == nil {
+	if err != nil || longer == nil { // timeline 1 has none
 		return path
 	}
 	return longer
@@ -241,15 +236,11 @@ func (o *Outcome) goesOn() error {
 
 // ended judges a recovery that is over, by the history of the timeline that the server has opened.
 func (o *Outcome) ended(dir string, t segment.Timeline) error {
-	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
+	history, err := datadir.ReadHistory(dir, t)
 	_, onPath := o.Restored.Path.Left(t)
 	if errors.Is(err, fs.ErrNotExist) || onPath { // the end of a recovery begins a timeline
 		return o.not("the server is on timeline %d and has never recovered from the archive: was the signal file removed?", t)
 	}
-	if err != nil {
-		return err
-	}
-	history, err := segment.ParseHistory(t, data)
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,9 @@ package push
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
@@ -43,17 +40,14 @@ func (p *push) summaries(ctx context.Context) (*datadir.Changes, error) {
 // walSince is the WAL from the start of backup b to the start of this one, by the history that the server has of its
 // timeline; nil when b is not on the path to it.
 func (p *push) walSince(b *catalog.Backup) timeline.Path {
-	tli, ancestors := p.start.Timeline, segment.Lineage(nil)
-	if b.Timeline != tli {
-		data, err := os.ReadFile(filepath.Join(p.PGDATA, "pg_wal", segment.HistoryName(tli)))
-		if err == nil {
-			ancestors, err = segment.ParseHistory(tli, data)
-		}
+	path := timeline.To(p.start.Timeline, nil)
+	if b.Timeline != p.start.Timeline {
+		ancestors, err := datadir.ReadHistory(p.PGDATA, p.start.Timeline)
 		if err != nil {
 			return nil
 		}
+		path = timeline.To(p.start.Timeline, ancestors)
 	}
-	path := timeline.To(tli, ancestors)
 	if !path.Passes(b.Timeline, b.StopLSN) {
 		return nil
 	}

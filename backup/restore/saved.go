@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
@@ -99,14 +99,10 @@ func (p *Plan) learnTimeline(tree timeline.Tree, t segment.Timeline) error {
 	if tree.Known(t) {
 		return nil
 	}
-	data, err := os.ReadFile(filepath.Join(p.target.Dir, "pg_wal", segment.HistoryName(t)))
+	ancestors, err := datadir.ReadHistory(p.target.Dir, t)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	ancestors, err := segment.ParseHistory(t, data)
 	if err == nil {
 		tree[t] = ancestors
 	}
