@@ -16,8 +16,8 @@ import (
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
-	"github.com/pgobj/pgobj/walstore/timeline"
 	"github.com/pgobj/pgobj/walstore/tail"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // rescue looks for WAL in the old data directory that was never archived: the last transactions may be only
