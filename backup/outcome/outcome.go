@@ -245,13 +245,12 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 		return err
 	}
 	x := o.Restored
-	for _, span := range x.Path {
-		for _, a := range history {
-			if a.Timeline == span.Timeline {
-				o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
-			}
+	for _, a := range history {
+		left, on := x.Path.Left(a.Timeline)
+		if on {
+			o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
 		}
-		if o.At != span.End {
+		if on && a.Switch != left {
 			break // here it has left the path
 		}
 	}

@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -80,9 +79,8 @@ func GapAhead(ctx context.Context, s storage.Store, systemID uint64, path timeli
 	for len(path) > 1 && segment.At(0, path[0].End, size).No < first {
 		path = path[1:]
 	}
-	path = slices.Clone(path)
-	path[0].Begin = max(path[0].Begin, from)
-	return ScanRange(ctx, s, systemID, path, size, from+lookAhead)
+	rest := path.From(path[0].Timeline, max(path[0].Begin, from))
+	return ScanRange(ctx, s, systemID, rest, size, from+lookAhead)
 }
 
 func (c *RangeScan) Scan(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, until segment.LSN) (WALRange, error) {
@@ -220,6 +218,5 @@ func NameOf(path timeline.Path, w WALRange, no uint64, size segment.Size) string
 	return w.Last
 }
 
-const (
-	WalSay = 10 * time.Second // how often the user is told what is awaited
-)
+// WalSay is how often the user is told what is awaited.
+const WalSay = 10 * time.Second

@@ -64,9 +64,9 @@ type Plan struct {
 	found    *recovery.Selection
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
-	holed    bool                 // there is a gap on the way, or just behind it
-	changes  []segment.Parameters // of the server's settings, on the way
-	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
+	holed    bool                 // there is a gap on the path, or just after it
+	changes  []segment.Parameters // of the server's settings, on the path
+	minimal  segment.LSN          // where the path ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
 	target   *target.Target
 	only     *content.Databases
@@ -149,7 +149,7 @@ func (p *Plan) warn(format string, args ...any) {
 	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
 }
 
-// look finds the backup and the way to the target, sees whether the archive has the WAL for it, and meanwhile fetches
+// look finds the backup and the path to the target, sees whether the archive has the WAL for it, and meanwhile fetches
 // the manifest.
 func (p *Plan) look(ctx context.Context) error {
 	r := p.request
@@ -196,7 +196,7 @@ func (p *Plan) look(ctx context.Context) error {
 	return cmp.Or(err, <-fetched)
 }
 
-// follow works out the way of the recovery.
+// follow works out the path of the recovery.
 func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery.Selection, state *catalog.State) (err error) {
 	b, r := p.Backup, p.request.Recovery
 	if r.NoSettings {
@@ -247,7 +247,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	return err
 }
 
-// lookForGap completes what is known of a gap on the way, or just behind the place where it ends.
+// lookForGap completes what is known of a gap on the path, or just after the place where it ends.
 func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WALRange, err error) {
 	w = p.WAL
 	b, store := p.Backup, p.request.Store

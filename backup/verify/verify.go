@@ -123,7 +123,7 @@ func (r *Request) wal(ctx context.Context, b *catalog.Backup, v *Verified) error
 	if size := segment.Size(b.SegmentSize); !size.Valid() {
 		return fmt.Errorf("%w: the backup's WAL segments of %d bytes", catalog.ErrDamaged, size)
 	}
-	// Every restore reads the history of each timeline, to find its way.
+	// Every restore reads the history of each timeline, to find its path.
 	tree, err := recovery.ReadTree(ctx, r.Store, b.SystemID)
 	if err != nil {
 		return fmt.Errorf("check the history of the timelines: %w", err)

@@ -222,20 +222,13 @@ func (r *receiver) survey(ctx context.Context, sysid uint64) error {
 			}
 		}
 		var starts []uint64
-		if n := len(v.Runs); n > 0 {
-			end := v.Runs[n-1].Last + 1
-			for _, run := range v.Runs[:n-1] {
-				if run.Last+1+lookBack >= end {
-					starts = append(starts, run.Last+1)
-				}
+		for _, run := range v.Runs {
+			if run.Last+lookBack >= v.Runs[len(v.Runs)-1].Last {
+				starts = append(starts, run.Last+1)
 			}
-			starts = append(starts, end)
 		}
-		if n := len(v.Pieces); n > 0 {
-			seg, err := segment.ParseName(v.Pieces[n-1].Segment, r.size)
-			if err == nil && (len(starts) == 0 || seg.No > starts[len(starts)-1]) {
-				starts = append(starts, seg.No)
-			}
+		if seg, ok := v.LastPiece(); ok && (len(starts) == 0 || seg.No > starts[len(starts)-1]) {
+			starts = append(starts, seg.No)
 		}
 		if len(starts) > 0 {
 			r.next[v.Timeline], r.later[v.Timeline] = starts[0], starts[1:]

@@ -167,7 +167,7 @@ func (v *Survey) Orphan() bool { return v.Timeline > 1 && !v.History }
 // Received is the segment that the timeline ends with when it is not complete, and how much of it was received; 0 when
 // none was, or not what follows the last segment.
 func (v *Survey) Received() (segment.Segment, int64) {
-	seg, ok := v.lastPiece()
+	seg, ok := v.LastPiece()
 	if n := len(v.Runs); !ok || n > 0 && v.Runs[n-1].Last+1 != seg.No {
 		return segment.Segment{}, 0
 	}
@@ -175,8 +175,8 @@ func (v *Survey) Received() (segment.Segment, int64) {
 	return seg, reach
 }
 
-// lastPiece is the last segment of which there are pieces.
-func (v *Survey) lastPiece() (segment.Segment, bool) {
+// LastPiece is the last segment of which there are pieces.
+func (v *Survey) LastPiece() (segment.Segment, bool) {
 	if len(v.Pieces) == 0 {
 		return segment.Segment{}, false
 	}
@@ -241,7 +241,7 @@ func held(all []*Survey) timeline.Held {
 // of the whole path was deleted, and is none.
 func Gaps(all []*Survey, v *Survey) (gaps []Gap) {
 	have, path := held(all), v.Path()
-	if seg, ok := v.lastPiece(); ok && (len(v.Runs) == 0 || seg.No > v.Runs[len(v.Runs)-1].Last) {
+	if seg, ok := v.LastPiece(); ok && (len(v.Runs) == 0 || seg.No > v.Runs[len(v.Runs)-1].Last) {
 		have[v.Timeline] = timeline.Extend(slices.Clone(v.Runs), seg.No) // it is not complete, but what lies before it is missing
 	}
 	if len(have[v.Timeline]) == 0 {

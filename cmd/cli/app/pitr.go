@@ -27,7 +27,7 @@ type PitrWindow struct {
 }
 
 // Windows are those on one timeline, oldest first. A backup of an ancestor reaches it when it was complete before
-// the timelines parted, and no segment is missing on the way.
+// the timelines parted, and no segment is missing on the path.
 func (r Archive) Windows(ctx context.Context, store storage.Store, v *survey.Survey) ([]*PitrWindow, error) {
 	var windows []*PitrWindow
 	type ending struct {
