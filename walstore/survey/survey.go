@@ -248,17 +248,9 @@ func Gaps(all []*Survey, v *Survey) (gaps []Gap) {
 		return nil
 	}
 	for _, g := range path.Gaps(have, v.SegmentSize) {
-		of := &Survey{Timeline: g.Timeline, SegmentSize: v.SegmentSize}
-		told := false
-		for _, a := range all {
-			if a.Timeline == g.Timeline {
-				of = a
-			}
-			_, on := path.Left(a.Timeline)
-			told = told || on && a != v && a.tells(g)
-		}
+		told := slices.ContainsFunc(all, func(a *Survey) bool { return a != v && a.tells(g) && path.Passes(a.Timeline, 0) })
 		if !told {
-			gaps = append(gaps, of.gap(g.First, g.Last))
+			gaps = append(gaps, gap(all, g, v.SegmentSize))
 		}
 	}
 	return gaps
@@ -274,14 +266,18 @@ func (v *Survey) tells(g timeline.Range) bool {
 	return v.Lineage != nil || g.Timeline == v.Timeline && g.First > v.Runs[0].First
 }
 
-func (v *Survey) gap(first, last uint64) Gap {
-	h := Gap{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
-	for _, l := range v.Lost {
-		if l.First <= h.First && h.Last <= l.Last {
-			h.Acknowledged, h.Reason = true, l.Reason
+// gap is a Range, by names, and whether it is acknowledged.
+func gap(all []*Survey, r timeline.Range, size segment.Size) Gap {
+	of := Survey{Timeline: r.Timeline, SegmentSize: size}
+	g := Gap{Timeline: r.Timeline, First: of.Name(r.First), Last: of.Name(r.Last), Count: int64(r.Last - r.First + 1)}
+	for _, v := range all {
+		for _, l := range v.Lost {
+			if l.First <= g.First && g.Last <= l.Last {
+				g.Acknowledged, g.Reason = true, l.Reason
+			}
 		}
 	}
-	return h
+	return g
 }
 
 // Name is a segment of the timeline by its number.
