@@ -5,8 +5,12 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/pgobj/pgobj/backup/recovery"
+	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/survey"
 	"github.com/pgobj/pgobj/walstore/timeline"
@@ -289,4 +293,52 @@ func TestSurveyTellsEveryGap(t *testing.T) {
 
 func (w *world) survey(all []*survey.Survey, tli segment.Timeline) *survey.Survey {
 	return all[slices.IndexFunc(all, func(v *survey.Survey) bool { return v.Timeline == tli })]
+}
+
+// What recovery finds in a listing of the archive: it gets on as long as some timeline of the path has the next segment, and
+// what it lacks is a gap when the path has later ones.
+func TestRecoveryScansThePath(t *testing.T) {
+	gaps := 0
+	worlds(t, func(t *testing.T, w *world) {
+		from, lsn := w.position()
+		p := w.tree.Path(w.any(w.tree.Descendants(from, lsn))).From(from, lsn)
+		store := mem.New()
+		for tli, runs := range w.held {
+			for _, r := range runs {
+				for no := r.First; no <= r.Last; no++ {
+					name := segment.Segment{Timeline: tli, No: no}.Name(size)
+					if err := store.Put(t.Context(), object.Key(7, name), strings.NewReader("1234"), 4); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		found, err := recovery.ScanRange(t.Context(), store, 7, p, size, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := segment.At(0, lsn, size).No
+		there, missing, gap := 0, uint64(0), false
+		for no := first; no < 80; no++ {
+			has := slices.ContainsFunc(p, func(s timeline.Span) bool { // its own bytes, or those that it was begun with
+				begun, left := segment.At(0, s.Begin, size).No, s.End > 0 && segment.LSN(no)*segment.LSN(size) >= s.End
+				return begun <= no && !left && w.has(segment.Segment{Timeline: s.Timeline, No: no})
+			})
+			switch {
+			case !has && missing == 0:
+				missing = no
+			case has && missing > 0:
+				gap = true
+			case has:
+				there++
+			}
+		}
+		if found.Segments != there || (found.Missing != "") != gap || gap && found.Missing[8:] != (segment.Segment{No: missing}).Name(size)[8:] {
+			t.Errorf("along %v: %+v, want %d segments, gap %v at %d", p, found, there, gap, missing)
+		}
+		gaps += map[bool]int{true: 1}[gap]
+	})
+	if gaps < 300 {
+		t.Errorf("only %d gaps: the worlds are too tame", gaps)
+	}
 }
