@@ -268,7 +268,7 @@ func (k *keeper) currentLines() {
 	for i, sysid := range k.incarnations {
 		stays := func(e *catalog.Entry) bool { return e.Commit.Summary.SystemID == sysid && k.follow[e.ID] }
 		if i == len(k.incarnations)-1 || slices.ContainsFunc(k.complete, stays) {
-			k.currentLine(sysid, k.tree(sysid).last())
+			k.currentLine(sysid, k.tree(sysid).Newest(0))
 		}
 	}
 }
@@ -278,7 +278,7 @@ func (k *keeper) currentLine(sysid uint64, tli segment.Timeline) {
 		s := e.Commit.Summary
 		switch {
 		case s.SystemID != sysid || !k.reaches(e, tli):
-		case k.tree(sysid).unknown(tli) && s.Timeline < tli:
+		case !k.tree(sysid).Known(tli) && s.Timeline < tli:
 			k.count(e, fmt.Sprintf("timeline %d may come from it: there is no backup on that timeline, and its history is not in the archive", tli))
 		default:
 			k.count(e, fmt.Sprintf("the newest good backup from which timeline %d can be reached", tli))
@@ -418,7 +418,7 @@ func (k *keeper) everything() (Plan, error) {
 		p.Backups = append(p.Backups, Decision{ID: e.ID, Entry: e, Reasons: []string{"everything goes"}})
 	}
 	for _, sysid := range k.incarnations {
-		for _, tli := range k.tree(sysid).all {
+		for _, tli := range k.tree(sysid).Timelines() {
 			p.WAL = append(p.WAL, k.span(sysid, tli, 0, End, false, "everything goes"))
 		}
 	}

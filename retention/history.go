@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // Tolerance is how far in the future a backup may be dated and still count: hosts' clocks differ.
@@ -17,9 +18,8 @@ const Tolerance = time.Hour
 // History is what a decision is made from.
 type History struct {
 	State *catalog.State
-	// Timelines are those that the archive knows of each incarnation, with their line of descent as their
-	// history files have it: none when there is no such file (as for timeline 1).
-	Timelines map[uint64]map[segment.Timeline]segment.Lineage
+	// Timelines are those that the archive knows of each incarnation. One whose history cannot be had is an orphan.
+	Timelines map[uint64]timeline.Tree
 	// Unreadable backups are complete as the log has it, but their backup.json is gone or damaged; why, by id.
 	Unreadable map[string]string
 	// Damaged backups have a backup.json that can be read, but not all that it refers to is there; what is wrong, by id.
@@ -37,66 +37,27 @@ func pointOf(e *catalog.Entry) point {
 	return point{s.Timeline, s.StartLSN, s.StopLSN}
 }
 
-// tree is the timelines of one incarnation.
-type tree struct {
-	lineages map[segment.Timeline]segment.Lineage // of those that are known
-	all      []segment.Timeline                   // that there are, ascending
-}
+// tree is the timelines of one incarnation, with what the histories tell of those whose own is missing.
+type tree struct{ timeline.Tree }
 
-// newTree completes what the history files say: the history of a timeline has that of its ancestors in it,
-// in case their own files are missing.
-func newTree(known map[segment.Timeline]segment.Lineage, others []segment.Timeline) *tree {
-	t := &tree{lineages: map[segment.Timeline]segment.Lineage{1: nil}}
-	all := map[segment.Timeline]bool{}
-	for tli, lineage := range known {
-		all[tli] = true
-		if len(lineage) > 0 {
-			t.lineages[tli] = lineage
-		}
-		for i, a := range lineage {
-			all[a.Timeline] = true
-			if _, ok := t.lineages[a.Timeline]; !ok {
-				t.lineages[a.Timeline] = lineage[:i]
-			}
-		}
-	}
+// newTree is the timelines that the archive knows, and others that there are.
+func newTree(known timeline.Tree, others []segment.Timeline) tree {
+	t := timeline.Tree{}
 	for _, tli := range others {
-		all[tli] = true
+		t[tli] = nil
 	}
-	t.all = slices.Sorted(maps.Keys(all))
-	return t
+	maps.Copy(t, known)
+	return tree{t.WithAncestors()}
 }
 
-// last is the newest timeline: PostgreSQL numbers a new one higher than all that it finds.
-func (t *tree) last() segment.Timeline {
-	if len(t.all) == 0 {
-		return 0
-	}
-	return t.all[len(t.all)-1]
+// reaches says whether recovery from p can get to timeline tli: the path to it passes where p is consistent. Of a
+// timeline without a known history it says yes when that may be.
+func (t tree) reaches(p point, tli segment.Timeline) bool {
+	return t.Path(tli).Passes(p.timeline, p.stop) || !t.Known(tli) && p.timeline < tli
 }
 
-// reaches says whether recovery from p can get to timeline tli: p is on it, or on an ancestor that was not left
-// before p is consistent. Of a timeline without a known history it says yes when that may be.
-func (t *tree) reaches(p point, tli segment.Timeline) bool {
-	if p.timeline == tli {
-		return true
-	}
-	lineage, known := t.lineages[tli]
-	if !known {
-		return p.timeline < tli
-	}
-	left, ancestor := lineage.Left(p.timeline)
-	return ancestor && left >= p.stop
-}
-
-// unknown says that there is a timeline whose line of descent nobody tells.
-func (t *tree) unknown(tli segment.Timeline) bool {
-	_, known := t.lineages[tli]
-	return !known
-}
-
-// timeline is one of an incarnation.
-type timeline struct {
+// branch is a timeline of an incarnation.
+type branch struct {
 	sysid uint64
 	tli   segment.Timeline
 }
@@ -108,16 +69,16 @@ type view struct {
 	incarnations []uint64       // system identifiers, oldest first
 	since, until map[uint64]int // of each, the first and last record that says so: an upgrade may have been taken back
 	sizes        map[uint64]segment.Size
-	trees        map[uint64]*tree
-	gone         map[timeline][][2]uint64 // ranges of segments that have been deleted
-	complete     []*catalog.Entry         // in the order of their commits
-	good         []*catalog.Entry         // those of them that count
-	sound        []*catalog.Entry         // with those that have damaged pages
-	ref          time.Time                // spans count from here back
+	trees        map[uint64]tree
+	gone         map[branch][][2]uint64 // ranges of segments that have been deleted
+	complete     []*catalog.Entry       // in the order of their commits
+	good         []*catalog.Entry       // those of them that count
+	sound        []*catalog.Entry       // with those that have damaged pages
+	ref          time.Time              // spans count from here back
 }
 
 func newView(h History, now time.Time) *view {
-	v := &view{History: h, now: now, sizes: map[uint64]segment.Size{}, trees: map[uint64]*tree{}, since: map[uint64]int{}, until: map[uint64]int{}}
+	v := &view{History: h, now: now, sizes: map[uint64]segment.Size{}, trees: map[uint64]tree{}, since: map[uint64]int{}, until: map[uint64]int{}}
 	for i, s := range h.State.Servers {
 		if _, again := v.since[s.SystemID]; !again {
 			v.since[s.SystemID] = i
@@ -158,16 +119,13 @@ func (v *view) future(e *catalog.Entry) bool {
 }
 
 // tree of an incarnation; one that the log has no server record of has no timelines.
-func (v *view) tree(sysid uint64) *tree {
-	if t := v.trees[sysid]; t != nil {
-		return t
-	}
-	return newTree(nil, nil)
+func (v *view) tree(sysid uint64) tree {
+	return v.trees[sysid]
 }
 
 // gone is the WAL that earlier deletions condemned.
-func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[timeline][][2]uint64 {
-	out := map[timeline][][2]uint64{}
+func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[branch][][2]uint64 {
+	out := map[branch][][2]uint64{}
 	for _, w := range wal {
 		size := sizes[w.SystemID]
 		if !size.Valid() {
@@ -176,7 +134,7 @@ func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[timeline][]
 		first, err1 := segment.ParseName(w.First, size)
 		last, err2 := segment.ParseName(w.Last, size)
 		if err1 == nil && err2 == nil {
-			k := timeline{w.SystemID, first.Timeline}
+			k := branch{w.SystemID, first.Timeline}
 			out[k] = append(out[k], [2]uint64{first.No, last.No})
 		}
 	}
@@ -188,33 +146,30 @@ func gone(wal []catalog.WALRange, sizes map[uint64]segment.Size) map[timeline][]
 
 // gap says whether some of the segments from..to of a timeline have been deleted.
 func (v *view) gap(sysid uint64, tli segment.Timeline, from, to uint64) bool {
-	ranges := v.gone[timeline{sysid, tli}]
+	ranges := v.gone[branch{sysid, tli}]
 	i, _ := slices.BinarySearchFunc(ranges, from, func(g [2]uint64, from uint64) int { return cmp.Compare(g[1], from) })
 	return i < len(ranges) && ranges[i][0] <= to
 }
 
 // reaches says whether recovery from backup e can get to a timeline of its own incarnation and along it: it lies
-// on the line of descent, and no WAL on the way has been deleted.
+// on the path to it, and no WAL on that has been deleted.
 func (v *view) reaches(e *catalog.Entry, tli segment.Timeline) bool {
 	s := e.Commit.Summary
 	t, p := v.tree(s.SystemID), pointOf(e)
 	if !t.reaches(p, tli) {
 		return false
 	}
-	lineage, known := t.lineages[tli]
-	if !known && p.timeline != tli {
-		return true // by a way that nobody knows
+	path := t.Path(tli).From(p.timeline, p.start)
+	if path == nil {
+		return true // along a path that nobody knows
 	}
 	first, _ := v.segments(e)
 	from := first.No
-	for _, a := range lineage {
-		if a.Timeline < p.timeline {
-			continue
-		}
-		if v.gap(s.SystemID, a.Timeline, from, segment.Before(a.Timeline, a.Switch, v.sizes[s.SystemID]).No) {
+	for _, span := range path[:len(path)-1] { // with the segment in which a timeline is left: the next one may not have its own yet
+		if v.gap(s.SystemID, span.Timeline, from, segment.Before(span.Timeline, span.End, v.sizes[s.SystemID]).No) {
 			return false
 		}
-		from = segment.At(a.Timeline, a.Switch, v.sizes[s.SystemID]).No
+		from = segment.At(span.Timeline, span.End, v.sizes[s.SystemID]).No
 	}
 	return !v.gap(s.SystemID, tli, from, math.MaxUint64)
 }
@@ -241,7 +196,7 @@ func (v *view) anchors(list []*catalog.Entry, t time.Time) []*catalog.Entry {
 		if v.until[sysid] < first {
 			continue
 		}
-		for _, tli := range v.tree(sysid).all {
+		for _, tli := range v.tree(sysid).Timelines() {
 			if tli < firstTLI[sysid] {
 				continue
 			}
@@ -265,7 +220,7 @@ func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline,
 	for _, e := range list {
 		switch {
 		case e.Commit.Summary.SystemID != sysid || !v.tree(sysid).reaches(pointOf(e), tli):
-		case v.tree(sysid).unknown(tli) && e.Commit.Summary.Timeline < tli:
+		case !v.tree(sysid).Known(tli) && e.Commit.Summary.Timeline < tli:
 			out = append(out, e)
 		case !v.reaches(e, tli) && at(e).After(t):
 			out = append(out, e)

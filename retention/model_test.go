@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 const segSize = segment.Size(16 << 20)
@@ -205,7 +206,7 @@ func (w *world) step() {
 }
 
 func (w *world) history() History {
-	h := History{State: w.state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: w.broken, Damaged: w.incomplete}
+	h := History{State: w.state, Timelines: map[uint64]timeline.Tree{}, Unreadable: w.broken, Damaged: w.incomplete}
 	for sysid, lines := range w.lines {
 		h.Timelines[sysid] = map[segment.Timeline]segment.Lineage{}
 		for tli, l := range lines {

@@ -242,7 +242,7 @@ func (w *world) checkKept(plan Plan) error {
 		}
 		s := d.Entry.Commit.Summary
 		for tli, l := range w.lines[s.SystemID] {
-			if at, ok := l.lineage.Left(s.Timeline); ok && at >= s.StopLSN || tli == s.Timeline {
+			if tli == s.Timeline || slices.ContainsFunc(l.lineage, func(a segment.Ancestor) bool { return a.Timeline == s.Timeline && a.Switch >= s.StopLSN }) {
 				if !w.canReach(d.Entry, place{s.SystemID, tli, l.end}) {
 					return fmt.Errorf("backup %s cannot be recovered to the end of timeline %d", d.ID, tli)
 				}

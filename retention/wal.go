@@ -45,7 +45,7 @@ func (k *keeper) wal(decisions []Decision) []WAL {
 			}
 		}
 		current := i == len(k.incarnations)-1
-		for _, tli := range k.tree(sysid).all {
+		for _, tli := range k.tree(sysid).Timelines() {
 			out = append(out, k.timeline(sysid, tli, kept, current)...)
 		}
 	}
@@ -91,7 +91,7 @@ func (k *keeper) needs(d Decision, tli segment.Timeline) []need {
 		return out
 	}
 	from, why := first.No, "recovery from backup "+e.ID+" on"
-	if _, known := k.tree(e.Commit.Summary.SystemID).lineages[tli]; known && first.Timeline != tli {
+	if known := k.tree(e.Commit.Summary.SystemID).Known(tli); known && first.Timeline != tli {
 		from = 0 // all that is on a timeline comes after what it branched off from
 	} else if !known && first.Timeline != tli {
 		why += "; the history of this timeline is not in the archive"
@@ -112,7 +112,7 @@ func (k *keeper) runs(sysid uint64, tli segment.Timeline) (needs []need, unknown
 		}
 		t := k.tree(sysid)
 		from := segment.At(b.Timeline, b.LSN, k.sizes[sysid]).No
-		if _, known := t.lineages[tli]; known && tli != b.Timeline {
+		if t.Known(tli) && tli != b.Timeline {
 			from = 0
 		}
 		if t.reaches(point{b.Timeline, b.LSN, b.LSN}, tli) {

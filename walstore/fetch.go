@@ -210,14 +210,14 @@ func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
 			return ErrAbsent
 		}
 		last = next
-		history, err := ReadHistory(ctx, s, r.SystemID, next)
+		path, err := ReadPath(ctx, s, r.SystemID, next)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if left, ok := history.Left(missing.Timeline); ok && missing.No < segment.At(missing.Timeline, left, r.Size).No {
+		if path.Segment(missing.No, r.Size) == missing {
 			return &GapError{Missing: r.Name, Next: segment.HistoryName(next), Store: s.String()}
 		}
 	}
@@ -242,7 +242,7 @@ func gapUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name st
 	if err != nil || tli == 1 {
 		return gap
 	}
-	history, err := ReadHistory(ctx, s, sysid, tli)
+	path, err := ReadPath(ctx, s, sysid, tli)
 	if errors.Is(err, storage.ErrNotFound) {
 		return gap
 	}
@@ -254,8 +254,8 @@ func gapUnlessBefore(ctx context.Context, s storage.Store, sysid uint64, name st
 		return err
 	}
 	seg, err := segment.ParseName(name, size)
-	if err == nil && seg.No < segment.At(tli, history.Begin(), size).No {
-		return ErrAbsent
+	if err != nil || path.Segment(seg.No, size) == seg {
+		return gap
 	}
-	return gap
+	return ErrAbsent
 }

@@ -25,8 +25,8 @@ type Received struct {
 //
 // It must neither make a recovery shorter nor lead it to another branch of history. So:
 //   - absence has been proven: nothing of the timeline comes after the segment, or it would be a gap;
-//   - no more is given than belongs to the way to the timeline that is recovered to: what was received may reach
-//     beyond the point where that way leaves this timeline;
+//   - no more is given than belongs to the path to the timeline that is recovered to: what was received may reach
+//     beyond the point where the path leaves this timeline;
 //   - a copy in pg_wal that begins with the same is left to PostgreSQL: it may reach further, and the archive's is preferred.
 func fetchReceived(ctx context.Context, s storage.Store, r FetchRequest) error {
 	all, err := partial.Pieces(ctx, s, r.SystemID, r.Name)
@@ -75,12 +75,12 @@ func bytesOnPath(ctx context.Context, s storage.Store, r FetchRequest, first obj
 	if target == tli {
 		return object.MaxPiece * 64, nil // more than any segment has
 	}
-	line, err := ReadHistory(ctx, s, r.SystemID, target)
+	path, err := ReadPath(ctx, s, r.SystemID, target)
 	if err != nil {
 		return 0, err
 	}
-	left, ok := line.Left(tli)
-	if !ok {
+	left, on := path.Left(tli)
+	if !on {
 		return 0, ErrAbsent
 	}
 	size, err := object.SizeIn(func(w io.Writer) error {

@@ -203,6 +203,23 @@ func TestAbsenceBeforeFork(t *testing.T) {
 	}
 }
 
+// A segment from before its timeline began was never written, also when a later timeline comes from that one: PostgreSQL
+// before 2020's minor releases asks for it, and takes the older timeline's when it is told that there is none.
+func TestAbsenceBeforeTimeline(t *testing.T) {
+	s := mem.New()
+	archive(t, s, "000000010000000000000003")
+	if _, err := push(t, s, "00000003.history", []byte("1\t0/500000\tx\n2\t0/700080\tx\n")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{"000000020000000000000004": walstore.ErrAbsent, "000000020000000000000005": walstore.ErrGap,
+		"000000020000000000000006": walstore.ErrGap, "000000020000000000000007": walstore.ErrAbsent} {
+		err := walstore.Fetch(t.Context(), s, walstore.FetchRequest{Name: name, Dest: filepath.Join(t.TempDir(), "x"), SystemID: sysid, Size: segSize})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+}
+
 // A store that fails or is another one proves nothing: whatever call fails, its error comes back.
 func TestTroubleIsNeverAbsence(t *testing.T) {
 	s := mem.New()

@@ -11,6 +11,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // ReadHistory is the archived history of a timeline. The error is storage.ErrNotFound when there is none
@@ -22,6 +23,37 @@ func ReadHistory(ctx context.Context, s storage.Store, sysid uint64, tli segment
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return segment.ParseHistory(tli, data.Bytes())
+}
+
+// ReadPath is the path to a timeline, as its archived history has it. The error is that of ReadHistory; with it, the path
+// is only the timeline itself.
+func ReadPath(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline) (timeline.Path, error) {
+	if tli == 1 {
+		return timeline.To(1, nil), nil
+	}
+	ancestors, err := ReadHistory(ctx, s, sysid, tli)
+	return timeline.To(tli, ancestors), err
+}
+
+// ReadTree is the timelines of which the archive holds anything, each with the ancestors that its archived history names.
+// A timeline whose history is missing is an orphan, and so is one whose history fails with an error that lost accepts.
+func ReadTree(ctx context.Context, s storage.Store, sysid uint64, lost func(error) bool) (timeline.Tree, error) {
+	all, err := Timelines(ctx, s, sysid)
+	if err != nil {
+		return nil, err
+	}
+	tree := timeline.Tree{}
+	for _, tli := range all {
+		if tree[tli] = nil; tli == 1 {
+			continue
+		}
+		ancestors, err := ReadHistory(ctx, s, sysid, tli)
+		if err != nil && !errors.Is(err, storage.ErrNotFound) && !lost(err) {
+			return nil, err
+		}
+		tree[tli] = ancestors
+	}
+	return tree, nil
 }
 
 // BackupEnd is where a base backup ended: what its backup history file (the .backup that the server archives) says.

@@ -30,15 +30,24 @@ func afterTimeline(sysid uint64, tli segment.Timeline) string {
 }
 
 func nextTimeline(ctx context.Context, s storage.Store, sysid uint64, after string) (segment.Timeline, error) {
-	for info, err := range s.List(ctx, object.ArchiveDir(sysid), after) {
+	o, ok, err := firstOf(ctx, s, object.ArchiveDir(sysid), after)
+	if !ok {
+		return 0, err
+	}
+	return segment.TimelineOf(o.Name)
+}
+
+// firstOf is the first file below a prefix and after a key; false when there is none.
+func firstOf(ctx context.Context, s storage.Store, prefix, after string) (object.Object, bool, error) {
+	for info, err := range s.List(ctx, prefix, after) {
 		if err != nil {
-			return 0, fmt.Errorf("list timelines: %w", err)
+			return object.Object{}, false, fmt.Errorf("list WAL: %w", err)
 		}
 		if o, ok := object.ParseKey(info.Key); ok {
-			return segment.TimelineOf(o.Name)
+			return o, true, nil
 		}
 	}
-	return 0, nil
+	return object.Object{}, false, nil
 }
 
 // Incarnations lists the system identifiers of which the archive holds anything, in the order of their keys. It
@@ -46,20 +55,14 @@ func nextTimeline(ctx context.Context, s storage.Store, sysid uint64, after stri
 func Incarnations(ctx context.Context, s storage.Store) ([]uint64, error) {
 	var found []uint64
 	for after := ""; ; {
-		var next uint64
-		for info, err := range s.List(ctx, "wal/", after) {
-			if err != nil {
-				return nil, fmt.Errorf("list incarnations: %w", err)
-			}
-			if o, ok := object.ParseKey(info.Key); ok {
-				next = o.SystemID
-				break
-			}
+		next, ok, err := firstOf(ctx, s, "wal/", after)
+		if err != nil {
+			return nil, err
 		}
-		if next == 0 {
+		if !ok {
 			return found, nil
 		}
-		found = append(found, next)
-		after = "wal/" + strconv.FormatUint(next, 10) + "0" // as in afterTimeline
+		found = append(found, next.SystemID)
+		after = "wal/" + strconv.FormatUint(next.SystemID, 10) + "0" // as in afterTimeline
 	}
 }

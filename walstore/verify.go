@@ -24,7 +24,7 @@ func Verify(ctx context.Context, s storage.Store, o object.Object) error {
 	return err
 }
 
-// Between are the names of the segments from one to another, along the line of descent of to's timeline, with the
+// Between are the names of the segments from one to another, along the path to to's timeline, with the
 // history files that belong to it. They need not all be in the archive, but the last has to be: ErrAbsent or ErrGap if not.
 func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string) ([]string, error) {
 	size, err := SizeOf(ctx, s, object.Object{SystemID: sysid, Name: to, Type: segment.Classify(to)})
@@ -40,27 +40,18 @@ func Between(ctx context.Context, s storage.Store, sysid uint64, from, to string
 		return nil, fmt.Errorf("%w: %w", object.ErrName, err)
 	}
 	var names []string
-	var line segment.Lineage
+	path, err := ReadPath(ctx, s, sysid, last.Timeline)
+	if err != nil {
+		return nil, err
+	}
 	if last.Timeline > 1 {
-		if line, err = ReadHistory(ctx, s, sysid, last.Timeline); err != nil {
-			return nil, err
-		}
 		names = append(names, segment.HistoryName(last.Timeline))
 	}
-	if first.Timeline != last.Timeline {
-		if _, ok := line.Left(first.Timeline); !ok {
-			return nil, fmt.Errorf("%w: timeline %d does not lead to %d", object.ErrName, first.Timeline, last.Timeline)
-		}
+	if _, on := path.Left(first.Timeline); !on {
+		return nil, fmt.Errorf("%w: timeline %d does not lead to %d", object.ErrName, first.Timeline, last.Timeline)
 	}
 	for no := first.No; no <= last.No; no++ {
-		tli := last.Timeline
-		for _, a := range line {
-			if no < segment.At(0, a.Switch, size).No {
-				tli = a.Timeline
-				break
-			}
-		}
-		names = append(names, segment.Segment{Timeline: tli, No: no}.Name(size))
+		names = append(names, path.Segment(no, size).Name(size))
 	}
 	return names, nil
 }

@@ -4,18 +4,10 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-
-	"github.com/pgobj/pgobj/walstore/segment"
 )
 
 // ErrNoSummaries says that the WAL summaries do not tell what has changed; files have to be read then.
 var ErrNoSummaries = errors.New("the server's WAL summaries do not tell what has changed")
-
-// Stretch is a piece of WAL on one timeline, from From up to To.
-type Stretch struct {
-	Timeline segment.Timeline
-	From, To segment.LSN
-}
 
 // Changes are the blocks that some WAL has changed, by PostgreSQL's own summaries of it (17 and later, with
 // summarize_wal). Rules: GetFileBackupMethod in PostgreSQL's basebackup_incremental.c.

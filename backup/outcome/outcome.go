@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/survey"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 var (
@@ -107,20 +106,16 @@ func Check(ctx context.Context, r Request) (*Outcome, error) {
 	return o, err
 }
 
-// followed is the way of a standby, which goes on from what it was restored for: also to timelines that were begun since.
-func (o *Outcome) followed(dir string) []recovery.Leg {
-	way := o.Restored.Path
-	t := o.newestHistory(dir, way[len(way)-1].Timeline)
-	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
-	if err != nil {
-		return way // it has none, as timeline 1
+// followed is the path of a standby, which goes on from what it was restored for: also to timelines that were begun since.
+func (o *Outcome) followed(dir string) timeline.Path {
+	path := o.Restored.Path
+	t := o.newestHistory(dir, path.Last().Timeline)
+	ancestors, err := datadir.ReadHistory(dir, t)
+	longer := timeline.To(t, ancestors).From(path[0].Timeline, path[0].Begin)
+	if err != nil || longer == nil { // timeline 1 has none
+		return path
 	}
-	l, err := segment.ParseHistory(t, data)
-	if _, ok := l.Left(way[0].Timeline); err != nil || !ok {
-		return way
-	}
-	h := recovery.History{Lineage: map[segment.Timeline]segment.Lineage{t: l}}
-	return h.Path(way[0].Timeline, way[0].Begin, t)
+	return longer
 }
 
 // goneOn says whether the archive has records behind the end of a recovery that has reached what it had. Its last segment is
@@ -199,12 +194,7 @@ func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Time
 func (o *Outcome) inRecovery() error {
 	s, x := o.Status, o.Restored
 	o.At = s.Replayed
-	for _, leg := range x.Path {
-		if leg.Begin <= o.At {
-			o.Timeline = leg.Timeline
-		}
-	}
-	o.State = "in recovery"
+	o.Timeline, o.State = x.Path.TimelineAt(o.At), "in recovery"
 	lack := lackingNow(o.control, s)
 	switch {
 	case len(lack) > 0:
@@ -238,30 +228,25 @@ func (o *Outcome) goesOn() error {
 
 // ended judges a recovery that is over, by the history of the timeline that the server has opened.
 func (o *Outcome) ended(dir string, t segment.Timeline) error {
-	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", segment.HistoryName(t)))
-	onTheWay := slices.ContainsFunc(o.Restored.Path, func(l recovery.Leg) bool { return l.Timeline == t })
-	if errors.Is(err, fs.ErrNotExist) || onTheWay { // the end of a recovery begins a timeline
+	history, err := datadir.ReadHistory(dir, t)
+	_, onPath := o.Restored.Path.Left(t)
+	if errors.Is(err, fs.ErrNotExist) || onPath { // the end of a recovery begins a timeline
 		return o.not("the server is on timeline %d and has never recovered from the archive: was the signal file removed?", t)
 	}
 	if err != nil {
 		return err
 	}
-	history, err := segment.ParseHistory(t, data)
-	if err != nil {
-		return err
-	}
 	x := o.Restored
-	for _, leg := range x.Path {
-		for _, a := range history {
-			if a.Timeline == leg.Timeline {
-				o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
-			}
+	for _, a := range history {
+		left, on := x.Path.Left(a.Timeline)
+		if on {
+			o.Timeline, o.At, o.Reason = a.Timeline, a.Switch, a.Reason
 		}
-		if o.At != leg.End {
-			break // here it has left the way
+		if on && a.Switch != left {
+			break // here it has left the path
 		}
 	}
-	last := x.Path[len(x.Path)-1].Timeline
+	last := x.Path.Last().Timeline
 	switch {
 	case o.At == 0:
 		return o.not("the server is on timeline %d, which does not come from the backup's", t)

@@ -22,6 +22,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // site is a data directory and a repository without a server: these tests are about which bytes are
@@ -178,6 +179,6 @@ func (x *site) SwitchWAL(context.Context) error { return nil }
 
 func newMemSite(t *testing.T) *site { return newSite(t, mem.New()) }
 
-func (x *site) Changes(context.Context, []datadir.Stretch) (*datadir.Changes, error) {
+func (x *site) Changes(context.Context, timeline.Path) (*datadir.Changes, error) {
 	return nil, datadir.ErrNoSummaries
 }

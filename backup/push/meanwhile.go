@@ -123,17 +123,11 @@ func (p *push) warnMinimal(ctx context.Context) error {
 	if len(notes) == 0 {
 		return nil
 	}
-	legs := []recovery.Leg{{Timeline: p.control.Timeline}}
-	if p.control.Timeline > 1 {
-		line, err := walstore.ReadHistory(ctx, p.Store, p.info.SystemID, p.control.Timeline)
-		if err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return err
-		}
-		for _, a := range line {
-			legs = append(legs, recovery.Leg{Timeline: a.Timeline, End: a.Switch})
-		}
+	path, err := walstore.ReadPath(ctx, p.Store, p.info.SystemID, p.control.Timeline)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
 	}
-	changes, err := recovery.ParametersOf(ctx, p.Store, notes, legs, size)
+	changes, err := recovery.ParametersOf(ctx, p.Store, notes, path, size)
 	if errors.Is(err, object.ErrDamaged) {
 		p.Log.Warn("whether wal_level was minimal since the last backup is not known", "error", err)
 		err = nil

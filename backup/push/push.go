@@ -31,6 +31,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // Cluster is what a backup needs of PostgreSQL: a cluster.Session, or a cluster.Stopped.
@@ -40,7 +41,7 @@ type Cluster interface {
 	Stop(ctx context.Context) (server.StopPoint, error)
 	Watch(ctx context.Context) (watched context.Context, stop func())
 	archiving.Server
-	Changes(ctx context.Context, wal []datadir.Stretch) (*datadir.Changes, error)
+	Changes(ctx context.Context, wal timeline.Path) (*datadir.Changes, error)
 }
 
 // Request says which backup to take.

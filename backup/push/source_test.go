@@ -12,6 +12,7 @@ import (
 	"github.com/pgobj/pgobj/backup/pack"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // busySite is a site on which something happens at the walk's every step, between it and the reading.
@@ -116,7 +117,7 @@ func (s summarySite) Info(ctx context.Context) (server.Info, error) {
 	return i, err
 }
 
-func (s summarySite) Changes(context.Context, []datadir.Stretch) (*datadir.Changes, error) {
+func (s summarySite) Changes(context.Context, timeline.Path) (*datadir.Changes, error) {
 	return &datadir.Changes{}, nil
 }
 

@@ -3,13 +3,10 @@ package push
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 
 	"github.com/pgobj/pgobj/backup/datadir"
-	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
-	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // summaries asks the server's WAL summaries (17 and later) what has changed since the previous backup began;
@@ -28,19 +25,9 @@ func (p *push) summaries(ctx context.Context) (*datadir.Changes, error) {
 		p.Log.Info("files are read, as page checksums have been enabled since the last backup")
 		return nil, nil
 	}
-	wal := []datadir.Stretch{{Timeline: p.start.Timeline, From: b.StartLSN, To: p.start.LSN}}
-	if b.Timeline != p.start.Timeline {
-		data, err := os.ReadFile(filepath.Join(p.PGDATA, "pg_wal", segment.HistoryName(p.start.Timeline)))
-		if err != nil {
-			return nil, nil // without the history nobody knows where the switch was: files are read
-		}
-		line, err := segment.ParseHistory(p.start.Timeline, data)
-		if err != nil {
-			return nil, nil
-		}
-		if wal = lineage(line, b, p.start); wal == nil {
-			return nil, nil
-		}
+	wal := p.walSince(b)
+	if wal == nil {
+		return nil, nil // nobody knows where the switch was, or the backup is of another branch: files are read
 	}
 	c, err := p.Session.Changes(ctx, wal)
 	if errors.Is(err, datadir.ErrNoSummaries) {
@@ -50,23 +37,21 @@ func (p *push) summaries(ctx context.Context) (*datadir.Changes, error) {
 	return c, err
 }
 
-// lineage is the WAL from the start of backup b to the start of this one along a timeline's history; nil
-// when b is not on that line.
-func lineage(line segment.Lineage, b *catalog.Backup, start server.StartPoint) []datadir.Stretch {
-	var wal []datadir.Stretch
-	from := b.StartLSN
-	for _, a := range line {
-		if a.Timeline < b.Timeline {
-			continue
-		}
-		if len(wal) == 0 && (a.Timeline != b.Timeline || a.Switch < b.StopLSN) {
+// walSince is the WAL from the start of backup b to the start of this one, by the history that the server has of its
+// timeline; nil when b is not on the path to it.
+func (p *push) walSince(b *catalog.Backup) timeline.Path {
+	path := timeline.To(p.start.Timeline, nil)
+	if b.Timeline != p.start.Timeline {
+		ancestors, err := datadir.ReadHistory(p.PGDATA, p.start.Timeline)
+		if err != nil {
 			return nil
 		}
-		wal = append(wal, datadir.Stretch{Timeline: a.Timeline, From: from, To: a.Switch})
-		from = a.Switch
+		path = timeline.To(p.start.Timeline, ancestors)
 	}
-	if len(wal) == 0 {
+	if !path.Passes(b.Timeline, b.StopLSN) {
 		return nil
 	}
-	return append(wal, datadir.Stretch{Timeline: start.Timeline, From: from, To: start.LSN})
+	wal := path.From(b.Timeline, b.StartLSN)
+	wal[len(wal)-1].End = p.start.LSN
+	return wal
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // ErrUnreachable says that recovery cannot get to the point that was asked for. The text says what can be
@@ -21,153 +22,63 @@ func Unreachable(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUnreachable, fmt.Sprintf(format, args...))
 }
 
-// History is what the archive knows of one cluster's timelines and how they descend from each other.
-type History struct {
-	systemID uint64
-	Lineage  map[segment.Timeline]segment.Lineage // of every timeline that recovery could follow
-	Orphans  []segment.Timeline                   // there is WAL of them, but no history file
+// ReadTree is what the archive knows of one cluster's timelines. Timeline 1 is always there. A history that cannot be read is
+// an error; one that is missing makes its timeline an orphan, and PostgreSQL, which gets no answer for its history, ends.
+func ReadTree(ctx context.Context, s storage.Store, systemID uint64) (timeline.Tree, error) {
+	tree, err := walstore.ReadTree(ctx, s, systemID, func(error) bool { return false })
+	if err == nil {
+		tree[1] = nil
+	}
+	return tree, err
 }
-
-func ReadHistory(ctx context.Context, s storage.Store, systemID uint64) (*History, error) {
-	timelines, err := walstore.Timelines(ctx, s, systemID)
-	if err != nil {
-		return nil, err
-	}
-	h := &History{systemID: systemID, Lineage: map[segment.Timeline]segment.Lineage{1: nil}}
-	for _, t := range timelines {
-		if t == 1 {
-			continue
-		}
-		l, err := walstore.ReadHistory(ctx, s, systemID, t)
-		if errors.Is(err, storage.ErrNotFound) {
-			h.Orphans = append(h.Orphans, t)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		h.Lineage[t] = l
-	}
-	return h, nil
-}
-
-// Newest is the timeline with the highest number, or the one that recovery begins on. Of a timeline without history file,
-// but with WAL, PostgreSQL gets no answer and ends.
-func (h *History) Newest(from segment.Timeline) segment.Timeline {
-	newest := from
-	for t := range h.Lineage {
-		newest = max(newest, t)
-	}
-	for _, t := range h.Orphans {
-		newest = max(newest, t)
-	}
-	return newest
-}
-
-// Latest is the timeline that PostgreSQL calls so in a recovery that begins on one: it counts up and ends at the first
-// without a history file (findNewestTimeLine in timeline.c).
-func (h *History) Latest(from segment.Timeline) segment.Timeline {
-	for {
-		if _, known := h.Lineage[from+1]; !known {
-			return from
-		}
-		from++
-	}
-}
-
-func (h *History) IsOrphan(t segment.Timeline) bool { return slices.Contains(h.Orphans, t) }
 
 // noHistory says of an orphan that recovery cannot get to it.
 func noHistory(t segment.Timeline) error {
 	return Unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins\n%s", t, segment.HistoryName(t), backup.WhereHistory(t))
 }
 
-// Reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it
-// can. These are PostgreSQL's own conditions (StartupXLOG: "requested timeline is not a child of this
-// server's history"), which it would only look at when the restore is done.
-func (h *History) Reach(from segment.Timeline, lsn segment.LSN, to segment.Timeline) error {
-	if from == to {
-		return nil
+// Reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it can.
+// PostgreSQL would only look at these conditions (see timeline.Path.Passes) when the restore is done.
+func Reach(tree timeline.Tree, from segment.Timeline, lsn segment.LSN, to segment.Timeline) error {
+	left, on := tree.Path(to).Left(from)
+	var names []string
+	for _, t := range known(tree) {
+		names = append(names, fmt.Sprint(t))
 	}
-	l, known := h.Lineage[to]
 	switch {
-	case !known && h.IsOrphan(to):
+	case on && left >= lsn:
+		return nil
+	case tree.Orphan(to):
 		return noHistory(to)
-	case !known:
-		return Unreachable("the archive knows no timeline %d (it has %s)", to, h)
-	}
-	left, ok := l.Left(from)
-	if !ok {
+	case !tree.Known(to):
+		return Unreachable("the archive knows no timeline %d (it has %s)", to, strings.Join(names, ", "))
+	case !on:
 		return Unreachable("target timeline %d does not descend from timeline %d, which the backup is on", to, from)
 	}
-	if left < lsn {
-		return Unreachable("target timeline %d forked from backup timeline %d at %s, which is before the backup's end at %s", to, from, left, lsn)
-	}
-	return nil
+	return Unreachable("target timeline %d forked from backup timeline %d at %s, which is before the backup's end at %s", to, from, left, lsn)
+}
+
+// known are the timelines that recovery could follow.
+func known(tree timeline.Tree) []segment.Timeline {
+	return slices.DeleteFunc(tree.Timelines(), tree.Orphan)
 }
 
 // descendant is the highest timeline that recovery can get to from lsn on timeline from.
-func (h *History) descendant(from segment.Timeline, lsn segment.LSN) segment.Timeline {
-	best := from
-	for t := range h.Lineage {
-		if t > best && h.Reach(from, lsn, t) == nil {
-			best = t
-		}
-	}
-	return best
+func descendant(tree timeline.Tree, from segment.Timeline, lsn segment.LSN) segment.Timeline {
+	return slices.Max(tree.Descendants(from, lsn))
 }
 
-// Leg is a piece of the way that recovery takes: on Timeline from Begin up to End, where the next leg
-// begins (0: the last one, without an end).
-type Leg struct {
-	Timeline segment.Timeline `json:"timeline"`
-	Begin    segment.LSN      `json:"begin"`
-	End      segment.LSN      `json:"end,omitzero"`
-}
-
-// Path is the way from lsn on one timeline to another, which reach has agreed to.
-func (h *History) Path(from segment.Timeline, lsn segment.LSN, to segment.Timeline) []Leg {
-	var legs []Leg
-	for _, a := range h.Lineage[to] {
-		if a.Timeline >= from {
-			legs = append(legs, Leg{a.Timeline, lsn, a.Switch})
-			lsn = a.Switch
-		}
-	}
-	return append(legs, Leg{Timeline: to, Begin: lsn})
-}
-
-// Forks are the timelines that neither lie on the way to one nor are it, for people.
-func (h *History) Forks(to segment.Timeline) []string {
-	var out []string
-	for _, t := range h.sorted() {
-		if _, on := h.Lineage[to].Left(t); on || t == to {
+// Forks are the timelines that are not on the path to one, for people.
+func Forks(tree timeline.Tree, to segment.Timeline) (out []string) {
+	for _, t := range known(tree) {
+		if _, on := tree.Path(to).Left(t); on {
 			continue
 		}
-		if l := h.Lineage[t]; len(l) > 0 {
-			last := l[len(l)-1]
-			out = append(out, fmt.Sprintf("timeline %d (left timeline %d at %s)", t, last.Timeline, last.Switch))
-		} else {
-			out = append(out, fmt.Sprintf("timeline %d", t))
+		text, p := fmt.Sprintf("timeline %d", t), tree.Path(t)
+		if len(p) > 1 {
+			text += fmt.Sprintf(" (left timeline %d at %s)", p[len(p)-2].Timeline, p.Last().Begin)
 		}
+		out = append(out, text)
 	}
 	return out
-}
-
-func (h *History) sorted() []segment.Timeline {
-	var all []segment.Timeline
-	for t := range h.Lineage {
-		all = append(all, t)
-	}
-	slices.Sort(all)
-	return all
-}
-
-// String lists the timelines.
-func (h *History) String() string {
-	var names []string
-	for _, t := range h.sorted() {
-		names = append(names, fmt.Sprint(t))
-	}
-	return strings.Join(names, ", ")
 }

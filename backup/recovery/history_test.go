@@ -13,16 +13,22 @@ import (
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // family is a tree of timelines: 1 was left for 2 at 0/500, 2 for 4 at 0/900, and 1 for 3 at 0/700.
-func family() *History {
-	return &History{Orphans: []segment.Timeline{5}, Lineage: map[segment.Timeline]segment.Lineage{
+func family() timeline.Tree {
+	return timeline.Tree{
 		1: nil,
 		2: {{Timeline: 1, Switch: 0x500}},
 		3: {{Timeline: 1, Switch: 0x700}},
 		4: {{Timeline: 1, Switch: 0x500}, {Timeline: 2, Switch: 0x900}},
-	}}
+		5: nil,
+	}
+}
+
+func span(t segment.Timeline, begin, end segment.LSN) timeline.Span {
+	return timeline.Span{Timeline: t, Begin: begin, End: end}
 }
 
 func TestReach(t *testing.T) {
@@ -40,18 +46,18 @@ func TestReach(t *testing.T) {
 		{1, 0x100, 5, "not its history file 00000005.history"},
 		{1, 0x100, 9, "the archive knows no timeline 9 (it has 1, 2, 3, 4)"},
 	} {
-		err := family().Reach(c.from, c.lsn, c.to)
+		err := Reach(family(), c.from, c.lsn, c.to)
 		if (err == nil) != (c.why == "") || err != nil && (!strings.Contains(err.Error(), c.why) || !errors.Is(err, ErrUnreachable)) {
 			t.Errorf("from %s on timeline %d to timeline %d: %v, want %q", c.lsn, c.from, c.to, err, c.why)
 		}
 	}
-	if got := family().descendant(1, 0x600); got != 3 {
+	if got := descendant(family(), 1, 0x600); got != 3 {
 		t.Errorf("from 0/600 the newest timeline is %d, want 3", got)
 	}
-	if got, want := family().Path(1, 0x100, 4), []Leg{{1, 0x100, 0x500}, {2, 0x500, 0x900}, {4, 0x900, 0}}; !slices.Equal(got, want) {
+	if got, want := family().Path(4).From(1, 0x100), (timeline.Path{span(1, 0x100, 0x500), span(2, 0x500, 0x900), span(4, 0x900, 0)}); !slices.Equal(got, want) {
 		t.Errorf("the way to timeline 4 is %v, want %v", got, want)
 	}
-	if got := fmt.Sprint(family().Forks(4)); got != "[timeline 3 (left timeline 1 at 0/700)]" {
+	if got := fmt.Sprint(Forks(family(), 4)); got != "[timeline 3 (left timeline 1 at 0/700)]" {
 		t.Errorf("forks: %s", got)
 	}
 }
@@ -59,7 +65,7 @@ func TestReach(t *testing.T) {
 // The archive of a cluster with 1 MB segments: what recovery finds there on its way over two timelines.
 func TestCover(t *testing.T) {
 	const size, mb = segment.Size(1 << 20), segment.LSN(1 << 20)
-	legs := []Leg{{1, 3*mb + 5, 6*mb + 100}, {2, 6*mb + 100, 0}}
+	path := timeline.Path{span(1, 3*mb+5, 6*mb+100), span(2, 6*mb+100, 0)}
 	for name, c := range map[string]struct {
 		have          string // TIMELINE/NUMBER …
 		until         segment.LSN
@@ -97,7 +103,7 @@ func TestCover(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			w, err := ScanRange(t.Context(), s, 7, legs, size, c.until)
+			w, err := ScanRange(t.Context(), s, 7, path, size, c.until)
 			if err != nil {
 				t.Fatal(err)
 			}

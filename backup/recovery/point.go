@@ -14,31 +14,32 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
-// Selection is a backup, and the way from it to where recovery has to end.
+// Selection is a backup, and the path from it to where recovery has to end.
 type Selection struct {
 	Entry    *catalog.Entry
-	History  *History
+	Tree     timeline.Tree
 	Timeline segment.Timeline
 	At       *segment.Mark // the target, where it was looked for
 }
 
 // Selector finds the backup to begin with, and the timeline to follow.
 type Selector struct {
-	Store     storage.Store
-	Recovery  Recovery
-	Histories map[uint64]*History
-	Seek      *TargetSearch
+	Store    storage.Store
+	Recovery Recovery
+	Trees    map[uint64]timeline.Tree
+	Seek     *TargetSearch
 }
 
-func (c *Selector) history(ctx context.Context, systemID uint64) (h *History, err error) {
-	if h = c.Histories[systemID]; h == nil {
-		if h, err = ReadHistory(ctx, c.Store, systemID); err == nil {
-			c.Histories[systemID] = h
+func (c *Selector) tree(ctx context.Context, systemID uint64) (tree timeline.Tree, err error) {
+	if tree = c.Trees[systemID]; tree == nil {
+		if tree, err = ReadTree(ctx, c.Store, systemID); err == nil {
+			c.Trees[systemID] = tree
 		}
 	}
-	return h, err
+	return tree, err
 }
 
 // Choose resolves the backup's name and the target. Without a name it is the newest backup that ends before
@@ -62,25 +63,25 @@ func (c *Selector) named(ctx context.Context, e *catalog.Entry) (*Selection, err
 	if err := c.beforeConsistent(e); err != nil {
 		return nil, err
 	}
-	h, err := c.history(ctx, e.Commit.Summary.SystemID)
+	tree, err := c.tree(ctx, e.Commit.Summary.SystemID)
 	if err != nil {
 		return nil, err
 	}
 	b := e.Commit.Summary
-	if err := c.begins(h, b); err != nil {
+	if err := c.begins(tree, b); err != nil {
 		return nil, fmt.Errorf("%w\nOr restore a backup of another timeline", err)
 	}
-	to, err := c.timeline(h, b)
+	to, err := c.timeline(tree, b)
 	if err != nil {
 		return nil, err
 	}
 	if c.Recovery.Timeline == "" && to != b.Timeline && !c.Recovery.TargetImmediate {
-		to = h.descendant(b.Timeline, b.StopLSN)
+		to = descendant(tree, b.Timeline, b.StopLSN)
 	}
-	if err := h.Reach(b.Timeline, b.StopLSN, to); err != nil {
-		return nil, fmt.Errorf("%w\nFrom backup %s timeline %d can be reached: --target-timeline %d. Or name another backup, or none", err, e.ID, h.descendant(b.Timeline, b.StopLSN), h.descendant(b.Timeline, b.StopLSN))
+	if err := Reach(tree, b.Timeline, b.StopLSN, to); err != nil {
+		return nil, fmt.Errorf("%w\nFrom backup %s timeline %d can be reached: --target-timeline %d. Or name another backup, or none", err, e.ID, descendant(tree, b.Timeline, b.StopLSN), descendant(tree, b.Timeline, b.StopLSN))
 	}
-	return &Selection{Entry: e, History: h, Timeline: to}, nil
+	return &Selection{Entry: e, Tree: tree, Timeline: to}, nil
 }
 
 // newest looks for a backup from the newest on.
@@ -95,33 +96,33 @@ func (c *Selector) newest(ctx context.Context, s *catalog.State) (*Selection, er
 		if first != nil && first.Commit.Summary.SystemID != e.Commit.Summary.SystemID {
 			break // what was before an initdb or pg_upgrade is not meant
 		}
-		h, err := c.history(ctx, e.Commit.Summary.SystemID)
+		tree, err := c.tree(ctx, e.Commit.Summary.SystemID)
 		if err != nil {
 			return nil, err
 		}
 		b := e.Commit.Summary
-		to, err := c.timeline(h, b)
+		to, err := c.timeline(tree, b)
 		if err == nil {
-			err = cmp.Or(c.begins(h, b), h.Reach(b.Timeline, b.StopLSN, to))
+			err = cmp.Or(c.begins(tree, b), Reach(tree, b.Timeline, b.StopLSN, to))
 		}
-		if err != nil && first == nil && (h.IsOrphan(to) || h.IsOrphan(b.Timeline)) {
+		if err != nil && first == nil && (tree.Orphan(to) || tree.Orphan(b.Timeline)) {
 			return nil, fmt.Errorf("%w\nOr name a backup of another timeline, and that: --target-timeline", err)
 		}
 		if err == nil && first != nil && c.Recovery.Timeline == "" {
-			return nil, c.ambiguous(h, first, e, to)
+			return nil, c.ambiguous(tree, first, e, to)
 		}
 		if err == nil && c.Recovery.Seeks() {
-			at, err := c.Seek.seek(ctx, e, h.Path(b.Timeline, b.StartLSN, to))
+			at, err := c.Seek.seek(ctx, e, tree.Path(to).From(b.Timeline, b.StartLSN))
 			if err != nil {
 				return nil, err
 			}
 			if at == nil {
 				continue
 			}
-			return &Selection{e, h, to, at}, nil
+			return &Selection{e, tree, to, at}, nil
 		}
 		if err == nil {
-			return &Selection{Entry: e, History: h, Timeline: to}, nil
+			return &Selection{Entry: e, Tree: tree, Timeline: to}, nil
 		}
 		if !errors.Is(err, ErrUnreachable) {
 			return nil, err
@@ -140,9 +141,9 @@ func (c *Selector) newest(ctx context.Context, s *catalog.State) (*Selection, er
 }
 
 // begins tells why no recovery can begin from a backup: PostgreSQL first asks for the history of the timeline that it is on.
-func (c *Selector) begins(h *History, b catalog.Summary) error {
+func (c *Selector) begins(tree timeline.Tree, b catalog.Summary) error {
 	cold := b.From == "offline" && !c.Recovery.RollsForward()
-	if cold || c.Recovery.NoSettings || !h.IsOrphan(b.Timeline) {
+	if cold || c.Recovery.NoSettings || !tree.Orphan(b.Timeline) {
 		return nil
 	}
 	return noHistory(b.Timeline)
@@ -151,20 +152,20 @@ func (c *Selector) begins(h *History, b catalog.Summary) error {
 // ambiguous: the newest backup is on another branch of history than the newest timeline. Either could be the
 // one that counts (after a restore to an earlier point, or when a test copy has archived into the original's
 // archive), and the wrong guess loses data.
-func (c *Selector) ambiguous(h *History, newest, other *catalog.Entry, to segment.Timeline) error {
+func (c *Selector) ambiguous(tree timeline.Tree, newest, other *catalog.Entry, to segment.Timeline) error {
 	b := newest.Commit.Summary
-	reason := strings.TrimPrefix(h.Reach(b.Timeline, b.StopLSN, to).Error(), ErrUnreachable.Error()+": ")
+	reason := strings.TrimPrefix(Reach(tree, b.Timeline, b.StopLSN, to).Error(), ErrUnreachable.Error()+": ")
 	return Unreachable("there are two branches of history: %s\nFrom the newest backup, %s, along its own branch: --target-timeline %d\nFrom backup %s to the newest timeline: --target-timeline %d",
-		reason, newest.ID, h.descendant(b.Timeline, b.StopLSN), other.ID, to)
+		reason, newest.ID, descendant(tree, b.Timeline, b.StopLSN), other.ID, to)
 }
 
 // timeline resolves the timeline that was asked for.
-func (c *Selector) timeline(h *History, b catalog.Summary) (segment.Timeline, error) {
+func (c *Selector) timeline(tree timeline.Tree, b catalog.Summary) (segment.Timeline, error) {
 	switch t := c.Recovery.Timeline; {
 	case t == "current", t == "" && c.Recovery.TargetImmediate:
 		return b.Timeline, nil
 	case t == "", t == "latest":
-		return h.Newest(b.Timeline), nil
+		return tree.Newest(b.Timeline), nil
 	default:
 		n, err := strconv.ParseUint(t, 10, 32)
 		if err != nil || n == 0 {

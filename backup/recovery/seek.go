@@ -17,6 +17,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/survey"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // TargetSearch looks through the WAL in the archive for a restore point or the end of a transaction: nothing else tells which
@@ -49,14 +50,14 @@ func (r Recovery) wants(m segment.Mark) bool {
 	return m.Point && r.TargetName != "" && m.Name == r.TargetName || !m.Point && r.TargetXID != 0 && m.XID == uint32(r.TargetXID)
 }
 
-// seek is the last place behind a backup at which its recovery along legs could be told to end; nil if there is none.
-func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, legs []Leg) (*segment.Mark, error) {
+// seek is the last place behind a backup at which its recovery along path could be told to end; nil if there is none.
+func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
 	b, err := s.Catalog.Backup(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	size := segment.Size(b.SegmentSize)
-	w, err := WaitForRange(ctx, s.Store, b.SystemID, legs, size, 0)
+	w, err := WaitForRange(ctx, s.Store, b.SystemID, path, size, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, legs []Leg) (
 	}
 	for {
 		for ; none == nil && no >= low && len(batch) < seekAhead; no-- {
-			batch = append(batch, &searchedSegment{name: NameOf(legs, w, no, size)})
+			batch = append(batch, &searchedSegment{name: NameOf(path, w, no, size)})
 		}
 		if len(batch) == 0 {
 			return nil, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // WALRequest says which WAL of a backup is asked for.
@@ -37,31 +38,31 @@ func FindWAL(ctx context.Context, r WALRequest) (BackupWAL, error) {
 	if b.Offline() && r.Alone {
 		return t, nil
 	}
-	h, err := ReadHistory(ctx, r.Store, b.SystemID)
+	tree, err := ReadTree(ctx, r.Store, b.SystemID)
 	if err != nil {
 		return t, err
 	}
 	to, until := b.Timeline, b.StopLSN
 	if !r.Alone {
-		to, until = h.descendant(b.Timeline, b.StopLSN), 0
-		if next := following(r.State, h, b); next != nil {
+		to, until = descendant(tree, b.Timeline, b.StopLSN), 0
+		if next := following(r.State, tree, b); next != nil {
 			size := segment.Size(b.SegmentSize)
 			t.Next, to = next.Backup, next.Summary.Timeline
 			until = max(b.StopLSN, segment.At(to, next.Summary.StartLSN, size).Start(size))
 		}
 	}
-	legs := h.Path(b.Timeline, b.StartLSN, to)
+	path := tree.Path(to).From(b.Timeline, b.StartLSN)
 	if r.Each != nil {
-		for _, leg := range legs {
-			if leg.Timeline > 1 && h.Lineage[leg.Timeline] != nil {
-				if err := eachHistory(ctx, r, leg.Timeline); err != nil {
+		for _, span := range path {
+			if span.Timeline > 1 && tree.Known(span.Timeline) {
+				if err := eachHistory(ctx, r, span.Timeline); err != nil {
 					return t, err
 				}
 			}
 		}
 	}
 	c := &RangeScan{Size: segment.Size(b.SegmentSize), Each: r.Each}
-	if t.WALRange, err = c.Cover(ctx, r.Store, b.SystemID, legs, until); err != nil {
+	if t.WALRange, err = c.Scan(ctx, r.Store, b.SystemID, path, until); err != nil {
 		return t, err
 	}
 	if t.Needed = t.End < b.StopLSN && !b.Offline(); t.Needed && t.Missing == "" {
@@ -74,11 +75,11 @@ func FindWAL(ctx context.Context, r WALRequest) (BackupWAL, error) {
 }
 
 // following is the first backup after b that recovery from b comes by.
-func following(s *catalog.State, h *History, b *catalog.Backup) *catalog.Commit {
+func following(s *catalog.State, tree timeline.Tree, b *catalog.Backup) *catalog.Commit {
 	after := false
 	for _, e := range s.Complete() {
 		x := e.Commit.Summary
-		if after && x.SystemID == b.SystemID && x.StartLSN > b.StartLSN && h.Reach(b.Timeline, b.StopLSN, x.Timeline) == nil {
+		if after && x.SystemID == b.SystemID && x.StartLSN > b.StartLSN && tree.Path(x.Timeline).Passes(b.Timeline, b.StopLSN) {
 			return e.Commit
 		}
 		after = after || e.ID == b.ID

@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -11,6 +10,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/patience"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // WALRange is the WAL that the archive offers for a recovery, without a gap from the backup's start on.
@@ -37,7 +37,7 @@ type RangeScan struct {
 	WALRange
 	Size segment.Size
 	Next segment.Segment // that comes next
-	// begin is the number of the first segment of the leg that is being listed; what is missing before it
+	// begin is the number of the first segment of the span that is being listed; what is missing before it
 	// is the parent's.
 	begin  uint64
 	parent segment.Timeline
@@ -46,16 +46,16 @@ type RangeScan struct {
 	Each   func(object.Object) // is told of every segment; may be nil
 }
 
-// ScanRange lists the WAL along the way, up to the segment that holds the byte before until (0: all there is).
-func ScanRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
-	return (&RangeScan{Size: size}).Cover(ctx, s, systemID, legs, until)
+// ScanRange lists the WAL along a path, up to the segment that holds the byte before until (0: all there is).
+func ScanRange(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, size segment.Size, until segment.LSN) (WALRange, error) {
+	return (&RangeScan{Size: size}).Scan(ctx, s, systemID, path, until)
 }
 
-// WaitForRange is cover for an archive that a server may be working on. One that catches up archives several segments at
-// once, and they arrive in any order: a gap with new WAL behind it may be one that is being filled, for patience.Gap.
-func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, until segment.LSN) (WALRange, error) {
+// WaitForRange is ScanRange for an archive that a server may be working on. One that catches up archives several segments at
+// once, and they arrive in any order: a gap with new WAL after it may be one that is being filled, for patience.Gap.
+func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, size segment.Size, until segment.LSN) (WALRange, error) {
 	for began := time.Now(); ; {
-		w, err := ScanRange(ctx, s, systemID, legs, size, until)
+		w, err := ScanRange(ctx, s, systemID, path, size, until)
 		if err != nil || w.Missing == "" || time.Since(w.beyond) > patience.Gap || time.Since(began) > patience.Gap {
 			return w, err
 		}
@@ -71,46 +71,45 @@ func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, legs []
 // it).
 const lookAhead = 64 << 20
 
-// GapAhead looks for a gap from a point of the way on, as far as PostgreSQL reads ahead.
-func GapAhead(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, size segment.Size, from segment.LSN) (WALRange, error) {
+// GapAhead looks for a gap from a point of the path on, as far as PostgreSQL reads ahead.
+func GapAhead(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, size segment.Size, from segment.LSN) (WALRange, error) {
 	first := segment.At(0, from, size).No
-	for len(legs) > 1 && segment.At(0, legs[0].End, size).No < first {
-		legs = legs[1:]
+	for len(path) > 1 && segment.At(0, path[0].End, size).No < first {
+		path = path[1:]
 	}
-	legs = slices.Clone(legs)
-	legs[0].Begin = max(legs[0].Begin, from)
-	return ScanRange(ctx, s, systemID, legs, size, from+lookAhead)
+	rest := path.From(path[0].Timeline, max(path[0].Begin, from))
+	return ScanRange(ctx, s, systemID, rest, size, from+lookAhead)
 }
 
-func (c *RangeScan) Cover(ctx context.Context, s storage.Store, systemID uint64, legs []Leg, until segment.LSN) (WALRange, error) {
+func (c *RangeScan) Scan(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, until segment.LSN) (WALRange, error) {
 	size := c.Size
-	c.Next = segment.At(legs[0].Timeline, legs[0].Begin, size)
+	c.Next = segment.At(path[0].Timeline, path[0].Begin, size)
 	c.First, c.End = c.Next.Name(size), c.Next.Start(size)
-	for _, leg := range legs {
-		if until > 0 && leg.Begin >= until {
+	for _, span := range path {
+		if until > 0 && span.Begin >= until {
 			break
 		}
-		end := leg.End
+		end := span.End
 		if until > 0 && (end == 0 || until < end) {
 			end = until
 		}
 		// The segment in which a timeline is left is read from its successor, whose first segment begins with
 		// a copy of it; the parent's own is used if the successor has not archived its copy yet.
-		c.parent, c.Next.Timeline, c.begin = c.Next.Timeline, leg.Timeline, segment.At(leg.Timeline, leg.Begin, size).No
-		if c.End > leg.Begin { // what comes there is of the history that was given up, unless the successor has it
-			c.behind, c.End = c.End, leg.Begin
+		c.parent, c.Next.Timeline, c.begin = c.Next.Timeline, span.Timeline, segment.At(span.Timeline, span.Begin, size).No
+		if c.End > span.Begin { // what comes there is of the history that was given up, unless the successor has it
+			c.behind, c.End = c.End, span.Begin
 		}
 		if err := c.list(ctx, s, systemID, end); err != nil || c.Missing != "" {
 			return c.WALRange, err
 		}
 	}
-	c.addReceived(legs[len(legs)-1])
+	c.addReceived(path.Last())
 	return c.WALRange, nil
 }
 
 // addReceived adds what was received of the segment that comes next. Of the parent's, only what comes before the last
-// leg belongs to the way.
-func (c *RangeScan) addReceived(last Leg) {
+// span belongs to the path.
+func (c *RangeScan) addReceived(last timeline.Span) {
 	chain, reach := partial.Chain(c.pieces)
 	if reach == 0 || c.pieces[0].Segment[8:] != c.Next.Name(c.Size)[8:] {
 		return
@@ -177,9 +176,9 @@ func (c *RangeScan) list(ctx context.Context, s storage.Store, systemID uint64, 
 	return nil
 }
 
-// note takes what was noted of a segment on the way.
-func (c *RangeScan) note(o object.Object, onTheWay bool) {
-	if !onTheWay {
+// note takes what was noted of a segment on the path.
+func (c *RangeScan) note(o object.Object, onPath bool) {
+	if !onPath {
 		return
 	}
 	c.Notes = append(c.Notes, o)
@@ -208,21 +207,14 @@ func (c *RangeScan) again(o object.Object) {
 	}
 }
 
-// NameOf is the segment of a number on a way. Where a timeline is left it is the new one's, which begins with a copy, but
+// NameOf is the segment of a number on a path. Where a timeline is left it is the new one's, which begins with a copy, but
 // the WAL may end before that.
-func NameOf(legs []Leg, w WALRange, no uint64, size segment.Size) string {
-	s := segment.Segment{Timeline: legs[0].Timeline, No: no}
-	for _, leg := range legs[1:] {
-		if segment.At(0, leg.Begin, size).No <= no {
-			s.Timeline = leg.Timeline
-		}
-	}
-	if name := s.Name(size); name[8:] != w.Last[8:] {
+func NameOf(path timeline.Path, w WALRange, no uint64, size segment.Size) string {
+	if name := path.Segment(no, size).Name(size); name[8:] != w.Last[8:] {
 		return name
 	}
 	return w.Last
 }
 
-const (
-	WalSay = 10 * time.Second // how often the user is told what is awaited
-)
+// WalSay is how often the user is told what is awaited.
+const WalSay = 10 * time.Second

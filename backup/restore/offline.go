@@ -12,7 +12,7 @@ import (
 // if the archive has WAL from after the shutdown: what happened then would be lost, and its own WAL would have names that are taken.
 func (p *Plan) leaveOffline(ctx context.Context) (bool, error) {
 	b, found, r := p.Backup, p.found, p.Recovery
-	wal, err := recovery.ScanRange(ctx, p.request.Store, b.SystemID, found.History.Path(b.Timeline, b.StartLSN, found.Timeline), segment.Size(b.SegmentSize), 0)
+	wal, err := recovery.ScanRange(ctx, p.request.Store, b.SystemID, found.Tree.Path(found.Timeline).From(b.Timeline, b.StartLSN), segment.Size(b.SegmentSize), 0)
 	if err != nil {
 		return true, err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// readParameters finds the changes of the server's settings on the way of the recovery. Where the WAL was written with
-// wal_level = minimal from some place on, the way ends there.
+// readParameters finds the changes of the server's settings on the path of the recovery. Where the WAL was written with
+// wal_level = minimal from some place on, the path ends there.
 func (p *Plan) readParameters(ctx context.Context) error {
 	store, b, size := p.request.Store, p.Backup, segment.Size(p.Backup.SegmentSize)
 	all, err := recovery.ParametersOf(ctx, store, p.WAL.Notes, p.Path, size)

@@ -18,6 +18,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/survey"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // Request says which backup to restore, where to, and how far to recover.
@@ -45,9 +46,9 @@ type Plan struct {
 	Target   string // absolute
 	Delta    bool
 	Recovery recovery.Recovery
-	Path     []recovery.Leg // the timelines that recovery follows
-	Forks    []string       // timelines that it does not
-	Where    string         // the target is, in words, where it was looked for
+	Path     timeline.Path // the timelines that recovery follows
+	Forks    []string      // timelines that it does not
+	Where    string        // the target is, in words, where it was looked for
 	WAL      recovery.WALRange
 	Fetch    int64 // bytes from the storage, about; at most, with Delta
 	Places   []Place
@@ -63,9 +64,9 @@ type Plan struct {
 	found    *recovery.Selection
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
-	holed    bool                 // there is a gap on the way, or just behind it
-	changes  []segment.Parameters // of the server's settings, on the way
-	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
+	holed    bool                 // there is a gap on the path, or just after it
+	changes  []segment.Parameters // of the server's settings, on the path
+	minimal  segment.LSN          // where the path ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
 	target   *target.Target
 	only     *content.Databases
@@ -148,7 +149,7 @@ func (p *Plan) warn(format string, args ...any) {
 	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
 }
 
-// look finds the backup and the way to the target, sees whether the archive has the WAL for it, and meanwhile fetches
+// look finds the backup and the path to the target, sees whether the archive has the WAL for it, and meanwhile fetches
 // the manifest.
 func (p *Plan) look(ctx context.Context) error {
 	r := p.request
@@ -159,7 +160,7 @@ func (p *Plan) look(ctx context.Context) error {
 	for _, problem := range state.Problems {
 		r.Log.Warn("the catalog is damaged", "problem", problem)
 	}
-	c := &recovery.Selector{Store: r.Store, Recovery: r.Recovery, Histories: map[uint64]*recovery.History{},
+	c := &recovery.Selector{Store: r.Store, Recovery: r.Recovery, Trees: map[uint64]timeline.Tree{},
 		Seek: &recovery.TargetSearch{Store: r.Store, Catalog: r.Catalog, Log: r.Log, Recovery: r.Recovery, Known: map[string][]segment.Mark{}, Said: time.Now()}}
 	found, err := c.Choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || catalog.IsLatest(r.Backup)) {
@@ -186,7 +187,7 @@ func (p *Plan) look(ctx context.Context) error {
 		asShutDown, err = p.leaveOffline(ctx)
 	}
 	if !asShutDown && err == nil {
-		p.Forks = found.History.Forks(found.Timeline)
+		p.Forks = recovery.Forks(found.Tree, found.Timeline)
 		err = p.follow(ctx, c, found, state)
 	}
 	if err != nil {
@@ -195,13 +196,13 @@ func (p *Plan) look(ctx context.Context) error {
 	return cmp.Or(err, <-fetched)
 }
 
-// follow works out the way of the recovery.
+// follow works out the path of the recovery.
 func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery.Selection, state *catalog.State) (err error) {
 	b, r := p.Backup, p.request.Recovery
 	if r.NoSettings {
 		return nil
 	}
-	p.Path = found.History.Path(b.Timeline, b.StartLSN, found.Timeline)
+	p.Path = found.Tree.Path(found.Timeline).From(b.Timeline, b.StartLSN)
 	if found.At != nil {
 		p.Where = recovery.Where(found.At)
 	}
@@ -228,7 +229,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err == nil && !r.TargetTime.IsZero() {
 		err = p.checkTime(ctx)
 	}
-	newest, latest := found.History.Newest(b.Timeline), found.History.Latest(b.Timeline)
+	newest, latest := found.Tree.Newest(b.Timeline), found.Tree.Latest(b.Timeline)
 	switch {
 	case r.TargetImmediate || r.Timeline != "" && r.Timeline != "latest":
 	case found.Timeline != newest:
@@ -238,15 +239,15 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 		p.Recovery.Timeline = fmt.Sprint(found.Timeline)
 		p.warn("%s is not in the archive, so that PostgreSQL would not find timeline %d by itself: the settings name it", segment.HistoryName(latest+1), found.Timeline)
 	}
-	for _, t := range found.History.Orphans {
-		if t > b.Timeline {
+	for _, t := range found.Tree.Timelines() {
+		if t > b.Timeline && found.Tree.Orphan(t) {
 			p.warn("%s is not in the archive, although WAL of timeline %d is: a recovery that asks for it, at the latest when it ends and chooses a new timeline, stops there with an error. %s", segment.HistoryName(t), t, backup.WhereHistory(t))
 		}
 	}
 	return err
 }
 
-// lookForGap completes what is known of a gap on the way, or just behind the place where it ends.
+// lookForGap completes what is known of a gap on the path, or just after the place where it ends.
 func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WALRange, err error) {
 	w = p.WAL
 	b, store := p.Backup, p.request.Store

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/tail"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // rescue looks for WAL in the old data directory that was never archived: the last transactions may be only
@@ -123,12 +123,11 @@ func (p *Plan) gone(ctx context.Context, names []string) (string, error) {
 	dir := filepath.Join(p.target.Dir, "pg_wal")
 	begin := p.Backup.StopLSN
 	if first.Timeline != p.Backup.Timeline {
-		data, _ := os.ReadFile(filepath.Join(dir, segment.HistoryName(first.Timeline)))
-		line, err := segment.ParseHistory(first.Timeline, data)
+		ancestors, err := datadir.ReadHistory(p.target.Dir, first.Timeline)
 		if err != nil {
 			return "", nil // nobody knows where the timeline begins
 		}
-		begin = line.Begin()
+		begin = timeline.To(first.Timeline, ancestors).Last().Begin
 	}
 	if start <= begin {
 		return "", nil

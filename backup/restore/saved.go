@@ -7,17 +7,18 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // expectSaved sees to it that the recovery gets to the WAL that is saved, once that is pushed: this is what it was saved for. A backup of
@@ -33,19 +34,19 @@ func (p *Plan) expectSaved(ctx context.Context) error {
 	case asShutDown && (r.NoSettings || r.TargetImmediate):
 		return p.savedInVain("without a recovery, as it is asked for, none of it would be replayed: leave out %s", map[bool]string{true: "--no-recovery-settings", false: "--target immediate"}[r.NoSettings])
 	}
-	h := p.found.History
-	if err := p.learnTimeline(h, last.Timeline); err != nil {
+	tree := p.found.Tree
+	if err := p.learnTimeline(tree, last.Timeline); err != nil {
 		return err
 	}
-	if err := h.Reach(b.Timeline, b.StopLSN, last.Timeline); err != nil {
+	if err := recovery.Reach(tree, b.Timeline, b.StopLSN, last.Timeline); err != nil {
 		return p.savedInVain("no recovery gets from backup %s to it: %w", b.ID, err)
 	}
-	way := h.Path(b.Timeline, b.StartLSN, last.Timeline)
-	if !asShutDown && !p.leadsTo(way) {
+	path := tree.Path(last.Timeline).From(b.Timeline, b.StartLSN)
+	if !asShutDown && !p.leadsTo(path) {
 		p.warnOtherWay(last)
 		return nil
 	}
-	wal, err := recovery.ScanRange(ctx, p.withSaved(), b.SystemID, way, segment.Size(b.SegmentSize), 0)
+	wal, err := recovery.ScanRange(ctx, p.withSaved(), b.SystemID, path, segment.Size(b.SegmentSize), 0)
 	if err != nil {
 		return err
 	}
@@ -59,24 +60,23 @@ func (p *Plan) expectSaved(ctx context.Context) error {
 		// By its number, so that recovery ends with an error if the timeline's history has not been pushed.
 		p.Recovery, p.Recovery.Timeline = r, fmt.Sprint(last.Timeline)
 	}
-	p.Path, p.WAL = way, wal
+	p.Path, p.WAL = path, wal
 	return nil
 }
 
-// leadsTo says whether the recovery, as it is planned, will take a way that has become longer by what is saved.
-func (p *Plan) leadsTo(way []recovery.Leg) bool {
-	planned, saved := p.Path[len(p.Path)-1].Timeline, way[len(way)-1].Timeline
-	return planned == saved || p.Recovery.Timeline == "" && slices.ContainsFunc(way, func(l recovery.Leg) bool { return l.Timeline == planned })
+// leadsTo says whether the recovery, as it is planned, will take a path that has become longer by what is saved.
+func (p *Plan) leadsTo(path timeline.Path) bool {
+	planned := p.Path.Last().Timeline
+	_, on := path.Left(planned)
+	return planned == path.Last().Timeline || p.Recovery.Timeline == "" && on
 }
 
 // warnOtherWay tells of a recovery that leaves the timeline of what is saved before that.
 func (p *Plan) warnOtherWay(last segment.Segment) {
-	for _, leg := range p.Path {
-		if leg.Timeline == last.Timeline && leg.End >= last.Next().Start(segment.Size(p.Backup.SegmentSize)) {
-			return
-		}
+	if p.Path.Passes(last.Timeline, last.Next().Start(segment.Size(p.Backup.SegmentSize))) {
+		return
 	}
-	p.warn("the recovery follows timeline %d, and not all of the saved WAL, which is of timeline %d, is on its way: --target-timeline %d goes to its end", p.Path[len(p.Path)-1].Timeline, last.Timeline, last.Timeline)
+	p.warn("the recovery follows timeline %d, and not all of the saved WAL, which is of timeline %d, is on its way: --target-timeline %d goes to its end", p.Path.Last().Timeline, last.Timeline, last.Timeline)
 }
 
 func (p *Plan) savedInVain(format string, args ...any) error {
@@ -95,20 +95,16 @@ func (p *Plan) lastSaved() (last segment.Segment, ok bool) {
 }
 
 // learnTimeline adds a timeline that only the server itself knows where it begins.
-func (p *Plan) learnTimeline(h *recovery.History, t segment.Timeline) error {
-	if _, known := h.Lineage[t]; known {
+func (p *Plan) learnTimeline(tree timeline.Tree, t segment.Timeline) error {
+	if tree.Known(t) {
 		return nil
 	}
-	data, err := os.ReadFile(filepath.Join(p.target.Dir, "pg_wal", segment.HistoryName(t)))
+	ancestors, err := datadir.ReadHistory(p.target.Dir, t)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	line, err := segment.ParseHistory(t, data)
 	if err == nil {
-		h.Lineage[t] = line
+		tree[t] = ancestors
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // ErrNotStopped: a backup of a stopped server was asked for, and the server runs, was not shut down cleanly, or was
@@ -198,6 +199,6 @@ func (s *Stopped) Archiver(context.Context) (ArchiverStatus, error) { return Arc
 func (s *Stopped) SwitchWAL(context.Context) error { return nil }
 
 // Changes has nothing to tell, either.
-func (s *Stopped) Changes(context.Context, []datadir.Stretch) (*datadir.Changes, error) {
+func (s *Stopped) Changes(context.Context, timeline.Path) (*datadir.Changes, error) {
 	return nil, datadir.ErrNoSummaries
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 const (
@@ -26,15 +27,15 @@ const (
 // The first stretch begins at a checkpoint's redo point. There the summarizer ends one summary and begins the next
 // (SummarizeWAL in walsummarizer.c). So when none begins there, this server has not been through that checkpoint: it was
 // copied, or set back to a snapshot, before, and has another history on the same timeline.
-func (s *Session) Changes(ctx context.Context, wal []datadir.Stretch) (*datadir.Changes, error) {
+func (s *Session) Changes(ctx context.Context, wal timeline.Path) (*datadir.Changes, error) {
 	c := &datadir.Changes{Forks: map[datadir.ForkID]*datadir.ForkChanges{}, Databases: map[[2]uint32]bool{}}
 	for i, w := range wal {
 		summaries, err := s.cover(ctx, w)
 		if err != nil {
 			return nil, err
 		}
-		if i == 0 && len(summaries) > 0 && summaries[0].From != w.From {
-			return nil, fmt.Errorf("%w: of timeline %d none begins at %s, so the last backup may be of another history", datadir.ErrNoSummaries, w.Timeline, w.From)
+		if i == 0 && len(summaries) > 0 && summaries[0].Begin != w.Begin {
+			return nil, fmt.Errorf("%w: of timeline %d none begins at %s, so the last backup may be of another history", datadir.ErrNoSummaries, w.Timeline, w.Begin)
 		}
 		for _, x := range summaries {
 			if err := s.readSummary(ctx, c, x); err != nil {
@@ -50,18 +51,18 @@ func (s *Session) Changes(ctx context.Context, wal []datadir.Stretch) (*datadir.
 }
 
 // cover finds summaries that cover w without a gap, waiting while the summarizer moves.
-func (s *Session) cover(ctx context.Context, w datadir.Stretch) ([]datadir.Stretch, error) {
-	if w.From >= w.To {
+func (s *Session) cover(ctx context.Context, w timeline.Span) ([]timeline.Span, error) {
+	if w.Begin >= w.End {
 		return nil, nil
 	}
 	state, moved := "", time.Now()
 	for {
 		rows, err := s.query(ctx, `SELECT start_lsn, end_lsn FROM pg_available_wal_summaries() WHERE tli = $1::bigint AND end_lsn > $2::pg_lsn AND start_lsn < $3::pg_lsn ORDER BY start_lsn, end_lsn`,
-			strconv.FormatUint(uint64(w.Timeline), 10), w.From.String(), w.To.String())
+			strconv.FormatUint(uint64(w.Timeline), 10), w.Begin.String(), w.End.String())
 		if err != nil {
 			return nil, fmt.Errorf("list WAL summaries: %w", inDoubt(err))
 		}
-		at, found := w.From, []datadir.Stretch(nil)
+		at, found := w.Begin, []timeline.Span(nil)
 		for _, r := range rows {
 			from, err1 := segment.ParseLSN(r[0])
 			to, err2 := segment.ParseLSN(r[1])
@@ -72,10 +73,10 @@ func (s *Session) cover(ctx context.Context, w datadir.Stretch) ([]datadir.Stret
 				return nil, fmt.Errorf("%w: there is none of timeline %d from %s to %s", datadir.ErrNoSummaries, w.Timeline, at, from)
 			}
 			if to > at {
-				at, found = to, append(found, datadir.Stretch{Timeline: w.Timeline, From: from, To: to})
+				at, found = to, append(found, timeline.Span{Timeline: w.Timeline, Begin: from, End: to})
 			}
 		}
-		if at >= w.To {
+		if at >= w.End {
 			return found, nil
 		}
 		rows, err = s.query(ctx, `SELECT summarized_tli::text || '/' || summarized_lsn || '/' || pending_lsn FROM pg_get_wal_summarizer_state()`)
@@ -86,7 +87,7 @@ func (s *Session) cover(ctx context.Context, w datadir.Stretch) ([]datadir.Stret
 			state, moved = rows[0][0], time.Now()
 		}
 		if time.Since(moved) > summarizerWait {
-			return nil, fmt.Errorf("%w: the summarizer has stopped at %s, short of %s", datadir.ErrNoSummaries, state, w.To)
+			return nil, fmt.Errorf("%w: the summarizer has stopped at %s, short of %s", datadir.ErrNoSummaries, state, w.End)
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -97,26 +98,26 @@ func (s *Session) cover(ctx context.Context, w datadir.Stretch) ([]datadir.Stret
 }
 
 // readSummary adds what one summary says.
-func (s *Session) readSummary(ctx context.Context, c *datadir.Changes, x datadir.Stretch) error {
+func (s *Session) readSummary(ctx context.Context, c *datadir.Changes, x timeline.Span) error {
 	rows, err := s.query(ctx, `
 		SELECT reltablespace, reldatabase, relfilenode, relforknumber, is_limit_block,
 		       CASE WHEN is_limit_block THEN min(relblocknumber)::text ELSE string_agg(relblocknumber::text, ',') END
 		FROM pg_wal_summary_contents($1::bigint, $2::pg_lsn, $3::pg_lsn) GROUP BY 1, 2, 3, 4, 5`,
-		strconv.FormatUint(uint64(x.Timeline), 10), x.From.String(), x.To.String())
+		strconv.FormatUint(uint64(x.Timeline), 10), x.Begin.String(), x.End.String())
 	if err != nil {
-		return fmt.Errorf("read the WAL summary from %s to %s: %w", x.From, x.To, inDoubt(err))
+		return fmt.Errorf("read the WAL summary from %s to %s: %w", x.Begin, x.End, inDoubt(err))
 	}
 	for _, r := range rows {
 		var n [4]uint32
 		for i := range n {
 			v, err := strconv.ParseUint(r[i], 10, 32)
 			if err != nil {
-				return fmt.Errorf("read the WAL summary from %s to %s: %w", x.From, x.To, err)
+				return fmt.Errorf("read the WAL summary from %s to %s: %w", x.Begin, x.End, err)
 			}
 			n[i] = uint32(v)
 		}
 		if err := c.Add(n, r[4] == "t", r[5]); err != nil {
-			return fmt.Errorf("read the WAL summary from %s to %s: %w", x.From, x.To, err)
+			return fmt.Errorf("read the WAL summary from %s to %s: %w", x.Begin, x.End, err)
 		}
 	}
 	if c.Blocks > maxSummaryBlocks {

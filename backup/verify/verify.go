@@ -123,12 +123,12 @@ func (r *Request) wal(ctx context.Context, b *catalog.Backup, v *Verified) error
 	if size := segment.Size(b.SegmentSize); !size.Valid() {
 		return fmt.Errorf("%w: the backup's WAL segments of %d bytes", catalog.ErrDamaged, size)
 	}
-	// Every restore reads the history of each timeline, to find its way.
-	h, err := recovery.ReadHistory(ctx, r.Store, b.SystemID)
+	// Every restore reads the history of each timeline, to find its path.
+	tree, err := recovery.ReadTree(ctx, r.Store, b.SystemID)
 	if err != nil {
 		return fmt.Errorf("check the history of the timelines: %w", err)
 	}
-	if h.IsOrphan(b.Timeline) {
+	if tree.Orphan(b.Timeline) {
 		return fmt.Errorf("%w: %s, which the backup needs to be restored, is missing", walstore.ErrGap, segment.HistoryName(b.Timeline))
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -144,7 +144,7 @@ func (r *Request) wal(ctx context.Context, b *catalog.Backup, v *Verified) error
 			})
 		}
 	}}
-	if _, err := c.Cover(ctx, r.Store, b.SystemID, []recovery.Leg{{Timeline: b.Timeline, Begin: b.StartLSN}}, b.StopLSN); err != nil {
+	if _, err := c.Scan(ctx, r.Store, b.SystemID, tree.Path(b.Timeline).From(b.Timeline, b.StartLSN), b.StopLSN); err != nil {
 		return errors.Join(g.Wait(), err)
 	}
 	if err := g.Wait(); err != nil {

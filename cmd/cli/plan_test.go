@@ -13,6 +13,7 @@ import (
 	"github.com/pgobj/pgobj/backup/restore"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 func TestHidePassword(t *testing.T) {
@@ -43,7 +44,7 @@ func TestCredentialsNote(t *testing.T) {
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "id")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "canary")
-	plan := &restore.Plan{Path: make([]recovery.Leg, 1), Recovery: recovery.Recovery{OwnCommand: true}}
+	plan := &restore.Plan{Path: make(timeline.Path, 1), Recovery: recovery.Recovery{OwnCommand: true}}
 	said := func(storage string, filed map[string]string, p *restore.Plan) string {
 		var out strings.Builder
 		(&app.App{Settings: app.Settings{Storage: storage}, ConfigFile: app.Config{Values: filed}}).PrintCredentials(&show.Columns{W: &out}, p)

@@ -15,7 +15,7 @@ import (
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
-	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // looked is how many of the newest backups have their backup.json read each time: those that policies count are
@@ -37,7 +37,7 @@ type gathered struct {
 
 func gather(ctx context.Context, r Request, state *catalog.State) (*gathered, error) {
 	g := &gathered{state: state, refs: map[string]map[string]catalog.Ranges{}, sizes: partSizes{}}
-	g.history = retention.History{State: state, Timelines: map[uint64]map[segment.Timeline]segment.Lineage{}, Unreadable: map[string]string{}}
+	g.history = retention.History{State: state, Timelines: map[uint64]timeline.Tree{}, Unreadable: map[string]string{}}
 	var err error
 	if g.described, err = r.Catalog.Described(ctx, ""); err != nil {
 		return nil, err

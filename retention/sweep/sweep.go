@@ -21,6 +21,7 @@ import (
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // requests is how many run at the same time.
@@ -131,29 +132,12 @@ func planFrom(ctx context.Context, r Request, g *gathered) (_ *Plan, err error) 
 	return p, p.wal(ctx, r, g)
 }
 
-// timelines of an incarnation with their lines of descent. One whose history is not there, or damaged, is
-// unknown: then what it may descend from stays.
-func timelines(ctx context.Context, s storage.Store, sysid uint64) (map[segment.Timeline]segment.Lineage, error) {
-	all, err := walstore.Timelines(ctx, s, sysid)
-	if err != nil {
-		return nil, err
-	}
-	out := map[segment.Timeline]segment.Lineage{}
-	for _, tli := range all {
-		out[tli] = nil
-		if tli == 1 {
-			continue
-		}
-		lineage, err := walstore.ReadHistory(ctx, s, sysid, tli)
-		switch kind := storage.KindOf(err); {
-		case err == nil:
-			out[tli] = lineage
-		case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrUnreadable), errors.Is(err, object.ErrDamaged):
-		case kind != storage.KindOther:
-			return nil, err
-		}
-	}
-	return out, nil
+// timelines of an incarnation. One whose history is not there, or damaged, is an orphan: then what it may descend from
+// stays.
+func timelines(ctx context.Context, s storage.Store, sysid uint64) (timeline.Tree, error) {
+	return walstore.ReadTree(ctx, s, sysid, func(err error) bool {
+		return errors.Is(err, storage.ErrUnreadable) || errors.Is(err, object.ErrDamaged) || storage.KindOf(err) == storage.KindOther
+	})
 }
 
 // thorough says whether the whole repository is listed for what a run that was stopped may have left.

@@ -31,6 +31,7 @@ import (
 	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 // server stands in for PostgreSQL: it has a data directory that a real backup-push copies, a position in the WAL,
@@ -158,7 +159,7 @@ func (s *fakeServer) Archiver(context.Context) (server.ArchiverStatus, error) {
 
 func (s *fakeServer) SwitchWAL(context.Context) error { return nil }
 
-func (s *fakeServer) Changes(context.Context, []datadir.Stretch) (*datadir.Changes, error) {
+func (s *fakeServer) Changes(context.Context, timeline.Path) (*datadir.Changes, error) {
 	return nil, datadir.ErrNoSummaries
 }
 

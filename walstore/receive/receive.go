@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/server"
@@ -25,6 +26,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/survey"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
 var (
@@ -132,7 +134,7 @@ func (r *receiver) session(ctx context.Context) error {
 	defer conn.Close()
 	r.slotMade = false // a server that has taken the other's place does not have its slots
 	for {
-		at, line, err := r.prepare(ctx, conn)
+		at, id, err := r.prepare(ctx, conn)
 		if err != nil {
 			return err
 		}
@@ -140,17 +142,11 @@ func (r *receiver) session(ctx context.Context) error {
 		err = r.stream(ctx, conn, at)
 		switch {
 		case errors.Is(err, server.ErrWALRemoved):
-			return r.removed(at, line.at, err)
+			return r.removed(at, id, err)
 		case err != nil || ctx.Err() != nil:
 			return err
 		}
 	}
-}
-
-// line is the server's line of descent.
-type line struct {
-	at        server.Identity
-	ancestors segment.Lineage
 }
 
 // start is a segment to begin with. The archive has what comes before it, as far as it goes, if follows.
@@ -160,56 +156,56 @@ type start struct {
 }
 
 // prepare finds out where to go on.
-func (r *receiver) prepare(ctx context.Context, conn *server.Replication) (start, line, error) {
-	l := line{}
-	var err error
-	if l.at, err = conn.Identify(ctx); err != nil {
-		return start{}, l, err
+func (r *receiver) prepare(ctx context.Context, conn *server.Replication) (start, server.Identity, error) {
+	id, err := conn.Identify(ctx)
+	if err != nil {
+		return start{}, id, err
 	}
 	size, err := conn.SegmentSize(ctx)
 	if err != nil {
-		return start{}, l, err
+		return start{}, id, err
 	}
-	if r.sysid != 0 && (l.at.SystemID != r.sysid || size != r.size) {
-		return start{}, l, fmt.Errorf("%w: its system identifier is %d, it was %d", ErrOtherServer, l.at.SystemID, r.sysid)
+	if r.sysid != 0 && (id.SystemID != r.sysid || size != r.size) {
+		return start{}, id, fmt.Errorf("%w: its system identifier is %d, it was %d", ErrOtherServer, id.SystemID, r.sysid)
 	}
 	if r.sysid == 0 {
 		r.size = size
-		if err := r.Admit(ctx, l.at.SystemID); err != nil {
-			return start{}, l, err
+		if err := r.Admit(ctx, id.SystemID); err != nil {
+			return start{}, id, err
 		}
-		if err := r.survey(ctx, l.at.SystemID); err != nil {
-			return start{}, l, err
+		if err := r.survey(ctx, id.SystemID); err != nil {
+			return start{}, id, err
 		}
-		r.sysid = l.at.SystemID
+		r.sysid = id.SystemID
 	}
-	if l.ancestors, err = r.descent(ctx, conn, l.at.Timeline); err != nil {
-		return start{}, l, err
+	path, err := r.path(ctx, conn, id.Timeline)
+	if err != nil {
+		return start{}, id, err
 	}
 	if r.CreateSlot && !r.slotMade {
 		made, err := conn.CreateSlot(ctx, r.Slot)
 		if err != nil {
-			return start{}, l, err
+			return start{}, id, err
 		}
 		r.slotMade = true
 		if made {
 			r.Log.Info("made a replication slot", "slot", r.Slot)
 		}
 	}
-	if at, ok := r.position(l); ok {
-		return start{at, true}, l, nil
+	if at, ok := r.position(path); ok {
+		return start{at, true}, id, nil
 	}
-	from := l.at.Position
+	from := id.Position
 	if r.Slot != "" {
 		kept, err := conn.SlotStart(ctx, r.Slot)
 		if err != nil {
-			return start{}, l, err
+			return start{}, id, err
 		}
 		if kept != 0 {
 			from = min(from, kept)
 		}
 	}
-	return start{segment.At(l.at.Timeline, from, r.size), false}, l, nil
+	return start{segment.At(id.Timeline, from, r.size), false}, id, nil
 }
 
 // survey looks at what the archive has.
@@ -226,20 +222,13 @@ func (r *receiver) survey(ctx context.Context, sysid uint64) error {
 			}
 		}
 		var starts []uint64
-		if n := len(v.Runs); n > 0 {
-			end := v.Runs[n-1].Last + 1
-			for _, run := range v.Runs[:n-1] {
-				if run.Last+1+lookBack >= end {
-					starts = append(starts, run.Last+1)
-				}
+		for _, run := range v.Runs {
+			if run.Last+lookBack >= v.Runs[len(v.Runs)-1].Last {
+				starts = append(starts, run.Last+1)
 			}
-			starts = append(starts, end)
 		}
-		if n := len(v.Pieces); n > 0 {
-			seg, err := segment.ParseName(v.Pieces[n-1].Segment, r.size)
-			if err == nil && (len(starts) == 0 || seg.No > starts[len(starts)-1]) {
-				starts = append(starts, seg.No)
-			}
+		if seg, ok := v.LastPiece(); ok && (len(starts) == 0 || seg.No > starts[len(starts)-1]) {
+			starts = append(starts, seg.No)
 		}
 		if len(starts) > 0 {
 			r.next[v.Timeline], r.later[v.Timeline] = starts[0], starts[1:]
@@ -248,41 +237,35 @@ func (r *receiver) survey(ctx context.Context, sysid uint64) error {
 	return nil
 }
 
-// position is the first segment on the server's line that the archive lacks; false when it has none of the line.
-func (r *receiver) position(l line) (segment.Segment, bool) {
-	tli, begin := l.at.Timeline, uint64(0) // the successor of the timeline that is looked at, and its first segment
-	if next, ok := r.next[tli]; ok {
-		return segment.Segment{Timeline: tli, No: next}, true
-	}
-	for i := len(l.ancestors) - 1; i >= 0; i-- {
-		a := l.ancestors[i]
-		begin = segment.At(a.Timeline, a.Switch, r.size).No
-		if next, ok := r.next[a.Timeline]; ok {
-			if next < begin {
-				return segment.Segment{Timeline: a.Timeline, No: next}, true
-			}
-			// The successor's first segment begins with a copy of this timeline's last bytes.
-			return segment.Segment{Timeline: tli, No: begin}, true
+// position is the first segment on the path to the server's timeline that the archive lacks; false when it has none of the path.
+func (r *receiver) position(path timeline.Path) (segment.Segment, bool) {
+	for i, span := range slices.Backward(path) {
+		next, ok := r.next[span.Timeline]
+		switch end := segment.At(span.Timeline, span.End, r.size); {
+		case !ok:
+		case i == len(path)-1 || next < end.No:
+			return segment.Segment{Timeline: span.Timeline, No: next}, true
+		default: // the successor's first segment begins with a copy of this timeline's last bytes
+			return segment.Segment{Timeline: path[i+1].Timeline, No: end.No}, true
 		}
-		tli = a.Timeline
 	}
 	return segment.Segment{}, false
 }
 
-// descent stores the history files of the server's timeline and its ancestors, and returns what the first says.
-func (r *receiver) descent(ctx context.Context, conn *server.Replication, tli segment.Timeline) (segment.Lineage, error) {
+// path stores the history files of the server's timeline and its ancestors, and returns what the first says.
+func (r *receiver) path(ctx context.Context, conn *server.Replication, tli segment.Timeline) (timeline.Path, error) {
 	if tli == 1 {
-		return nil, nil
+		return timeline.To(1, nil), nil
 	}
 	data, err := conn.History(ctx, tli)
 	if err != nil {
 		return nil, err
 	}
-	lineage, err := segment.ParseHistory(tli, data)
+	ancestors, err := segment.ParseHistory(tli, data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStream, err)
 	}
-	for _, a := range lineage {
+	for _, a := range ancestors {
 		if a.Timeline == 1 || r.histories[a.Timeline] {
 			continue
 		}
@@ -295,7 +278,7 @@ func (r *receiver) descent(ctx context.Context, conn *server.Replication, tli se
 			return nil, err
 		}
 	}
-	return lineage, r.storeHistory(ctx, tli, data)
+	return timeline.To(tli, ancestors), r.storeHistory(ctx, tli, data)
 }
 
 func (r *receiver) storeHistory(ctx context.Context, tli segment.Timeline, data []byte) error {

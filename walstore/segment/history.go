@@ -14,7 +14,8 @@ type Ancestor struct {
 	Reason   string
 }
 
-// Lineage is a timeline's line of descent, oldest ancestor first. Timeline 1 has none.
+// Lineage is a timeline's line of descent, oldest ancestor first. Timeline 1 has none. See walstore/timeline for what follows
+// from it.
 type Lineage []Ancestor
 
 // HistoryName is the name of a timeline's history file.
@@ -70,22 +71,4 @@ func cutSpace(s string) (string, string) {
 		return s[:i], strings.TrimSpace(s[i:])
 	}
 	return s, ""
-}
-
-// Begin is where the timeline that this is the lineage of begins; 0 for an empty one.
-func (h Lineage) Begin() LSN {
-	if len(h) == 0 {
-		return 0
-	}
-	return h[len(h)-1].Switch
-}
-
-// Left is where the line of descent leaves timeline t, and whether t is an ancestor at all.
-func (h Lineage) Left(t Timeline) (LSN, bool) {
-	for _, a := range h {
-		if a.Timeline == t {
-			return a.Switch, true
-		}
-	}
-	return 0, false
 }

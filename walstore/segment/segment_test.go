@@ -164,14 +164,11 @@ func TestHeader(t *testing.T) {
 func TestHistory(t *testing.T) {
 	text := "1\t0/5000000\tno recovery target specified\n\n# a comment\n  3\tA/B00000C8\tbefore 2026-11-21 01:45:00+00\n"
 	h, err := ParseHistory(0x11, []byte(text))
-	if err != nil || len(h) != 2 || h.Begin() != 0xA_B00000C8 || h[0].Reason != "no recovery target specified" {
+	if err != nil || len(h) != 2 || h[1].Switch != 0xA_B00000C8 || h[0].Reason != "no recovery target specified" {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	if at, ok := h.Left(1); !ok || at != 0x5000000 {
-		t.Errorf("timeline 1 was left at %v, %v", at, ok)
-	}
-	if _, ok := h.Left(2); ok {
-		t.Error("timeline 2 is no ancestor")
+	if h[0].Timeline != 1 || h[0].Switch != 0x5000000 || h[1].Timeline != 3 {
+		t.Errorf("%+v", h)
 	}
 	for _, bad := range []string{"", "\n", "# nothing\n", "1\n", "x\t0/5\n", "1\t5\n", "0\t0/5\n", "-1\t0/5\n", "17\t0/5\n", "18\t0/5\n",
 		"2\t0/5\tr\n1\t0/6\tr\n", "1\t0/5\tr\n1\t0/6\tr\n", "<html>404</html>", "4294967296\t0/5\n", "\x00\x00"} {

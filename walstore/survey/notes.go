@@ -11,15 +11,12 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// Minimal are the places on the way to the end of a timeline from which on the WAL was written with wal_level = minimal; the
+// Minimal are the places on the path to the end of a timeline from which on the WAL was written with wal_level = minimal; the
 // segments of damaged notes count. all are the surveys of Examine.
 func (v *Survey) Minimal(ctx context.Context, s storage.Store, sysid uint64, all []*Survey) (places []segment.LSN, err error) {
-	ends := map[segment.Timeline]segment.LSN{v.Timeline: ^segment.LSN(0)}
-	for _, a := range v.Lineage {
-		ends[a.Timeline] = a.Switch
-	}
 	var changes []segment.Parameters
 	for _, x := range all {
+		end, _ := v.Path().Left(x.Timeline)
 		for _, o := range x.Notes {
 			n, err := walstore.ReadNotes(ctx, s, []object.Object{o}, x.SegmentSize)
 			if seg, e := segment.ParseName(o.Name, x.SegmentSize); e == nil && errors.Is(err, object.ErrDamaged) { // nobody knows what it said
@@ -29,7 +26,7 @@ func (v *Survey) Minimal(ctx context.Context, s storage.Store, sysid uint64, all
 				return nil, err
 			}
 			for _, c := range n.Parameters {
-				if c.At < ends[x.Timeline] {
+				if c.At < end {
 					changes = append(changes, c)
 				}
 			}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -16,16 +15,14 @@ import (
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
+	"github.com/pgobj/pgobj/walstore/timeline"
 )
-
-// Run is segments of one timeline without a gap, by their numbers.
-type Run struct{ First, Last uint64 }
 
 // Survey is what the archive holds of one timeline.
 type Survey struct {
 	Timeline    segment.Timeline
 	SegmentSize segment.Size
-	Runs        []Run // in rising order, each after a gap
+	Runs        []timeline.Run // in rising order, each after a gap
 	Segments    int64
 	Stored      int64     // bytes of the segments' objects
 	Oldest      time.Time // when the first and the last of them were archived, by the store's clock
@@ -151,11 +148,7 @@ func (v *Survey) add(o object.Object, info storage.Info) {
 	if info.Created.After(v.Newest) {
 		v.Newest = info.Created
 	}
-	if n := len(v.Runs); n > 0 && v.Runs[n-1].Last+1 == seg.No {
-		v.Runs[n-1].Last = seg.No
-		return
-	}
-	v.Runs = append(v.Runs, Run{seg.No, seg.No})
+	v.Runs = timeline.Extend(v.Runs, seg.No)
 }
 
 // settle moves the pieces of a segment that is there: its key comes after theirs.
@@ -174,7 +167,7 @@ func (v *Survey) Orphan() bool { return v.Timeline > 1 && !v.History }
 // Received is the segment that the timeline ends with when it is not complete, and how much of it was received; 0 when
 // none was, or not what follows the last segment.
 func (v *Survey) Received() (segment.Segment, int64) {
-	seg, ok := v.lastPiece()
+	seg, ok := v.LastPiece()
 	if n := len(v.Runs); !ok || n > 0 && v.Runs[n-1].Last+1 != seg.No {
 		return segment.Segment{}, 0
 	}
@@ -182,8 +175,8 @@ func (v *Survey) Received() (segment.Segment, int64) {
 	return seg, reach
 }
 
-// lastPiece is the last segment of which there are pieces.
-func (v *Survey) lastPiece() (segment.Segment, bool) {
+// LastPiece is the last segment of which there are pieces.
+func (v *Survey) LastPiece() (segment.Segment, bool) {
 	if len(v.Pieces) == 0 {
 		return segment.Segment{}, false
 	}
@@ -224,81 +217,67 @@ func Acknowledge(ctx context.Context, s storage.Store, sysid uint64, l Lost) err
 	return nil
 }
 
-// Gaps are the gaps of a timeline, and those on the way to it from the nearest ancestor of which there are segments, which
-// tells of what lies before. A timeline needs its parent's segments up to the one before it begins, and its own from there.
-// What came before the oldest segment of the whole line of descent was deleted, and is none.
-func Gaps(all []*Survey, v *Survey) []Gap {
-	var gaps []Gap
-	runs := v.Runs
-	if seg, ok := v.lastPiece(); ok && (len(runs) == 0 || seg.No > runs[len(runs)-1].Last) {
-		runs = append(slices.Clone(runs), Run{seg.No, seg.No}) // it is not complete, but what lies before it is missing
+// Path is the path to the timeline.
+func (v *Survey) Path() timeline.Path { return timeline.To(v.Timeline, v.Lineage) }
+
+// Tree is the timelines that are surveyed.
+func Tree(all []*Survey) timeline.Tree {
+	tree := timeline.Tree{}
+	for _, v := range all {
+		tree[v.Timeline] = v.Lineage
 	}
-	for i := 1; i < len(runs); i++ {
-		if first, next := runs[i-1].Last+1, runs[i].First; first < next {
-			gaps = append(gaps, v.gap(first, next-1))
+	return tree
+}
+
+func held(all []*Survey) timeline.Held {
+	held := timeline.Held{}
+	for _, v := range all {
+		held[v.Timeline] = v.Runs
+	}
+	return held
+}
+
+// Gaps are the gaps on the path to a timeline that none of its ancestors tells of. What came before the oldest segment
+// of the whole path was deleted, and is none.
+func Gaps(all []*Survey, v *Survey) (gaps []Gap) {
+	have, path := held(all), v.Path()
+	if seg, ok := v.LastPiece(); ok && (len(v.Runs) == 0 || seg.No > v.Runs[len(v.Runs)-1].Last) {
+		have[v.Timeline] = timeline.Extend(slices.Clone(v.Runs), seg.No) // it is not complete, but what lies before it is missing
+	}
+	if len(have[v.Timeline]) == 0 {
+		return nil
+	}
+	for _, g := range path.Gaps(have, v.SegmentSize) {
+		told := slices.ContainsFunc(all, func(a *Survey) bool { return a != v && a.tells(g) && path.Passes(a.Timeline, 0) })
+		if !told {
+			gaps = append(gaps, gap(all, g, v.SegmentSize))
 		}
 	}
-	if len(runs) > 0 {
-		gaps = append(gaps, v.gapsBefore(all, runs[0].First)...)
-	}
-	slices.SortFunc(gaps, func(a, b Gap) int { return strings.Compare(a.First, b.First) })
 	return gaps
 }
 
-// gapsBefore are those on the way to the timeline's segment no.
-func (v *Survey) gapsBefore(all []*Survey, no uint64) (gaps []Gap) {
-	line := make([]stretch, len(v.Lineage))
-	oldest := len(line) // of which there is something
-	for i := len(line) - 1; i >= 0; i-- {
-		if line[i] = v.stretch(all, v.Lineage[i]); line[i].any() {
-			oldest = i
-		}
+// tells says whether a gap on the path to the timeline is one of its Gaps: it lies before its last segment, and where it
+// lies between its own, or its path is known.
+func (v *Survey) tells(g timeline.Range) bool {
+	n := len(v.Runs)
+	if n == 0 || g.Timeline > v.Timeline || g.Timeline == v.Timeline && g.First > v.Runs[n-1].Last {
+		return false
 	}
-	for i := len(line) - 1; i >= oldest; i-- {
-		a := line[i]
-		if a.end < no {
-			gaps = append(gaps, v.gap(a.end, no-1))
-		}
-		v, no = a.Survey, a.end
-		if a.any() {
-			no = a.Runs[0].First
-			if last := a.Runs[len(a.Runs)-1].Last; last+1 < a.end {
-				gaps = append(gaps, a.gap(last+1, a.end-1))
+	return v.Lineage != nil || g.Timeline == v.Timeline && g.First > v.Runs[0].First
+}
+
+// gap is a Range, by names, and whether it is acknowledged.
+func gap(all []*Survey, r timeline.Range, size segment.Size) Gap {
+	of := Survey{Timeline: r.Timeline, SegmentSize: size}
+	g := Gap{Timeline: r.Timeline, First: of.Name(r.First), Last: of.Name(r.Last), Count: int64(r.Last - r.First + 1)}
+	for _, v := range all {
+		for _, l := range v.Lost {
+			if l.First <= g.First && g.Last <= l.Last {
+				g.Acknowledged, g.Reason = true, l.Reason
 			}
 		}
-		if len(a.Runs) > 0 && a.Lineage != nil {
-			break
-		}
 	}
-	return gaps
-}
-
-// stretch is the part of an ancestor that leads to a timeline: its segments before end.
-type stretch struct {
-	*Survey
-	end uint64
-}
-
-// stretch is an ancestor's, also where nothing of it is in the archive.
-func (v *Survey) stretch(all []*Survey, a segment.Ancestor) stretch {
-	end := segment.At(a.Timeline, a.Switch, v.SegmentSize).No
-	if i := slices.IndexFunc(all, func(s *Survey) bool { return s.Timeline == a.Timeline }); i >= 0 {
-		return stretch{all[i], end}
-	}
-	return stretch{&Survey{Timeline: a.Timeline, SegmentSize: v.SegmentSize}, end}
-}
-
-// any says whether there is a segment of it.
-func (s stretch) any() bool { return len(s.Runs) > 0 && s.Runs[0].First < s.end }
-
-func (v *Survey) gap(first, last uint64) Gap {
-	h := Gap{Timeline: v.Timeline, First: v.Name(first), Last: v.Name(last), Count: int64(last - first + 1)}
-	for _, l := range v.Lost {
-		if l.First <= h.First && h.Last <= l.Last {
-			h.Acknowledged, h.Reason = true, l.Reason
-		}
-	}
-	return h
+	return g
 }
 
 // Name is a segment of the timeline by its number.
@@ -309,33 +288,6 @@ func (v *Survey) Name(no uint64) string {
 // Reach is the last segment that recovery gets to without a gap, from segment no of timeline from towards timeline
 // to, which is from or a descendant of it. False when not even the first one is there, or to is no descendant.
 func Reach(all []*Survey, from segment.Timeline, no uint64, to *Survey) (segment.Segment, bool) {
-	stretch := append(slices.Clone(to.Lineage), segment.Ancestor{Timeline: to.Timeline, Switch: ^segment.LSN(0)})
-	i := slices.IndexFunc(stretch, func(a segment.Ancestor) bool { return a.Timeline == from })
-	if i < 0 {
-		return segment.Segment{}, false
-	}
-	last, found := segment.Segment{}, false
-	for ; i < len(stretch); i++ {
-		end := ^uint64(0) // the last segment that is needed of this timeline
-		if i < len(stretch)-1 {
-			end = segment.At(0, stretch[i].Switch, to.SegmentSize).No - 1
-		}
-		if no > end {
-			continue // recovery begins in the child's first segment
-		}
-		v := slices.IndexFunc(all, func(v *Survey) bool { return v.Timeline == stretch[i].Timeline })
-		if v < 0 {
-			return last, found
-		}
-		r := slices.IndexFunc(all[v].Runs, func(r Run) bool { return r.First <= no && no <= r.Last })
-		if r < 0 {
-			return last, found
-		}
-		last, found = segment.Segment{Timeline: stretch[i].Timeline, No: min(end, all[v].Runs[r].Last)}, true
-		if all[v].Runs[r].Last < end {
-			return last, found
-		}
-		no = end + 1
-	}
-	return last, found
+	first := segment.Segment{Timeline: from, No: no}
+	return to.Path().From(from, first.Start(to.SegmentSize)).Reach(held(all), to.SegmentSize)
 }

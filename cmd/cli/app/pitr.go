@@ -27,7 +27,7 @@ type PitrWindow struct {
 }
 
 // Windows are those on one timeline, oldest first. A backup of an ancestor reaches it when it was complete before
-// the timelines parted, and no segment is missing on the way.
+// the timelines parted, and no segment is missing on the path.
 func (r Archive) Windows(ctx context.Context, store storage.Store, v *survey.Survey) ([]*PitrWindow, error) {
 	var windows []*PitrWindow
 	type ending struct {
@@ -42,10 +42,7 @@ func (r Archive) Windows(ctx context.Context, store storage.Store, v *survey.Sur
 	}
 	for _, e := range r.State.Complete() {
 		b := e.Commit.Summary
-		if b.SystemID != r.Sysid || len(v.Runs) == 0 || v.Orphan() {
-			continue
-		}
-		if left, ok := v.Lineage.Left(b.Timeline); b.Timeline != v.Timeline && (!ok || left < b.StopLSN) {
+		if b.SystemID != r.Sysid || len(v.Runs) == 0 || v.Orphan() || !v.Path().Passes(b.Timeline, b.StopLSN) {
 			continue
 		}
 		first, err1 := segment.ParseName(b.FirstWAL, v.SegmentSize)
@@ -57,9 +54,10 @@ func (r Archive) Windows(ctx context.Context, store storage.Store, v *survey.Sur
 		if !ok || reach.Timeline != v.Timeline {
 			continue // it ends on an ancestor, and is shown there
 		}
-		low := max(first.No, segment.At(v.Timeline, v.Lineage.Begin(), v.SegmentSize).No, 1)
+		begin := v.Path().Last().Begin
+		low := max(first.No, segment.At(v.Timeline, begin, v.SegmentSize).No, 1)
 		cut := firstAfter(minimal, b.StartLSN)
-		if cut > 0 && cut < v.Lineage.Begin() {
+		if cut > 0 && cut < begin {
 			continue // it ends on an ancestor, too
 		}
 		end, err := x.end(ctx, low, reach, cut)

@@ -46,20 +46,7 @@ func (r Archive) Missing(id string, b catalog.Summary) HurtBackup {
 	return HurtBackup{}
 }
 
-// LinesOf are the timelines, in the form of file names, that recovery of a backup can get to: its own, and those that left it
-// when the backup was complete.
-func (r Archive) LinesOf(b catalog.Summary) []string {
-	lines := []string{b.Timeline.Hex()}
-	for _, s := range r.Surveys {
-		if left, ok := s.Lineage.Left(b.Timeline); !ok || left < b.StopLSN {
-			continue
-		}
-		for _, a := range s.Lineage { // nothing else may be left of one on the way
-			if a.Timeline > b.Timeline {
-				lines = append(lines, a.Timeline.Hex())
-			}
-		}
-		lines = append(lines, s.Timeline.Hex())
-	}
-	return lines
+// Descendants are the timelines that recovery of a backup can get to.
+func (r Archive) Descendants(b catalog.Summary) []segment.Timeline {
+	return survey.Tree(r.Surveys).WithAncestors().Descendants(b.Timeline, b.StopLSN)
 }

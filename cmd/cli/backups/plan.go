@@ -118,12 +118,12 @@ func printDangers(out *show.Columns, p *restore.Plan) {
 	}
 }
 
-// timelines is the way of the recovery in words.
+// timelines is the path of the recovery in words.
 func timelines(p *restore.Plan) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "along timeline %d", p.Path[0].Timeline)
-	for i, leg := range p.Path[1:] {
-		fmt.Fprintf(&s, ", from %s on timeline %d", p.Path[i].End, leg.Timeline)
+	for i, span := range p.Path[1:] {
+		fmt.Fprintf(&s, ", from %s on timeline %d", p.Path[i].End, span.Timeline)
 	}
 	return s.String()
 }

@@ -184,11 +184,12 @@ func (v *walVerified) hurt(r app.Archive) {
 			v.Backups = append(v.Backups, app.HurtBackup{Backup: e.ID, Segment: v.Orphans[i].History})
 			continue
 		}
-		lines := r.LinesOf(b)
+		descendants := r.Descendants(b)
 		found := r.Missing(e.ID, b)
 		for _, x := range all {
 			// Behind the backup's first segment, by place, and on a timeline that it can be recovered along.
-			if !slices.Contains(lines, x.last[:8]) || x.last[8:] < b.FirstWAL[8:] {
+			tli, _ := segment.TimelineOf(x.last)
+			if !slices.Contains(descendants, tli) || x.last[8:] < b.FirstWAL[8:] {
 				continue
 			}
 			name := x.first
