@@ -67,7 +67,7 @@ func inOrder(a, b string) int {
 // in order, and none after one has failed or too far before one that is still on its way: so the archive never has more than
 // a few files behind one that it has not.
 func (a Ahead) Push(ctx context.Context, s storage.Store, r PushRequest, paths []string) {
-	r.shop = newEncoderPool(r.Level, max(r.workers(), runtime.GOMAXPROCS(0)))
+	r.pool = newEncoderPool(r.Level, max(r.workers(), runtime.GOMAXPROCS(0)))
 	r.XXH3 = true
 	q := newQueue(paths, 2*a.Jobs)
 	report := func(path string, res PushResult, err error) {

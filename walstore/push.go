@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/frames"
-	"github.com/pgobj/pgobj/storage/sha256x2"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -39,7 +38,7 @@ type PushRequest struct {
 	Spill string
 	XXH3  bool // is wanted in the result
 
-	shop *encoderPool // nil: one of its own
+	pool *encoderPool // nil: one of its own
 }
 
 // PushResult tells what Push has done.
@@ -251,9 +250,9 @@ type packed struct {
 // pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
 func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {
-	shop := r.shop
-	if shop == nil {
-		shop = newEncoderPool(r.Level, r.workers())
+	pool := r.pool
+	if pool == nil {
+		pool = newEncoderPool(r.Level, r.workers())
 	}
 	objects := make([]packed, len(files))
 	sums := make([]hash.Hash, len(files))
@@ -268,14 +267,14 @@ func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 		before, done := added, make(chan struct{})
 		added = done
 		g.Go(func() error {
-			pieces, made, err := pack(shop, files, at)
+			pieces, made, err := pack(pool, files, at)
 			<-before
 			defer close(done)
 			if err != nil {
 				return err
 			}
 			if len(pieces) == 2 {
-				sha256x2.Write2(sums[0], sums[1], pieces[0], pieces[1])
+				codec.Write2(sums[0], sums[1], pieces[0], pieces[1])
 			} else {
 				sums[0].Write(pieces[0])
 			}
@@ -285,8 +284,8 @@ func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 					_, _ = files[i].quick.Write(piece) // never fails
 				}
 				objects[i].Body.Add(made[i])
-				shop.giveBack(piece)
-				shop.giveBack(made[i])
+				pool.giveBack(piece)
+				pool.giveBack(made[i])
 			}
 			return nil
 		})
@@ -311,13 +310,17 @@ func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 }
 
 // pack reads and compresses the piece at an offset of each file.
-func pack(shop *encoderPool, files []*source, at int64) (pieces, made [][]byte, err error) {
+func pack(pool *encoderPool, files []*source, at int64) (pieces, made [][]byte, err error) {
 	for _, file := range files {
-		piece, err := file.piece(at, shop.buffer)
+		piece, err := file.piece(at, pool.buffer)
 		if err != nil {
 			return nil, nil, err
 		}
-		pieces, made = append(pieces, piece), append(made, shop.compress(piece))
+		frame, err := pool.compress(piece)
+		if err != nil {
+			return nil, nil, fmt.Errorf("compress %s: %w", file.name, err)
+		}
+		pieces, made = append(pieces, piece), append(made, frame)
 	}
 	return pieces, made, nil
 }
@@ -331,23 +334,29 @@ func (r PushRequest) workers() int {
 
 // encoderPool is what compresses, and buffers with room for a piece. Several pushes at once can share it.
 type encoderPool struct {
-	encoders chan *frames.Zstd
+	codec    codec.Codec
+	encoders chan *codec.Encoder // nil: one that nobody has needed yet
 	free     chan []byte
 }
 
 // newEncoderPool makes one in which so many pieces are compressed at once.
 func newEncoderPool(level, workers int) *encoderPool {
-	w := &encoderPool{make(chan *frames.Zstd, workers), make(chan []byte, 4*workers)}
+	w := &encoderPool{codec.Codec{Name: "zstd", Level: level}, make(chan *codec.Encoder, workers), make(chan []byte, 4*workers)}
 	for range workers {
-		w.encoders <- frames.NewZstd(level)
+		w.encoders <- nil
 	}
 	return w
 }
 
 // compress returns piece as a frame, in one of the buffers.
-func (w *encoderPool) compress(piece []byte) []byte {
+func (w *encoderPool) compress(piece []byte) (frame []byte, err error) {
 	enc := <-w.encoders
 	defer func() { w.encoders <- enc }()
+	if enc == nil {
+		if enc, err = codec.NewEncoder(w.codec); err != nil {
+			return nil, err
+		}
+	}
 	return enc.Append(w.buffer()[:0], piece)
 }
 

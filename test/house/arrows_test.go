@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"retention/sweep": {"retention", "catalog", "backup/part", "walstore", "walstore/object"},
 
 	"backup":            {}, // what all stages share: progress and errors
-	"backup/part":       {"storage/frames", "storage/sha256x2"},
+	"backup/part":       {"storage/codec"},
 	"backup/manifest":   {"backup/part"},
 	"backup/conninfo":   {},
 	"backup/postmaster": {},
@@ -74,9 +74,9 @@ var arrows = map[string][]string{
 	"catalog":        {},
 
 	"walstore/segment": {},
-	"walstore/object":  {"storage/frames"},
+	"walstore/object":  {"storage/codec"},
 	"walstore/partial": {"walstore/object"},
-	"walstore":         {"storage/frames", "storage/owned", "storage/sha256x2", "walstore/object", "walstore/partial", "walstore/spool"},
+	"walstore":         {"storage/codec", "storage/owned", "walstore/object", "walstore/partial", "walstore/spool"},
 	"walstore/survey":  {"walstore", "walstore/object", "walstore/partial"},
 	"walstore/admit":   {"walstore", "walstore/spool", "catalog"},
 	"walstore/receive": {"backup/server", "walstore", "walstore/object", "walstore/partial", "walstore/survey"}, // the server's side of replication is where the rest of PostgreSQL is
