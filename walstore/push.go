@@ -12,12 +12,11 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/zeebo/xxh3"
+	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/frames"
-	"github.com/pgobj/pgobj/storage/sha256x2"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -37,10 +36,10 @@ type PushRequest struct {
 	Workers int // that compress, each with about 4 MiB of memory; 0 means 2
 	// Spill is a directory on this host for the objects of large segments, beyond their first 32 MiB; it need not exist.
 	// "": they stay in memory.
-	Spill string
-	XXH3  bool // is wanted in the result
+	Spill  string
+	XXHash bool // is wanted in the result
 
-	shop *encoderPool // nil: one of its own
+	pool *encoderPool // nil: one of its own
 }
 
 // PushResult tells what Push has done.
@@ -53,7 +52,7 @@ type PushResult struct {
 	// What was archived, for a local marker: the file as it was when it was read, and its content's hashes.
 	File   os.FileInfo
 	SHA256 [32]byte
-	XXH3   uint64 // if it was asked for
+	XXHash uint64 // if it was asked for
 }
 
 // Push archives one file and returns nil only when its whole content is in the store for good. The
@@ -135,7 +134,7 @@ func (s *source) close() {
 func (s *source) store(ctx context.Context, to storage.Store, o packed) (PushResult, error) {
 	defer o.Body.Close()
 	res := PushResult{Key: object.Key(s.sysid, s.name), Raw: s.info.Size(), Stored: o.Body.Size, Warnings: s.warnings,
-		File: s.info, SHA256: o.sum, XXH3: s.quick.Sum64()}
+		File: s.info, SHA256: o.sum, XXHash: s.quick.Sum64()}
 	same := func() error { return compare(ctx, to, s.name, s.sysid, o.sum) }
 	err := s.putNotes(ctx, to, same)
 	if err == nil {
@@ -175,7 +174,7 @@ type source struct {
 	sysid    uint64
 	first    []byte // the first piece of the content
 	warnings []string
-	quick    *xxh3.Hasher // of the content, as far as it was read
+	quick    *xxhash.Digest // of the content, as far as it was read
 	noter    segment.Noter
 	borrowed bool // the file is the caller's to close
 }
@@ -186,7 +185,7 @@ func Inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, er
 	if err != nil {
 		return nil, object.BadSource("%w", err)
 	}
-	s := &source{f: f, name: name, info: info, quick: xxh3.New()}
+	s := &source{f: f, name: name, info: info, quick: xxhash.New()}
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, object.BadSource("it is not a regular file")
@@ -252,9 +251,9 @@ type packed struct {
 // pieces while the next are read; what they made is hashed and added in order. Buffers are used
 // again: fresh memory costs more time than a hash of what is put there.
 func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed, err error) {
-	shop := r.shop
-	if shop == nil {
-		shop = newEncoderPool(r.Level, r.workers())
+	pool := r.pool
+	if pool == nil {
+		pool = newEncoderPool(r.Level, r.workers())
 	}
 	objects := make([]packed, len(files))
 	sums := make([]hash.Hash, len(files))
@@ -269,25 +268,25 @@ func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 		before, done := added, make(chan struct{})
 		added = done
 		g.Go(func() error {
-			pieces, made, err := pack(shop, files, at)
+			pieces, made, err := pack(pool, files, at)
 			<-before
 			defer close(done)
 			if err != nil {
 				return err
 			}
 			if len(pieces) == 2 {
-				sha256x2.Write2(sums[0], sums[1], pieces[0], pieces[1])
+				codec.Write2(sums[0], sums[1], pieces[0], pieces[1])
 			} else {
 				sums[0].Write(pieces[0])
 			}
 			for i, piece := range pieces {
 				_, _ = files[i].noter.Write(piece) // never fails
-				if r.XXH3 {
+				if r.XXHash {
 					_, _ = files[i].quick.Write(piece) // never fails
 				}
 				objects[i].Body.Add(made[i])
-				shop.giveBack(piece)
-				shop.giveBack(made[i])
+				pool.giveBack(piece)
+				pool.giveBack(made[i])
 			}
 			return nil
 		})
@@ -312,13 +311,17 @@ func Compress(ctx context.Context, r PushRequest, files ...*source) (_ []packed,
 }
 
 // pack reads and compresses the piece at an offset of each file.
-func pack(shop *encoderPool, files []*source, at int64) (pieces, made [][]byte, err error) {
+func pack(pool *encoderPool, files []*source, at int64) (pieces, made [][]byte, err error) {
 	for _, file := range files {
-		piece, err := file.piece(at, shop.buffer)
+		piece, err := file.piece(at, pool.buffer)
 		if err != nil {
 			return nil, nil, err
 		}
-		pieces, made = append(pieces, piece), append(made, shop.compress(piece))
+		frame, err := pool.compress(piece)
+		if err != nil {
+			return nil, nil, fmt.Errorf("compress %s: %w", file.name, err)
+		}
+		pieces, made = append(pieces, piece), append(made, frame)
 	}
 	return pieces, made, nil
 }
@@ -332,29 +335,35 @@ func (r PushRequest) workers() int {
 
 // Sharing lets several pushes of this request, of whatever files, share what compresses.
 func (r PushRequest) Sharing() PushRequest {
-	r.shop = newEncoderPool(r.Level, max(r.workers(), runtime.GOMAXPROCS(0)))
+	r.pool = newEncoderPool(r.Level, max(r.workers(), runtime.GOMAXPROCS(0)))
 	return r
 }
 
 // encoderPool is what compresses, and buffers with room for a piece. Several pushes at once can share it.
 type encoderPool struct {
-	encoders chan *frames.Zstd
+	codec    codec.Codec
+	encoders chan *codec.Encoder // nil: one that nobody has needed yet
 	free     chan []byte
 }
 
 // newEncoderPool makes one in which so many pieces are compressed at once.
 func newEncoderPool(level, workers int) *encoderPool {
-	w := &encoderPool{make(chan *frames.Zstd, workers), make(chan []byte, 4*workers)}
+	w := &encoderPool{codec.Codec{Name: "zstd", Level: level}, make(chan *codec.Encoder, workers), make(chan []byte, 4*workers)}
 	for range workers {
-		w.encoders <- frames.NewZstd(level)
+		w.encoders <- nil
 	}
 	return w
 }
 
 // compress returns piece as a frame, in one of the buffers.
-func (w *encoderPool) compress(piece []byte) []byte {
+func (w *encoderPool) compress(piece []byte) (frame []byte, err error) {
 	enc := <-w.encoders
 	defer func() { w.encoders <- enc }()
+	if enc == nil {
+		if enc, err = codec.NewEncoder(w.codec); err != nil {
+			return nil, err
+		}
+	}
 	return enc.Append(w.buffer()[:0], piece)
 }
 

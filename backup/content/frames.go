@@ -11,6 +11,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 const (
@@ -39,14 +40,14 @@ func Joined(w []manifest.Extent) int {
 // FrameReader reads frames; each worker has its own.
 type FrameReader struct {
 	store       storage.Store
-	dec         *part.Decoder
+	dec         *codec.Decoder
 	stored, raw []byte
 	Fetched     *atomic.Int64 // counts stored bytes, when set
 	Expanded    *atomic.Int64 // counts the bytes that they expand to, when set
 }
 
 func NewFrameReader(s storage.Store) (*FrameReader, error) {
-	dec, err := part.NewDecoder()
+	dec, err := codec.NewDecoder()
 	return &FrameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame)}, err
 }
 
@@ -98,7 +99,7 @@ func (r *FrameReader) Take(body io.ReadCloser, extents []manifest.Extent, use fu
 }
 
 // frame reads the next frame, skip bytes further on, checks and expands it.
-func (r *FrameReader) frame(body io.Reader, codec part.Codec, x manifest.Extent, skip int64) error {
+func (r *FrameReader) frame(body io.Reader, codec codec.Codec, x manifest.Extent, skip int64) error {
 	if skip < 0 {
 		return fmt.Errorf("%w: frames of part %s overlap at %d", manifest.ErrDamaged, x.Part, x.Off)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/backup/readback"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 // uploader stores parts while the workers pack the next ones. It owns the buffers, and so the memory of a
@@ -23,7 +24,7 @@ import (
 type uploader struct {
 	store    storage.Store
 	backup   string
-	codec    part.Codec
+	codec    codec.Codec
 	progress *backup.Progress
 	prev     *DedupIndex
 	frames   *readback.Frames
@@ -50,7 +51,7 @@ func (p *UsedPart) Used() catalog.Part {
 }
 
 // NewUploader is for the parts of a backup, packed by a number of workers. frames is told where the frames are.
-func NewUploader(ctx context.Context, s storage.Store, backup string, codec part.Codec, workers int, prev *DedupIndex, frames *readback.Frames, progress *backup.Progress) *uploader {
+func NewUploader(ctx context.Context, s storage.Store, backup string, codec codec.Codec, workers int, prev *DedupIndex, frames *readback.Frames, progress *backup.Progress) *uploader {
 	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, frames: frames, Parts: map[string]*UsedPart{}}
 	u.group, u.Ctx = errgroup.WithContext(ctx)
 	u.buffers = make(chan []byte, 2*workers+1)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/mem"
 )
 
@@ -38,7 +39,7 @@ func TestListOf(t *testing.T) {
 	stored := map[string]int{"a": 3, "b": 2*page + 700, "b-1": 2, "c": 1, "d": 3 * page, "e": 1, "f": 2}
 	for backup, n := range stored {
 		for no := range n {
-			if err := s.Put(t.Context(), Key(Name(backup, no+1, Default)), bytes.NewReader(nil), 0); err != nil {
+			if err := s.Put(t.Context(), Key(Name(backup, no+1, codec.Default)), bytes.NewReader(nil), 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -57,7 +58,7 @@ func TestListOf(t *testing.T) {
 		var want, got []string
 		for _, backup := range slices.Compact(slices.Sorted(slices.Values(c.backups))) {
 			for no := range stored[backup] {
-				want = append(want, Name(backup, no+1, Default))
+				want = append(want, Name(backup, no+1, codec.Default))
 			}
 		}
 		for p, err := range ListOf(t.Context(), s, c.backups) {

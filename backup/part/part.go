@@ -24,7 +24,7 @@ import (
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/sha256x2"
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 const (
@@ -70,7 +70,7 @@ func Sum(b []byte) Hash { return sha256.Sum256(b) }
 
 // Sum2 are the SHA-256 of a and of b. Where both are about as long it takes little more time than one.
 func Sum2(a, b []byte) (Hash, Hash) {
-	x, y := sha256x2.Sum2(a, b)
+	x, y := codec.Sum2(a, b)
 	return x, y
 }
 
@@ -113,8 +113,8 @@ func (p *PageHashes) UnmarshalText(b []byte) error {
 func Key(name string) string { return "parts/" + name }
 
 // Name is the name of a backup's part.
-func Name(backup string, no int, c Codec) string {
-	return fmt.Sprintf("%s/%05d%s", backup, no, c.Ext())
+func Name(backup string, no int, c codec.Codec) string {
+	return fmt.Sprintf("%s/%05d%s", backup, no, extension(c))
 }
 
 // ParseName splits a part's name. Manifests and keys come from outside, so it accepts nothing that Name does not
@@ -125,7 +125,7 @@ func ParseName(name string) (backup string, no int, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	no, err = strconv.Atoi(strings.TrimSuffix(file, c.Ext()))
+	no, err = strconv.Atoi(strings.TrimSuffix(file, extension(c)))
 	if !ok || err != nil || no < 1 || no > maxNumber || Name(backup, no, c) != name || storage.CheckKey(Key(name)) != nil {
 		return "", 0, fmt.Errorf("%q is not the name of a part", name)
 	}

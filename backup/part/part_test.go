@@ -11,11 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/mem"
 )
 
 // write packs members of the sizes given and returns the parts with their contents by path.
-func write(t *testing.T, c Codec, sizes []int) (parts []Full, frames []*Frame, skips []int, contents []Content) {
+func write(t *testing.T, c codec.Codec, sizes []int) (parts []Full, frames []*Frame, skips []int, contents []Content) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	no := 0
@@ -50,13 +51,13 @@ func write(t *testing.T, c Codec, sizes []int) (parts []Full, frames []*Frame, s
 var sizes = []int{0, 1, 511, 512, 8192, ChunkSize, 100, ChunkSize, ChunkSize - 1, 300000, 300000, 300000, 300000, 5}
 
 func TestFramesGiveBackTheirContent(t *testing.T) {
-	for _, c := range []Codec{Default, {"zstd", 9}, {Name: "lz4"}} {
+	for _, c := range []codec.Codec{codec.Default, {Name: "zstd", Level: 9}, {Name: "lz4"}} {
 		parts, frames, skips, contents := write(t, c, sizes)
 		body := map[string][]byte{}
 		for _, p := range parts {
 			body[p.Name] = p.Body
 		}
-		dec, err := NewDecoder()
+		dec, err := codec.NewDecoder()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +82,7 @@ func TestFramesGiveBackTheirContent(t *testing.T) {
 
 // A part explains itself: its index, found by its trailer alone, names every member with its place.
 func TestReadIndex(t *testing.T) {
-	parts, _, skips, contents := write(t, Default, sizes)
+	parts, _, skips, contents := write(t, codec.Default, sizes)
 	s := mem.New()
 	var members []Member
 	for _, p := range parts {
@@ -114,7 +115,7 @@ func TestReadIndex(t *testing.T) {
 
 // No flipped bit anywhere behind the frames goes unnoticed, and none makes the reader panic.
 func TestReadIndexNoticesDamage(t *testing.T) {
-	parts, _, _, _ := write(t, Default, []int{100, 20000, 7})
+	parts, _, _, _ := write(t, codec.Default, []int{100, 20000, 7})
 	p := parts[0]
 	lines := 0
 	for i := range p.Body {
@@ -139,7 +140,7 @@ func TestReadIndexNoticesDamage(t *testing.T) {
 
 // Stock tools list a part, with the names that a person expects.
 func TestStockToolsReadParts(t *testing.T) {
-	for _, c := range []Codec{Default, {Name: "lz4"}} {
+	for _, c := range []codec.Codec{codec.Default, {Name: "lz4"}} {
 		parts, _, _, _ := write(t, c, sizes[:6])
 		file := filepath.Join(t.TempDir(), "part")
 		if err := os.WriteFile(file, parts[0].Body, 0o600); err != nil {
@@ -153,33 +154,6 @@ func TestStockToolsReadParts(t *testing.T) {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", c, want, out)
 			}
-		}
-	}
-}
-
-func TestDecodeHoldsItsLimit(t *testing.T) {
-	for _, c := range []Codec{Default, {Name: "lz4"}} {
-		enc := NewEncoder(c)
-		bomb := enc.Append(nil, make([]byte, 4*MaxFrame))
-		dec, err := NewDecoder()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := dec.Decode(c, nil, bomb, MaxFrame); err == nil {
-			t.Errorf("%s: a frame of four times the limit was expanded", c)
-		}
-	}
-}
-
-func TestParseCodec(t *testing.T) {
-	for _, ok := range []string{"zstd", "zstd:1", "zstd:19", "lz4"} {
-		if _, err := ParseCodec(ok); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, bad := range []string{"", "gzip", "zstd:0", "zstd:20", "zstd:", "lz4:1", "none"} {
-		if c, err := ParseCodec(bad); err == nil {
-			t.Errorf("%q was taken as %v", bad, c)
 		}
 	}
 }

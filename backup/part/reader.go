@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 // ErrDamaged is the cause of every error that says that stored bytes are not what was written.
@@ -36,7 +37,7 @@ func ParseIndex(name string, body []byte, want Hash) ([]IndexLine, error) {
 }
 
 func readIndex(name string, size int64, want Hash, read func(off int64, n int) ([]byte, error)) (lines []IndexLine, sum Hash, err error) {
-	codec, err := CodecOf(name)
+	c, err := CodecOf(name)
 	if err != nil {
 		return nil, sum, err
 	}
@@ -72,11 +73,11 @@ func readIndex(name string, size int64, want Hash, read func(off int64, n int) (
 	if Sum(stored) != sum {
 		return nil, sum, damaged("hash of its index does not match")
 	}
-	dec, err := NewDecoder()
+	dec, err := codec.NewDecoder()
 	if err != nil {
 		return nil, sum, err
 	}
-	raw, err := dec.Decode(codec, nil, stored, maxIndex)
+	raw, err := dec.Decode(c, nil, stored, maxIndex)
 	if err != nil {
 		return nil, sum, damaged("its index cannot be expanded: %v", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 // PageSize is the unit of page hashes, in bytes. Every PostgreSQL package is built with this block size; a
@@ -20,7 +22,7 @@ const PageSize = 8192
 // Writer packs members into frames and frames into parts. Each worker has its own; it is not safe for
 // concurrent use.
 type Writer struct {
-	pack prover
+	enc  *codec.Encoder
 	next func() string              // names the next part
 	emit func(Full) ([]byte, error) // takes a full part, gives an empty buffer to go on with
 
@@ -37,12 +39,9 @@ type Writer struct {
 
 // NewWriter returns a writer of parts compressed with c. next names each part as it is begun; emit
 // is given each full part and returns a buffer for the next one.
-func NewWriter(c Codec, buf []byte, next func() string, emit func(Full) ([]byte, error)) (*Writer, error) {
-	dec, err := NewDecoder()
-	if err != nil {
-		return nil, fmt.Errorf("set up compression %s: %w", c, err)
-	}
-	return &Writer{pack: prover{enc: NewEncoder(c), dec: dec, codec: c}, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, nil
+func NewWriter(c codec.Codec, buf []byte, next func() string, emit func(Full) ([]byte, error)) (*Writer, error) {
+	enc, err := codec.NewEncoder(c)
+	return &Writer{enc: enc, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, err
 }
 
 // Content is what Add stores: Data of the file Path from offset At; Whole when it is all of the file.
@@ -99,8 +98,17 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	return frame, skip, nil
 }
 
+// append makes a frame, which has been proven to hold the members.
+func (w *Writer) append(raw []byte, members []Member) ([]byte, error) {
+	buf, err := w.enc.AppendChecked(w.buf, raw, func(expanded []byte) error { return proven(expanded, raw, members) })
+	if err != nil {
+		return nil, fmt.Errorf("pack %s into part %s: %w", names(members), w.name, err)
+	}
+	return buf, nil
+}
+
 // Seal compresses the open frame, if there is one, and so settles the place of all that it holds. It is
-// ErrMispacked when what that made does not hold what was added.
+// codec.ErrMispacked when what that made does not hold what was added.
 func (w *Writer) Seal() error {
 	if w.open == nil {
 		return nil
@@ -109,9 +117,9 @@ func (w *Writer) Seal() error {
 		w.name = w.next()
 	}
 	off := len(w.buf)
-	buf, err := w.pack.append(w.buf, w.raw, w.line.Members, w.frames%proveEvery == 0)
+	buf, err := w.append(w.raw, w.line.Members)
 	if err != nil {
-		return fmt.Errorf("pack %s into part %s: %w", names(w.line.Members), w.name, err)
+		return err
 	}
 	w.buf = buf
 	f := w.open
@@ -152,9 +160,9 @@ func (w *Writer) finish() error {
 	raw.Write(zeros[:padding(w.index.Len())])
 	raw.Write(make([]byte, 1024)) // tar's end of archive
 	off := len(w.buf)
-	buf, err := w.pack.append(w.buf, raw.Bytes(), nil, true)
+	buf, err := w.append(raw.Bytes(), nil)
 	if err != nil {
-		return fmt.Errorf("pack %s into part %s: %w", names(nil), w.name, err)
+		return err
 	}
 	index := Sum(buf[off:])
 	buf = appendTrailer(buf, int64(off), len(buf)-off, index)

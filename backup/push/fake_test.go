@@ -12,12 +12,12 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
-	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/restore"
 	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/backup/verify"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/waltest"
@@ -95,7 +95,7 @@ func (x *site) request() Request {
 		x.t.Fatal(err)
 	}
 	return Request{
-		Store: x.store, Catalog: x.catalog(), Session: x, PGDATA: x.pgdata, Codec: part.Default, Workers: 2,
+		Store: x.store, Catalog: x.catalog(), Session: x, PGDATA: x.pgdata, Codec: codec.Default, Workers: 2,
 		WALTimeout: time.Minute, Tool: "test", Now: x.now, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler),
 	}
 }

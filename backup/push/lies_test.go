@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/restore"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/storagetest"
 )
 
@@ -31,11 +32,11 @@ func (x *site) forgeIndex(name string, lie func(*part.Member)) {
 	x.spoil(part.Key(name), func(body []byte) []byte {
 		trailer := body[len(body)-72:]
 		off := int64(binary.LittleEndian.Uint64(trailer[24:]))
-		dec, err := part.NewDecoder()
+		dec, err := codec.NewDecoder()
 		fail(err)
-		codec, err := part.CodecOf(name)
+		c, err := part.CodecOf(name)
 		fail(err)
-		raw, err := dec.Decode(codec, nil, body[off:len(body)-72], 1<<26)
+		raw, err := dec.Decode(c, nil, body[off:len(body)-72], 1<<26)
 		fail(err)
 		text, padding, _ := bytes.Cut(raw[512:], []byte{0})
 		var forged bytes.Buffer
@@ -50,7 +51,10 @@ func (x *site) forgeIndex(name string, lie func(*part.Member)) {
 		if forged.Len() != len(text) {
 			x.t.Fatalf("the forged index has %d bytes instead of %d", forged.Len(), len(text))
 		}
-		stored := part.NewEncoder(codec).Append(nil, append(append(raw[:512:512], forged.Bytes()...), append([]byte{0}, padding...)...))
+		enc, err := codec.NewEncoder(c)
+		fail(err)
+		stored, err := enc.Append(nil, append(append(raw[:512:512], forged.Bytes()...), append([]byte{0}, padding...)...))
+		fail(err)
 		sum := part.Sum(stored)
 		out := append(append(body[:off:off], stored...), trailer...)
 		t := out[len(out)-72:]

@@ -30,6 +30,7 @@ import (
 	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
@@ -52,7 +53,7 @@ type Request struct {
 	State          *catalog.State // as it was a moment ago; nil: it is read
 	Session        Cluster
 	PGDATA         string // empty: where the server says that it is
-	Codec          part.Codec
+	Codec          codec.Codec
 	Workers        int
 	Spread         bool // wait for a spread checkpoint instead of an immediate one
 	Labels         map[string]string

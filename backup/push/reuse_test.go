@@ -23,6 +23,7 @@ import (
 	"github.com/pgobj/pgobj/backup/restore"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/storagetest"
 )
 
@@ -192,7 +193,7 @@ func TestEveryBackupOfARandomHistoryIsExact(t *testing.T) {
 			r.Reread = i%5 == 4
 			r.Workers = 1 + i%3
 			if i%7 == 6 {
-				r.Codec = part.Codec{Name: "lz4"}
+				r.Codec = codec.Codec{Name: "lz4"}
 			}
 		})
 		history[b.ID] = maps.Clone(m.files)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 const foreign = "a/00001.tar.zst" // a part of another backup, of 1000 bytes
@@ -30,8 +31,8 @@ const contents = 40 // that the part has, each of 10,000 bytes and more
 
 func newWorld(t *testing.T, rnd *rand.Rand) *world {
 	t.Helper()
-	w := &world{name: part.Name("b", 1, part.Default)}
-	pw, err := part.NewWriter(part.Default, nil, func() string { return w.name }, func(f part.Full) ([]byte, error) {
+	w := &world{name: part.Name("b", 1, codec.Default)}
+	pw, err := part.NewWriter(codec.Default, nil, func() string { return w.name }, func(f part.Full) ([]byte, error) {
 		w.body, w.index = bytes.Clone(f.Body), f.Index
 		return nil, nil
 	})

@@ -36,23 +36,19 @@ const (
 
 // unpacker reads what a manifest lists, and writes it into a target, if there is one.
 type unpacker struct {
-	store      storage.Store
-	target     *target.Target            // nil: everything is read and checked, and nothing written
-	Skip       func(manifest.Chunk) bool // what is not even read; nil: nothing
-	progress   *backup.Progress
-	window     int
-	assemble   int // how many chunks in several extents a window may have; 0: any number
-	apart      int // how many the open window has
-	group      *errgroup.Group
-	ctx        context.Context
-	working    sync.WaitGroup // the workers, who send to written
-	jobs       chan job
-	writing    sync.WaitGroup // the writers, who do, too
-	buffers    chan []byte    // free ones, of bufferSize
-	bufferSize int
-	blocks     chan diskBlock // to be written past the page cache
-	written    chan *output   // files with all their content, to be completed
-	pending    []want
+	store    storage.Store
+	target   *target.Target            // nil: everything is read and checked, and nothing written
+	Skip     func(manifest.Chunk) bool // what is not even read; nil: nothing
+	progress *backup.Progress
+	window   int
+	assemble int // how many chunks in several extents a window may have; 0: any number
+	apart    int // how many the open window has
+	group    *errgroup.Group
+	ctx      context.Context
+	working  sync.WaitGroup // the workers, who send to written
+	jobs     chan job
+	written  chan *output // files with all their content, to be completed
+	pending  []want
 }
 
 // job is one range of a part, or a file without content.
@@ -82,11 +78,11 @@ type assembly struct {
 }
 
 func NewUnpacker(ctx context.Context, s storage.Store, t *target.Target, workers int, progress *backup.Progress) *unpacker {
-	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), blocks: make(chan diskBlock), written: make(chan *output), window: restoreWindow, bufferSize: part.ChunkSize}
+	u := &unpacker{store: s, target: t, progress: progress, jobs: make(chan job, 4*workers), written: make(chan *output), window: restoreWindow}
 	if t == nil {
 		u.assemble = assembleMost
 	} else if t.Delta {
-		u.window, u.bufferSize = deltaWindow, compareSize
+		u.window = deltaWindow
 	}
 	u.group, u.ctx = errgroup.WithContext(ctx)
 	for range workers {
@@ -97,13 +93,6 @@ func NewUnpacker(ctx context.Context, s storage.Store, t *target.Target, workers
 		})
 	}
 	if t != nil {
-		u.buffers = make(chan []byte, 4*workers)
-		for range cap(u.buffers) {
-			u.buffers <- nil
-		}
-		if !t.Delta { // which writes single pages
-			u.startWriters(2 * workers)
-		}
 		for range finishers {
 			u.group.Go(u.finish)
 		}
@@ -117,8 +106,6 @@ func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
 	err := u.plan(m, size)
 	close(u.jobs)
 	u.working.Wait()
-	close(u.blocks)
-	u.writing.Wait()
 	close(u.written)
 	if e := u.group.Wait(); e != nil {
 		return e // plan only saw what follows from it
@@ -311,15 +298,9 @@ func (u *unpacker) put(w want, data []byte) error {
 	if err := o.open(u.target); err != nil {
 		return err
 	}
-	if o.direct != nil && w.chunk.one && aligned(w.At, len(data)) {
-		if err := w.chunk.checkOne(data); err != nil {
-			return err
-		}
-		return u.writeLater(o, data, w.At)
-	}
 	var err error
 	if u.target.Delta {
-		err = u.overwrite(o, data, w.At)
+		err = o.overwriteAll(data, w.At)
 	} else {
 		err = o.write(data, w.At)
 	}

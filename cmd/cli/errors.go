@@ -28,6 +28,7 @@ import (
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/admit"
 	"github.com/pgobj/pgobj/walstore/object"
@@ -100,7 +101,7 @@ var kinds = []meaning{
 	{recovery.ErrUnreachable, app.ExitUnreachable, "Nothing was fetched or changed. With --plan you see what a restore would do."},
 	{readback.ErrRefused, app.ExitFailure, "Nothing was entered in the catalog; older backups are as they were. Run the command again, with --full, which reuses nothing of what is stored. If that is refused, too, either pgobj has a fault (please report the line above) or the memory of this host has (memtest86+)."},
 	{manifest.ErrDamaged, app.ExitDamaged, "Nothing of this backup can be trusted without its manifest. Restore another one: pgobj backup-list."},
-	{part.ErrMispacked, app.ExitFailure, "Nothing was entered in the catalog. Either the memory or the processor of this host makes errors, or the compression does: run the command again, with --compression lz4 (or zstd) if it fails at the same file; and if another one fails, test the memory (memtest86+), or take backups on a standby, until it is in order."},
+	{codec.ErrMispacked, app.ExitFailure, "Nothing was entered in the catalog. Either the memory or the processor of this host makes errors, or the compression does: run the command again, with --compression lz4 (or zstd) if it fails at the same file; and if another one fails, test the memory (memtest86+), or take backups on a standby, until it is in order."},
 	{part.ErrDamaged, app.ExitDamaged, "Restore another backup (pgobj backup-list), or bring the named object back from a copy or an older version of the bucket. New backups reuse what is stored, and with it the damage: as long as the server has its data, pgobj backup-push --full stores everything anew."},
 	{catalog.ErrDamaged, app.ExitDamaged, "Nothing was changed. Other backups may be unharmed: pgobj backup-list. If the storage keeps versions or a copy, bring the named object back from there; else see what pgobj catalog-rebuild can mend."},
 	{receive.ErrRemoved, app.ExitWAL, ""},

@@ -16,6 +16,7 @@ import (
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
@@ -103,7 +104,7 @@ func (w *world) backup(server, id string, tli segment.Timeline, first uint64, re
 		Size: 40 << 20, Files: 978, Read: 12 << 20, Reused: 28 << 20, Stored: 5 << 20}
 	var own []catalog.Part
 	for n := 1; n <= 2; n++ {
-		p := catalog.Part{Name: part.Name(id, n, part.Codec{}), Size: int64(10000*n + int(first)), Index: strings.Repeat("1", 64), Raw: 50_000, Live: 40_000}
+		p := catalog.Part{Name: part.Name(id, n, codec.Codec{}), Size: int64(10000*n + int(first)), Index: strings.Repeat("1", 64), Raw: 50_000, Live: 40_000}
 		own = append(own, p)
 		w.put(server, part.Key(p.Name), int(p.Size))
 	}

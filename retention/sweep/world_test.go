@@ -26,6 +26,7 @@ import (
 	"github.com/pgobj/pgobj/retention"
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/waltest"
@@ -167,7 +168,7 @@ var discard = slog.New(slog.DiscardHandler)
 
 // push is one backup-push into a store.
 func (s *fakeServer) push(ctx context.Context, store storage.Store, by string, full bool) error {
-	codec, err := part.ParseCodec("zstd:1")
+	codec, err := codec.Parse("zstd:1")
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/mem"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
@@ -71,7 +72,7 @@ func New(ctx context.Context, n int, segments uint64) (*Repository, error) {
 func (r *Repository) backup(ids []string, start segment.LSN) *catalog.Backup {
 	b := &catalog.Backup{ID: ids[len(ids)-1], SegmentSize: segmentSize}
 	for _, id := range ids {
-		b.Parts = append(b.Parts, catalog.Part{Name: part.Name(id, 1, part.Default), Size: partSize, Index: strings.Repeat("0", 64), Raw: 20 << 20, Live: 20 << 20})
+		b.Parts = append(b.Parts, catalog.Part{Name: part.Name(id, 1, codec.Default), Size: partSize, Index: strings.Repeat("0", 64), Raw: 20 << 20, Live: 20 << 20})
 	}
 	first := segment.At(1, start, segmentSize).Name(segmentSize)
 	b.Summary = catalog.Summary{SystemID: systemID, PGVersion: 150004, Started: r.now, Consistent: r.now.Add(time.Minute), Finished: r.now.Add(time.Minute), Timeline: 1,

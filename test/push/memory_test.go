@@ -12,6 +12,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/file"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/site"
@@ -105,7 +106,7 @@ func TestMemoryDoesNotGrowWithBackups(t *testing.T) {
 		ids = append(ids, b.ID)
 		for n := range parts { // a hundredth of them are its own
 			owner := ids[max(0, i-n%100)]
-			b.Parts = append(b.Parts, catalog.Part{Name: part.Name(owner, 1+n, part.Default), Size: 8 << 20, Index: strings.Repeat("0", 64), Raw: 25 << 20, Live: 25 << 20})
+			b.Parts = append(b.Parts, catalog.Part{Name: part.Name(owner, 1+n, codec.Default), Size: 8 << 20, Index: strings.Repeat("0", 64), Raw: 25 << 20, Live: 25 << 20})
 		}
 		hash, err := c.PutBackup(t.Context(), b)
 		site.Must(t, err)

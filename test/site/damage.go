@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
@@ -154,7 +155,7 @@ func ReadManifest(t testing.TB, repo, id string) []manifest.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dec, err := part.NewDecoder()
+	dec, err := codec.NewDecoder()
 	if err != nil {
 		t.Fatal(err)
 	}

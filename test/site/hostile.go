@@ -18,6 +18,7 @@ import (
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
@@ -95,7 +96,7 @@ type Forger struct {
 func (f *Forger) Object(stored []byte, expanded int) manifest.Extent {
 	f.T.Helper()
 	f.objects++
-	name := part.Name(f.Id, 90000+f.objects, part.Default)
+	name := part.Name(f.Id, 90000+f.objects, codec.Default)
 	PutFile(f.T, filepath.Join(f.Repo, "main/parts", name), stored)
 	return manifest.Extent{Len: expanded, Part: name, Size: len(stored), SHA256: part.Sum(stored)}
 }

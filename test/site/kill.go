@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/push"
 	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/test/faultproxy"
 )
@@ -119,7 +119,7 @@ func (r *FaultRig) PushInto(t *testing.T, s storage.Store) error {
 	}
 	defer session.Close(t.Context())
 	_, err = push.Push(t.Context(), push.Request{
-		Store: s, Catalog: catalog.New(s, "test", time.Now), Session: session, Codec: part.Default, Workers: 2,
+		Store: s, Catalog: catalog.New(s, "test", time.Now), Session: session, Codec: codec.Default, Workers: 2,
 		WALTimeout: time.Minute, Tool: "test", Now: time.Now, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler),
 	})
 	return err

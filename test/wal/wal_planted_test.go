@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/zeebo/xxh3"
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/pgobj/pgobj/test/site"
 	"github.com/pgobj/pgobj/test/testenv"
@@ -41,7 +41,7 @@ func TestPlantedWAL(t *testing.T) {
 		have := r.Window(t, 3)[names[1]]
 		site.Must(t, os.Remove(have))
 		window = filepath.Dir(have)
-		file = filepath.Join(window, fmt.Sprintf("%s.%016x", names[1], xxh3.Hash(planted)))
+		file = filepath.Join(window, fmt.Sprintf("%s.%016x", names[1], xxhash.Sum64(planted)))
 		site.WriteFile(t, file, string(planted), 0o600)
 		return file, window
 	}

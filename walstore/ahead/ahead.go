@@ -25,7 +25,7 @@
 //	fetched-SCOPE/        a window; its scope has the run of the server in it
 //	  lock                names of segments that the server got. Its lock: a wal-prefetch fills the window
 //	  NAME.part           is being fetched
-//	  NAME.XXH3           is whole, checked by its SHA-256, and synced
+//	  NAME.XXHash           is whole, checked by its SHA-256, and synced
 //
 // # Push ahead
 //
@@ -58,7 +58,7 @@
 //
 // A 0 of wal-push needs an acknowledgement of the archive for this very content: the marker is written only after it, and is
 // compared with the content as it is now. A 0 of wal-fetch needs the bytes whose SHA-256 was right when they came from the archive: the
-// name has their XXH3, and nobody else can have written to the window. A 1 of wal-fetch never comes from here: what is not in
+// name has their XXHash, and nobody else can have written to the window. A 1 of wal-fetch never comes from here: what is not in
 // the window is looked for in the archive, which alone can prove absence. And whatever goes wrong here is no error: the work is then
 // done by the process that was asked.
 package ahead

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/walstore"
@@ -91,8 +91,8 @@ func (w *Window) Got(name string) {
 }
 
 // deliver gives PostgreSQL a file that was fetched before, after checking it again: its content has to have the
-// XXH3 that it had when its SHA-256 was found right, and its header has to be the right one. (Recovery waits for this, and
-// XXH3 takes a tenth of the time.) On an error nothing is handed over, and the file is removed; no conclusion may be
+// XXHash that it had when its SHA-256 was found right, and its header has to be the right one. (Recovery waits for this, and
+// it takes a tenth of the time.) On an error nothing is handed over, and the file is removed; no conclusion may be
 // drawn but to fetch it from the archive.
 func deliver(path string, sum uint64, r walstore.FetchRequest) (err error) {
 	defer func() {
@@ -106,7 +106,7 @@ func deliver(path string, sum uint64, r walstore.FetchRequest) (err error) {
 		return err
 	}
 	defer f.Close()
-	content := xxh3.New()
+	content := xxhash.New()
 	dst := object.NewChecked(io.Discard, r.Name, r.SystemID, content)
 	if _, err := io.CopyBuffer(dst, struct{ io.Reader }{f}, make([]byte, 256<<10)); err != nil {
 		return err
@@ -115,7 +115,7 @@ func deliver(path string, sum uint64, r walstore.FetchRequest) (err error) {
 		return err
 	}
 	if got := content.Sum64(); got != sum {
-		return fmt.Errorf("it has XXH3 %016x, not %016x any more", got, sum)
+		return fmt.Errorf("it has XXHash %016x, not %016x any more", got, sum)
 	}
 	if err := os.Rename(path, r.Dest); !errors.Is(err, syscall.EXDEV) {
 		return err // it was synced when it was fetched, and PostgreSQL syncs what it keeps (durable_rename)

@@ -5,7 +5,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore"
@@ -120,7 +120,7 @@ func (p *filler) fetch(ctx context.Context, name string) {
 		return
 	}
 	defer f.Close()
-	sum := xxh3.New()
+	sum := xxhash.New()
 	_, err = walstore.Read(ctx, p.store, name, p.systemID, io.MultiWriter(f, sum))
 	if err == nil {
 		err = ctx.Err()

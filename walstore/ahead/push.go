@@ -192,5 +192,5 @@ func mark(m *spool.Markers, path string, res walstore.PushResult) error {
 	if !ok {
 		return errors.New("this system does not tell files apart")
 	}
-	return m.Add(filepath.Base(path), spool.Archived{Identity: id, SHA256: fmt.Sprintf("%x", res.SHA256), XXH3: res.XXH3, Warnings: res.Warnings})
+	return m.Add(filepath.Base(path), spool.Archived{Identity: id, SHA256: fmt.Sprintf("%x", res.SHA256), XXHash: res.XXHash, Warnings: res.Warnings})
 }

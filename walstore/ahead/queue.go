@@ -62,7 +62,7 @@ func inOrder(a, b string) int {
 // a few files past one that it has not.
 func (p pushes) run(ctx context.Context, s storage.Store, r walstore.PushRequest, paths []string) {
 	r = r.Sharing()
-	r.XXH3 = true
+	r.XXHash = true
 	q := newQueue(paths, 2*p.jobs)
 	report := func(path string, res walstore.PushResult, err error) {
 		if err == nil {

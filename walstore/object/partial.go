@@ -7,7 +7,7 @@ import (
 	"io"
 
 	"github.com/pgobj/pgobj/storage"
-	"github.com/pgobj/pgobj/storage/frames"
+	"github.com/pgobj/pgobj/storage/codec"
 )
 
 func (p Piece) Name() string {
@@ -20,7 +20,10 @@ func (p Piece) Key(sysid uint64) string { return Key(sysid, p.Name()) }
 func (p Piece) String() string { return p.Name() }
 
 func (p Piece) Compress(content io.ReaderAt) ([]byte, [32]byte, error) {
-	enc := frames.NewZstd(0)
+	enc, err := codec.NewEncoder(codec.Default)
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
 	sum := sha256.New()
 	var body []byte
 	buf := make([]byte, min(PieceSize, p.To-p.From))
@@ -30,7 +33,9 @@ func (p Piece) Compress(content io.ReaderAt) ([]byte, [32]byte, error) {
 			return nil, [32]byte{}, BadSource("%w", err)
 		}
 		sum.Write(buf)
-		body = enc.Append(body, buf)
+		if body, err = enc.Append(body, buf); err != nil {
+			return nil, [32]byte{}, err
+		}
 	}
 	t := Trailer{p.To - p.From, [32]byte(sum.Sum(nil))}
 	return append(body, t.Bytes()...), t.Sum, nil

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"github.com/cespare/xxhash/v2"
 )
 
 // Markers say which files of a pg_wal are in the archive already. A marker is believed only for the scope it
@@ -32,7 +32,7 @@ func NewMarkers(dir, scope string) *Markers { return &Markers{dir, scope, time.N
 type Archived struct {
 	Identity
 	SHA256 string `json:"sha256"` // of the content
-	XXH3   uint64 `json:"xxh3"`   // of the content, to be compared again in a few milliseconds
+	XXHash uint64 `json:"xxhash"` // of the content, to be compared again in a few milliseconds
 	// Warnings are for people, who can be told when PostgreSQL asks.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -100,9 +100,9 @@ func (m *Markers) Find(path string) (Archived, bool) {
 	if id, ok := IdentityOf(info); !ok || id != k.Identity || !info.Mode().IsRegular() {
 		return Archived{}, false
 	}
-	sum := xxh3.New()
+	sum := xxhash.New()
 	n, err := io.CopyBuffer(sum, struct{ io.Reader }{f}, make([]byte, 256<<10))
-	return k.Archived, err == nil && n == k.Size && sum.Sum64() == k.XXH3
+	return k.Archived, err == nil && n == k.Size && sum.Sum64() == k.XXHash
 }
 
 // Tidy removes the markers of this scope that keep says nobody will ask for, and everybody's that are too

@@ -19,7 +19,7 @@ import (
 //
 //	lock          names of segments that PostgreSQL got, one a line; flock of the process that fills the window
 //	NAME.part     is being fetched
-//	NAME.XXH3     whole and checked
+//	NAME.XXHash     whole and checked
 type Window struct{ dir string }
 
 const (
@@ -31,7 +31,7 @@ const (
 // NewWindow is that of a scope in the spool dir; it need not exist yet.
 func NewWindow(dir, scope string) *Window { return &Window{filepath.Join(dir, windowPrefix+scope)} }
 
-// Find is the file of a segment and the XXH3 that it was fetched with. A file that another user could have put there, or can
+// Find is the file of a segment and the XXHash that it was fetched with. A file that another user could have put there, or can
 // still write to, is none: PostgreSQL gets the very file.
 func (w *Window) Find(name string) (path string, sum uint64, ok bool) {
 	if owned.Dir(w.dir) != nil {

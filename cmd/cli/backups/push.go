@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
-	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/backup/push"
 	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
+	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/connect"
 )
 
@@ -41,7 +41,7 @@ func (c *BackupPush) Run(ctx context.Context, a *app.App) error {
 	// The heap is mostly buffers without pointers, so collecting it often is cheap, and keeps the
 	// memory close to what is in use on a host that belongs to PostgreSQL.
 	debug.SetGCPercent(25)
-	codec, err := part.ParseCodec(c.Compression)
+	codec, err := codec.Parse(c.Compression)
 	if err != nil {
 		return app.Usagef("--compression (PGOBJ_COMPRESSION): %v", err)
 	}

@@ -1,4 +1,4 @@
-package sha256x2
+package codec
 
 import (
 	"crypto/sha256"
@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// check compares with crypto/sha256.
-func check(t *testing.T, a, b []byte) {
+// checkSums compares with crypto/sha256.
+func checkSums(t *testing.T, a, b []byte) {
 	t.Helper()
 	x, y := Sum2(a, b)
 	if want := sha256.Sum256(a); x != want {
@@ -52,7 +52,7 @@ func TestSum2AllShortLengths(t *testing.T) {
 	data := random(700)
 	for n := range 301 {
 		for m := range 301 {
-			check(t, data[:n], data[300:][:m])
+			checkSums(t, data[:n], data[300:][:m])
 		}
 	}
 }
@@ -63,12 +63,12 @@ func TestSum2LongAndUnaligned(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 60 {
 		a, b := r.IntN(most), r.IntN(most)
-		check(t, data[a:a+r.IntN(most-a)], data[b:b+r.IntN(most-b)])
+		checkSums(t, data[a:a+r.IntN(most-a)], data[b:b+r.IntN(most-b)])
 	}
 	for from := range 64 {
-		check(t, data[from:from+1<<16], data[63-from:63-from+1<<16])
+		checkSums(t, data[from:from+1<<16], data[63-from:63-from+1<<16])
 	}
-	check(t, data, data) // the same memory, too
+	checkSums(t, data, data) // the same memory, too
 	if string(data) != string(random(most)) {
 		t.Error("Sum2 has written into what it hashes")
 	}
@@ -105,7 +105,7 @@ func TestSum2Concurrently(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
 			for i := range 50 {
-				check(t, data[n*100+i:], data[i:])
+				checkSums(t, data[n*100+i:], data[i:])
 			}
 		})
 	}

@@ -1,13 +1,4 @@
-// Package frames makes zstd (RFC 8878) and lz4 frames of database pages and of WAL, with which backup-push and wal-push
-// spend most of their time. Any decoder of these formats reads them. It refuses to decode, and speaks to nothing of ours.
-//
-// Why that is no library's work: the zstd that Go has, klauspost/compress, took 62 % of the CPU of a full backup at its
-// fastest level. A frame of ours lies in memory as a whole and is its own window, so nothing is copied into a history; and
-// what is looked for are the matches that pages have: the same offset again behind a few bytes that differ. On the
-// benchmark's database zstd frames are made 1.3 times as fast as by that library and are 3.5 % smaller; lz4 frames 1.6
-// times as fast as by pierrec/lz4, and 7 % larger. The library still codes zstd's literals, and makes the frames of higher
-// levels; the libraries' decoders and the programs zstd and lz4 are what the tests hold every frame against.
-package frames
+package codec
 
 import (
 	"encoding/binary"
@@ -16,34 +7,29 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Zstd makes zstd frames, one after the other. It is not safe for concurrent use.
-type Zstd struct {
-	level   int
-	fast    *fast         // for levels below 6
-	library *zstd.Encoder // for the others, and for what is too large; nil until it is needed
+// ownZstd makes the zstd frames (RFC 8878) of levels below 6, for pages and for WAL. A frame lies in memory as a whole and is
+// its own window, so nothing is copied into a history; and matches are looked for as pages have them: the same offset again
+// after a few bytes that differ. The library codes the literals, and makes the frames of higher levels and larger ones. See
+// docs/decisions/codecs.md for what that earns.
+type ownZstd struct {
+	fast    *fast
+	library *zstd.Encoder // nil until something is too large
 }
 
-// NewZstd returns an encoder of a level as zstd's command line has it: 1 (or 0) is the fastest, 19 the smallest. Up to 5
-// all are the same: what the library makes of pages there is larger and takes twice the time.
-func NewZstd(level int) *Zstd {
-	z := &Zstd{level: level}
-	if zstd.EncoderLevelFromZstd(level) < zstd.SpeedBetterCompression {
-		z.fast = newFast()
-	}
-	return z
-}
-
-// Append appends src to dst as one frame, which tells its size and has no checksum: those who store frames keep better
-// ones.
-func (z *Zstd) Append(dst, src []byte) []byte {
-	if z.fast != nil && len(src) <= maxFast {
-		return z.fast.append(dst, src)
+func (z *ownZstd) append(dst, raw []byte) ([]byte, error) {
+	if len(raw) <= maxFast {
+		return z.fast.append(dst, raw), nil
 	}
 	if z.library == nil {
-		z.library = newLibrary(z.level)
+		z.library = newLibrary(1)
 	}
-	return z.library.EncodeAll(src, dst)
+	return z.library.EncodeAll(raw, dst), nil
 }
+
+// libraryZstd makes the zstd frames of the other levels.
+type libraryZstd struct{ *zstd.Encoder }
+
+func (z libraryZstd) append(dst, raw []byte) ([]byte, error) { return z.EncodeAll(raw, dst), nil }
 
 // window is as large as the frames that parts and segments have.
 const window = 1 << 20

@@ -1,4 +1,4 @@
-package frames
+package codec
 
 import (
 	"encoding/binary"
@@ -41,8 +41,8 @@ func (m *matcher) reset() {
 	m.repeats = repeats{1, 4, 8}
 }
 
-// hash is of the first minMatch bytes of v: where in the table, and a tag.
-func hash(v uint64) uint32 {
+// bucket is of the first minMatch bytes of v: where in the table, and a tag.
+func bucket(v uint64) uint32 {
 	return uint32(v << (64 - 8*minMatch) * prime >> (64 - tableBits - tagBits))
 }
 
@@ -82,7 +82,7 @@ func (f *fast) parse(src []byte, from, to int) {
 	last := int(f.repeats[0])
 	for s < end {
 		v := load64(src, s)
-		h0, h1 := hash(v), hash(v>>8)
+		h0, h1 := bucket(v), bucket(v>>8)
 		c0, c1 := f.table[h0>>tagBits], f.table[h1>>tagBits]
 		f.note(h0, s)
 		f.note(h1, s+1)
@@ -111,18 +111,18 @@ func (f *fast) parse(src []byte, from, to int) {
 		}
 		f.addLiterals(src, anchor, s)
 		f.sequences.add(uint32(s-anchor), uint32(length), f.repeats.value(uint32(s-match), s == anchor))
-		f.note(hash(load64(src, s+2)), s+2)
+		f.note(bucket(load64(src, s+2)), s+2)
 		s += length
 		anchor = s
 		if s >= end {
 			break
 		}
-		f.note(hash(load64(src, s-2)), s-2)
-		f.note(hash(load64(src, s-1)), s-1)
+		f.note(bucket(load64(src, s-2)), s-2)
+		f.note(bucket(load64(src, s-1)), s-1)
 		// Often what comes next has the offset before the last one.
 		for before := int(f.repeats[1]); before <= s && load32(src, s) == load32(src, s-before); before = int(f.repeats[1]) {
 			length := 4 + matchLen(src, s+4, s+4-before, to)
-			f.note(hash(load64(src, s)), s)
+			f.note(bucket(load64(src, s)), s)
 			f.sequences.add(0, uint32(length), f.repeats.value(uint32(before), true))
 			s += length
 			anchor = s

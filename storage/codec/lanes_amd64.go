@@ -1,6 +1,6 @@
 //go:build !purego
 
-package sha256x2
+package codec
 
 import (
 	"crypto/sha256"

@@ -1,6 +1,6 @@
 //go:build linux && !purego
 
-package sha256x2
+package codec
 
 import (
 	"os"

@@ -1,7 +1,8 @@
-package frames
+package codec
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,18 +18,14 @@ import (
 // Each frame is held against the decoder of a library, and many against the programs zstd and lz4, whose decoders
 // are the formats' own.
 
-type encoder interface {
-	Append(dst, src []byte) []byte
-}
-
 type format struct {
 	program string
-	encoder func() encoder
+	codec   Codec
 	decode  func(t testing.TB, frame []byte) ([]byte, error)
 }
 
 var formats = []format{
-	{"zstd", func() encoder { return NewZstd(1) }, func(t testing.TB, frame []byte) ([]byte, error) {
+	{"zstd", Default, func(t testing.TB, frame []byte) ([]byte, error) {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			t.Fatal(err)
@@ -36,16 +33,19 @@ var formats = []format{
 		defer d.Close()
 		return d.DecodeAll(frame, nil)
 	}},
-	{"lz4", func() encoder { return NewLZ4() }, func(_ testing.TB, frame []byte) ([]byte, error) {
+	{"lz4", Codec{Name: "lz4"}, func(_ testing.TB, frame []byte) ([]byte, error) {
 		return io.ReadAll(lz4.NewReader(bytes.NewReader(frame)))
 	}},
 }
 
 // check packs src as a frame behind something else, and holds what decoders make of it against src.
-func (f format) check(t testing.TB, e encoder, src []byte) []byte {
+func (f format) check(t testing.TB, e *Encoder, src []byte) []byte {
 	t.Helper()
 	kept := bytes.Clone(src)
-	frame := e.Append([]byte("before"), src)
+	frame, err := e.Append([]byte("before"), src)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !bytes.Equal(src, kept) {
 		t.Fatal("the encoder has changed its input")
 	}
@@ -146,12 +146,12 @@ func filled(n int, b func() byte) []byte {
 // something else: what it makes must not depend on that.
 func TestFramesExpandToWhatWasPacked(t *testing.T) {
 	sizes := []int{100, 255, 256, 1023, 1024, 1025, 4095, 4096, 8192, 65535, 65536, 65535 + 256, 65536 + 256, maxBlock - 1, maxBlock, maxBlock + 1, maxBlock + margin,
-		3*maxBlock + 7, 1 << 20, 1<<20 + 1536, maxFast, maxFast + 1, lz4Block - 1, lz4Block, lz4Block + 1}
+		3*maxBlock + 7, 1 << 20, 1<<20 + 1536, maxFast, maxFast + 1, 4<<20 - 1, 4 << 20, 4<<20 + 1}
 	for n := range 70 {
 		sizes = append(sizes, n)
 	}
 	for _, f := range formats {
-		used := f.encoder()
+		used := newEncoder(t, f.codec)
 		r := rand.New(rand.NewPCG(1, 2))
 		var files []string
 		dir := t.TempDir()
@@ -159,7 +159,7 @@ func TestFramesExpandToWhatWasPacked(t *testing.T) {
 			for _, size := range sizes {
 				src := make(r, size)
 				frame := f.check(t, used, src)
-				if other := f.encoder().Append(nil, src); !bytes.Equal(frame, other) {
+				if other, err := newEncoder(t, f.codec).Append(nil, src); err != nil || !bytes.Equal(frame, other) {
 					t.Fatalf("%s, %s: a new encoder makes something else of %d bytes", f.program, name, size)
 				}
 				if size >= 65 || size%7 == 0 {
@@ -187,7 +187,7 @@ func TestRandomContents(t *testing.T) {
 		rounds = 50_000
 	}
 	for _, f := range formats {
-		e := f.encoder()
+		e := newEncoder(t, f.codec)
 		for seed := range uint64(rounds) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			f.check(t, e, kinds["copies"](r, r.IntN(1<<r.IntN(21))))
@@ -200,7 +200,7 @@ func FuzzAppend(f *testing.F) {
 	for name := range kinds {
 		f.Add(kinds[name](rand.New(rand.NewPCG(1, 1)), 3000))
 	}
-	encoders := []encoder{formats[0].encoder(), formats[1].encoder()}
+	encoders := []*Encoder{newEncoder(f, formats[0].codec), newEncoder(f, formats[1].codec)}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		for i, f := range formats {
 			f.check(t, encoders[i], src)
@@ -213,7 +213,7 @@ func FuzzAppend(f *testing.F) {
 func TestZstdLevels(t *testing.T) {
 	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), maxFast+1)
 	for _, level := range []int{0, 1, 3, 5, 6, 19} {
-		e := NewZstd(level)
+		e := newEncoder(t, Codec{"zstd", level})
 		for _, n := range []int{300, 1 << 18, maxFast, maxFast + 1} {
 			var h zstd.Header
 			frame := formats[0].check(t, e, src[:n])
@@ -221,7 +221,7 @@ func TestZstdLevels(t *testing.T) {
 				t.Errorf("level %d: header of %d bytes: %+v, %v", level, n, h, err)
 			}
 		}
-		if own := e.fast != nil; own != (level < 6) {
+		if _, own := e.frames.(*ownZstd); own != (level < 6) {
 			t.Errorf("level %d: own frames: %v", level, own)
 		}
 	}
@@ -285,31 +285,136 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// liar spoils what is packed, or the frame: a compressor or memory with a fault.
+type liar struct {
+	honest interface {
+		append(dst, raw []byte) ([]byte, error)
+	}
+	in, out func([]byte) []byte
+}
+
+func (l liar) append(dst, raw []byte) ([]byte, error) {
+	if l.in != nil {
+		raw = l.in(bytes.Clone(raw))
+	}
+	out, err := l.honest.append(dst, raw)
+	if l.out != nil {
+		out = append(out[:len(dst)], l.out(out[len(dst):])...)
+	}
+	return out, err
+}
+
+func flipAt(at float64) func([]byte) []byte {
+	return func(b []byte) []byte {
+		b[int(at*float64(len(b)-1))] ^= 0x10
+		return b
+	}
+}
+
+// What a compressor with a fault has made never gets out.
+func TestMispackedIsRefused(t *testing.T) {
+	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), 200_000)
+	faults := map[string]liar{
+		"without its last byte": {in: func(b []byte) []byte { return b[:len(b)-1] }},
+		"with one more byte":    {in: func(b []byte) []byte { return append(b, 0) }},
+		"empty":                 {out: func([]byte) []byte { return nil }},
+		"cut off":               {out: func(b []byte) []byte { return b[:len(b)/2] }},
+	}
+	for _, at := range []float64{0, 0.01, 0.3, 0.6, 0.999, 1} {
+		faults[fmt.Sprintf("bit at %g", at)] = liar{in: flipAt(at)}
+	}
+	for _, c := range []Codec{Default, {"zstd", 9}, {Name: "lz4"}} {
+		for name, l := range faults {
+			e := newEncoder(t, c)
+			l.honest = e.frames
+			e.frames = l
+			if frame, err := e.Append(nil, src); !errors.Is(err, ErrMispacked) {
+				t.Errorf("%s, %s: a frame of %d bytes, %v", c, name, len(frame), err)
+			}
+		}
+	}
+}
+
+// Whichever bit of a frame is wrong: it is refused, or the frame stands for the same data still.
+func TestMispackedFrameIsRefused(t *testing.T) {
+	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), 200_000)
+	for _, c := range []Codec{Default, {Name: "lz4"}} {
+		refused := 0
+		const tries = 200
+		for i := range tries {
+			e := newEncoder(t, c)
+			e.frames = liar{honest: e.frames, out: flipAt(float64(i) / (tries - 1))}
+			if _, err := e.Append(nil, src); errors.Is(err, ErrMispacked) {
+				refused++
+			} else if err != nil {
+				t.Errorf("%s, flip %d: %v", c, i, err)
+			}
+		}
+		if refused < tries*9/10 {
+			t.Errorf("%s: only %d of %d flips were refused", c, refused, tries)
+		}
+	}
+}
+
+func TestDecodeHoldsItsLimit(t *testing.T) {
+	for _, c := range []Codec{Default, {Name: "lz4"}} {
+		bomb, err := newEncoder(t, c).Append(nil, make([]byte, 4<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dec, err := NewDecoder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dec.Decode(c, nil, bomb, 1<<20); err == nil {
+			t.Errorf("%s: a frame of four times the limit was expanded", c)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, ok := range []string{"zstd", "zstd:1", "zstd:19", "lz4"} {
+		if _, err := Parse(ok); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "gzip", "zstd:0", "zstd:20", "zstd:", "lz4:1", "none"} {
+		if c, err := Parse(bad); err == nil {
+			t.Errorf("%q was taken as %v", bad, c)
+		}
+	}
+}
+
+func newEncoder(t testing.TB, c Codec) *Encoder {
+	t.Helper()
+	e, err := NewEncoder(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// BenchmarkAppend tells what frames cost, with their proof and without, and what the library's would cost.
 func BenchmarkAppend(b *testing.B) {
 	src := kinds["pages"](rand.New(rand.NewPCG(1, 2)), 1<<20)
-	library := newLibrary(1)
-	fast := lz4.NewWriter(nil)
+	proven, lz4 := newEncoder(b, Default), newEncoder(b, Codec{Name: "lz4"})
 	for _, c := range []struct {
 		name   string
-		append func(dst, src []byte) []byte
+		append func(dst, src []byte) ([]byte, error)
 	}{
-		{"zstd", NewZstd(1).Append},
-		{"zstd of the library", func(dst, src []byte) []byte { return library.EncodeAll(src, dst) }},
-		{"lz4", NewLZ4().Append},
-		{"lz4 of the library", func(dst, src []byte) []byte {
-			out := bytes.NewBuffer(dst)
-			fast.Reset(out)
-			if _, err := fast.Write(src); err != nil || fast.Close() != nil {
-				b.Fatal(err)
-			}
-			return out.Bytes()
-		}},
+		{"zstd", proven.Append},
+		{"zstd without its proof", proven.frames.append},
+		{"zstd of the library without a proof", libraryZstd{newLibrary(1)}.append},
+		{"lz4", lz4.Append},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.SetBytes(int64(len(src)))
 			var dst []byte
+			var err error
 			for b.Loop() {
-				dst = c.append(dst[:0], src)
+				if dst, err = c.append(dst[:0], src); err != nil {
+					b.Fatal(err)
+				}
 			}
 			b.ReportMetric(float64(len(dst))/float64(len(src)), "ratio")
 		})

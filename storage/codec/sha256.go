@@ -1,12 +1,9 @@
-// Package sha256x2 owns the ordinary SHA-256 of two buffers, or two streams, at a time. It refuses to be a hash of
-// its own: rests and padding, and all of it on CPUs without Intel's SHA extensions or with the build tag purego, are
-// crypto/sha256's.
-//
-// It is the only assembler here, where a library would be preferred, but none hashes two with these extensions. Of
-// one hash each two rounds wait for the two before (SHA256RNDS2 has a latency of 4 cycles, and one can start every 2),
-// so two side by side take the time of one: 3.6 GB/s instead of 1.8 on an AMD EPYC. Hashing was a sixth of what a full
-// backup computes; it now takes 8 % less CPU time in all. go test -bench . measures both ways.
-package sha256x2
+package codec
+
+// SHA-256 of two buffers, or two streams, at a time: the only assembler here, as no library hashes two with Intel's SHA
+// extensions. Of one hash each two rounds wait for the two before (SHA256RNDS2 has a latency of 4 cycles, and one can start
+// every 2), so two side by side take the time of one: 3.6 GB/s instead of 1.8 on an AMD EPYC. Rests and padding, and all of
+// it on other CPUs or with the build tag purego, are crypto/sha256's.
 
 import (
 	"crypto/sha256"

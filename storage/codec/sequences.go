@@ -1,4 +1,4 @@
-package frames
+package codec
 
 import (
 	"encoding/binary"

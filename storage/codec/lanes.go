@@ -1,6 +1,6 @@
 //go:build !amd64 || purego
 
-package sha256x2
+package codec
 
 import "hash"
 
