@@ -198,7 +198,7 @@ func words(a server.ArchiverStatus) string {
 	case fails(a):
 		return fmt.Sprintf("archive_command failed for %s at %s (failures so far: %d): the server's log says why", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
 	case a.LastArchived == "":
-		return "archive_command has not archived anything yet: is it pgobj wal-push, with this storage and server?"
+		return "archive_command has not archived anything yet: is it pgobj wal-push %p, with this storage and server?"
 	}
 	return fmt.Sprintf("the server last archived %s at %s: if it is newer than the segment that is missing, archive_command writes to another storage or server name", a.LastArchived, stamp(a.LastArchivedAt))
 }

@@ -250,7 +250,7 @@ func (p *push) warnOfLost() {
 		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+some(p.prev.Lost)+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
 	}
 	if len(p.prev.Sealed) > 0 {
-		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.Sealed)+": what they held is stored anew for this backup; to restore an older one, bring its objects back first, which pgobj backup-files BACKUP --url lists")
+		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.Sealed)+": what they held is stored anew for this backup; to restore an older one, bring its objects back first, which pgobj backup-files BACKUP --target=full --url lists")
 	}
 }
 

@@ -213,7 +213,7 @@ func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalo
 		if missing == "" {
 			missing = "what follows " + w.End.String()
 		}
-		return nil, Unreachable("WAL that backup %s needs (%s to %s) is not in the archive: %s is missing\nRestore another backup, or archive the file from the old server's pg_wal.", b.ID, b.FirstWAL, b.LastWAL, missing)
+		return nil, Unreachable("WAL that backup %s needs (%s to %s) is not in the archive: %s is missing\nRestore another backup. %s", b.ID, b.FirstWAL, b.LastWAL, missing, backup.WhereSegment(missing))
 	}
 	if r.TargetTime.After(now.Add(time.Minute)) {
 		return nil, Unreachable("the target %s lies in the future; it is %s now\nWithout --target-time the recovery goes to the end of the WAL.", backup.Stamp(r.TargetTime), backup.Stamp(now))
@@ -224,7 +224,7 @@ func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalo
 	case r.TargetImmediate, found:
 		return nil, nil
 	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":
-		return nil, Unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the old server's pg_wal is still there, archive what is left in it: pgobj wal-push.", w.End, w.Last, r.TargetLSN)
+		return nil, Unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the data directory of the old server is still there, archive its last WAL: pgobj wal-push --all PGDATA", w.End, w.Last, r.TargetLSN)
 	case w.Missing != "":
 		return holed(r, w, later(s, b, w))
 	case r.TargetXID != 0 || r.TargetName != "":
@@ -251,7 +251,7 @@ func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 	if after != nil {
 		what += fmt.Sprintf(" Backup %s is from after the gap.", after.ID)
 	}
-	what += " If the file is in the old server's pg_wal, archive it: pgobj wal-push."
+	what += " " + backup.WhereSegment(w.Missing)
 	switch {
 	case r.TargetLSN != 0 && r.TargetLSN <= cmp.Or(w.Before, w.End-1):
 		return nil, nil

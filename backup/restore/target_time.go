@@ -34,9 +34,9 @@ func (p *Plan) checkTime(ctx context.Context) error {
 		p.warn("%s: at the end of the WAL it %s", met, recovery.AtTheEnd(b.PGVersion))
 		return nil
 	case p.WAL.Missing != "":
-		return recovery.Unreachable("%s\nThere is a gap in the WAL: %s is missing, although %s is there. pgobj pitr-windows shows what can be restored. If the file is in the old server's pg_wal, archive it: pgobj wal-push.", met, p.WAL.Missing, p.WAL.Beyond)
+		return recovery.Unreachable("%s\nThere is a gap in the WAL: %s is missing, although %s is there. pgobj pitr-windows shows what can be restored. %s", met, p.WAL.Missing, p.WAL.Beyond, backup.WhereSegment(p.WAL.Missing))
 	}
-	return recovery.Unreachable("%s\nLeave out --target-time: recovery to the end of the WAL gives the same, the state at that time, and opens. If the server has done more since, archive that first: SELECT pg_switch_wal(); of a server that is gone: pgobj wal-push.", met)
+	return recovery.Unreachable("%s\nLeave out --target-time: recovery to the end of the WAL gives the same, the state at that time, and opens. If the server has written more since then, archive it first: SELECT pg_switch_wal(); if the server is stopped: pgobj wal-push --all PGDATA", met)
 }
 
 // lastCommit is when the last transaction ended that the recovery will meet behind the beginning of the backup; zero when

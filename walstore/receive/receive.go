@@ -333,6 +333,6 @@ func (r *receiver) removed(at start, id server.Identity, err error) error {
 		r.next[now.Timeline] = now.No
 		return err
 	}
-	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-gap goes on from there and leaves a gap: recovery cannot get past it, so take a base backup then. If %s is in some pg_wal, or archive_command works, archive it instead: pgobj wal-push",
+	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-gap goes on from there and leaves a gap: recovery cannot get past it, so take a base backup then. If a pg_wal still has the segment, archive it instead, in that data directory: pgobj wal-push pg_wal/%s",
 		ErrRemoved, name, err, id.Position, now.Name(r.size), name)
 }
