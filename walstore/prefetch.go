@@ -25,7 +25,7 @@ func Deliver(path string, sum uint64, r FetchRequest) (err error) {
 	defer func() {
 		if err != nil {
 			os.Remove(path)
-			err = fmt.Errorf("hand over %s: %w", r.Name, err)
+			err = fmt.Errorf("deliver %s: %w", r.Name, err)
 		}
 	}()
 	f, err := os.Open(path)

@@ -9,7 +9,7 @@ import (
 )
 
 // ErrNoSummaries says that the WAL summaries do not tell what has changed; files have to be read then.
-var ErrNoSummaries = errors.New("the server's WAL summaries do not tell what has changed")
+var ErrNoSummaries = errors.New("the server's WAL summaries do not show what has changed")
 
 // Stretch is a piece of WAL on one timeline, from From up to To.
 type Stretch struct {

@@ -31,7 +31,7 @@ func Running(dataDir string) (pid int, running bool, err error) {
 	lines := strings.Split(string(b), "\n")
 	pid, err = strconv.Atoi(strings.TrimSpace(lines[0]))
 	if err != nil || pid == 0 {
-		return 0, false, fmt.Errorf("read %s: it does not begin with a process ID (a server is starting, or crashed while it did); remove the file if no server runs", path)
+		return 0, false, fmt.Errorf("read %s: it does not begin with a process ID (a server is starting, or crashed during its start): remove the file if no server runs", path)
 	}
 	pid = max(pid, -pid) // negative: a single-user server
 	// In containers the same small numbers come back: a number that is ours now is nobody else's.

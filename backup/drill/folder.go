@@ -61,7 +61,7 @@ func (d *drill) sweep() error {
 		free := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 		dir := filepath.Dir(name)
 		if _, running, err := datadir.Running(filepath.Join(dir, "data")); free && !running && err == nil {
-			d.Log.Info("removing what a drill that was killed has left", "directory", dir)
+			d.Log.Info("removing the leftovers of a killed drill", "directory", dir)
 			if err := os.RemoveAll(dir); err != nil {
 				d.Log.Warn("cannot remove it", "error", err)
 			}

@@ -63,7 +63,7 @@ func CodecOf(name string) (Codec, error) {
 			return c, nil
 		}
 	}
-	return Codec{}, fmt.Errorf("part %q has an unknown compression: written by a newer pgobj?", name)
+	return Codec{}, fmt.Errorf("part %q has an unknown compression: a newer pgobj may have written it", name)
 }
 
 // Encoder makes frames; one for each worker, since it keeps its tables. It is not safe for concurrent use.
@@ -100,7 +100,7 @@ func (d *Decoder) Decode(c Codec, dst, stored []byte, limit int) ([]byte, error)
 		var h zstd.Header
 		if err := h.Decode(stored); err == nil && h.HasFCS {
 			if h.FrameContentSize > uint64(limit) {
-				return nil, fmt.Errorf("frame says that it holds %d bytes, the limit is %d", h.FrameContentSize, limit)
+				return nil, fmt.Errorf("the frame declares %d bytes, the limit is %d", h.FrameContentSize, limit)
 			}
 			size = int(h.FrameContentSize)
 		}
@@ -112,7 +112,7 @@ func (d *Decoder) Decode(c Codec, dst, stored []byte, limit int) ([]byte, error)
 	out := slices.Grow(dst[:0], limit+1)
 	n, err := io.ReadFull(d.lz4, out[:limit+1])
 	if err == nil {
-		return nil, fmt.Errorf("frame holds more than %d bytes", limit)
+		return nil, fmt.Errorf("the frame has more than %d bytes", limit)
 	}
 	if err == io.ErrUnexpectedEOF || err == io.EOF {
 		err = nil

@@ -7,8 +7,8 @@ import (
 	"hash/crc32"
 )
 
-// ErrMispacked is the cause of every error that says that packed data do not expand to what was packed.
-var ErrMispacked = errors.New("packed data do not expand to what was packed")
+// ErrMispacked is the cause of every error that says that packed data does not expand to the original data.
+var ErrMispacked = errors.New("packed data does not expand to the original data")
 
 // prover looks at what an encoder was given and has made, before anybody relies on it: what a fault of this host's memory
 // or of the compressor has spoiled should not be stored, since its hash would be right.
@@ -49,7 +49,7 @@ func (p *prover) compare(got, raw []byte, members []Member) error {
 	for _, m := range members {
 		end := m.Skip + m.Len
 		if !bytes.Equal(got[at:m.Skip], raw[at:m.Skip]) || crc32.Checksum(got[m.Skip:end], table) != m.crc {
-			return fmt.Errorf("%w: those of %q differ", ErrMispacked, m.path())
+			return fmt.Errorf("%w: the data of %q differs", ErrMispacked, m.path())
 		}
 		at = end
 	}

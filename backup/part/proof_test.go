@@ -79,7 +79,7 @@ func TestMispackedIsRefused(t *testing.T) {
 		lie("frame that is empty", `"base/5/1" to "base/5/3"`, liar{out: func([]byte) []byte { return nil }}),
 		lie("frame that is cut off", `"base/5/1" to "base/5/3"`, liar{out: func(b []byte) []byte { return b[:len(b)/2] }}),
 		lie("index", "its index into part b/00001", liar{nth: 1, in: flipAt(0.7)}),
-		{"memory", `those of "base/5/2" differ`, func(w *Writer) {
+		{"memory", `the data of "base/5/2" differs`, func(w *Writer) {
 			m := w.line.Members[1]
 			flipAt(0.4)(w.raw[m.Skip:][:m.Len])
 		}},
@@ -87,7 +87,7 @@ func TestMispackedIsRefused(t *testing.T) {
 	for _, at := range []float64{0, 0.01, 0.3, 0.6, 0.999, 1} {
 		faults = append(faults, lie(fmt.Sprintf("bit at %g", at), `pack "base/5/1" to "base/5/3"`, liar{in: flipAt(at)}))
 	}
-	faults = append(faults, lie("bit of a file", `those of "base/5/3" differ`, liar{in: flipAt(0.8)}))
+	faults = append(faults, lie("bit of a file", `the data of "base/5/3" differs`, liar{in: flipAt(0.8)}))
 	for _, c := range []Codec{Default, {"zstd", 9}, {Name: "lz4"}} {
 		if n, err := packThree(t, c, func(*Writer) {}); err != nil || n != 1 {
 			t.Fatalf("%s without a fault: %d parts, %v", c, n, err)

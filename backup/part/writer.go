@@ -40,7 +40,7 @@ type Writer struct {
 func NewWriter(c Codec, buf []byte, next func() string, emit func(Full) ([]byte, error)) (*Writer, error) {
 	dec, err := NewDecoder()
 	if err != nil {
-		return nil, fmt.Errorf("set up compression %s: %w", c, err)
+		return nil, fmt.Errorf("start compression %s: %w", c, err)
 	}
 	return &Writer{pack: prover{enc: NewEncoder(c), dec: dec, codec: c}, next: next, emit: emit, buf: buf, raw: make([]byte, 0, MaxFrame)}, nil
 }
@@ -69,7 +69,7 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	}
 	need := len(header) + len(c.Data) + padding(len(c.Data))
 	if need > MaxFrame {
-		return nil, 0, fmt.Errorf("pack %q: member of %d bytes, a frame holds %d", c.Path, need, MaxFrame)
+		return nil, 0, fmt.Errorf("pack %q: the member has %d bytes, a frame can have %d", c.Path, need, MaxFrame)
 	}
 	if len(w.raw)+need > MaxFrame {
 		if err := w.Seal(); err != nil {

@@ -79,7 +79,7 @@ func (h *History) IsOrphan(t segment.Timeline) bool { return slices.Contains(h.O
 
 // noHistory says of an orphan that recovery cannot get to it.
 func noHistory(t segment.Timeline) error {
-	return Unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins\n%s", t, segment.HistoryName(t), backup.WhereHistory(t))
+	return Unreachable("the archive has WAL of timeline %d, but not its history file %s: without it the beginning of the timeline is unknown\n%s", t, segment.HistoryName(t), backup.WhereHistory(t))
 }
 
 // Reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it
@@ -94,14 +94,14 @@ func (h *History) Reach(from segment.Timeline, lsn segment.LSN, to segment.Timel
 	case !known && h.IsOrphan(to):
 		return noHistory(to)
 	case !known:
-		return Unreachable("the archive knows no timeline %d (it has %s)", to, h)
+		return Unreachable("the archive has no timeline %d (it has %s)", to, h)
 	}
 	left, ok := l.Left(from)
 	if !ok {
 		return Unreachable("target timeline %d does not descend from timeline %d, which the backup is on", to, from)
 	}
 	if left < lsn {
-		return Unreachable("target timeline %d forked from backup timeline %d at %s, which is before the backup's end at %s", to, from, left, lsn)
+		return Unreachable("target timeline %d left the backup's timeline %d at %s, which is before the end of the backup at %s", to, from, left, lsn)
 	}
 	return nil
 }

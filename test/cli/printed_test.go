@@ -23,6 +23,9 @@ type printedLine struct {
 	fromCode int      // with which it ends
 }
 
+// exitRefused: a rule of retention forbids the deletion.
+const exitRefused = 15
+
 // onlyNamed are commands that a text names, and does not tell anybody to run like that, each with the reason.
 var onlyNamed = map[string]string{
 	"pgobj backup-fetch": "it has restored a directory, or written a file; the commands to run have a directory",
@@ -75,6 +78,8 @@ func TestPrintedCommands(t *testing.T) {
 		{line: "pgobj backup-push --new-incarnation"},
 		{line: "pgobj delete garbage --confirm"},
 		{line: "pgobj delete policy --retention POLICY", fill: []string{"POLICY", "'REDUNDANCY 3'"}},
+		{line: "pgobj backup-mark %s --unpin", prepare: func() { s.Must(t, "backup-mark", first.Backup, "--pin") },
+			from: []string{"delete", "target", first.Backup}, fromCode: exitRefused},
 		{line: "pgobj backup-cat %s %s", from: []string{"backup-cat", "postgresql.conf", first.Backup}, fromCode: site.ExitNotFound},
 		{line: "pgobj drill --scratch %s", from: []string{"drill", scratch}, fromCode: site.ExitNotFound},
 		{line: "pgobj backup-fetch %s %s", from: []string{"backup-fetch", first.Backup, filepath.Join(places, "swapped")}, fromCode: site.ExitNotFound},

@@ -15,7 +15,7 @@ func MayWorkAhead(dataDir string) error {
 	case !ok:
 		return errors.New("no server runs in the data directory")
 	case pid == 1:
-		return errors.New("the postmaster is process 1, and would take the end of a process of ours for a crash: give its container an init, as docker run --init does")
+		return errors.New("the postmaster is process 1, and would take the end of a pgobj process for a crash: start its container with an init process (docker run --init)")
 	}
 	return nil
 }

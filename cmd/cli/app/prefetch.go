@@ -15,7 +15,7 @@ func (a *App) Window(dir, dataDir string, control datadir.Control) (*spool.Windo
 		return nil, err
 	}
 	if !Recovering(dataDir) {
-		return nil, errors.New("the server in the data directory runs no recovery")
+		return nil, errors.New("the server in the data directory is not in recovery")
 	}
 	pid, started, _ := RunningPostmaster(dataDir)
 	scope, err := a.scope(control.SystemID, dataDir, strconv.Itoa(pid), started)

@@ -25,7 +25,7 @@ func IdentityOf(path string) (spool.Identity, bool) {
 func (a *App) scope(sysid uint64, dataDir string, more ...string) (string, error) {
 	id, ok := IdentityOf(dataDir)
 	if !ok {
-		return "", errors.New("this system does not tell files apart")
+		return "", errors.New("this system cannot identify files")
 	}
 	return spool.Scope(append([]string{a.Storage, a.S3Endpoint, a.S3Region, a.Server, strconv.FormatUint(sysid, 10),
 		fmt.Sprint(id.Device), fmt.Sprint(id.Inode)}, more...)...), nil

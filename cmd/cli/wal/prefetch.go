@@ -76,7 +76,7 @@ func (f *fetchAhead) deliver(ctx context.Context, name, dest string) bool {
 		return false
 	}
 	if err := walstore.Deliver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: f.control.SystemID}); err != nil {
-		f.a.Log.Warn("a segment is fetched anew, as its copy in the window cannot be used", "error", err)
+		f.a.Log.Warn("a segment is fetched again, because its copy that was fetched ahead cannot be used", "error", err)
 		return false
 	}
 	f.a.Log.Debug("fetched ahead", slog.String("file", name))

@@ -84,7 +84,7 @@ func (p *pushAhead) archived(ctx context.Context, path string) bool {
 	ended := make(chan struct{})
 	if !seen {
 		if p.markers.GaveUp() {
-			p.a.Log.Debug("nothing is pushed ahead", "error", "a process that did so a moment ago could not go on")
+			p.a.Log.Debug("nothing is pushed ahead", "error", "a process that did so a moment ago failed")
 			return false
 		}
 		rest, err := waiting(p.markers, filepath.Dir(path))
@@ -232,7 +232,7 @@ func tidy(m *spool.Markers, walDir string) {
 func mark(m *spool.Markers, path string, res walstore.PushResult) error {
 	id, ok := spool.IdentityOf(res.File)
 	if !ok {
-		return errors.New("this system does not tell files apart")
+		return errors.New("this system cannot identify files")
 	}
 	return m.Add(filepath.Base(path), spool.Archived{Identity: id, SHA256: fmt.Sprintf("%x", res.SHA256), XXH3: res.XXH3, Warnings: res.Warnings})
 }

@@ -13,7 +13,7 @@ import (
 
 // spoolFlag is the directory on this host that wal-push and wal-fetch work ahead with.
 type spoolFlag struct {
-	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Directory for what is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data directory, which base backups leave out). Nobody but its owner may write to it."`
+	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Directory for WAL that is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data directory, which base backups leave out). Only its owner may write to it."`
 }
 
 // dir is the spool of the server on a data directory, which need not exist yet; "" when there can be none for this process: a process
@@ -31,11 +31,11 @@ func (f spoolFlag) dir(a *app.App, dataDir string) (string, error) {
 		return "", app.Usagef("--spool (PGOBJ_WAL_SPOOL) is %q: use an absolute path", f.Spool)
 	}
 	if id, ok := app.IdentityOf(dataDir); !ok || int64(id.OwnerID) != int64(os.Geteuid()) {
-		a.Log.Debug("the spool is left alone: the data directory belongs to another user", "spool", dir)
+		a.Log.Debug("the spool is not used: the data directory belongs to another user", "spool", dir)
 		return "", nil
 	}
 	if err := owned.Dir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		a.Log.Warn("the spool is not used: make it the server's user's own, of mode 0700, or give another one with --spool", "error", err)
+		a.Log.Warn("the spool is not used: chown it to the server's user with mode 0700, or give another directory with --spool", "error", err)
 		return "", nil
 	}
 	return dir, nil
