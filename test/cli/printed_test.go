@@ -79,7 +79,7 @@ func TestPrintedCommands(t *testing.T) {
 		{line: "pgobj delete garbage --confirm"},
 		{line: "pgobj delete policy --retention POLICY", fill: []string{"POLICY", "'REDUNDANCY 3'"}},
 		{line: "pgobj backup-mark %s --unpin", prepare: func() { s.Must(t, "backup-mark", first.Backup, "--pin") },
-			from: []string{"delete", "target", first.Backup}, fromCode: exitRefused},
+			from: []string{"delete", "everything", "main"}, fromCode: exitRefused},
 		{line: "pgobj backup-cat %s %s", from: []string{"backup-cat", "postgresql.conf", first.Backup}, fromCode: site.ExitNotFound},
 		{line: "pgobj drill --scratch %s", from: []string{"drill", scratch}, fromCode: site.ExitNotFound},
 		{line: "pgobj backup-fetch %s %s", from: []string{"backup-fetch", first.Backup, filepath.Join(places, "swapped")}, fromCode: site.ExitNotFound},
