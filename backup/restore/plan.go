@@ -63,7 +63,7 @@ type Plan struct {
 	found    *recovery.Selection
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
-	holed    bool                 // there is a gap on the way, or just behind it
+	gap      bool                 // there is a gap on the way, or just after it
 	changes  []segment.Parameters // of the server's settings, on the way
 	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
@@ -222,7 +222,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err != nil {
 		return err
 	}
-	p.holed = w.Missing != ""
+	p.gap = w.Missing != ""
 	warnings, err := c.CheckWAL(found.At != nil, b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
 	if err == nil && !r.TargetTime.IsZero() {
@@ -353,7 +353,7 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 	}
 	p.command(&r, conf.Archiving)
 	w := settings.SettingsFor(r, b.PGVersion/10000, conf)
-	if stops := p.warnTablespaces() || p.holed; stops && w.File != "" && b.PGVersion >= 150000 {
+	if stops := p.warnTablespaces() || p.gap; stops && w.File != "" && b.PGVersion >= 150000 {
 		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a gap, or at what it must not replay.
 		w.Recovery = append(w.Recovery, recovery.Setting{Name: "recovery_prefetch", Value: "off"})
 	}
