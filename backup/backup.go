@@ -26,17 +26,17 @@ var (
 	// ErrServer says that PostgreSQL, as it is set up or as it answered, does not allow a backup.
 	ErrServer = errors.New("PostgreSQL does not allow a backup")
 	// ErrUnseen says that data of the server is not where it should be, as seen from here: the backup would lack it.
-	ErrUnseen = errors.New("data of the server cannot be seen here")
+	ErrUnseen = errors.New("pgobj cannot see data of the server here")
 	// ErrDatabaseLost says that the replay of the WAL of a backup would not bring back a database as it was.
-	ErrDatabaseLost = errors.New("a restore of this backup would lose a database, because of what was done while it ran")
+	ErrDatabaseLost = errors.New("a restore of this backup would lose a database, because the database was changed during the backup")
 	// ErrIncarnation says that the catalog is of another PostgreSQL cluster.
-	ErrIncarnation = errors.New("the catalog is of another cluster")
+	ErrIncarnation = errors.New("the catalog belongs to another cluster")
 	// ErrWALMissing says that a backup was copied but WAL that it needs did not arrive in time.
-	ErrWALMissing = errors.New("WAL that the backup needs is not in the repository")
+	ErrWALMissing = errors.New("the repository does not have the WAL that the backup needs")
 	// ErrReplaces: the storage does not keep what it has.
-	ErrReplaces = errors.New("the storage replaces objects that exist: it does not honour If-None-Match on PUT")
+	ErrReplaces = errors.New("the storage replaces existing objects: it ignores If-None-Match on PUT")
 	// ErrRequest says that what was asked for contradicts itself.
-	ErrRequest = errors.New("cannot restore like that")
+	ErrRequest = errors.New("invalid restore request")
 	// ErrTarget says that the place to restore to cannot be used.
-	ErrTarget = errors.New("cannot restore there")
+	ErrTarget = errors.New("cannot restore to this place")
 )

@@ -9,7 +9,12 @@ import (
 
 // WhereHistory says how a history file that is missing gets to the archive.
 func WhereHistory(t segment.Timeline) string {
-	return fmt.Sprintf("It is in pg_wal of a server that is on timeline %d, or was. Archive it there, in the data directory: pgobj wal-push pg_wal/%s", t, segment.HistoryName(t))
+	return fmt.Sprintf("A server that is or was on timeline %d has it in pg_wal. Archive it there, in the data directory: pgobj wal-push pg_wal/%s", t, segment.HistoryName(t))
+}
+
+// WhereSegment says how a WAL segment that is missing gets to the archive.
+func WhereSegment(name string) string {
+	return fmt.Sprintf("If pg_wal of the old server still has the file, archive it there, in the data directory: pgobj wal-push pg_wal/%s", name)
 }
 
 // Stamp shows a time as people compare it with the server's log, and in this host's zone when that differs.

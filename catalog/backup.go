@@ -141,7 +141,7 @@ func (c *Catalog) Parts(ctx context.Context, e *Entry, each func(Part)) (*Backup
 		return nil, err
 	}
 	if hash != e.Commit.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog's log", ErrDamaged, BackupKey(e.ID))
+		return nil, fmt.Errorf("%w: %s: its hash does not match the catalog's log", ErrDamaged, BackupKey(e.ID))
 	}
 	if err := b.check(&e.Commit.Summary); err != nil {
 		return nil, fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(e.ID), err)
@@ -161,7 +161,7 @@ func (b *Backup) check(s *Summary) error {
 	case b.Size < 0 || b.Files < 0:
 		return fmt.Errorf("%d bytes in %d files are impossible", b.Size, b.Files)
 	case b.SystemID != s.SystemID || b.Timeline != s.Timeline || b.StartLSN != s.StartLSN || b.StopLSN != s.StopLSN:
-		return errors.New("it says otherwise than the catalog's log")
+		return errors.New("it contradicts the catalog's log")
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func (s *State) check() error {
 	}
 	for _, e := range s.Entries {
 		if e == nil {
-			return errors.New("it lists a backup that is none")
+			return errors.New("it lists something that is not a backup")
 		}
 		if err := e.check(); err != nil {
 			return err

@@ -248,7 +248,7 @@ func (c *Catalog) create(ctx context.Context, n int64, data []byte) error {
 			return err
 		case !await(ctx, try):
 			return &storage.Error{Op: "put", Key: recordKey(n), Store: c.store.String(), Kind: storage.KindTransient,
-				Err: errors.Join(errors.New("the storage says that this record exists, and that it does not"), context.Cause(ctx))}
+				Err: errors.Join(errors.New("the storage contradicts itself about this record: it exists, and it does not"), context.Cause(ctx))}
 		}
 	}
 }
@@ -290,7 +290,7 @@ func parse(data []byte) (r Record, err error) {
 		return r, err
 	}
 	if most := r.limit(); len(data) > most {
-		return r, fmt.Errorf("it has %d bytes, and such a record has at most %d", len(data), most)
+		return r, fmt.Errorf("it has %d bytes, but such a record has at most %d", len(data), most)
 	}
 	return r, r.check()
 }

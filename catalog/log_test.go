@@ -449,7 +449,7 @@ func TestLoserOfARaceBuildsAnew(t *testing.T) {
 		}
 		return commit("b"), s.CheckCommit("b", map[string][]int{"a": {2}})
 	})
-	if err == nil || !strings.Contains(err.Error(), "deleted meanwhile") || calls != 2 {
+	if err == nil || !strings.Contains(err.Error(), "has been deleted") || calls != 2 {
 		t.Errorf("after %d calls: %v, want that the part is gone", calls, err)
 	}
 	if got := complete(load(t, store)); len(got) != 0 {

@@ -68,7 +68,7 @@ func (r *Ranges) UnmarshalText(b []byte) error {
 		f, err1 := strconv.Atoi(first)
 		l, err2 := strconv.Atoi(last)
 		if err1 != nil || err2 != nil || f < 0 || l < f {
-			return fmt.Errorf("%q is not a set of numbers such as 1-45,47", b)
+			return fmt.Errorf("%q is not a set of numbers, such as 1-45,47", b)
 		}
 		*r = append(*r, Range{f, l})
 	}

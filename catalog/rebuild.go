@@ -18,7 +18,7 @@ type Rebuilt struct {
 }
 
 // ErrMoved says that the log has gone on since what is to be written was made from it.
-var ErrMoved = errors.New("somebody else has written to the catalog meanwhile")
+var ErrMoved = errors.New("another process has written to the catalog")
 
 // Rebuild writes a state that takes the place of all that the log says up to record s.N, which may be damaged.
 // When another record has come since, nothing is changed and the error is ErrMoved.
@@ -46,7 +46,7 @@ func (c *Catalog) Rebuild(ctx context.Context, s *State, next State) error {
 // foldRebuilt is the state of the record, at the record's place.
 func (s *State) foldRebuilt(r *Record) error {
 	if r.N != s.N {
-		return errors.New("it is in another's place")
+		return errors.New("it is stored under the name of another record")
 	}
 	next := r.Rebuilt.State
 	next.N, next.Head, next.whole = s.N, s.Head, -1

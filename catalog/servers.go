@@ -17,7 +17,7 @@ const page = 1000
 // another one would be listed, counted and deleted with it or not at all, and two clusters would seem to be one.
 func CheckServer(name string) error {
 	if within, own, nested := cutLast(name, "/"); nested && storage.CheckKey(name) == nil {
-		return fmt.Errorf("it has a slash, and one server cannot lie within another: two clusters need two names, such as %s-%s\nWhat has been stored under this name so far is server %s of the storage whose URL ends with /%s", strings.ReplaceAll(within, "/", "-"), own, own, within)
+		return fmt.Errorf("it has a slash, and one server cannot be inside another: two clusters need two names, such as %s-%s\nTo read what was stored under this name, use server %s of the storage whose URL ends with /%s", strings.ReplaceAll(within, "/", "-"), own, own, within)
 	}
 	if strings.Contains(name, "/") || storage.CheckKey(name) != nil {
 		return errors.New("use 1 to 255 of the characters A-Z a-z 0-9 . _ - (not . and not .. alone)")

@@ -166,7 +166,7 @@ type State struct {
 // Writable reports why nothing may be added to this log, if so.
 func (s *State) Writable() error {
 	if s.Newer {
-		return fmt.Errorf("%w: it can be read, not written: use that version", ErrNewer)
+		return fmt.Errorf("%w: this pgobj can read it, but not write it: use that version", ErrNewer)
 	}
 	if len(s.Problems) > 0 {
 		return fmt.Errorf("%w: %s", ErrDamaged, strings.Join(s.Problems, "; "))
@@ -251,7 +251,7 @@ func (s *State) Resolve(name string) (*Entry, error) {
 	case 0:
 		return nil, fmt.Errorf("%w: %q (the newest is %s)", ErrNoBackup, name, complete[len(complete)-1].ID)
 	}
-	return nil, fmt.Errorf("%w: %q fits %d backups, the first two are %s and %s", ErrNoBackup, name, len(found), found[0].ID, found[1].ID)
+	return nil, fmt.Errorf("%w: %q matches %d backups, the first two are %s and %s", ErrNoBackup, name, len(found), found[0].ID, found[1].ID)
 }
 
 // CheckCommit reports why a backup that refers to the given parts (numbers by backup) must not be
@@ -272,7 +272,7 @@ func (s *State) CheckParts(parts map[string][]int) error {
 		for _, condemned := range s.Condemned[backup] {
 			for _, n := range numbers {
 				if condemned.Contains(n) {
-					return fmt.Errorf("part %d of backup %s, which this backup refers to, was deleted meanwhile", n, backup)
+					return fmt.Errorf("part %d of backup %s, which this backup refers to, has been deleted", n, backup)
 				}
 			}
 		}
@@ -290,7 +290,7 @@ var ErrWALDeleted = errors.New("WAL that the backup needs was deleted")
 func (s *State) CheckWAL(b Summary) error {
 	for _, w := range s.WAL {
 		if w.SystemID == b.SystemID && w.First <= b.LastWAL && b.FirstWAL <= w.Last {
-			return fmt.Errorf("%w: a deletion took all from %s to %s, and it needs %s to %s", ErrWALDeleted, w.First, w.Last, b.FirstWAL, b.LastWAL)
+			return fmt.Errorf("%w: a deletion removed %s to %s, and the backup needs %s to %s", ErrWALDeleted, w.First, w.Last, b.FirstWAL, b.LastWAL)
 		}
 	}
 	return nil
@@ -416,7 +416,7 @@ func (s *State) change(id string, f func(*Entry)) error {
 	var err error
 	if e == nil {
 		if len(s.Problems) == 0 {
-			err = fmt.Errorf("it speaks of backup %s, which never began", id)
+			err = fmt.Errorf("it names backup %s, which never began", id)
 		}
 		e = &Entry{ID: id, Begin: Begin{Backup: id}, Status: Running}
 		s.Entries = append(s.Entries, e)

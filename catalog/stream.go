@@ -49,7 +49,7 @@ func (c *Catalog) readBackup(ctx context.Context, id string, each func(Part)) (*
 	}
 	switch {
 	case errors.Is(s.err, storage.ErrNotFound):
-		return nil, "", fmt.Errorf("%w: %s is missing, though the catalog's log says that the backup is complete", ErrDamaged, key)
+		return nil, "", fmt.Errorf("%w: %s is missing, but the catalog's log says that the backup is complete", ErrDamaged, key)
 	case s.err != nil:
 		return nil, "", fmt.Errorf("read description of backup %s: %w", id, s.err)
 	}
@@ -73,7 +73,7 @@ func (c *Catalog) readBackup(ctx context.Context, id string, each func(Part)) (*
 func withoutParts(r io.Reader, each func(Part)) ([]byte, error) {
 	d := json.NewDecoder(r)
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.Join(errors.New("it is no JSON object"), err)
+		return nil, errors.Join(errors.New("it is not a JSON object"), err)
 	}
 	var rest object
 	for d.More() {
@@ -94,7 +94,7 @@ func withoutParts(r io.Reader, each func(Part)) ([]byte, error) {
 		return nil, err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.Join(errors.New("something follows its end"), err)
+		return nil, errors.Join(errors.New("there is data after its end"), err)
 	}
 	return rest.end(), nil
 }
@@ -104,7 +104,7 @@ func eachPart(d *json.Decoder, each func(Part)) error {
 	if t, err := d.Token(); err != nil || t == nil {
 		return err
 	} else if t != json.Delim('[') {
-		return errors.New("its parts are no list")
+		return errors.New("its parts are not a list")
 	}
 	for d.More() {
 		var p Part

@@ -160,7 +160,7 @@ func (k *keeper) ask() {
 		}
 	case Garbage:
 		for _, e := range k.complete {
-			k.root(e, "a complete backup is no garbage")
+			k.root(e, "a complete backup is not garbage")
 		}
 	}
 }
@@ -279,7 +279,7 @@ func (k *keeper) currentLine(sysid uint64, tli segment.Timeline) {
 		switch {
 		case s.SystemID != sysid || !k.reaches(e, tli):
 		case !k.tree(sysid).Known(tli) && s.Timeline < tli:
-			k.count(e, fmt.Sprintf("timeline %d may come from it: there is no backup on that timeline, and its history is not in the archive", tli))
+			k.count(e, fmt.Sprintf("timeline %d may descend from it: that timeline has no backup, and the archive does not have its history", tli))
 		default:
 			k.count(e, fmt.Sprintf("the newest good backup from which timeline %d can be reached", tli))
 			return
@@ -359,11 +359,11 @@ func (k *keeper) decisions() []Decision {
 		case k.running(e):
 			d.Running, d.Reasons = true, []string{fmt.Sprintf("running since %s", stamp(e.Begun))}
 		case k.borrowed(e.ID):
-			d.Reasons = []string{"not complete, but a running backup reuses what it stored"}
+			d.Reasons = []string{"not complete, but a running backup reuses its parts"}
 		case k.o.Kind == Garbage || k.o.Kind == ByPolicy && i < last:
 			d.Keep, d.Reasons = false, []string{"not complete: " + k.ended(e)}
 		default:
-			d.Reasons = []string{"not complete, " + k.ended(e) + "; the next backup can use what it stored, delete garbage removes it"}
+			d.Reasons = []string{"not complete, " + k.ended(e) + "; the next backup can reuse its parts, delete garbage removes them"}
 		}
 		out = append(out, d)
 	}
@@ -411,9 +411,9 @@ func (k *keeper) everything() (Plan, error) {
 		case e.Status == catalog.Deleted:
 			continue
 		case k.running(e):
-			return p, fmt.Errorf("%w: backup %s is running since %s: stop it, or give a shorter --running-limit if it was killed", ErrRefused, e.ID, stamp(e.Begun))
+			return p, fmt.Errorf("%w: backup %s has been running since %s: stop it, or give a shorter --running-limit if it was killed", ErrRefused, e.ID, stamp(e.Begun))
 		case e.Pin != nil && e.Status == catalog.Complete && (e.Pin.Until.IsZero() || e.Pin.Until.After(k.now)):
-			return p, fmt.Errorf("%w: backup %s is pinned: backup-mark %s --unpin comes first", ErrRefused, e.ID, e.ID)
+			return p, fmt.Errorf("%w: backup %s is pinned: first run pgobj backup-mark %s --unpin", ErrRefused, e.ID, e.ID)
 		}
 		p.Backups = append(p.Backups, Decision{ID: e.ID, Entry: e, Reasons: []string{"everything goes"}})
 	}

@@ -56,7 +56,7 @@ func ParseSpan(text string) (Span, error) {
 	p := parser{words: words(text), text: text}
 	s := p.span()
 	if p.err == nil && len(p.words) > 0 {
-		p.fail("%q is too much", p.words[0])
+		p.fail("%q is too long", p.words[0])
 	}
 	return s, p.err
 }
@@ -93,7 +93,7 @@ func ParsePolicy(text string) (Policy, error) {
 	for len(p.words) > 0 && p.err == nil {
 		rule := p.next()
 		if seen[rule] {
-			p.fail("%q is there twice", rule)
+			p.fail("%q is given twice", rule)
 		}
 		seen[rule] = true
 		switch rule {
@@ -108,7 +108,7 @@ func ParsePolicy(text string) (Policy, error) {
 		case "pitr":
 			out.PITR = p.span()
 		default:
-			p.fail("%q is no rule", rule)
+			p.fail("%q is not a rule", rule)
 		}
 	}
 	if p.err == nil && !out.keeps() {
@@ -231,13 +231,13 @@ func (p *parser) keep(out *Policy) {
 	for first := true; ; first = false {
 		if len(p.words) == 0 || counts[p.words[0]] == nil {
 			if first {
-				p.fail("keep what? daily, weekly, monthly or yearly")
+				p.fail("keep needs daily, weekly, monthly or yearly")
 			}
 			return
 		}
 		w := p.next()
 		if *counts[w] != 0 {
-			p.fail("%q is there twice", w)
+			p.fail("%q is given twice", w)
 		}
 		*counts[w] = p.number()
 	}

@@ -67,14 +67,14 @@ func (k *keeper) timeline(sysid uint64, tli segment.Timeline, kept []Decision, c
 	follows := slices.ContainsFunc(kept, func(d Decision) bool { return !d.Alone })
 	switch {
 	case current && !follows:
-		return all(true, "there is no backup yet that this WAL could be replayed on")
+		return all(true, "no backup exists yet on which this WAL could be replayed")
 	case len(needs) > 0:
 	case current && tli > newest:
 		return all(true, "newer than all backups: it may be the server's current timeline")
 	case len(kept) == 0:
-		return all(false, "no backup of this incarnation stays")
+		return all(false, "no backup of this incarnation is kept")
 	default:
-		return all(false, "no backup that stays can be recovered along this timeline")
+		return all(false, "no backup that is kept can be recovered along this timeline")
 	}
 	return k.fill(sysid, tli, needs)
 }
@@ -94,7 +94,7 @@ func (k *keeper) needs(d Decision, tli segment.Timeline) []need {
 	if known := k.tree(e.Commit.Summary.SystemID).Known(tli); known && first.Timeline != tli {
 		from = 0 // all that is on a timeline comes after what it branched off from
 	} else if !known && first.Timeline != tli {
-		why += "; the history of this timeline is not in the archive"
+		why += "; the archive does not have the history of this timeline"
 	}
 	return append(out, need{from, End, why})
 }
@@ -108,7 +108,7 @@ func (k *keeper) runs(sysid uint64, tli segment.Timeline) (needs []need, unknown
 		}
 		b := e.Begin
 		if b.LSN == 0 {
-			return nil, "backup " + e.ID + " is running, and the catalog does not tell from where on it needs WAL"
+			return nil, "backup " + e.ID + " is running, and the catalog does not say from where on it needs WAL"
 		}
 		t := k.tree(sysid)
 		from := segment.At(b.Timeline, b.LSN, k.sizes[sysid]).No
@@ -134,7 +134,7 @@ func (k *keeper) fill(sysid uint64, tli segment.Timeline, needs []need) []WAL {
 			continue
 		}
 		if n.from > next {
-			why := "before what any backup that stays needs"
+			why := "before the WAL that the kept backups need"
 			if len(out) > 0 {
 				why = "between backups that keep only the WAL that makes them consistent"
 			}

@@ -119,8 +119,8 @@ var (
 	ErrUnreadable = errors.New("object is archived, or its encryption key cannot be used")
 )
 
-// ErrTooLarge is ReadAll's: an object is larger than anything of its kind.
-var ErrTooLarge = errors.New("object is larger than anything of its kind")
+// ErrTooLarge is ReadAll's: an object is larger than any object of its kind.
+var ErrTooLarge = errors.New("object is larger than any object of its kind")
 
 func (k Kind) sentinel() error {
 	switch k {
@@ -301,7 +301,7 @@ func Holds(ctx context.Context, s Store, key string, body io.ReaderAt, size int6
 			return false, nil
 		}
 		if m, err := body.ReadAt(ours[:n], off); m < n {
-			return false, &Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", err)}
+			return false, &Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read the data to store: %w", err)}
 		}
 		if !bytes.Equal(theirs[:n], ours[:n]) {
 			return false, nil

@@ -28,7 +28,7 @@ func (s *source) putNotes(ctx context.Context, to storage.Store, same func() err
 	for key, body := range notes {
 		err = to.Put(ctx, key, bytes.NewReader(body), int64(len(body)))
 		if err != nil && !errors.Is(err, storage.ErrExists) { // the name tells the content
-			return fmt.Errorf("store what it says of settings or databases: %w", err)
+			return fmt.Errorf("store its notes about settings and databases: %w", err)
 		}
 	}
 	return nil
@@ -124,7 +124,7 @@ func ParametersIn(ctx context.Context, s storage.Store, sysid uint64, chain []ob
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look through what was received of %s: %w", chain[0].Segment, err)
+		return nil, fmt.Errorf("read the received parts of %s: %w", chain[0].Segment, err)
 	}
 	return n.Notes().Parameters, nil
 }

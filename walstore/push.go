@@ -200,13 +200,13 @@ func Inspect(f *os.File, name string, sysid func() (uint64, error)) (*source, er
 		return s, s.inspectWAL(sysid)
 	}
 	if info.Size() > object.NoteLimit {
-		return nil, object.BadSource("it has %d bytes, more than any such file", info.Size())
+		return nil, object.BadSource("it has %d bytes, more than any file of this kind", info.Size())
 	}
 	if err := object.CheckNote(name, s.first); err != nil {
 		return nil, object.BadSource("%w", err)
 	}
 	if sysid == nil {
-		return nil, object.BadSource("the system identifier is not known")
+		return nil, object.BadSource("the system identifier is unknown")
 	}
 	s.sysid, err = sysid()
 	return s, err
@@ -229,7 +229,7 @@ func (s *source) inspectWAL(sysid func() (uint64, error)) error {
 	}
 	// The header is what counts. pg_control can be out of reach when a rescued file is pushed by hand.
 	if id, err := sysid(); err == nil && id != h.SystemID {
-		return object.BadSource("it is WAL of system identifier %d, but this cluster's is %d", h.SystemID, id)
+		return object.BadSource("it is WAL of system identifier %d, but this cluster has %d", h.SystemID, id)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ var (
 	// ErrGap: the file is absent, yet the archive holds what comes after it. See GapError.
 	ErrGap = errors.New("the archive has a gap")
 	// ErrUnknownArchive: there is no WAL of this system identifier at all, so nothing is proven.
-	ErrUnknownArchive = errors.New("the repository holds no WAL of this cluster")
+	ErrUnknownArchive = errors.New("the repository has no WAL of this cluster")
 )
 
 // GapError names what is missing and the object that proves it should be there.

@@ -99,7 +99,7 @@ func (w *Watch) Run(ctx context.Context, pending string) error {
 func (w *Watch) Look(ctx context.Context) (string, error) {
 	a, err := w.Server.Archiver(ctx)
 	if err != nil {
-		return fmt.Sprintf("the server does not say how its archiver is doing: %v", err), nil
+		return fmt.Sprintf("cannot read the state of the server's archiver: %v", err), nil
 	}
 	_, err = w.judge(ctx, a)
 	return words(a), err
@@ -132,7 +132,7 @@ func (w *Watch) judge(ctx context.Context, a server.ArchiverStatus) (arrives boo
 	if a.Library {
 		setting = "archive_library"
 	}
-	return false, fmt.Errorf("%w: it archived %s at %s, which %s does not have\n%s is: %s\nIt has to archive to %s",
+	return false, fmt.Errorf("%w: it archived %s at %s, and %s does not have this segment\n%s is: %s\nIt must archive to %s",
 		ErrElsewhere, x.name, stamp(x.archived), w.Store, setting, hideSecrets(a.Command), w.Store)
 }
 
@@ -170,7 +170,7 @@ func (w *Watch) say(a server.ArchiverStatus) {
 	case w.said, !failing && time.Since(w.begun) < quiet:
 		return
 	case failing:
-		w.Log.Warn("archiving fails at present; the backup needs it, and goes on until then", "archiver", words(a))
+		w.Log.Warn("archiving fails at the moment. The backup goes on, but needs archiving at its end", "archiver", words(a))
 	default:
 		w.Log.Info("no WAL has been archived since the backup began", "archiver", words(a))
 	}
@@ -184,7 +184,7 @@ func (w *Watch) provoke(ctx context.Context, a server.ArchiverStatus, idle bool)
 	}
 	w.switched = true
 	if err := w.Server.SwitchWAL(ctx); err != nil && ctx.Err() == nil {
-		w.Log.Info("whether WAL arrives will show only at the end of the backup: it cannot be tried before", "error", err)
+		w.Log.Info("pgobj cannot test beforehand whether WAL arrives: it will know at the end of the backup", "error", err)
 	}
 }
 
@@ -194,13 +194,13 @@ func fails(a server.ArchiverStatus) bool { return a.LastFailedAt.After(a.LastArc
 func words(a server.ArchiverStatus) string {
 	switch {
 	case a.Mode == "off" || a.Command == "":
-		return "nothing but wal-receive can bring WAL here, as archive_command is not in use: does it run, with this storage and server?"
+		return "archive_command is not in use, so only wal-receive can store WAL here: check that it runs with this storage and server"
 	case fails(a):
-		return fmt.Sprintf("archive_command failed for %s at %s (failures so far: %d): the server's log says why", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
+		return fmt.Sprintf("archive_command failed for %s at %s (failures so far: %d): see the server's log for the reason", a.LastFailed, stamp(a.LastFailedAt), a.FailedCount)
 	case a.LastArchived == "":
-		return "archive_command has not archived anything yet: is it pgobj wal-push, with this storage and server?"
+		return "archive_command has not archived anything yet: check that it is pgobj wal-push %p, with this storage and server"
 	}
-	return fmt.Sprintf("the server last archived %s at %s: if it is newer than the segment that is missing, archive_command writes to another storage or server name", a.LastArchived, stamp(a.LastArchivedAt))
+	return fmt.Sprintf("the server last archived %s at %s: if this is newer than the missing segment, archive_command writes to another storage or server name", a.LastArchived, stamp(a.LastArchivedAt))
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999Z07:00") }

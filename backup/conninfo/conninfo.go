@@ -90,7 +90,7 @@ func read(dsn string) (*settings, error) {
 			continue
 		}
 		if _, known := keywords[name]; !known {
-			return nil, fmt.Errorf("%q is no keyword of a connection string: a setting of the session is written as options='-c %s=…'", name, name)
+			return nil, fmt.Errorf("%q is not a keyword of a connection string: write a session setting as options='-c %s=…'", name, name)
 		}
 		s.extra[name] = cfg.RuntimeParams[name]
 		delete(cfg.RuntimeParams, name)
@@ -144,7 +144,7 @@ func (s *settings) check() error {
 	}
 	switch {
 	case s.value("gssencmode") == "require":
-		return fmt.Errorf("pgobj does not support %s=require: encrypt with TLS (sslmode=verify-full), and leave it out", named("gssencmode"))
+		return fmt.Errorf("pgobj does not support %s=require: remove it and encrypt with TLS (sslmode=verify-full)", named("gssencmode"))
 	case strings.HasPrefix(os.Getenv("PGREQUIRESSL"), "1"):
 		return errors.New("pgobj does not support PGREQUIRESSL, which is deprecated: set PGSSLMODE=require instead")
 	}
@@ -153,11 +153,11 @@ func (s *settings) check() error {
 
 // unable are keywords that pgobj has no means for, with what to do.
 var unable = map[string]string{
-	"sslkeylogfile": "leave it out", "scram_client_key": "give the password, best in ~/.pgpass", "scram_server_key": "give the password, best in ~/.pgpass",
+	"sslkeylogfile": "remove it", "scram_client_key": "give the password, preferably in ~/.pgpass", "scram_server_key": "give the password, preferably in ~/.pgpass",
 	"oauth_issuer": noOAuth, "oauth_client_id": noOAuth, "oauth_client_secret": noOAuth, "oauth_scope": noOAuth,
 }
 
-const noOAuth = "let pg_hba.conf have another authentication for this role, such as scram-sha-256 or cert"
+const noOAuth = "use another authentication method for this role in pg_hba.conf, such as scram-sha-256 or cert"
 
 // named is a keyword with its variable, as either may have been set.
 func named(keyword string) string {

@@ -73,11 +73,11 @@ func TestEveryKeyword(t *testing.T) {
 	}
 	for keyword := range keywords {
 		if _, known := options[keyword]; !known {
-			t.Errorf("%s is no keyword of libpq 18", keyword)
+			t.Errorf("%s is not a keyword of libpq 18", keyword)
 		}
 	}
 	for _, dsn := range []string{"host=db statement_timeout=5", "host=db pasword=secret", "postgres://db/x?pool_max_conns=3"} {
-		if _, err := parse(t, dsn); err == nil || !strings.Contains(err.Error(), "is no keyword") || strings.Contains(err.Error(), "secret") {
+		if _, err := parse(t, dsn); err == nil || !strings.Contains(err.Error(), "is not a keyword") || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", dsn, err)
 		}
 	}

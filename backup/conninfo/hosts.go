@@ -66,7 +66,7 @@ func (s *settings) addresses() error {
 		names = slices.Clone(addresses)
 	}
 	if len(names) != len(addresses) {
-		return fmt.Errorf("%s has %d addresses for %d hosts: give one for each, or none (connectOptions2 in fe-connect.c)", named("hostaddr"), len(addresses), len(names))
+		return fmt.Errorf("%s has %d addresses for %d hosts: give one address for each host, or none", named("hostaddr"), len(addresses), len(names))
 	}
 	for i, address := range addresses {
 		addresses[i] = cmp.Or(address, names[i])

@@ -26,7 +26,7 @@ func (s *settings) encryption() error {
 	}
 	for _, keyword := range []string{"sslcrl", "sslcrldir"} {
 		if s.value(keyword) != "" && len(configs) > 0 {
-			return fmt.Errorf("pgobj does not support %s over TLS, as it does not read revocation lists: leave it out, or connect through the server's socket", named(keyword))
+			return fmt.Errorf("pgobj does not support %s over TLS, because it does not read revocation lists: remove it, or connect through the server's socket", named(keyword))
 		}
 	}
 	lowest, err := s.version("ssl_min_protocol_version")
@@ -112,7 +112,7 @@ func (s *settings) peer() error {
 		}
 		name, err := owner(socket)
 		if err == nil && name != want {
-			err = fmt.Errorf("requirepeer is %q, and the server runs as %q", want, name)
+			err = fmt.Errorf("requirepeer is %q, but the server runs as %q", want, name)
 		}
 		return conn, err
 	}

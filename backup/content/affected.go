@@ -85,5 +85,5 @@ func (m *Files) Affected(err error) error {
 	if at.Off < 0 {
 		where = "part"
 	}
-	return fmt.Errorf("%w\nThe backup has content of these files in that %s: %s", err, where, strings.Join(paths, ", "))
+	return fmt.Errorf("%w\nThis %s has content of these files of the backup: %s", err, where, strings.Join(paths, ", "))
 }

@@ -29,7 +29,7 @@ func Cat(ctx context.Context, s storage.Store, b *catalog.Backup, name string, t
 			}
 		}
 		if name = strings.TrimPrefix(name, strings.TrimSuffix(b.PGDATA, "/")+"/"); path.IsAbs(name) {
-			return fmt.Errorf("%w: %s is no configuration file that backup %s brought along", ErrNoFile, name, b.ID)
+			return fmt.Errorf("%w: backup %[3]s does not contain the configuration file %[2]s", ErrNoFile, name, b.ID)
 		}
 	}
 	m, err := FetchManifest(ctx, s, b)
@@ -87,7 +87,7 @@ func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.
 				return nil
 			}
 			if c.SHA256 != (part.Hash{}) && part.Sum(data) != c.SHA256 {
-				return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, extents[done+i].At/part.ChunkSize*part.ChunkSize)
+				return fmt.Errorf("%w: the hash of the chunk at %d does not match the manifest", part.ErrDamaged, extents[done+i].At/part.ChunkSize*part.ChunkSize)
 			}
 			_, err := to.Write(data)
 			data = data[:0]

@@ -40,7 +40,7 @@ func OnlyDatabases(b *catalog.Backup, wanted []string) (*Databases, error) {
 		case err == nil && known:
 			d.keep[uint32(oid)] = true
 		case len(b.Databases) == 0:
-			return nil, fmt.Errorf("%w: --only-database %s: backup %s does not tell the names of its databases: give the OID, the name of its directory in base/", backup.ErrRequest, name, b.ID)
+			return nil, fmt.Errorf("%w: --only-database %s: backup %s does not list the names of its databases: give the OID, which is the name of the directory in base/", backup.ErrRequest, name, b.ID)
 		default:
 			var names []string
 			for _, db := range b.Databases {

@@ -52,7 +52,7 @@ func ReadList(ctx context.Context, s storage.Store, b *catalog.Backup) ([]byte, 
 		return nil, err
 	}
 	if part.Sum(data).String() != b.Manifest.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in the catalog", manifest.ErrDamaged, key)
+		return nil, fmt.Errorf("%w: %s: its hash does not match the catalog", manifest.ErrDamaged, key)
 	}
 	return data, nil
 }
@@ -66,7 +66,7 @@ func (m *Files) Fill(ctx context.Context, s storage.Store) error {
 	return ReadSections(ctx, s, extents, func(data []byte) error {
 		i := len(m.Lines)
 		if part.Sum(data) != m.Sections[i].SHA256 {
-			return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, i+1)
+			return fmt.Errorf("%w: the hash of section %d does not match the list", manifest.ErrDamaged, i+1)
 		}
 		m.Lines = append(m.Lines, bytes.Count(data, []byte("\n")))
 		_, err := m.Spool.Write(data)

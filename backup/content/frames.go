@@ -86,7 +86,7 @@ func (r *FrameReader) Take(body io.ReadCloser, extents []manifest.Extent, use fu
 			}
 			at = w.Off + int64(w.Size)
 		} else if w.Size != extents[i-1].Size || w.SHA256 != extents[i-1].SHA256 {
-			return fmt.Errorf("%w: it describes the frame at %d of part %s in two ways", manifest.ErrDamaged, w.Off, w.Part)
+			return fmt.Errorf("%w: it contradicts itself about the frame at %d of part %s", manifest.ErrDamaged, w.Off, w.Part)
 		}
 		if w.Skip+w.Len > len(r.raw) {
 			return damagedFrame(w, fmt.Errorf("%w: part %s: the frame at %d holds fewer bytes than the manifest says", part.ErrDamaged, part.Key(w.Part), w.Off))

@@ -7,7 +7,7 @@ import (
 )
 
 // ErrNoSummaries says that the WAL summaries do not tell what has changed; files have to be read then.
-var ErrNoSummaries = errors.New("the server's WAL summaries do not tell what has changed")
+var ErrNoSummaries = errors.New("the server's WAL summaries do not show what has changed")
 
 // Changes are the blocks that some WAL has changed, by PostgreSQL's own summaries of it (17 and later, with
 // summarize_wal). Rules: GetFileBackupMethod in PostgreSQL's basebackup_incremental.c.

@@ -141,7 +141,7 @@ func (r *structReader) crc(version uint32) (off int, err error) {
 			return off, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: no CRC found that matches (version %d is not known)", ErrControl, version)
+	return 0, fmt.Errorf("%w: its CRC does not match (version %d is unknown)", ErrControl, version)
 }
 
 const (

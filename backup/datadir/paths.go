@@ -11,7 +11,7 @@ import (
 
 var (
 	// ErrInside says that the storage is a directory in one that is backed up or restored.
-	ErrInside = errors.New("the storage is inside of what it is for")
+	ErrInside = errors.New("the storage is inside the directory that it is for")
 	// ErrNone says that a path belongs to no data directory.
 	ErrNone = errors.New("no data directory found")
 )
@@ -51,7 +51,7 @@ func Outside(storageDir, dir string) error {
 	if storageDir == "" || !Within(RealPath(storageDir), RealPath(dir)) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s lies in %s", ErrInside, storageDir, dir)
+	return fmt.Errorf("%w: %s is in %s", ErrInside, storageDir, dir)
 }
 
 // RealPath is a directory without links on the way, as far as it is there.

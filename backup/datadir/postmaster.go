@@ -64,7 +64,7 @@ func ReadPostmaster(dataDir string) (p Postmaster, err error) {
 		return p, Explain("read", path, err)
 	}
 	if p = parsePostmaster(string(text)); p.PID == 0 {
-		return p, fmt.Errorf("read %s: it does not begin with a process ID (a server is starting, or crashed while it did); remove the file if no server runs", path)
+		return p, fmt.Errorf("read %s: it does not begin with a process ID (a server is starting, or crashed during its start): remove the file if no server runs", path)
 	}
 	return p, nil
 }

@@ -15,7 +15,7 @@ import (
 func Servers() ([]string, error) {
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil || len(links) == 0 {
-		return nil, fmt.Errorf("list processes: /proc is not there")
+		return nil, fmt.Errorf("list processes: /proc does not exist")
 	}
 	var dirs []string
 	for _, link := range links {

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrTablespace says that recovery must not go on, as it would make a tablespace in a directory that is not the cluster's.
-var ErrTablespace = errors.New("recovery would make a tablespace in a directory that is not this server's")
+var ErrTablespace = errors.New("recovery would create a tablespace in a directory that does not belong to this server")
 
 // CheckNewTablespaces looks through a WAL segment that a recovery is about to replay, in the file at path, for tablespaces
 // that it makes. PostgreSQL makes them where they were made first (create_tablespace_directories), whatever a restore has
@@ -32,7 +32,7 @@ func CheckNewTablespaces(dataDir string, c Control, name, path string, anywhere 
 	}
 	made, err := segment.NewTablespaces(f, before, redoFrom(dataDir, c))
 	if err != nil {
-		return fmt.Errorf("look for tablespaces that %s makes: %w", name, err)
+		return fmt.Errorf("look for tablespaces that %s creates: %w", name, err)
 	}
 	for _, ts := range made {
 		if ts.Location == "" || isTablespace(dataDir, ts.Location) {
@@ -45,11 +45,11 @@ func CheckNewTablespaces(dataDir string, c Control, name, path string, anywhere 
 		if !taken && !anywhere {
 			continue
 		}
-		state := "where there is none yet"
+		state := "which has none yet"
 		if taken {
-			state = "and a cluster of this version has its directory there already"
+			state = "where a cluster of this version already has its directory"
 		}
-		return fmt.Errorf("%w: segment %s makes tablespace %d in %s, %s\nPostgreSQL makes it there whatever the restore has put elsewhere, and would write over another server's files",
+		return fmt.Errorf("%w: segment %s creates tablespace %d in %s, %s\nPostgreSQL creates it there, whatever the restore was told, and would overwrite another server's files",
 			ErrTablespace, name, ts.OID, ts.Location, state)
 	}
 	return nil

@@ -291,7 +291,7 @@ func (w *walker) entry(n node) (*Entry, error) {
 	case st.Mode&unix.S_IFMT == unix.S_IFREG:
 		return e, nil
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		w.opt.Warn(n.path, "it is neither a file, a directory nor a link, and is left out")
+		w.opt.Warn(n.path, "left out: it is not a file, a directory or a link")
 		return nil, nil
 	case n.name == "lost+found": // of the file system, and not ours to read
 		return nil, nil
@@ -311,10 +311,10 @@ func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
 	var to unix.Stat_t
 	switch err := unix.Stat(n.source, &to); {
 	case errors.Is(err, unix.ELOOP):
-		return nil, fmt.Errorf("follow link %s: it leads back to itself over %s: remove it", n.source, target)
+		return nil, fmt.Errorf("follow link %s: it leads back to itself through %s: remove it", n.source, target)
 	case gone(err) || errors.Is(err, unix.ENOTDIR):
 		if isSpacePath(n.path) {
-			e.Type, e.Unseen = TypeTablespace, "there is nothing"
+			e.Type, e.Unseen = TypeTablespace, "nothing is there"
 			return e, nil
 		}
 		w.opt.Warn(n.path, "the link leads nowhere (to "+target+")")
@@ -346,12 +346,12 @@ func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
 	case to.Mode&unix.S_IFMT == unix.S_IFREG:
 		return behind, nil
 	case !isDir:
-		w.opt.Warn(n.path, "the link leads to neither a file nor a directory (to "+target+"); only the link is kept")
+		w.opt.Warn(n.path, "the link does not lead to a file or a directory (to "+target+"); only the link is kept")
 		return e, nil
 	case within(w.real, real):
-		return nil, fmt.Errorf("follow link %s: it leads to %s, which holds the data directory itself: remove it", n.source, target)
+		return nil, fmt.Errorf("follow link %s: it leads to %s, which contains the data directory itself: remove the link", n.source, target)
 	case slices.Contains(w.chain, idOf(&to)):
-		return nil, fmt.Errorf("follow link %s: it leads back to %s, which holds it: remove it", n.source, target)
+		return nil, fmt.Errorf("follow link %s: it leads back to %s, which contains it: remove the link", n.source, target)
 	}
 	behind.Type = TypeDir
 	return behind, nil
@@ -406,9 +406,9 @@ func Explain(verb, path string, err error) error {
 	hint := ""
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		hint = " (pgobj has to run as the user that owns the data directory)"
+		hint = " (run pgobj as the user who owns the data directory)"
 	case errors.Is(err, unix.EIO):
-		hint = " (the disk or its file system is failing: check the system's log before anything else)"
+		hint = " (the disk or its file system is failing: check the system's log first)"
 	}
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err // the path is told already

@@ -235,7 +235,7 @@ func TestWalkLinks(t *testing.T) {
 			t.Errorf("%s: %+v", path, e)
 		}
 	}
-	for path, want := range map[string]string{"pg_tblspc/16384": "", "pg_tblspc/16385": "there is nothing", "pg_tblspc/16386": "there is no directory PG_15_99", "pg_tblspc/16388": ""} {
+	for path, want := range map[string]string{"pg_tblspc/16384": "", "pg_tblspc/16385": "nothing is there", "pg_tblspc/16386": "there is no directory PG_15_99", "pg_tblspc/16388": ""} {
 		if got := entries[path].Unseen; got != want {
 			t.Errorf("%s: not seen because %q, want %q", path, got, want)
 		}

@@ -27,7 +27,7 @@ func (d *drill) major() int { return d.Backup.PGVersion / 10000 }
 // verifyBackup lets PostgreSQL compare the files with the backup's own list, before a server changes them.
 func (d *drill) verifyBackup(ctx context.Context) (string, error) {
 	if d.major() < 13 {
-		return "", skipped("it came with PostgreSQL 13")
+		return "", skipped("it exists since PostgreSQL 13")
 	}
 	if !d.has("pg_verifybackup") {
 		return "", skipped("it is not in " + d.bin)
@@ -69,7 +69,7 @@ func (d *drill) gaveUp() error {
 	if strings.Contains(said, datadir.ErrTablespace.Error()) { // wal-fetch's words
 		return fmt.Errorf("%w: %w. The server's log:\n%s", ErrHost, ErrTablespace, said)
 	}
-	return fmt.Errorf("%w: the server ended by itself while it recovered (%v). Its log:\n%s", ErrFailed, d.srv.cmd.ProcessState, said)
+	return fmt.Errorf("%w: the server stopped by itself during recovery (%v). Its log:\n%s", ErrFailed, d.srv.cmd.ProcessState, said)
 }
 
 // roles are the superusers that the cluster may have.
@@ -123,9 +123,9 @@ func (d *drill) closed(err error) error {
 		why = ErrFailed
 	}
 	if server.IsUnknownRole(err) {
-		return fmt.Errorf("%w: the server is up, and lets in no superuser %s: give --role (%w)", why, strings.Join(d.roles(), " or "), err)
+		return fmt.Errorf("%w: the server runs, but refuses the superuser %s: give --role (%w)", why, strings.Join(d.roles(), " or "), err)
 	}
-	return fmt.Errorf("%w: the server is up, and lets nobody into any of its databases that the drill knows (%s):\n%w", why, strings.Join(d.databases(), ", "), err)
+	return fmt.Errorf("%w: the server runs, but refuses connections to all databases that the drill knows (%s):\n%w", why, strings.Join(d.databases(), ", "), err)
 }
 
 // databases may take connections: the usual ones first.
@@ -175,7 +175,7 @@ func (d *drill) ended(ctx context.Context) (string, error) {
 // amcheck lets PostgreSQL look at every table and index of every database.
 func (d *drill) amcheck(ctx context.Context) (string, error) {
 	if d.major() < 14 {
-		return "", skipped("it came with PostgreSQL 14")
+		return "", skipped("it exists since PostgreSQL 14")
 	}
 	if !d.has("pg_amcheck") {
 		return "", skipped("it is not in " + d.bin)
@@ -203,13 +203,13 @@ func (d *drill) where() []string {
 // sql runs the user's own checks.
 func (d *drill) sql(ctx context.Context) (string, error) {
 	if d.SQLFile == "" {
-		return "", skipped("no --sql FILE is given")
+		return "", skipped("no --sql FILE was given")
 	}
 	program := "psql"
 	if !d.has(program) {
 		var err error
 		if program, err = exec.LookPath(program); err != nil {
-			return "", fmt.Errorf("%w: --sql needs psql, which is neither in %s nor in PATH", ErrHost, d.bin)
+			return "", fmt.Errorf("%w: --sql needs psql, but neither %s nor PATH has it", ErrHost, d.bin)
 		}
 	}
 	f, err := os.Open(d.SQLFile) // by us: the server's user may not be allowed to

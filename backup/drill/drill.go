@@ -31,11 +31,11 @@ import (
 var ErrFailed = errors.New("the drill failed")
 
 // ErrHost says that this host cannot hold a drill. It says nothing about the backup.
-var ErrHost = errors.New("no drill can be held here")
+var ErrHost = errors.New("the drill cannot run on this host")
 
 // ErrTablespace says that the drill would have made a tablespace, which PostgreSQL makes where the original has it: outside
 // of the drill's directory, and on the original's host in its files.
-var ErrTablespace = errors.New("the backup does not have a tablespace that recovery makes")
+var ErrTablespace = errors.New("the backup does not have a tablespace that recovery creates")
 
 // Request says what to try.
 type Request struct {
@@ -114,7 +114,7 @@ func Run(ctx context.Context, r Request) (_ *Report, err error) {
 	d.Took = time.Since(d.began)
 	if ctx.Err() == nil && !r.NoRecord && !errors.Is(err, ErrHost) { // which says nothing about the backup
 		if e := d.record(ctx, err); e != nil && err == nil {
-			err = fmt.Errorf("the drill went well, but its result could not be entered in the catalog (--no-record leaves that out): %w", e)
+			err = fmt.Errorf("the drill passed, but its result could not be entered in the catalog (--no-record skips that): %w", e)
 		} else if e != nil {
 			r.Log.Warn("the result could not be entered in the catalog", "error", e)
 		}
@@ -239,7 +239,7 @@ func (d *drill) tell(name string) (quiet func()) {
 			if c, _, err := datadir.ReadControl(d.plan.Target); err == nil && name == "recover" {
 				said = append(said, "at", c.MinRecoveryPoint, "timeline", c.MinRecoveryTimeline)
 			}
-			d.Log.Info("the drill waits for the step to end", said...)
+			d.Log.Info("the drill is waiting for this step to end", said...)
 		}
 	}()
 	return func() { close(done) }

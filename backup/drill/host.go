@@ -134,7 +134,7 @@ func (h *host) findPrograms(ctx context.Context, named string, major int) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: the backup is of PostgreSQL %s, whose programs are in none of %s (%s): install it, or give --bindir", ErrHost, m,
+	return fmt.Errorf("%w: the backup is of PostgreSQL %s, but none of these directories has its programs: %s (%s). Install it, or give --bindir", ErrHost, m,
 		strings.Join(places, ", "), strings.Join(append(other, "nothing else"), "; "))
 }
 

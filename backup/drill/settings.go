@@ -65,7 +65,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 		return "", context.Cause(ctx)
 	} else if err != nil {
 		// Includes may lead to files that this host does not have. The data can be tried all the same.
-		note = fmt.Sprintf("the original's configuration cannot be used here, PostgreSQL's defaults are: %v", err)
+		note = fmt.Sprintf("the original's configuration cannot be used here, so the copy uses PostgreSQL's defaults: %v", err)
 		conf = filepath.Join(d.Directory, "postgresql.conf")
 		if err := os.WriteFile(conf, []byte(d.least()), 0o644); err != nil {
 			return "", err
@@ -75,7 +75,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if note == "" {
-		note = fmt.Sprintf("%d of the original's overridden", len(d.Overridden))
+		note = fmt.Sprintf("%d of the original's settings overridden", len(d.Overridden))
 	}
 	return note, nil
 }

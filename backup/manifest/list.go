@@ -93,13 +93,13 @@ func ReadList(stored []byte, backup string) (sections []Section, entries int64, 
 	var h header
 	switch err := next(&h); {
 	case err != nil || h.Format != format:
-		return nil, 0, damaged("the list does not begin as a manifest's does (%v)", err)
+		return nil, 0, damaged("the list does not begin like a manifest's list (%v)", err)
 	case h.Version < 1:
 		return nil, 0, damaged("the list has format version %d", h.Version)
 	case h.Version > 1:
-		return nil, 0, fmt.Errorf("%w: that of backup %s has format version %d, this pgobj reads 1", ErrNewer, backup, h.Version)
+		return nil, 0, fmt.Errorf("%w: the manifest of backup %s has format version %d, this pgobj reads version 1", ErrNewer, backup, h.Version)
 	case h.Backup != backup:
-		return nil, 0, damaged("the list is that of backup %q", h.Backup)
+		return nil, 0, damaged("the list belongs to backup %q", h.Backup)
 	}
 	at := int64(0)
 	for {
@@ -108,11 +108,11 @@ func ReadList(stored []byte, backup string) (sections []Section, entries int64, 
 			footer
 		}
 		if err := next(&l); err != nil {
-			return nil, 0, damaged("the list is cut off: %v", err)
+			return nil, 0, damaged("the list is truncated: %v", err)
 		}
 		if l.End {
 			if lines.Scan() || lines.Err() != nil {
-				return nil, 0, damaged("the list goes on after its end")
+				return nil, 0, damaged("the list continues after its end")
 			}
 			return sections, l.Entries, nil
 		}

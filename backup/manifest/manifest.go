@@ -82,7 +82,7 @@ func (m Mode) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", ui
 func (m *Mode) UnmarshalText(b []byte) error {
 	var v uint32
 	if _, err := fmt.Sscanf(string(b), "%o", &v); err != nil || v > 0o7777 {
-		return fmt.Errorf("%q is not a mode", b)
+		return fmt.Errorf("%q is not a file mode", b)
 	}
 	*m = Mode(v)
 	return nil
@@ -331,7 +331,7 @@ func (r *Reader) check(f *File) error {
 		return fmt.Errorf("%q is not a path below the data directory", path)
 	}
 	if f.Mode&^0o777 != 0 {
-		return fmt.Errorf("%q has mode %04o: PostgreSQL has no set-id or sticky files", path, f.Mode)
+		return fmt.Errorf("%q has mode %04o, but PostgreSQL has no set-id or sticky files", path, f.Mode)
 	}
 	switch f.Type {
 	case TypeDir, TypeLink:
@@ -343,7 +343,7 @@ func (r *Reader) check(f *File) error {
 			return fmt.Errorf("%q: %w", path, err)
 		}
 	default:
-		return fmt.Errorf("%q has unknown type %q: written by a newer pgobj?", path, f.Type)
+		return fmt.Errorf("%q has unknown type %q: a newer pgobj may have written it", path, f.Type)
 	}
 	if path == Root && f.Type != TypeDir {
 		return fmt.Errorf("the data directory itself is a %s", f.Type)
@@ -378,7 +378,7 @@ func checkChunks(f *File) error {
 // check holds that the extent begins at start, does not go beyond end, and can exist.
 func (x Extent) check(start, end int64) error {
 	if x.At != start || x.Len <= 0 || int64(x.Len) > end-start {
-		return fmt.Errorf("at %d: extents overlap, leave a gap or lead outside", start)
+		return fmt.Errorf("at %d: extents overlap, leave a gap or point outside", start)
 	}
 	if x.Off < 0 || x.Size <= 0 || x.Size > 2*part.MaxFrame || x.Skip < 0 || x.Len > part.MaxFrame || x.Skip > part.MaxFrame-x.Len {
 		return fmt.Errorf("at %d: the frame of an extent is impossible", start)
@@ -391,14 +391,14 @@ func (r *Reader) checkOrder(f Place) error {
 	path := f.path
 	if path == Root {
 		if r.entries > 0 {
-			return fmt.Errorf("the data directory itself has to be the first line")
+			return fmt.Errorf("the data directory itself must be the first line")
 		}
 		return nil
 	}
 	defer func() { r.last, r.lastEnd = path, f.end }()
 	if f.at > 0 {
 		if path != r.last || f.at != r.lastEnd {
-			return fmt.Errorf("%q goes on at %d without its beginning", path, f.at)
+			return fmt.Errorf("%q continues at %d without a beginning", path, f.at)
 		}
 		return nil
 	}

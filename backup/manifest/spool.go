@@ -12,7 +12,7 @@ import (
 func TempFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "pgobj-spool-*")
 	if err != nil {
-		return nil, fmt.Errorf("make a spool file (TMPDIR names the directory): %w", err)
+		return nil, fmt.Errorf("create a temporary file (TMPDIR sets the directory): %w", err)
 	}
 	return f, os.Remove(f.Name())
 }
@@ -50,7 +50,7 @@ func (s *Spool) Read(backup string, entries int64) (*Reader, error) {
 		err = s.zr.Reset(s.file)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the spooled manifest: %w", err)
+		return nil, fmt.Errorf("read the manifest from the temporary file: %w", err)
 	}
 	return NewReader(s.zr, backup, entries), nil
 }

@@ -26,9 +26,9 @@ var (
 	// ErrNotReached says that a recovery ended, or stands, elsewhere than it should.
 	ErrNotReached = errors.New("recovery has not reached its target")
 	// ErrRecovering says that a recovery goes on.
-	ErrRecovering = errors.New("recovery goes on")
+	ErrRecovering = errors.New("recovery is still running")
 	// ErrUnasked says that a server runs which may have recovered, and that nobody could ask it.
-	ErrUnasked = errors.New("the server cannot be asked where its recovery is")
+	ErrUnasked = errors.New("the server cannot be asked about its recovery")
 )
 
 // metNone says that the reason which PostgreSQL gives in a history file means that recovery met no target. Where there
@@ -73,14 +73,14 @@ func Check(ctx context.Context, r Request) (*Outcome, error) {
 		return nil, err
 	}
 	if c.SystemID != x.SystemID {
-		return nil, fmt.Errorf("%w: %s holds another cluster than the one that was restored there", ErrNotRestored, r.Dir)
+		return nil, fmt.Errorf("%w: %s has another cluster than the one that was restored there", ErrNotRestored, r.Dir)
 	}
 	if r.Server != nil && r.Server.SystemID != c.SystemID {
-		return nil, fmt.Errorf("%w: the server that answered is of another cluster (system identifier %d) than %s (%d)", ErrNotRestored, r.Server.SystemID, r.Dir, c.SystemID)
+		return nil, fmt.Errorf("%w: the server that answered belongs to another cluster (system identifier %d) than %s (%d)", ErrNotRestored, r.Server.SystemID, r.Dir, c.SystemID)
 	}
 	o := &Outcome{Restored: *x, Status: r.Server, control: c.Parameters, WAL: recovery.WALRange{End: x.End, Last: x.Last, Received: x.Received}}
 	if len(x.Path) == 0 {
-		o.State, o.Text = "restored", "no recovery was set up by pgobj, so there is nothing to hold it against"
+		o.State, o.Text = "restored", "pgobj did not set up a recovery here, so there is nothing to compare with"
 		return o, nil
 	}
 	if r.Server != nil && r.Server.InRecovery && x.Standby {
@@ -101,7 +101,7 @@ func Check(ctx context.Context, r Request) (*Outcome, error) {
 		err = o.silent(r, c)
 	}
 	if r.Store != nil && o.reachedEnd && o.goneOn(ctx, r.Store) {
-		o.Text += ". The archive has gone on since then, up to " + o.WAL.End.String()
+		o.Text += ". Since then the archive has received WAL up to " + o.WAL.End.String()
 	}
 	return o, err
 }
@@ -135,12 +135,12 @@ func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
 
 // silent judges by pg_control, when no server answers.
 func (o *Outcome) silent(r Request, c datadir.Control) error {
-	o.State = "no server runs; pg_control says: " + c.State.String()
+	o.State = "no server runs; the state in pg_control is: " + c.State.String()
 	switch {
 	case r.Unasked != nil:
-		o.State = "the server runs, but cannot be asked; pg_control says: " + c.State.String()
+		o.State = "the server runs, but cannot be asked; the state in pg_control is: " + c.State.String()
 	case r.Runs:
-		o.State = "the server does not take connections yet; pg_control says: " + c.State.String()
+		o.State = "the server does not accept connections yet; the state in pg_control is: " + c.State.String()
 	}
 	o.At, o.Timeline = c.MinRecoveryPoint, c.MinRecoveryTimeline
 	// The label goes when pg_control says that recovery has begun (StartupXLOG); from a clean shutdown one begins without a label.
@@ -154,26 +154,26 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 	case begun && clean && !asked:
 		return o.ended(r.Dir, max(c.Timeline, o.newestHistory(r.Dir, c.Timeline)))
 	case r.Unasked != nil:
-		o.Text = fmt.Sprintf("nobody knows: it has replayed up to %s or further", o.At)
+		o.Text = fmt.Sprintf("unknown: it has replayed WAL up to %s or further", o.At)
 		return fmt.Errorf("%w: %w", ErrUnasked, r.Unasked)
 	case r.Runs:
 		return o.goesOn()
 	case c.State == datadir.ShutDownInRecovery && o.Restored.Action == "shutdown":
-		o.Text = fmt.Sprintf("the server shut down in recovery at %s or later, as it was told to at its target", o.At)
+		o.Text = fmt.Sprintf("the server shut down in recovery at %s or later, as requested for its target", o.At)
 		return nil
 	}
 	gap := ""
 	if o.WAL.Missing != "" {
-		gap = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+		gap = fmt.Sprintf(": the archive has no segment %s, although it has %s", o.WAL.Missing, o.WAL.Beyond)
 	}
 	if lack := lackingIn(r.Dir, c.Parameters); gap == "" && len(lack) > 0 {
-		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and start it", o.At, strings.Join(lack, ", "))
+		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has lower values. Set the higher values (on its command line, if they are set there), and start the server", o.At, strings.Join(lack, ", "))
 	}
 	missed := ""
 	if x := o.Restored; gap == "" && !x.ToTheEnd && x.LSN == 0 {
-		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s lies before backup %s or behind the end of the archive: name an older backup, or leave out the target", x.Goal, x.Backup)
+		missed = fmt.Sprintf(". If it says that recovery ended before the target was reached, %s is before backup %s or after the end of the archive: name an older backup, or give no target", x.Goal, x.Backup)
 	}
-	return o.not("the server stopped in recovery, at %s or later%s. Its log says why%s", o.At, gap, missed)
+	return o.not("the server stopped in recovery, at %s or later%s. See its log for the reason%s", o.At, gap, missed)
 }
 
 // newestHistory: directly after its promotion a server that crashed has its new timeline in the history file, and
@@ -199,15 +199,15 @@ func (o *Outcome) inRecovery() error {
 	switch {
 	case len(lack) > 0:
 		o.State = "in recovery, stopped by a setting"
-		return o.not("recovery stopped at %s, and that is not its target: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and restart it. Do not run pg_wal_replay_resume(): it ends the server", o.At, strings.Join(lack, ", "))
+		return o.not("recovery stopped at %s, which is not its target: the server that wrote the WAL had %s, and this one has lower values. Set the higher values (on its command line, if they are set there), and restart the server. Do not run pg_wal_replay_resume(): it shuts the server down", o.At, strings.Join(lack, ", "))
 	case x.Standby && o.atEnd(recovery.WALRange{Last: o.WAL.Last}): // it gets complete segments only
-		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all that the archive has, up to %s", o.At)
+		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all WAL in the archive, up to %s", o.At)
 		return nil
 	case s.Paused && x.ToTheEnd, s.Paused && x.LSN > o.At && !x.Exclusive:
 		o.State = "in recovery, paused"
-		return o.not("recovery is paused at %s, and that is not its target: SELECT pg_wal_replay_resume(), or see the server's log", o.At)
+		return o.not("recovery is paused at %s, which is not its target: run SELECT pg_wal_replay_resume(), or see the server's log", o.At)
 	case s.Paused:
-		o.State, o.Text = "in recovery, paused at the target and open for reading", fmt.Sprintf("recovery has reached %s, and waits at %s%s", x.Goal, o.At, o.lastCommit())
+		o.State, o.Text = "in recovery, paused at the target and open for reading", fmt.Sprintf("recovery has reached %s and waits at %s%s", x.Goal, o.At, o.lastCommit())
 		return nil
 	}
 	return o.goesOn()
@@ -221,7 +221,7 @@ func (o *Outcome) goesOn() error {
 	}
 	o.Text = fmt.Sprintf("still replaying: %s of %s%s", o.At, until, o.lastCommit())
 	if o.WAL.Missing != "" && o.At+segment.LSN(x.SegmentSize) >= o.WAL.End {
-		return o.not("recovery cannot get past %s: segment %s is missing in the archive, although %s is there", o.WAL.End, o.WAL.Missing, o.WAL.Beyond)
+		return o.not("recovery cannot get past %s: the archive has no segment %s, although it has %s", o.WAL.End, o.WAL.Missing, o.WAL.Beyond)
 	}
 	return fmt.Errorf("%w: %s", ErrRecovering, o.Text)
 }
@@ -231,7 +231,7 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 	history, err := datadir.ReadHistory(dir, t)
 	_, onPath := o.Restored.Path.Left(t)
 	if errors.Is(err, fs.ErrNotExist) || onPath { // the end of a recovery begins a timeline
-		return o.not("the server is on timeline %d and has never recovered from the archive: was the signal file removed?", t)
+		return o.not("the server is on timeline %d and has never recovered from the archive: check whether the signal file was removed", t)
 	}
 	if err != nil {
 		return err
@@ -249,16 +249,16 @@ func (o *Outcome) ended(dir string, t segment.Timeline) error {
 	last := x.Path.Last().Timeline
 	switch {
 	case o.At == 0:
-		return o.not("the server is on timeline %d, which does not come from the backup's", t)
+		return o.not("the server is on timeline %d, which does not descend from the backup's timeline", t)
 	case !x.ToTheEnd && !metNone(o.Reason):
 		o.Text = fmt.Sprintf("recovery has reached %s: it ended at %s on timeline %d (%s)%s", x.Goal, o.At, o.Timeline, o.Reason, o.lastCommit())
 		return nil
 	case !x.ToTheEnd:
-		return o.not("target not reached: recovery was to go to %s, and ended at %s on timeline %d without meeting it%s", x.Goal, o.At, o.Timeline, o.why())
+		return o.not("target not reached: recovery was to go to %s, but ended at %s on timeline %d without reaching it%s", x.Goal, o.At, o.Timeline, o.why())
 	case o.Timeline != last:
-		return o.not("recovery ended at %s on timeline %d, and never came to timeline %d%s", o.At, o.Timeline, last, o.why())
+		return o.not("recovery ended at %s on timeline %d and did not reach timeline %d%s", o.At, o.Timeline, last, o.why())
 	case !o.atEnd(recovery.WALRange{Last: x.Last, End: x.End, Received: x.Received}):
-		return o.not("recovery ended at %s, and the archive had WAL up to %s%s", o.At, x.End, o.why())
+		return o.not("recovery ended at %s, but the archive had WAL up to %s%s", o.At, x.End, o.why())
 	}
 	o.Text = fmt.Sprintf("recovery has reached the end of the WAL: it ended at %s on timeline %d%s", o.At, o.Timeline, o.lastCommit())
 	o.reachedEnd = true
@@ -285,10 +285,10 @@ func (o *Outcome) atEnd(w recovery.WALRange) bool {
 func (o *Outcome) why() string {
 	size := o.Restored.SegmentSize
 	if o.WAL.Missing != "" && o.At+segment.LSN(size) > o.WAL.End {
-		return fmt.Sprintf(", because segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
+		return fmt.Sprintf(", because the archive has no segment %s, although it has %s", o.WAL.Missing, o.WAL.Beyond)
 	}
 	if o.WAL.End > o.At {
-		return fmt.Sprintf("; the archive has WAL up to %s now (%s). Was the server promoted by hand? Its log says", o.WAL.End, o.WAL.Last)
+		return fmt.Sprintf("; the archive has WAL up to %s now (%s). Check in the server's log whether it was promoted by hand", o.WAL.End, o.WAL.Last)
 	}
 	return fmt.Sprintf("; the archive ends at %s (%s)", o.WAL.End, o.WAL.Last)
 }

@@ -47,18 +47,18 @@ type Restored struct {
 // ReadRestored reads what a restore has left in a data directory.
 func ReadRestored(dir string) (*Restored, error) {
 	if datadir.Exists(filepath.Join(dir, target.Marker)) {
-		return nil, fmt.Errorf("%w: %s holds a restore that did not end", ErrNotRestored, dir)
+		return nil, fmt.Errorf("%w: %s has an unfinished restore", ErrNotRestored, dir)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, RestoredFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s has no %s, which backup-fetch leaves", ErrNotRestored, dir, RestoredFile)
+		return nil, fmt.Errorf("%w: %s has no %s, which backup-fetch writes", ErrNotRestored, dir, RestoredFile)
 	}
 	if err != nil {
 		return nil, err
 	}
 	var r Restored
 	if err := json.Unmarshal(data, &r); err != nil || r.Version != RestoredVersion || !r.SegmentSize.Valid() {
-		return nil, fmt.Errorf("%w: %s of %s cannot be understood (%v)", ErrNotRestored, RestoredFile, dir, err)
+		return nil, fmt.Errorf("%w: cannot parse %s of %s (%v)", ErrNotRestored, RestoredFile, dir, err)
 	}
 	return &r, nil
 }

@@ -173,12 +173,12 @@ func (p *Packer) changed(prev *manifest.Chunk, data []byte) ([]bool, error) {
 	for _, x := range prev.Extents {
 		hashes, err := p.Prev.Hashes(p.Ctx, x)
 		if errors.Is(err, part.ErrDamaged) {
-			p.Warn(x.Part, "page hashes cannot be used, storing whole chunks: "+err.Error())
+			p.Warn(x.Part, "page hashes cannot be used, so whole chunks are stored: "+err.Error())
 			return nil, nil
 		}
 		if errors.Is(err, storage.ErrUnreadable) {
 			if p.Prev.seal(x.Part, err.Error()) {
-				p.Warn(x.Part, "it cannot be read, so what it held is stored anew from here on: "+err.Error())
+				p.Warn(x.Part, "it cannot be read, so its content is stored again from here on: "+err.Error())
 			}
 			return nil, nil
 		}

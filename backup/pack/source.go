@@ -56,7 +56,7 @@ func (p *Packer) ReadStable(e datadir.Entry) (*source, error) {
 		}
 		if try == stillTries {
 			if !same && after.Size <= was.Size { // else it is a log, which has grown
-				p.Warn(e.Path, "it changed each time that it was read: what the backup has of it may be partly older than the rest")
+				p.Warn(e.Path, "it changed each time it was read: parts of it in the backup may be older than the rest")
 			}
 			return src, nil
 		}
@@ -187,7 +187,7 @@ func (p *Packer) read(src *source, data []byte, at int64) error {
 		return nil
 	}
 	if cut && !src.Entry.Replayed() {
-		src.cut.Do(func() { p.Warn(src.Entry.Path, "it became shorter while it was read: its end is zeros in the backup") })
+		src.cut.Do(func() { p.Warn(src.Entry.Path, "it was truncated while it was read: its end is zeros in the backup") })
 	}
 	if err == nil && src.Entry.Relation && p.Verify != 0 {
 		err = p.verifyPages(src, data, at)
@@ -250,7 +250,7 @@ func (p *Packer) verifyPages(src *source, data []byte, at int64) error {
 		p.mu.Lock()
 		p.Damaged[src.Entry.Path] = append(p.Damaged[src.Entry.Path], bad...)
 		p.mu.Unlock()
-		p.Warn(src.Entry.Path, fmt.Sprintf("page checksum does not hold in block(s) %v", bad))
+		p.Warn(src.Entry.Path, fmt.Sprintf("page checksum does not match in block(s) %v", bad))
 	}
 	return nil
 }

@@ -22,5 +22,5 @@ func CodecOf(name string) (codec.Codec, error) {
 			return c, nil
 		}
 	}
-	return codec.Codec{}, fmt.Errorf("part %q has an unknown compression: written by a newer pgobj?", name)
+	return codec.Codec{}, fmt.Errorf("part %q has an unknown compression: a newer pgobj may have written it", name)
 }

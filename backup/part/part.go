@@ -127,7 +127,7 @@ func ParseName(name string) (backup string, no int, err error) {
 	}
 	no, err = strconv.Atoi(strings.TrimSuffix(file, extension(c)))
 	if !ok || err != nil || no < 1 || no > maxNumber || Name(backup, no, c) != name || storage.CheckKey(Key(name)) != nil {
-		return "", 0, fmt.Errorf("%q is not the name of a part", name)
+		return "", 0, fmt.Errorf("%q is not a part name", name)
 	}
 	return backup, no, nil
 }

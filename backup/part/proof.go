@@ -16,7 +16,7 @@ func proven(expanded, raw []byte, members []Member) error {
 	for _, m := range members {
 		end := m.Skip + m.Len
 		if !bytes.Equal(expanded[at:m.Skip], raw[at:m.Skip]) || crc32.Checksum(expanded[m.Skip:end], table) != m.crc {
-			return fmt.Errorf("%w: those of %q differ", codec.ErrMispacked, m.path())
+			return fmt.Errorf("%w: the data of %q differs", codec.ErrMispacked, m.path())
 		}
 		at = end
 	}

@@ -56,13 +56,13 @@ func readIndex(name string, size int64, want Hash, read func(off int64, n int) (
 	copy(sum[:], t[40:])
 	switch {
 	case le.Uint32(t) != trailerMagic || le.Uint32(t[4:]) != trailerSize-8 || string(t[8:16]) != trailerMark:
-		return nil, sum, damaged("it does not end as a part does")
+		return nil, sum, damaged("it does not end like a part")
 	case le.Uint64(t[16:]) != 1 && want != Hash{}: // backup.json would have another version, too
 		return nil, sum, damaged("its trailer has format version %d", le.Uint64(t[16:]))
 	case le.Uint64(t[16:]) != 1:
-		return nil, sum, fmt.Errorf("part %s has format version %d, this pgobj reads 1: use a newer one", Key(name), le.Uint64(t[16:]))
+		return nil, sum, fmt.Errorf("part %s has format version %d, this pgobj reads version 1: use a newer pgobj", Key(name), le.Uint64(t[16:]))
 	case off > uint64(size) || n > maxIndex || off+n != uint64(size-trailerSize):
-		return nil, sum, damaged("its trailer points outside of it")
+		return nil, sum, damaged("its trailer points outside of the part")
 	case want != Hash{} && sum != want:
 		return nil, sum, damaged("its index is not the one that was written")
 	}
@@ -83,7 +83,7 @@ func readIndex(name string, size int64, want Hash, read func(off int64, n int) (
 	}
 	tr := tar.NewReader(bytes.NewReader(raw))
 	if h, err := tr.Next(); err != nil || h.Name != IndexName {
-		return nil, sum, damaged("its index is no tar member named %s", IndexName)
+		return nil, sum, damaged("its index is not a tar member named %s", IndexName)
 	}
 	lines, err = parseIndex(tr, int64(off), damaged)
 	return lines, sum, err

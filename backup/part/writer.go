@@ -68,7 +68,7 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	}
 	need := len(header) + len(c.Data) + padding(len(c.Data))
 	if need > MaxFrame {
-		return nil, 0, fmt.Errorf("pack %q: member of %d bytes, a frame holds %d", c.Path, need, MaxFrame)
+		return nil, 0, fmt.Errorf("pack %q: the member has %d bytes, a frame can have %d", c.Path, need, MaxFrame)
 	}
 	if len(w.raw)+need > MaxFrame {
 		if err := w.Seal(); err != nil {

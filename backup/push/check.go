@@ -22,13 +22,13 @@ func (p *push) check(ctx context.Context) (err error) {
 		p.PGDATA = i.DataDirectory
 	}
 	if p.PGDATA == "" {
-		return fmt.Errorf("%w: the role may not see data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", backup.ErrServer)
+		return fmt.Errorf("%w: the role may not read data_directory: name PGDATA on the command line, or grant pg_read_all_settings to the role", backup.ErrServer)
 	}
 	if p.PGDATA, err = filepath.Abs(p.PGDATA); err != nil { // a restore works out by it what lay within
 		return err
 	}
 	if p.PGDATA, err = filepath.EvalSymlinks(p.PGDATA); err != nil {
-		return fmt.Errorf("find the data directory (backup-push runs on the server's own host, as the owner of its files): %w", err)
+		return fmt.Errorf("find the data directory (run backup-push on the server's own host, as the owner of its files): %w", err)
 	}
 	if err := datadir.Outside(p.StorageDir, p.PGDATA); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (p *push) check(ctx context.Context) (err error) {
 		return err
 	}
 	if p.control.SystemID != i.SystemID {
-		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, the server that answered is %d", backup.ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
+		return fmt.Errorf("%w: %s belongs to the cluster with system identifier %d, but the server that answered has %d", backup.ErrServer, p.PGDATA, p.control.SystemID, i.SystemID)
 	}
 	if err := p.checkTablespaces(ctx); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (p *push) check(ctx context.Context) (err error) {
 // now, and not for the first time when everything has been copied.
 func (p *push) checkStandby(ctx context.Context) error {
 	if p.info.ReplayPaused {
-		p.Log.Warn("the replay of WAL is paused on this standby: the backup will be of what it has replayed so far")
+		p.Log.Warn("WAL replay is paused on this standby: the backup contains only what the standby has replayed so far")
 	}
 	if p.Primary == nil {
 		return nil
@@ -74,9 +74,9 @@ func checkArchiving(i server.Info) error {
 	case i.Streams > 0 && (i.ArchiveMode == "off" || i.ArchiveCommand == "" && i.ArchiveLibrary == ""):
 		return nil // one of them may be wal-receive; whether WAL arrives will show
 	case i.ArchiveMode == "off":
-		return fmt.Errorf("%w: archive_mode is off, and no wal-receive is connected, so the WAL that the backup needs would never arrive: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server; or run pgobj wal-receive", backup.ErrServer)
+		return fmt.Errorf("%w: archive_mode is off and no wal-receive is connected, so the WAL that the backup needs would never be archived: set archive_mode = on and archive_command = 'pgobj wal-push %%p', and restart the server; or run pgobj wal-receive", backup.ErrServer)
 	case i.ArchiveCommand == "" && i.ArchiveLibrary == "":
-		return fmt.Errorf("%w: archive_command is empty (or the role may not see it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", backup.ErrServer)
+		return fmt.Errorf("%w: archive_command is empty (or the role may not read it: grant pg_read_all_settings): set archive_command = 'pgobj wal-push %%p' and reload the server", backup.ErrServer)
 	}
 	return nil
 }
@@ -96,7 +96,7 @@ func (p *push) checkDirectory() error {
 		state = datadir.InArchiveRecovery
 	}
 	if c.State != state || c.Redo < p.start.LSN {
-		return fmt.Errorf("%w: %s is not the data directory of the server that answered, but of another one of the same cluster: its pg_control says %q, with the last checkpoint at %s; the server's is at %s: run backup-push on the server's own host, and see to PGHOST and PGPORT (or --dsn)",
+		return fmt.Errorf("%w: %s is not the data directory of the server that answered, but of another server of the same cluster: the state in its pg_control is %q and its last checkpoint is at %s; the server's is at %s: run backup-push on the server's own host, and check PGHOST and PGPORT (or --dsn)",
 			backup.ErrServer, p.PGDATA, c.State, c.Redo, p.start.LSN)
 	}
 	return nil

@@ -18,7 +18,7 @@ const maxConfigs = 1000 // files and directories; more are no configuration
 // configFiles reads the configuration that lies outside of PGDATA: the files that the server names, and all to which they lead.
 func (p *push) configFiles() {
 	if _, err := os.Stat(filepath.Join(p.PGDATA, "postgresql.conf")); p.info.Shutdown != nil && p.info.ConfigFiles == nil && err != nil {
-		p.warn("postgresql.conf", "it is not in the data directory, and only a running server tells where else configuration is: it is not in the backup")
+		p.warn("postgresql.conf", "it is not in the data directory, so it is not in the backup: only a running server says where else its configuration is")
 	}
 	p.backup.ConfigFile = p.info.ConfigFile
 	queue := slices.Clone(p.info.ConfigFiles)
@@ -52,7 +52,7 @@ func (p *push) configFile(name string) []settings.Include {
 	inside := datadir.Within(real, p.PGDATA)
 	switch {
 	case err != nil && !inside:
-		p.warn(name, fmt.Sprintf("configuration file is not in the backup: %v", err))
+		p.warn(name, fmt.Sprintf("this configuration file is not in the backup: %v", err))
 		return nil
 	case err != nil:
 		return nil
@@ -94,7 +94,7 @@ func readLimited(path string, limit int64) ([]byte, fs.FileMode, error) {
 		return nil, 0, err
 	}
 	if !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, 0, fmt.Errorf("it is no regular file of at most %d bytes", limit)
+		return nil, 0, fmt.Errorf("it is not a regular file of at most %d bytes", limit)
 	}
 	data, err := os.ReadFile(path)
 	return data, st.Mode(), err

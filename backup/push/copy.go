@@ -146,9 +146,9 @@ func (p *push) tail(ctx context.Context, pk *pack.Packer, l *pack.ManifestBuilde
 	}
 	switch {
 	case p.stop.Timeline != p.start.Timeline:
-		return fmt.Errorf("%w: the backup would need WAL of two timelines, %d and %d, because the standby followed its primary from one to the other: run CHECKPOINT on the primary, wait until the standby has replayed it, and run the command again", backup.ErrServer, p.start.Timeline, p.stop.Timeline)
+		return fmt.Errorf("%w: the backup would need WAL of two timelines, %d and %d, because the standby followed its primary to a new timeline: run CHECKPOINT on the primary, wait until the standby has replayed it, and run the command again", backup.ErrServer, p.start.Timeline, p.stop.Timeline)
 	case p.start.InRecovery && c.MinRecoveryPoint > p.stop.LSN:
-		return fmt.Errorf("%w: %s is not the data directory of the standby that answered: it has replayed WAL up to %s, which that one has not at %s", backup.ErrServer, p.PGDATA, c.MinRecoveryPoint, p.stop.LSN)
+		return fmt.Errorf("%w: %s is not the data directory of the standby that answered: it has replayed WAL up to %s, but that server is only at %s", backup.ErrServer, p.PGDATA, c.MinRecoveryPoint, p.stop.LSN)
 	}
 	p.describeWAL()
 	if err := p.listTablespaces(); err != nil {

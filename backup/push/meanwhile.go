@@ -31,7 +31,7 @@ func (p *push) checkReplay(ctx context.Context) error {
 	if !any {
 		return nil
 	}
-	p.Log.Info("databases were copied while the backup ran: looking through the WAL for changes of what they were copied from", "from", first.String(), "to", p.stop.LSN.String())
+	p.Log.Info("databases were copied during the backup: reading the WAL for changes of their templates", "from", first.String(), "to", p.stop.LSN.String())
 	if r.Changed, err = walstore.LastChanges(ctx, p.Store, p.info.SystemID, p.start.Timeline, p.info.SegmentSize, first, p.stop.LSN); err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (p *push) warnMinimal(ctx context.Context) error {
 	}
 	for _, c := range changes {
 		if c.Minimal() && c.At >= last.StartLSN && c.At < p.start.LSN {
-			p.warn("wal_level", fmt.Sprintf("it was minimal from %s on, for a time: what was done then is not in the WAL, so that no older backup reaches anything after it", c.At))
+			p.warn("wal_level", fmt.Sprintf("wal_level was minimal for a time, from %s on: the changes of that time are not in the WAL, so no older backup can be recovered past it", c.At))
 			break
 		}
 	}

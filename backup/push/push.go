@@ -142,12 +142,12 @@ func (p *push) recordBegin(ctx context.Context) (err error) {
 		if p.state.N == before {
 			return reason
 		}
-		p.Log.Info("the last backup is looked for again: the catalog changed meanwhile", "reason", reason)
+		p.Log.Info("the catalog changed: looking for the last backup again", "reason", reason)
 	}
 }
 
 // errReuseGone tells begin that what the backup was to reuse has been deleted.
-var errReuseGone = errors.New("a backup that was to be reused has been deleted")
+var errReuseGone = errors.New("a backup that this one reuses has been deleted")
 
 // appendBegin writes the begin record, and what is known of the backup from the start.
 func (p *push) appendBegin(ctx context.Context, begin catalog.Begin) (err error) {
@@ -203,7 +203,7 @@ func (p *push) loadBase(ctx context.Context) (reuses []string, err error) {
 	complete := p.state.Complete()
 	if n := len(complete); n > 0 && !p.Full {
 		if base, err = p.Catalog.Backup(ctx, complete[n-1]); errors.Is(err, catalog.ErrDamaged) || errors.Is(err, storage.ErrUnreadable) {
-			p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
+			p.Log.Warn("the last backup cannot be reused; everything is stored again", "error", err)
 			err = nil
 		}
 		if err != nil {
@@ -216,7 +216,7 @@ func (p *push) loadBase(ctx context.Context) (reuses []string, err error) {
 	}
 	p.prev, err = pack.OpenDedupIndex(ctx, p.Store, base, known)
 	if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, part.ErrDamaged) || errors.Is(err, storage.ErrUnreadable) { // a part may have lines of the manifest
-		p.Log.Warn("the last backup cannot be reused; everything is stored anew", "error", err)
+		p.Log.Warn("the last backup cannot be reused; everything is stored again", "error", err)
 		p.prev, err = pack.OpenDedupIndex(ctx, p.Store, nil, known)
 		base = nil
 	}
@@ -235,9 +235,9 @@ func (p *push) loadBase(ctx context.Context) (reuses []string, err error) {
 			return nil, err
 		}
 		if bytes > 0 {
-			what := "an earlier run did not finish: what it stored is used again where it still fits"
+			what := "an earlier run did not finish: the parts that it stored are reused where they still fit"
 			if e.Status == catalog.Running {
-				what = "another backup has begun and is not complete (it runs, or was killed): what it has stored is used where it fits"
+				what = "another backup has begun and is not complete (it runs, or was killed): the parts that it has stored are reused where they fit"
 			}
 			p.Log.Info(what, "backup", e.ID, "status", e.Status, "by", e.By, "bytes", bytes)
 			reuses = append(reuses, e.ID)
@@ -249,10 +249,10 @@ func (p *push) loadBase(ctx context.Context) (reuses []string, err error) {
 // warnOfLost names the parts of the last backup that cannot be reused because something happened to them.
 func (p *push) warnOfLost() {
 	if len(p.prev.Lost) > 0 {
-		p.warn(part.Key(""), "parts of earlier backups are missing or have another size than when they were stored: "+some(p.prev.Lost)+": what they held is stored anew for this backup; pgobj backup-verify all tells which others are damaged")
+		p.warn(part.Key(""), "parts of earlier backups are missing or have a different size than when they were stored: "+some(p.prev.Lost)+": their content is stored again for this backup; to see which other backups are damaged: pgobj backup-verify all")
 	}
 	if len(p.prev.Sealed) > 0 {
-		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.Sealed)+": what they held is stored anew for this backup; to restore an older one, bring its objects back first, which pgobj backup-files BACKUP --url lists")
+		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.Sealed)+": their content is stored again for this backup; to restore an older backup, restore its archived objects first, which pgobj backup-files BACKUP --target=full --url lists")
 	}
 }
 
@@ -278,7 +278,7 @@ func (p *push) incarnation(ctx context.Context) (err error) {
 				return catalog.Record{}, errNothing
 			}
 			if last.SystemID != this.SystemID && last.PGVersion/10000 >= this.PGVersion/10000 && !p.NewIncarnation {
-				return catalog.Record{}, fmt.Errorf("%w: its backups are of system identifier %d, this server is %d; another server needs a --server name of its own; after initdb on purpose, give --new-incarnation once", backup.ErrIncarnation, last.SystemID, this.SystemID)
+				return catalog.Record{}, fmt.Errorf("%w: its backups have system identifier %d, this server has %d; another server needs its own --server name; after an intended initdb, give --new-incarnation once", backup.ErrIncarnation, last.SystemID, this.SystemID)
 			}
 		}
 		return catalog.Record{Type: "server", Server: &this}, nil
@@ -317,7 +317,7 @@ func (p *push) run(ctx context.Context) error {
 	if lost := context.Cause(watched); lost != nil {
 		err = lost // whatever failed after it only follows
 	} else if errors.Is(err, server.ErrSessionLost) {
-		err = fmt.Errorf("the backup is void: %w", err)
+		err = fmt.Errorf("the backup is not valid: %w", err)
 	}
 	done()
 	if err != nil {
@@ -383,7 +383,7 @@ func (p *push) abort(ctx context.Context, cause error) {
 		return catalog.Record{Type: "abort", Abort: &catalog.Abort{Backup: p.backup.ID, Reason: cause.Error()}}, nil
 	})
 	if err != nil && !errors.Is(err, errNothing) {
-		p.Log.Warn("the catalog could not be told that the backup failed", "backup", p.backup.ID, "error", err)
+		p.Log.Warn("could not record in the catalog that the backup failed", "backup", p.backup.ID, "error", err)
 	}
 }
 

@@ -93,7 +93,7 @@ func (p *push) readManifest(ctx context.Context) error {
 			return err
 		}
 		if part.Sum(data) != sections[next].SHA256 {
-			return fmt.Errorf("%w: section %d has another hash than the list says", manifest.ErrDamaged, next+1)
+			return fmt.Errorf("%w: the hash of section %d does not match the list", manifest.ErrDamaged, next+1)
 		}
 		next++
 		return check.Section(data)
@@ -122,13 +122,13 @@ func (p *push) readDescription(ctx context.Context, commit *catalog.Commit) erro
 	first, last := segment.At(back.Timeline, back.StartLSN, size).Name(size), segment.Before(back.Timeline, back.StopLSN, size).Name(size)
 	switch {
 	case !same || n != len(b.Parts):
-		err = errors.New("it lists other parts than the backup refers to")
+		err = errors.New("it does not list the parts that the backup refers to")
 	case back.Manifest != b.Manifest || len(back.Tablespaces) != len(b.Tablespaces) || len(back.ConfigFiles) != len(b.ConfigFiles):
-		err = errors.New("it has another manifest, other tablespaces or other configuration files")
+		err = errors.New("its manifest, tablespaces or configuration files differ")
 	case back.Size != p.meant.Bytes || back.Files != p.meant.Files:
-		err = fmt.Errorf("it says %d bytes in %d files, the manifest lists %d in %d", back.Size, back.Files, p.meant.Bytes, p.meant.Files)
+		err = fmt.Errorf("it declares %d bytes in %d files, but the manifest lists %d in %d", back.Size, back.Files, p.meant.Bytes, p.meant.Files)
 	case back.FirstWAL != first || back.LastWAL != last:
-		err = fmt.Errorf("it needs WAL from %s to %s, and names %s to %s", first, last, back.FirstWAL, back.LastWAL)
+		err = fmt.Errorf("it needs WAL from %s to %s, but names %s to %s", first, last, back.FirstWAL, back.LastWAL)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", readback.ErrRefused, catalog.BackupKey(b.ID), err)

@@ -90,7 +90,7 @@ func (p *push) listTablespaces() error {
 	}
 	for _, t := range p.stop.Tablespaces {
 		if !known[t.OID] && t.Location != "" {
-			p.warn(datadir.SpacePath(t.OID), fmt.Sprintf("tablespace %s was created while the backup began or ran: its recovery may make it at %s again, whatever --tablespace says: to restore elsewhere use the next backup", t.Name, t.Location))
+			p.warn(datadir.SpacePath(t.OID), fmt.Sprintf("tablespace %s was created during this backup: recovery may create it at %s again and ignore --tablespace. To restore it to another place, use the next backup", t.Name, t.Location))
 		}
 	}
 	return nil

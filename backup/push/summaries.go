@@ -22,7 +22,7 @@ func (p *push) summaries(ctx context.Context) (*datadir.Changes, error) {
 	}
 	// pg_checksums --enable writes every page, of which the WAL tells nothing: a page from before has no checksum.
 	if p.info.DataChecksums && !b.Checksums {
-		p.Log.Info("files are read, as page checksums have been enabled since the last backup")
+		p.Log.Info("all files are read, because page checksums were enabled since the last backup")
 		return nil, nil
 	}
 	wal := p.walSince(b)
@@ -31,7 +31,7 @@ func (p *push) summaries(ctx context.Context) (*datadir.Changes, error) {
 	}
 	c, err := p.Session.Changes(ctx, wal)
 	if errors.Is(err, datadir.ErrNoSummaries) {
-		p.Log.Info("files are read, as the WAL summaries do not help", "reason", err)
+		p.Log.Info("all files are read, because the WAL summaries cannot be used", "reason", err)
 		return nil, nil
 	}
 	return c, err

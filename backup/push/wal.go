@@ -93,7 +93,7 @@ func (p *push) archiveHistory(ctx context.Context) error {
 	}
 	line, err := walstore.ReadHistory(ctx, p.Store, p.info.SystemID, p.start.Timeline)
 	if errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("%w: the archive has no %s, nor has %s: without it no recovery gets to timeline %d\n%s",
+		return fmt.Errorf("%w: neither the archive nor %[3]s has %[2]s: without it no recovery can reach timeline %[4]d\n%[5]s",
 			backup.ErrWALMissing, name, filepath.Join(p.PGDATA, "pg_wal"), p.start.Timeline, backup.WhereHistory(p.start.Timeline))
 	}
 	if err != nil {
@@ -123,9 +123,9 @@ func (p *push) pushHistory(ctx context.Context, name string) error {
 func (p *push) archiving(ctx context.Context) (string, error) {
 	switch {
 	case p.archive == nil && p.start.InRecovery:
-		return "the primary archives a segment when it is full, or after archive_timeout: run SELECT pg_switch_wal() there, or let pgobj do it (--primary-dsn)", nil
+		return "the primary archives a segment when it is full, or after archive_timeout: run SELECT pg_switch_wal() on the primary, or give --primary-dsn so that pgobj runs it", nil
 	case p.archive == nil:
-		return "nobody knows how its archiver is doing", nil
+		return "the state of its archiver is unknown", nil
 	}
 	return p.archive.Look(ctx)
 }

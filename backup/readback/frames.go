@@ -69,7 +69,7 @@ func (t *Frames) Add(name string, body []byte, index part.Hash) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, err := t.spool.WriteAt(rows, t.end); err != nil {
-		return fmt.Errorf("remember what part %s holds (TMPDIR names the directory): %w", name, err)
+		return fmt.Errorf("keep the index of part %s (TMPDIR sets the directory): %w", name, err)
 	}
 	t.own[name] = place{t.end, len(lines)}
 	t.end += int64(len(rows))
@@ -84,7 +84,7 @@ func (t *Frames) hold(x manifest.Extent) error {
 	if !own {
 		size, known := t.size(x.Part)
 		if !known || x.Off+int64(x.Size) > size {
-			return refused("an extent at %d leads to byte %d of part %s, which is not there", x.At, x.Off, x.Part)
+			return refused("an extent at %d points to byte %d of part %s, which does not exist", x.At, x.Off, x.Part)
 		}
 		return nil
 	}
@@ -94,7 +94,7 @@ func (t *Frames) hold(x manifest.Extent) error {
 	}
 	i, found := slices.BinarySearchFunc(frames, x.Off, func(f frame, off int64) int { return cmp.Compare(int64(f.off), off) })
 	if !found {
-		return refused("an extent at %d leads to byte %d of part %s, where no frame begins", x.At, x.Off, x.Part)
+		return refused("an extent at %d points to byte %d of part %s, where no frame begins", x.At, x.Off, x.Part)
 	}
 	if f := frames[i]; x.Size != int(f.size) || binary.LittleEndian.Uint64(x.SHA256[:8]) != f.sha || x.Skip+x.Len > int(f.raw) {
 		return refused("an extent at %d does not fit the frame at %d of part %s: %d bytes from %d on of %d", x.At, x.Off, x.Part, x.Len, x.Skip, f.raw)
@@ -109,7 +109,7 @@ func (t *Frames) load(name string, at place) ([]frame, error) {
 	}
 	rows := make([]byte, frameSize*at.n)
 	if _, err := t.spool.ReadAt(rows, at.at); err != nil && err != io.EOF {
-		return nil, fmt.Errorf("read what part %s holds: %w", name, err)
+		return nil, fmt.Errorf("read the index of part %s: %w", name, err)
 	}
 	frames := make([]frame, at.n)
 	for i := range frames {

@@ -18,7 +18,7 @@ import (
 
 // ErrRefused is the cause of every error that says that a finished backup is not what was meant, so that it must not be
 // committed.
-var ErrRefused = errors.New("the finished backup is not as it was meant")
+var ErrRefused = errors.New("the finished backup is not what was read from the server")
 
 // Check holds the sections of one manifest, which come in order, against what was meant.
 type Check struct {
@@ -32,10 +32,10 @@ type Check struct {
 // sections have to be as many as were meant.
 func NewCheck(backup string, sections int, entries int64, meant *Meant, frames *Frames) (*Check, error) {
 	if sections != len(meant.sections) || entries != meant.lines {
-		return nil, refused("its manifest has %d entries in %d sections, meant were %d in %d", entries, sections, meant.lines, len(meant.sections))
+		return nil, refused("its manifest has %d entries in %d sections, expected were %d in %d", entries, sections, meant.lines, len(meant.sections))
 	}
 	if end := manifest.Tail[len(manifest.Tail)-1]; meant.first != manifest.Root || meant.last != end {
-		return nil, refused("it goes from %q to %q instead of from %s to %s", meant.first, meant.last, manifest.Root, end)
+		return nil, refused("its names go from %q to %q instead of from %s to %s", meant.first, meant.last, manifest.Root, end)
 	}
 	if missing := meant.missing(); len(missing) > 0 {
 		return nil, refused("it does not have %q", missing)
@@ -61,7 +61,7 @@ func (c *Check) Section(data []byte) error {
 		return err
 	}
 	if want := c.meant.sections[c.next]; got != want {
-		return refused("section %d of its manifest has other lines than were meant", c.next+1)
+		return refused("section %d of its manifest has unexpected lines", c.next+1)
 	}
 	c.next++
 	return nil

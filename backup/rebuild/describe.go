@@ -39,7 +39,7 @@ type describer struct {
 }
 
 // lostWithJSON is what only backup.json knew.
-const lostWithJSON = "described anew by catalog-rebuild; not known any more are configuration files from outside of the data directory, pages known to be damaged, labels, host and owner"
+const lostWithJSON = "described again by catalog-rebuild; lost are configuration files from outside of the data directory, the list of damaged pages, labels, host and owner"
 
 // describeAnew returns what backup.json has to say. The summary comes from the log when that still has it.
 func describeAnew(ctx context.Context, s storage.Store, id string, list []byte, sizes map[string]int64, commit *catalog.Commit) (*catalog.Backup, error) {
@@ -121,7 +121,7 @@ func (d *describer) readIndexes(ctx context.Context) error {
 	for _, p := range d.parts {
 		size, there := d.sizes[p.Name]
 		if !there {
-			return fmt.Errorf("%w: part %s, which it refers to, is missing", part.ErrDamaged, part.Key(p.Name))
+			return fmt.Errorf("%w: part %s of it is missing", part.ErrDamaged, part.Key(p.Name))
 		}
 		g.Go(func() error {
 			lines, sum, err := part.ReadIndex(ctx, d.store, p.Name, size, part.Hash{})
@@ -203,13 +203,13 @@ func (d *describer) times(ctx context.Context, size segment.Size, label datadir.
 	}
 	if b.StopLSN == 0 {
 		if b.StopLSN, err = walstore.BackupEnd(ctx, d.store, b.SystemID, label.StartFile, label.StartLSN, size); err != nil {
-			return fmt.Errorf("nothing tells where the backup ended: %w", err)
+			return fmt.Errorf("the end of the backup is unknown: %w", err)
 		}
 	}
 	b.FirstWAL, b.LastWAL = label.StartFile, segment.Before(b.Timeline, b.StopLSN, size).Name(size)
 	text, _, _ := strings.Cut(b.ID, "-")
 	if b.Started, err = time.Parse("20060102T150405Z", text); err != nil {
-		return fmt.Errorf("the backup's id is no time: %w", err)
+		return fmt.Errorf("the backup's id is not a time: %w", err)
 	}
 	// The manifest was stored after the backup had ended, and so were the last of the parts: later is safe.
 	info, err := d.store.Stat(ctx, catalog.ManifestKey(b.ID))
@@ -264,7 +264,7 @@ func rebuildList(ctx context.Context, s storage.Store, id string, sizes map[stri
 		at += int64(x.Extent.Len)
 		err := r.Read(ctx, []manifest.Extent{x.Extent}, func(_ int, data []byte) error {
 			if part.Sum(data) != x.SHA256 {
-				return fmt.Errorf("%w: a section of the manifest in part %s has another hash than its index says", part.ErrDamaged, x.Extent.Part)
+				return fmt.Errorf("%w: the hash of a manifest section in part %s does not match its index", part.ErrDamaged, x.Extent.Part)
 			}
 			entries += int64(bytes.Count(data, []byte("\n")))
 			lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
@@ -276,7 +276,7 @@ func rebuildList(ctx context.Context, s storage.Store, id string, sizes map[stri
 		}
 	}
 	if n := len(sections); !ended || sections[n-1].Extent.At+int64(sections[n-1].Extent.Len) != at {
-		return nil, fmt.Errorf("%w: its own parts do not have all of it; the rest was taken over from earlier backups, and only %s told which", manifest.ErrDamaged, catalog.ManifestKey(id))
+		return nil, fmt.Errorf("%w: its own parts do not have all of its content; the rest is in parts of earlier backups, which only %s listed", manifest.ErrDamaged, catalog.ManifestKey(id))
 	}
 	return manifest.WriteList(id, sections, entries)
 }

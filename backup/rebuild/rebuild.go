@@ -159,14 +159,14 @@ func (r *Plan) examine(ctx context.Context, id string, e *catalog.Entry) (Found,
 	}
 	b, hash, err := r.catalog.ReadBackup(ctx, id)
 	if err == nil && commit != nil && hash != commit.SHA256 {
-		err = fmt.Errorf("%w: its backup.json is not the one in the catalog's log", catalog.ErrDamaged)
+		err = fmt.Errorf("%w: its backup.json does not match the catalog's log", catalog.ErrDamaged)
 	}
 	if err != nil && (errors.Is(err, catalog.ErrNewer) || !fault(err)) {
 		return f, err
 	}
 	if err != nil {
 		b = nil
-		f.Fate, f.Why = Described, "its backup.json is missing or damaged, and made anew from its manifest and its parts' indexes; "+lostWithJSON
+		f.Fate, f.Why = Described, "its backup.json is missing or damaged, and is made again from its manifest and the indexes of its parts; "+lostWithJSON
 	}
 	list, listErr := r.list(ctx, id, b)
 	if listErr != nil {
@@ -177,7 +177,7 @@ func (r *Plan) examine(ctx context.Context, id string, e *catalog.Entry) (Found,
 			return f, fmt.Errorf("%w; %w", listErr, err)
 		}
 		f.list = list
-		f.Fate, f.Why = Described, "its manifest is missing or damaged, and made anew from the indexes of its parts"
+		f.Fate, f.Why = Described, "its manifest is missing or damaged, and is made again from the indexes of its parts"
 	}
 	if b == nil || f.list != nil {
 		known := b
@@ -192,7 +192,7 @@ func (r *Plan) examine(ctx context.Context, id string, e *catalog.Entry) (Found,
 	}
 	f.b, f.hash = b, hash
 	if commit == nil && f.Fate == "" {
-		f.Fate, f.Why = Back, "its description is whole, and so are its parts and WAL"
+		f.Fate, f.Why = Back, "its description, parts and WAL are complete"
 	}
 	return f, r.whole(ctx, &f, commit != nil)
 }
@@ -204,7 +204,7 @@ func (r *Plan) list(ctx context.Context, id string, b *catalog.Backup) ([]byte, 
 		return nil, err
 	}
 	if b != nil && part.Sum(data).String() != b.Manifest.SHA256 {
-		return nil, fmt.Errorf("%w: %s: its hash is not the one in backup.json", manifest.ErrDamaged, catalog.ManifestKey(id))
+		return nil, fmt.Errorf("%w: %s: its hash does not match backup.json", manifest.ErrDamaged, catalog.ManifestKey(id))
 	}
 	_, _, err = manifest.ReadList(data, id)
 	return data, err
@@ -244,7 +244,7 @@ func (r *Plan) whole(ctx context.Context, f *Found, listed bool) error {
 	}
 	size := segment.Size(f.b.SegmentSize)
 	if !size.Valid() {
-		return fmt.Errorf("%w: it has WAL segments of %d bytes", catalog.ErrDamaged, f.b.SegmentSize)
+		return fmt.Errorf("%w: its WAL segments of %d bytes are impossible", catalog.ErrDamaged, f.b.SegmentSize)
 	}
 	first, last := segment.At(f.b.Timeline, f.b.StartLSN, size), segment.Before(f.b.Timeline, f.b.StopLSN, size)
 	gap, any, err := walstore.FirstMissing(ctx, r.store, f.b.SystemID, first, last, size)
@@ -274,7 +274,7 @@ func (r *Plan) Run(ctx context.Context) error {
 					err = storage.PutOwn(ctx, r.store, key, bytes.NewReader(f.list), int64(len(f.list)))
 				}
 				if err != nil {
-					return fmt.Errorf("store the manifest of backup %s anew: %w", f.Backup, err)
+					return fmt.Errorf("store the manifest of backup %s again: %w", f.Backup, err)
 				}
 			}
 			if hash == "" {

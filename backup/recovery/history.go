@@ -34,7 +34,7 @@ func ReadTree(ctx context.Context, s storage.Store, systemID uint64) (timeline.T
 
 // noHistory says of an orphan that recovery cannot get to it.
 func noHistory(t segment.Timeline) error {
-	return Unreachable("the archive has WAL of timeline %d, but not its history file %s: without it nobody knows where it begins\n%s", t, segment.HistoryName(t), backup.WhereHistory(t))
+	return Unreachable("the archive has WAL of timeline %d, but not its history file %s: without it the beginning of the timeline is unknown\n%s", t, segment.HistoryName(t), backup.WhereHistory(t))
 }
 
 // Reach tells why recovery that is consistent at lsn on timeline from cannot get to timeline to; nil if it can.
@@ -51,11 +51,11 @@ func Reach(tree timeline.Tree, from segment.Timeline, lsn segment.LSN, to segmen
 	case tree.Orphan(to):
 		return noHistory(to)
 	case !tree.Known(to):
-		return Unreachable("the archive knows no timeline %d (it has %s)", to, strings.Join(names, ", "))
+		return Unreachable("the archive has no timeline %d (it has %s)", to, strings.Join(names, ", "))
 	case !on:
 		return Unreachable("target timeline %d does not descend from timeline %d, which the backup is on", to, from)
 	}
-	return Unreachable("target timeline %d forked from backup timeline %d at %s, which is before the backup's end at %s", to, from, left, lsn)
+	return Unreachable("target timeline %d left the backup's timeline %d at %s, which is before the end of the backup at %s", to, from, left, lsn)
 }
 
 // known are the timelines that recovery could follow.

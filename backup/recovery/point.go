@@ -79,7 +79,7 @@ func (c *Selector) named(ctx context.Context, e *catalog.Entry) (*Selection, err
 		to = descendant(tree, b.Timeline, b.StopLSN)
 	}
 	if err := Reach(tree, b.Timeline, b.StopLSN, to); err != nil {
-		return nil, fmt.Errorf("%w\nFrom backup %s timeline %d can be reached: --target-timeline %d. Or name another backup, or none", err, e.ID, descendant(tree, b.Timeline, b.StopLSN), descendant(tree, b.Timeline, b.StopLSN))
+		return nil, fmt.Errorf("%w\nBackup %s can reach timeline %d: --target-timeline %d. Or name another backup, or none", err, e.ID, descendant(tree, b.Timeline, b.StopLSN), descendant(tree, b.Timeline, b.StopLSN))
 	}
 	return &Selection{Entry: e, Tree: tree, Timeline: to}, nil
 }
@@ -106,7 +106,7 @@ func (c *Selector) newest(ctx context.Context, s *catalog.State) (*Selection, er
 			err = cmp.Or(c.begins(tree, b), Reach(tree, b.Timeline, b.StopLSN, to))
 		}
 		if err != nil && first == nil && (tree.Orphan(to) || tree.Orphan(b.Timeline)) {
-			return nil, fmt.Errorf("%w\nOr name a backup of another timeline, and that: --target-timeline", err)
+			return nil, fmt.Errorf("%w\nOr name a backup of another timeline, and that timeline with --target-timeline", err)
 		}
 		if err == nil && first != nil && c.Recovery.Timeline == "" {
 			return nil, c.ambiguous(tree, first, e, to)
@@ -155,7 +155,7 @@ func (c *Selector) begins(tree timeline.Tree, b catalog.Summary) error {
 func (c *Selector) ambiguous(tree timeline.Tree, newest, other *catalog.Entry, to segment.Timeline) error {
 	b := newest.Commit.Summary
 	reason := strings.TrimPrefix(Reach(tree, b.Timeline, b.StopLSN, to).Error(), ErrUnreachable.Error()+": ")
-	return Unreachable("there are two branches of history: %s\nFrom the newest backup, %s, along its own branch: --target-timeline %d\nFrom backup %s to the newest timeline: --target-timeline %d",
+	return Unreachable("the history has two branches: %s\nTo follow the branch of the newest backup, %s: --target-timeline %d\nTo go from backup %s to the newest timeline: --target-timeline %d",
 		reason, newest.ID, descendant(tree, b.Timeline, b.StopLSN), other.ID, to)
 }
 
@@ -197,9 +197,9 @@ func (c *Selector) tooEarly(complete []*catalog.Entry) error {
 	}
 	b := first.Commit.Summary
 	if c.Recovery.TargetLSN != 0 {
-		return Unreachable("no backup is old enough for %s; the oldest, %s, can restore any point from %s on", c.Recovery.TargetLSN, first.ID, b.StopLSN)
+		return Unreachable("no backup is old enough for %s; the oldest backup, %s, can restore any point from %s on", c.Recovery.TargetLSN, first.ID, b.StopLSN)
 	}
-	return Unreachable("no backup is old enough for %s; the oldest, %s, can restore any time from %s on", backup.Stamp(c.Recovery.TargetTime), first.ID, backup.Stamp(b.Consistent))
+	return Unreachable("no backup is old enough for %s; the oldest backup, %s, can restore any time from %s on", backup.Stamp(c.Recovery.TargetTime), first.ID, backup.Stamp(b.Consistent))
 }
 
 // CheckWAL holds what the archive has against what the recovery needs, and returns warnings. found says that the target was
@@ -207,29 +207,29 @@ func (c *Selector) tooEarly(complete []*catalog.Entry) error {
 func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalog.State, now time.Time) (warnings []string, err error) {
 	r := c.Recovery
 	if w.End < b.StopLSN && b.Offline() {
-		return nil, Unreachable("backup %s is of a stopped server, and the archive has no WAL from after it: %s is not there\nWithout a target it can be restored as it is.", b.ID, b.FirstWAL)
+		return nil, Unreachable("backup %s is of a stopped server, and the archive has no WAL after it: %s is missing\nWithout a target it can be restored as it is.", b.ID, b.FirstWAL)
 	}
 	if w.End < b.StopLSN {
 		missing := w.Missing
 		if missing == "" {
 			missing = "what follows " + w.End.String()
 		}
-		return nil, Unreachable("WAL that backup %s needs (%s to %s) is not in the archive: %s is missing\nRestore another backup, or archive the file from the old server's pg_wal.", b.ID, b.FirstWAL, b.LastWAL, missing)
+		return nil, Unreachable("WAL that backup %s needs (%s to %s) is not in the archive: %s is missing\nRestore another backup. %s", b.ID, b.FirstWAL, b.LastWAL, missing, backup.WhereSegment(missing))
 	}
 	if r.TargetTime.After(now.Add(time.Minute)) {
-		return nil, Unreachable("the target %s lies in the future; it is %s now\nWithout --target-time the recovery goes to the end of the WAL.", backup.Stamp(r.TargetTime), backup.Stamp(now))
+		return nil, Unreachable("the target %s is in the future; it is %s now\nWithout --target-time the recovery goes to the end of the WAL.", backup.Stamp(r.TargetTime), backup.Stamp(now))
 	}
 	switch {
 	case r.TargetImmediate && w.End <= b.StopLSN && b.PGVersion >= 130000: // of an idle standby, as a primary ends a backup with a record
-		return nil, Unreachable("the archive ends where backup %s is consistent, at %s, and PostgreSQL %d only notices at the next record that it is there\nWithout --target immediate it recovers to the same point.", b.ID, b.StopLSN, b.PGVersion/10000)
+		return nil, Unreachable("the archive ends at %[2]s, where backup %[1]s becomes consistent, and PostgreSQL %[3]d needs one more record to notice that\nWithout --target immediate it recovers to the same point.", b.ID, b.StopLSN, b.PGVersion/10000)
 	case r.TargetImmediate, found:
 		return nil, nil
 	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":
-		return nil, Unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the old server's pg_wal is still there, archive what is left in it: pgobj wal-push.", w.End, w.Last, r.TargetLSN)
+		return nil, Unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the data directory of the old server is still there, archive its last WAL: pgobj wal-push --all PGDATA", w.End, w.Last, r.TargetLSN)
 	case w.Missing != "":
 		return holed(r, w, later(s, b, w))
 	case r.TargetXID != 0 || r.TargetName != "":
-		warnings = append(warnings, fmt.Sprintf("whether the target comes after the end of the backup, and is in the archive at all, shows only in the recovery: if it does not, PostgreSQL %s; then name an older backup, or none, so that it is looked for", AtTheEnd(b.PGVersion)))
+		warnings = append(warnings, fmt.Sprintf("only the recovery shows whether the archive has the target, after the end of the backup: if not, PostgreSQL %s; then name an older backup, or none, so that pgobj searches for the target", AtTheEnd(b.PGVersion)))
 	}
 	return warnings, nil
 }
@@ -237,9 +237,9 @@ func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalo
 // AtTheEnd is what PostgreSQL does at the end of the WAL when it has not met its target (StartupXLOG).
 func AtTheEnd(version int) string {
 	if version >= 130000 {
-		return "stops there with an error and can be told another target"
+		return "stops there with an error, and another target can be set"
 	}
-	return "opens with all there is"
+	return "opens with all WAL that there is"
 }
 
 // holed: recovery ends at a gap, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
@@ -247,12 +247,12 @@ func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 	gap := fmt.Sprintf("there is a gap in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
 	what := "pgobj pitr-windows shows what can be restored."
 	if w.Before > 0 {
-		what = fmt.Sprintf("Any point up to %s can be restored: --target-lsn %s; pgobj pitr-windows has it as a time.", w.Before, w.Before)
+		what = fmt.Sprintf("Any point up to %s can be restored: --target-lsn %s; pgobj pitr-windows shows it as a time.", w.Before, w.Before)
 	}
 	if after != nil {
 		what += fmt.Sprintf(" Backup %s is from after the gap.", after.ID)
 	}
-	what += " If the file is in the old server's pg_wal, archive it: pgobj wal-push."
+	what += " " + backup.WhereSegment(w.Missing)
 	switch {
 	case r.TargetLSN != 0 && r.TargetLSN <= cmp.Or(w.Before, w.End-1):
 		return nil, nil

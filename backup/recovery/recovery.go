@@ -42,21 +42,21 @@ func (r Recovery) Check() error {
 	timed := !r.TargetTime.IsZero() || r.TargetXID != 0 || r.TargetLSN != 0
 	switch {
 	case len(targets) > 1:
-		return fmt.Errorf("%s contradict each other: give one target", strings.Join(targets, " and "))
+		return fmt.Errorf("%s: give only one target", strings.Join(targets, " and "))
 	case r.Standby && len(targets) > 0:
-		return fmt.Errorf("a standby follows its primary and has no target: leave out --standby or %s", targets[0])
+		return fmt.Errorf("a standby follows its primary and has no target: remove --standby or %s", targets[0])
 	case r.Exclusive && !timed:
 		return fmt.Errorf("--exclusive needs --target-time, --target-xid or --target-lsn")
 	case !r.Standby && (r.PrimaryConnInfo != "" || r.PrimarySlotName != ""):
 		return fmt.Errorf("--primary-conninfo and --primary-slot-name need --standby")
 	case r.NoSettings && (len(targets) > 0 || r.Standby || r.Timeline != ""):
-		return fmt.Errorf("--no-recovery-settings writes neither a target nor a timeline nor standby settings: leave them out")
+		return fmt.Errorf("--no-recovery-settings writes no target, no timeline and no standby settings: remove those options")
 	case len(r.TargetName) >= 64: // MAXFNAMELEN
 		return fmt.Errorf("the restore point's name has %d bytes, PostgreSQL allows 63", len(r.TargetName))
 	}
 	for _, s := range []string{r.RestoreCommand, r.TargetName, r.PrimaryConnInfo, r.PrimarySlotName} {
 		if strings.ContainsAny(s, "\n\r\x00") {
-			return fmt.Errorf("%q has a line break in it, which a setting cannot have", s)
+			return fmt.Errorf("%q has a line break, which a setting cannot have", s)
 		}
 	}
 	if r.Timeline != "" && r.Timeline != "current" && r.Timeline != "latest" {

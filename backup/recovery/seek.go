@@ -99,7 +99,7 @@ func lastIndex[T any](all []T, is func(T) bool) int {
 // has none: recovery does not get past it either.
 func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searchedSegment) error {
 	if time.Since(s.Said) >= WalSay {
-		s.Log.Info("looking through the WAL for the target, the newest first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
+		s.Log.Info("reading the WAL for the target, the newest segments first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
 		s.Said = time.Now()
 	}
 	begin := make(chan []byte, 1) // of the segment behind the one that is read
@@ -133,7 +133,7 @@ func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *searc
 		}
 	})
 	if errors.Is(err, object.ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
-		s.Log.Warn("cannot look through all of the WAL for the target", "target", s.Recovery.Goal(), "error", err)
+		s.Log.Warn("cannot read all WAL for the target", "target", s.Recovery.Goal(), "error", err)
 		f.marks, err = nil, nil
 	}
 	return err
@@ -154,11 +154,11 @@ func (a *awaited) Read(b []byte) (int, error) {
 
 // notFound: no backup has the target behind it.
 func (c *Selector) notFound(complete []*catalog.Entry) error {
-	what := "If it was made lately, archive it: SELECT pg_switch_wal()."
+	what := "If it was created recently, archive it: SELECT pg_switch_wal()."
 	if c.Recovery.TargetXID != 0 {
-		what = "It may be older, have written nothing, have been part of another one, or not have ended. " + what
+		what = "The transaction may be older, have written nothing, have been a subtransaction, or not have ended. " + what
 	}
-	return Unreachable("%s is not in the archive's WAL behind the oldest backup, %s, on the way that recovery takes (%d segments were read)\n%s Another --target-timeline may have it. A backup that is named is taken without looking.",
+	return Unreachable("%s is not in the WAL after the oldest backup, %s, along the timelines that recovery follows (%d segments were read)\n%s Another --target-timeline may have it. If you name a backup, pgobj does not search for the target.",
 		c.Recovery.Goal(), complete[0].ID, len(c.Seek.Known), what)
 }
 

@@ -213,7 +213,7 @@ func (p *Plan) explainChanges() {
 			switch {
 			case ch.File != d.File || ch.Line != d.Line:
 			case ch.Now == "":
-				p.Dangers[i].Why = "taken out in the copy"
+				p.Dangers[i].Why = "removed in the copy"
 			default:
 				p.Dangers[i].Why = "in the copy: " + ch.Now
 			}
@@ -232,14 +232,14 @@ func (p *Plan) warnConfig(s *content.ManifestScan) {
 	switch {
 	case len(names) == 0 || p.request.Layout.ConfigDir != "":
 	case c.dir != "":
-		p.warn("configuration was outside of the data directory, and is put into it: %s. --config-dir DIR puts it elsewhere", all)
+		p.warn("configuration was outside of the data directory, and is restored into it: %s. --config-dir DIR restores it to another place", all)
 	case c.place:
-		p.warn("configuration is outside of the data directory, and is left there as it is now: %s. --config-dir DIR restores it", all)
+		p.warn("configuration is outside of the data directory, and stays there unchanged: %s. --config-dir DIR restores it", all)
 	default:
-		p.warn("configuration was outside of the data directory and is not restored there: %s. --config-dir DIR puts it into a directory", all)
+		p.warn("configuration was outside of the data directory, and is not restored: %s. --config-dir DIR restores it to a directory", all)
 	}
 	if !s.Entries["postgresql.conf"] && c.dir == "" && c.main == "" {
-		p.warn("there is no postgresql.conf in the data directory: start the server with -c config_file=…")
+		p.warn("the data directory has no postgresql.conf: start the server with -c config_file=…")
 	}
 }
 
@@ -251,12 +251,12 @@ func checkConfigFiles(b *catalog.Backup) error {
 	}
 	for i, name := range names {
 		if !isClean(name) || slices.ContainsFunc(names[i+1:], func(o string) bool { return datadir.Within(o, name) || datadir.Within(name, o) }) {
-			return fmt.Errorf("%w: backup.json of %s names a configuration file %.200q, which cannot be, or not beside the others", catalog.ErrDamaged, b.ID, name)
+			return fmt.Errorf("%w: backup.json of %s names a configuration file %.200q, which is not possible, or not together with the others", catalog.ErrDamaged, b.ID, name)
 		}
 	}
 	for _, d := range b.ConfigDirs {
 		if !isClean(d.Path) || slices.ContainsFunc(names, func(o string) bool { return datadir.Within(d.Path, o) }) {
-			return fmt.Errorf("%w: backup.json of %s names a directory with configuration %.200q, which cannot be, or not beside the files", catalog.ErrDamaged, b.ID, d.Path)
+			return fmt.Errorf("%w: backup.json of %s names a directory with configuration %.200q, which is not possible, or not together with the files", catalog.ErrDamaged, b.ID, d.Path)
 		}
 	}
 	return nil

@@ -14,15 +14,15 @@ func (p *Plan) warnDatabases() {
 		return
 	}
 	if len(d.Others) > 0 {
-		p.warn("nobody can connect to the databases that are left out. When the recovery is over, drop them: DROP DATABASE %s", content.QuoteIdents(d.Others))
+		p.warn("nobody can connect to the databases that are left out. Drop them after the recovery: DROP DATABASE %s", content.QuoteIdents(d.Others))
 	}
-	p.warn("with --only-database pg_verifybackup finds the files that are left out to be wrong, and a backup of this server would keep what is in them: nothing")
+	p.warn("with --only-database, pg_verifybackup reports the files that are left out as wrong, and a backup of this server would store them empty")
 	switch {
 	case p.Backup.Offline():
 	case p.Backup.PGVersion < 130000:
-		p.warn("if the recovery ends with \"WAL contains references to invalid pages\", VACUUM has been at work in a database that is left out: restore all of them")
+		p.warn("if the recovery ends with \"WAL contains references to invalid pages\", VACUUM ran in a database that is left out: restore all databases")
 	default:
-		p.warn("ignore_invalid_pages is on, so that recovery gets over the databases that are left out; when it is over: ALTER SYSTEM RESET ignore_invalid_pages, and restart the server")
+		p.warn("ignore_invalid_pages is on, so that recovery does not stop at the databases that are left out. After the recovery: ALTER SYSTEM RESET ignore_invalid_pages, and restart the server")
 	}
 }
 
@@ -36,8 +36,8 @@ func (p *Plan) warnSubscriptions() {
 	switch {
 	case len(names) == 0 || r.Standby:
 	case r.KeepArchiving:
-		p.warn("subscriptions run in the copy as soon as it is open (--keep-archiving), and take the changes from the original's replication slots: %s. Make sure that the original never runs again, or set max_logical_replication_workers = 0 before the start", what)
+		p.warn("subscriptions run in the copy as soon as it is open (--keep-archiving), and consume the changes of the original's replication slots: %s. Make sure that the original never runs again, or set max_logical_replication_workers = 0 before the start", what)
 	default:
-		p.warn("subscriptions do not run in the copy (max_logical_replication_workers = 0), because they would take changes away from the original: %s. Before any is to run there: ALTER SUBSCRIPTION … DISABLE, then SET (slot_name = NONE), then DROP SUBSCRIPTION, for each of these", what)
+		p.warn("subscriptions do not run in the copy (max_logical_replication_workers = 0), because they would take changes away from the original: %s. Before you enable subscriptions there, run for each of these: ALTER SUBSCRIPTION … DISABLE, then SET (slot_name = NONE), then DROP SUBSCRIPTION", what)
 	}
 }

@@ -40,7 +40,7 @@ func (p *Plan) Run(ctx context.Context) error {
 		return fmt.Errorf("restore backup %s to %s: %w", b.ID, p.Target, err)
 	}
 	if err := p.saveWAL(); err != nil {
-		return fmt.Errorf("save WAL that was never archived (nothing was changed yet): %w", ofTarget(err))
+		return fmt.Errorf("save WAL that was never archived (nothing has been changed yet): %w", ofTarget(err))
 	}
 	p.Begun = true
 	if err := p.restore(ctx); err != nil {
@@ -66,11 +66,11 @@ func ofTarget(err error) error {
 	}
 	for _, e := range []error{unix.EEXIST, unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.EINVAL, unix.ENAMETOOLONG} {
 		if errors.Is(cause, e) {
-			return fmt.Errorf("%w: what it lists cannot be: %w", manifest.ErrDamaged, err)
+			return fmt.Errorf("%w: it lists an impossible path: %w", manifest.ErrDamaged, err)
 		}
 	}
 	if cause.Error() == "path escapes from parent" { // os.Root's, which has no name
-		return fmt.Errorf("%w: what it lists leads elsewhere: %w", manifest.ErrDamaged, err)
+		return fmt.Errorf("%w: it lists a path that leads out of the directory: %w", manifest.ErrDamaged, err)
 	}
 	return fmt.Errorf("%w: %w", backup.ErrTarget, err)
 }
@@ -82,7 +82,7 @@ func (p *Plan) restore(ctx context.Context) error {
 	}
 	if t.Delta {
 		if err := p.removeExtraneous(ctx); err != nil {
-			return fmt.Errorf("remove what is not in the backup: %w", err)
+			return fmt.Errorf("remove files that are not in the backup: %w", err)
 		}
 	}
 	lines, err := p.manifest.Read()

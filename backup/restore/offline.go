@@ -30,8 +30,8 @@ func (p *Plan) warnOffline() {
 	if !b.Offline() || len(p.Path) > 0 || p.coldEnd <= b.StopLSN {
 		return
 	}
-	p.warn("this is a backup of a stopped server, and is restored as that was at %s. The archive has WAL from after it, up to %s, which is not replayed: --target-timeline latest recovers to its end, and a target to somewhere before it", backup.Stamp(b.Consistent), p.coldEnd)
+	p.warn("this is a backup of a stopped server, restored as the server was at %s. The archive has later WAL, up to %s, which is not replayed: --target-timeline latest recovers to its end, a target to a point before that", backup.Stamp(b.Consistent), p.coldEnd)
 	if p.Recovery.KeepArchiving {
-		p.warn("the copy goes on with the names of WAL files that the archive has: they will be refused. Give --target-timeline latest, which makes a timeline of its own, or leave out --keep-archiving")
+		p.warn("the copy will write WAL files with names that the archive already has, and the archive will refuse them. Give --target-timeline latest, so that the copy gets a timeline of its own, or remove --keep-archiving")
 	}
 }

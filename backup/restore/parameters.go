@@ -49,7 +49,7 @@ func (p *Plan) checkMinimal(at *segment.Mark) error {
 	case p.minimal == 0 || r.TargetImmediate || at != nil && at.At < p.minimal, r.TargetLSN != 0 && (r.TargetLSN < p.minimal || r.TargetLSN == p.minimal && r.Exclusive):
 		return nil
 	case at == nil && r.Seeks():
-		p.warn("%s: recovery must not come to it. %s", p.minimalText(), p.beforeMinimal())
+		p.warn("%s: recovery must end before it. %s", p.minimalText(), p.beforeMinimal())
 		return nil
 	case !r.TargetTime.IsZero():
 		return nil // checkTime
@@ -58,11 +58,11 @@ func (p *Plan) checkMinimal(at *segment.Mark) error {
 }
 
 func (p *Plan) minimalText() string {
-	return fmt.Sprintf("from %s on the WAL was written with wal_level = minimal, so that it does not hold all that was done: no backup from before that reaches anything after it", p.minimal)
+	return fmt.Sprintf("from %s on the WAL was written with wal_level = minimal, so it does not have all changes: no backup from before that point can be recovered past it", p.minimal)
 }
 
 func (p *Plan) beforeMinimal() string {
-	return fmt.Sprintf("What was done before can be restored: --target-lsn %s --exclusive; pgobj pitr-windows has it as a time. What came after it needs a backup from after it", p.minimal)
+	return fmt.Sprintf("Earlier points can be restored: --target-lsn %s --exclusive; pgobj pitr-windows shows it as a time. For later points use a backup that was taken later", p.minimal)
 }
 
 // need adds what the server needs to get up and the configuration may not have.
@@ -76,7 +76,7 @@ func (p *Plan) need(ctx context.Context, s *content.ManifestScan, conf settings.
 		return err
 	}
 	if control.Parameters.Minimal() && !asShutDown {
-		return recovery.Unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can begin from it\nWithout a target it can be restored as it was.", p.Backup.ID)
+		return recovery.Unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can start from it\nWithout a target it can be restored as it was.", p.Backup.ID)
 	}
 	p.needs = settings.Needed(control.Parameters, append(slices.Clone(p.changes), p.ofSaved()...))
 	var names []string
@@ -91,8 +91,8 @@ func (p *Plan) need(ctx context.Context, s *content.ManifestScan, conf settings.
 	}
 	if len(names) > 0 {
 		w.Comments = append(w.Comments, "The server needs "+strings.Join(names, ", ")+" to start or recover, as it had when it wrote the WAL. They stay:",
-			"when it is open, ALTER SYSTEM RESET what is not wanted, and restart the server.")
-		p.warn("the server needs, to start or recover, %s, which the configuration in the backup does not have: postgresql.auto.conf sets it, also for the time after the recovery. What is set on the server's command line (-c, as Patroni and containers do) is stronger: it must not be less there", strings.Join(names, ", "))
+			"when it is open, ALTER SYSTEM RESET the ones that you do not want, and restart the server.")
+		p.warn("to start or recover the server needs %s, which the configuration in the backup does not have: pgobj sets it in postgresql.auto.conf, and it stays after the recovery. The server's command line (-c, as Patroni and containers use it) overrides this: it must not set lower values", strings.Join(names, ", "))
 	}
 	return nil
 }

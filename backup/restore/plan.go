@@ -64,7 +64,7 @@ type Plan struct {
 	found    *recovery.Selection
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
-	holed    bool                 // there is a gap on the path, or just after it
+	gap      bool                 // there is a gap on the path, or just after it
 	changes  []segment.Parameters // of the server's settings, on the path
 	minimal  segment.LSN          // where the path ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
@@ -165,7 +165,7 @@ func (p *Plan) look(ctx context.Context) error {
 	found, err := c.Choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || catalog.IsLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
-		return fmt.Errorf("%w: %s\nThe backup that is wanted may be hidden by this. Name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
+		return fmt.Errorf("%w: %s\nThis may hide the backup that you want. Name one that pgobj backup-list shows", catalog.ErrDamaged, strings.Join(state.Problems, "; "))
 	}
 	if err != nil {
 		return err
@@ -223,7 +223,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err != nil {
 		return err
 	}
-	p.holed = w.Missing != ""
+	p.gap = w.Missing != ""
 	warnings, err := c.CheckWAL(found.At != nil, b, w, state, time.Now())
 	p.Warnings = append(p.Warnings, warnings...)
 	if err == nil && !r.TargetTime.IsZero() {
@@ -234,14 +234,14 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	case r.TargetImmediate || r.Timeline != "" && r.Timeline != "latest":
 	case found.Timeline != newest:
 		p.Recovery.Timeline = fmt.Sprint(found.Timeline)
-		p.warn("the newest timeline is %d, but it cannot be reached from this backup: recovery follows timeline %d", newest, found.Timeline)
+		p.warn("the newest timeline is %d, but this backup cannot reach it: recovery follows timeline %d", newest, found.Timeline)
 	case found.Timeline != latest:
 		p.Recovery.Timeline = fmt.Sprint(found.Timeline)
-		p.warn("%s is not in the archive, so that PostgreSQL would not find timeline %d by itself: the settings name it", segment.HistoryName(latest+1), found.Timeline)
+		p.warn("%s is not in the archive, so PostgreSQL would not find timeline %d by itself: the settings name the timeline", segment.HistoryName(latest+1), found.Timeline)
 	}
 	for _, t := range found.Tree.Timelines() {
 		if t > b.Timeline && found.Tree.Orphan(t) {
-			p.warn("%s is not in the archive, although WAL of timeline %d is: a recovery that asks for it, at the latest when it ends and chooses a new timeline, stops there with an error. %s", segment.HistoryName(t), t, backup.WhereHistory(t))
+			p.warn("the archive has WAL of timeline %[2]d, but not %[1]s: a recovery stops with an error when it asks for that file, at the latest at its end, when it chooses a new timeline. %[3]s", segment.HistoryName(t), t, backup.WhereHistory(t))
 		}
 	}
 	return err
@@ -263,7 +263,7 @@ func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WA
 		return w, nil
 	}
 	if w.Before, _, err = survey.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
-		p.request.Log.Debug("it is not known which is the last record before the gap", "error", err) // and recovery may never come there
+		p.request.Log.Debug("the last record before the gap is unknown", "error", err) // and recovery may never come there
 	}
 	return w, ctx.Err()
 }
@@ -303,9 +303,9 @@ func (p *Plan) measure(s *content.ManifestScan) error {
 		switch {
 		case r.Free >= r.Need:
 		case t.Delta:
-			p.warn("the file system of %s has %d bytes free, and the backup has %d to put there: with --delta it fits only if enough of that is there already", strings.Join(r.Dirs, ", "), r.Free, r.Need)
+			p.warn("the file system of %s has %d bytes free, and the backup has %d bytes for it: with --delta this fits only if enough of the files are there already", strings.Join(r.Dirs, ", "), r.Free, r.Need)
 		default:
-			return fmt.Errorf("%w: the backup has %d bytes for %s, the file system has %d free", backup.ErrTarget, r.Need, strings.Join(r.Dirs, ", "), r.Free)
+			return fmt.Errorf("%w: the backup has %d bytes for %s, but the file system has %d bytes free", backup.ErrTarget, r.Need, strings.Join(r.Dirs, ", "), r.Free)
 		}
 	}
 	p.Places = append(p.Places, Place{"data directory", t.Dir, data, free[t.Dir]})
@@ -313,7 +313,7 @@ func (p *Plan) measure(s *content.ManifestScan) error {
 		p.Places = append(p.Places, Place{m.Name, m.Location, m.Bytes, free[m.Dir()]})
 	}
 	for _, link := range s.Stray {
-		p.warn("%s is a link that PostgreSQL has not made: where it leads out of the data directory it is left out, because the server would remove temporary and unlogged files there", link)
+		p.warn("%s is a link that PostgreSQL did not create: if it leads out of the data directory it is left out, because the server would remove temporary and unlogged files there", link)
 	}
 	for path, l := range s.Links {
 		if t.Mount(path) == nil {
@@ -321,7 +321,7 @@ func (p *Plan) measure(s *content.ManifestScan) error {
 			if path == "pg_wal" {
 				flag = "--waldir DIR"
 			}
-			p.warn("%s was a link to %s; it is put into the data directory itself (%s restores a link)", path, l.To, flag)
+			p.warn("%s was a link to %s; it is restored into the data directory itself (%s restores a link)", path, l.To, flag)
 		}
 	}
 	return nil
@@ -342,19 +342,19 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 	for i, d := range p.Dangers {
 		switch {
 		case d.File == settings.AutoConf && settings.IsOneOf(d.Text, nil):
-			p.Dangers[i].Why = "taken out in the copy"
+			p.Dangers[i].Why = "removed in the copy"
 		case strings.HasPrefix(d.Name, "archive_") && d.Name != "archive_cleanup_command" && !r.KeepArchiving && !r.Standby:
 			p.Dangers[i].Why = "archiving is off in the copy"
 		case d.Name == settings.Synchronous && !r.KeepArchiving && !r.Standby:
-			p.Dangers[i].Why = "cleared in the copy, whose commits would wait for ever: set it again when it has such a standby"
+			p.Dangers[i].Why = "cleared in the copy, because its commits would wait forever: set it again when the copy has such a standby"
 		}
 	}
 	if l := conf.Blind; l != nil && !r.ToTheEnd() && (r.TargetAction == "" || r.TargetAction == "pause") {
-		p.warn("%s, line %d: %s: so the server does not pause at the target, it shuts down; give --target-action promote, or take the setting out", l.File, l.Line, l.Text)
+		p.warn("%s, line %d: %s: so the server does not pause at the target, but shuts down; give --target-action promote, or remove the setting", l.File, l.Line, l.Text)
 	}
 	p.command(&r, conf.Archiving)
 	w := settings.SettingsFor(r, b.PGVersion/10000, conf)
-	if stops := p.warnTablespaces() || p.holed; stops && w.File != "" && b.PGVersion >= 150000 {
+	if stops := p.warnTablespaces() || p.gap; stops && w.File != "" && b.PGVersion >= 150000 {
 		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a gap, or at what it must not replay.
 		w.Recovery = append(w.Recovery, recovery.Setting{Name: "recovery_prefetch", Value: "off"})
 	}
@@ -408,7 +408,7 @@ func (p *Plan) received(r *recovery.Recovery, archiving []settings.ConfLine) {
 	}
 	for _, l := range archiving {
 		if name, value := settings.Parse(l.Text); r.KeepArchiving && name == "archive_mode" && strings.EqualFold(value, "always") {
-			p.warn("%s, line %d: %s: so what wal-receive has stored of a segment that is not complete is not used", l.File, l.Line, l.Text)
+			p.warn("%s, line %d: %s: so the incomplete last segment that wal-receive stored is not used", l.File, l.Line, l.Text)
 			return
 		}
 	}
@@ -436,12 +436,12 @@ func fileSettings(file string, settings []recovery.Setting) FileSettings {
 func (p *Plan) warnOrders() {
 	b, r := p.Backup, p.Recovery
 	if r.KeepArchiving && !r.Standby {
-		p.warn("archiving stays as it was (--keep-archiving): from its promotion on this copy writes to the original's archive. Make sure that the original never runs again, or writes elsewhere")
+		p.warn("archiving stays as it was (--keep-archiving): after its promotion this copy writes to the original's archive. Make sure that the original never runs again, or archives to another place")
 	}
 	if b.DamagedPages > 0 && len(b.Damaged) > 0 {
-		p.warn("pages of the database were damaged when it was backed up: %d, first block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
+		p.warn("the backup has %d damaged pages, which were damaged on the server: first block(s) %v of %s", b.DamagedPages, b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	if r.TargetAction == "shutdown" && !r.ToTheEnd() {
-		p.warn("with --target-action shutdown the server stops at the target, each time that it is started, until recovery.signal (up to 11: recovery.conf) is removed")
+		p.warn("with --target-action shutdown the server shuts down at the target each time it is started, until you remove recovery.signal (up to version 11: recovery.conf)")
 	}
 }

@@ -38,13 +38,13 @@ func (p *Plan) rescue(ctx context.Context) error {
 		return nil
 	}
 	if gone, err := p.gone(ctx, names); err != nil || gone != "" {
-		return cmp.Or(err, fmt.Errorf("%w: %s has WAL that was never archived (%s), and what came before it, %s, is neither there nor in the archive: its transactions are only in the data files, and no restore brings them back\n"+
-			"Start the server and take a backup, or move the directory away and restore to a new one. --discard-wal lets go of them",
+		return cmp.Or(err, fmt.Errorf("%w: %s has WAL that was never archived (%s), but the segment before it, %s, is neither there nor in the archive: these transactions are only in the data files, and no restore brings them back\n"+
+			"Start the server and take a backup, or move the directory away and restore to a new one. Or give up these transactions with --discard-wal",
 			backup.ErrTarget, t.Dir, firstFew(names), gone))
 	}
 	if r.SaveWAL == "" {
-		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): the last transactions may be only there\n"+
-			"To have it in the recovery, archive it first: pgobj wal-push --all %s\nOr give --save-wal DIR to keep a copy, or --discard-wal to let go of it",
+		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): only they may have the last transactions\n"+
+			"To recover with them, archive them first: pgobj wal-push --all %s\nOr keep a copy with --save-wal DIR, or give them up with --discard-wal",
 			backup.ErrTarget, t.Dir, len(names), firstFew(names), t.Dir)
 	}
 	to, err := filepath.Abs(r.SaveWAL)

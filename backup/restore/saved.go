@@ -32,14 +32,14 @@ func (p *Plan) expectSaved(ctx context.Context) error {
 	case !ok || !asShutDown && (r.NoSettings || r.Standby || r.Timeline != "" || !r.ToTheEnd()):
 		return nil
 	case asShutDown && (r.NoSettings || r.TargetImmediate):
-		return p.savedInVain("without a recovery, as it is asked for, none of it would be replayed: leave out %s", map[bool]string{true: "--no-recovery-settings", false: "--target immediate"}[r.NoSettings])
+		return p.savedInVain("without a recovery, as requested, this WAL would not be replayed: remove %s", map[bool]string{true: "--no-recovery-settings", false: "--target immediate"}[r.NoSettings])
 	}
 	tree := p.found.Tree
 	if err := p.learnTimeline(tree, last.Timeline); err != nil {
 		return err
 	}
 	if err := recovery.Reach(tree, b.Timeline, b.StopLSN, last.Timeline); err != nil {
-		return p.savedInVain("no recovery gets from backup %s to it: %w", b.ID, err)
+		return p.savedInVain("no recovery from backup %s can reach it: %w", b.ID, err)
 	}
 	path := tree.Path(last.Timeline).From(b.Timeline, b.StartLSN)
 	if !asShutDown && !p.leadsTo(path) {
@@ -51,7 +51,7 @@ func (p *Plan) expectSaved(ctx context.Context) error {
 		return err
 	}
 	if asShutDown && (wal.Missing != "" || wal.End <= b.StopLSN) {
-		return p.savedInVain("segment %s, which comes before it, is neither there nor in the archive", cmp.Or(wal.Missing, b.FirstWAL))
+		return p.savedInVain("the segment before it, %s, is neither there nor in the archive", cmp.Or(wal.Missing, b.FirstWAL))
 	}
 	if !asShutDown && wal.Missing != "" {
 		return nil // as it is without what is saved
@@ -76,11 +76,11 @@ func (p *Plan) warnOtherWay(last segment.Segment) {
 	if p.Path.Passes(last.Timeline, last.Next().Start(segment.Size(p.Backup.SegmentSize))) {
 		return
 	}
-	p.warn("the recovery follows timeline %d, and not all of the saved WAL, which is of timeline %d, is on its way: --target-timeline %d goes to its end", p.Path.Last().Timeline, last.Timeline, last.Timeline)
+	p.warn("the recovery follows timeline %d and would not replay all of the saved WAL, which is of timeline %d: --target-timeline %d goes to its end", p.Path.Last().Timeline, last.Timeline, last.Timeline)
 }
 
 func (p *Plan) savedInVain(format string, args ...any) error {
-	return fmt.Errorf("%w: %s has WAL that was never archived (%s), and %w\nOr give --discard-wal in place of --save-wal: its transactions are lost then",
+	return fmt.Errorf("%w: %s has WAL that was never archived (%s), and %w\nOr give --discard-wal instead of --save-wal: its transactions are then lost",
 		backup.ErrTarget, p.target.Dir, firstFew(p.Saved), fmt.Errorf(format, args...))
 }
 

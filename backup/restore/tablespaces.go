@@ -20,12 +20,12 @@ func (p *Plan) warnTablespaces() (warned bool) {
 	}
 	warn := func(whose, dir string) {
 		for _, location := range newTablespaces(dir, p.Backup) {
-			what := "If recovery comes to where it is made, it stops there, as long as there are files in that directory"
+			what := "If recovery reaches its creation, it stops there as long as that directory has files"
 			if !p.Recovery.OwnCommand {
-				what = "If recovery comes to where it is made, PostgreSQL writes over the files in that directory, unless restore_command has wal-fetch's --new-tablespaces=free"
+				what = "If recovery reaches its creation, PostgreSQL overwrites the files in that directory, unless restore_command has wal-fetch's --new-tablespaces=free"
 			}
 			warned = true
-			p.warn("%s has a tablespace in %s that the backup does not have. %s: restore a newer backup (pgobj backup-push takes one), or only to a point before", whose, location, what)
+			p.warn("%s has a tablespace in %s that the backup does not have. %s: restore a newer backup (pgobj backup-push takes one), or recover to a point before that", whose, location, what)
 		}
 	}
 	if p.target.Delta {

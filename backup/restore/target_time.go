@@ -22,21 +22,21 @@ func (p *Plan) checkTime(ctx context.Context) error {
 	if err != nil || last.After(r.TargetTime) || r.Exclusive && last.Equal(r.TargetTime) {
 		return err
 	}
-	met := fmt.Sprintf("the last transaction before %s, where the WAL in the archive ends, was at %s", p.WAL.End, backup.Stamp(last))
+	met := fmt.Sprintf("the WAL in the archive ends at %s, and the last transaction before that was at %s", p.WAL.End, backup.Stamp(last))
 	if last.Before(b.Consistent) {
-		met = fmt.Sprintf("no transaction has ended between backup %s and %s, where the WAL in the archive ends", b.ID, p.WAL.End)
+		met = fmt.Sprintf("no transaction ended between backup %s and the end of the WAL in the archive, %s", b.ID, p.WAL.End)
 	}
-	met += fmt.Sprintf(", and PostgreSQL takes %s for reached only at one that ended after it", backup.Stamp(r.TargetTime))
+	met += fmt.Sprintf(", but PostgreSQL needs a transaction that ended after %s to see that it has reached that time", backup.Stamp(r.TargetTime))
 	switch {
 	case p.minimal > 0:
 		return recovery.Unreachable("%s\n%s\n%s", met, p.minimalText(), p.beforeMinimal())
 	case b.PGVersion < 130000:
-		p.warn("%s: at the end of the WAL it %s", met, recovery.AtTheEnd(b.PGVersion))
+		p.warn("%s: at the end of the WAL PostgreSQL %s", met, recovery.AtTheEnd(b.PGVersion))
 		return nil
 	case p.WAL.Missing != "":
-		return recovery.Unreachable("%s\nThere is a gap in the WAL: %s is missing, although %s is there. pgobj pitr-windows shows what can be restored. If the file is in the old server's pg_wal, archive it: pgobj wal-push.", met, p.WAL.Missing, p.WAL.Beyond)
+		return recovery.Unreachable("%s\nThere is a gap in the WAL: %s is missing, although %s is there. To see what can be restored: pgobj pitr-windows. %s", met, p.WAL.Missing, p.WAL.Beyond, backup.WhereSegment(p.WAL.Missing))
 	}
-	return recovery.Unreachable("%s\nLeave out --target-time: recovery to the end of the WAL gives the same, the state at that time, and opens. If the server has done more since, archive that first: SELECT pg_switch_wal(); of a server that is gone: pgobj wal-push.", met)
+	return recovery.Unreachable("%s\nRemove --target-time: recovery to the end of the WAL gives the same state, and the server opens. If the server has written more since then, archive it first: SELECT pg_switch_wal(); if the server is stopped: pgobj wal-push --all PGDATA", met)
 }
 
 // lastCommit is when the last transaction ended that the recovery will meet behind the beginning of the backup; zero when
@@ -66,7 +66,7 @@ func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
 func (p *Plan) unread(err error) error {
 	switch {
 	case errors.Is(err, object.ErrDamaged):
-		p.warn("recovery ends before this: %v", err)
+		p.warn("recovery ends before this point: %v", err)
 		return nil
 	case errors.Is(err, storage.ErrNotFound): // a piece whose segment was completed, or of two timelines the other's
 		return nil

@@ -13,16 +13,16 @@ import (
 
 // Why ErrConnect, where it is known. Each has one thing that a person can do.
 var (
-	ErrHost     = errors.New("there is no host of the server's name")
-	ErrSocket   = errors.New("no server has this socket")
-	ErrNobody   = errors.New("this process may not use the server's socket")
+	ErrHost     = errors.New("the server's host name cannot be resolved")
+	ErrSocket   = errors.New("no server listens on this socket")
+	ErrNobody   = errors.New("permission denied for the server's socket")
 	ErrTLS      = errors.New("the server's certificate is not trusted")
-	ErrIdentity = errors.New("the server asks for the operating system's user, and it is another one")
-	ErrNoLine   = errors.New("no line of pg_hba.conf lets the connection in")
-	ErrPassword = errors.New("the password is wrong, or there is none")
+	ErrIdentity = errors.New("the server expects another operating system user")
+	ErrNoLine   = errors.New("no line of pg_hba.conf allows the connection")
+	ErrPassword = errors.New("the password is wrong or missing")
 	ErrNoRole   = errors.New("the role does not exist or may not log in")
 	ErrNoDB     = errors.New("the database does not exist")
-	ErrNotYet   = errors.New("the server takes no connections now")
+	ErrNotYet   = errors.New("the server does not accept connections now")
 	ErrTooMany  = errors.New("the server has too many connections")
 )
 

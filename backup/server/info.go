@@ -130,7 +130,7 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 		info.Streams, err = strconv.Atoi(rows[0][0])
 	}
 	if err != nil {
-		return Info{}, fmt.Errorf("count the servers that stream: %w", err)
+		return Info{}, fmt.Errorf("count the standbys that stream: %w", err)
 	}
 	if set["config_file"] != "" {
 		info.ConfigFile = filepath.Clean(set["config_file"])

@@ -48,7 +48,7 @@ func (p *Primary) do(ctx context.Context, f func(*Session) error) error {
 	case err != nil:
 		return err
 	case uint64(id) != p.SystemID:
-		return fmt.Errorf("%w: the server that answered as the primary has system identifier %d, the standby's is %d", ErrRefused, uint64(id), p.SystemID)
+		return fmt.Errorf("%w: the server that answered as the primary has system identifier %d, but the standby has %d", ErrRefused, uint64(id), p.SystemID)
 	case rows[0][1] == "t":
 		return fmt.Errorf("%w: the server that answered as the primary is a standby itself", ErrRefused)
 	}

@@ -89,7 +89,7 @@ func (w *walReader) within(at segment.LSN, n int) ([]byte, error) {
 		err = h.Verify(name, st.Size())
 	}
 	if err == nil && h.SystemID != c.SystemID {
-		err = fmt.Errorf("it is of the cluster with system identifier %d", h.SystemID)
+		err = fmt.Errorf("it belongs to the cluster with system identifier %d", h.SystemID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

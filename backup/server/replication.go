@@ -22,9 +22,9 @@ import (
 
 var (
 	// ErrReplication: the server refuses to stream, and will go on refusing until somebody changes something.
-	ErrReplication = errors.New("the server does not stream WAL to us")
+	ErrReplication = errors.New("the server does not stream WAL to pgobj")
 	// ErrWALRemoved: the server has removed the WAL that was asked for.
-	ErrWALRemoved = errors.New("the server has removed this WAL already")
+	ErrWALRemoved = errors.New("the server has already removed this WAL")
 )
 
 // Replication is a connection that speaks the physical replication protocol ("Streaming Replication Protocol" in
@@ -60,7 +60,7 @@ func ConnectReplication(ctx context.Context, dsn, application string) (*Replicat
 	r := &Replication{conn: conn}
 	if major := r.Major(); major < minVersion/10000 {
 		r.Close()
-		return nil, fmt.Errorf("%w: the server is %s, the oldest that works is 10", ErrVersion, conn.ParameterStatus("server_version"))
+		return nil, fmt.Errorf("%w: the server is %s, the oldest supported version is 10", ErrVersion, conn.ParameterStatus("server_version"))
 	}
 	return r, nil
 }
@@ -139,7 +139,7 @@ func (r *Replication) setting(ctx context.Context, name string, units map[string
 	n, err := strconv.ParseUint(digits, 10, 64)
 	unit, known := units[strings.TrimSpace(string(row[0][len(digits):]))]
 	if err != nil || !known {
-		return 0, fmt.Errorf("read %s: %q is not what was expected", name, row[0])
+		return 0, fmt.Errorf("read %s: unexpected value %q", name, row[0])
 	}
 	return n * unit, nil
 }
@@ -234,7 +234,7 @@ func (r *Replication) Start(ctx context.Context, slot string, tli segment.Timeli
 		case *pgproto3.ErrorResponse:
 			return fmt.Errorf("start streaming timeline %d at %s: %w", tli, at, refusal(pgconn.ErrorResponseToPgError(m)))
 		case *pgproto3.ReadyForQuery:
-			return fmt.Errorf("start streaming timeline %d at %s: the timeline has ended there", tli, at)
+			return fmt.Errorf("start streaming timeline %d at %s: the timeline ends there", tli, at)
 		}
 	}
 }
@@ -278,7 +278,7 @@ func parseStream(b []byte) (Received, error) {
 	case len(b) >= 18 && b[0] == 'k': // keepalive: end of WAL, time, reply wanted
 		return Received{Reply: b[17] == 1}, nil
 	}
-	return Received{}, fmt.Errorf("receive WAL: a message of %d bytes is not understood", len(b))
+	return Received{}, fmt.Errorf("receive WAL: unknown message of %d bytes", len(b))
 }
 
 // endOfTimeline answers the server's CopyDone and reads where the stream goes on.

@@ -119,12 +119,12 @@ func (s *Session) prepare(ctx context.Context) error {
 		return fmt.Errorf("prepare the session: server_version_num: %w", err)
 	}
 	if s.version < minVersion {
-		return fmt.Errorf("%w: the server is %d.%d, the oldest that works is 10", ErrVersion, s.version/10000, s.version/100%100)
+		return fmt.Errorf("%w: the server is %d.%d, the oldest supported version is 10", ErrVersion, s.version/10000, s.version/100%100)
 	}
 	// A server tells its process ID in the connection's first exchange. PgBouncer and its like send a
 	// number of their own there. (A pooler in session mode would do no harm, but cannot be told apart.)
 	if pid := strconv.FormatUint(uint64(s.conn.PID()), 10); pid != rows[0][1] {
-		return fmt.Errorf("%w (it calls the server process %s, which is %s): connect to the server itself", ErrPooler, pid, rows[0][1])
+		return fmt.Errorf("%w (it says that the server process is %s, but it is %s): connect to the server itself", ErrPooler, pid, rows[0][1])
 	}
 	// From pg_settings, because later versions have more of them: idle_session_timeout is in 14,
 	// transaction_timeout (it ends single statements, too) in 17. Nothing here waits for locks but those on the system's

@@ -204,7 +204,7 @@ func TestWatch(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("the session was killed and the watch did not see it")
 	}
-	if err := context.Cause(ctx); !errors.Is(err, ErrSessionLost) || !strings.Contains(err.Error(), "void") {
+	if err := context.Cause(ctx); !errors.Is(err, ErrSessionLost) || !strings.Contains(err.Error(), "backup is not valid") {
 		t.Errorf("cause: %v", err)
 	}
 	if _, err := s.Stop(t.Context()); !errors.Is(err, ErrSessionLost) {

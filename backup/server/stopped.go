@@ -45,9 +45,9 @@ func OpenStopped(dir string) (*Stopped, error) {
 	switch s.control.State {
 	case datadir.ShutDown:
 	case datadir.ShutDownInRecovery:
-		return nil, fmt.Errorf("%w as a primary: %s is a standby's (pg_control says %q), which needs WAL from its primary to be consistent: start it and run backup-push without --offline, or stop the primary and take the backup there", ErrNotStopped, dir, s.control.State)
+		return nil, fmt.Errorf("%w as a primary: %s belongs to a standby (the state in pg_control is %q), which needs WAL from its primary to be consistent: start it and run backup-push without --offline, or stop the primary and take the backup there", ErrNotStopped, dir, s.control.State)
 	default:
-		return nil, fmt.Errorf("%w cleanly: pg_control in %s says %q, so it crashed or was stopped in the mode immediate: start it, and stop it again with pg_ctl stop -m fast (or leave it running, and run backup-push without --offline)", ErrNotStopped, dir, s.control.State)
+		return nil, fmt.Errorf("%w cleanly: the state in pg_control of %s is %q, so it crashed or was stopped in immediate mode: start it, and stop it again with pg_ctl stop -m fast (or leave it running, and run backup-push without --offline)", ErrNotStopped, dir, s.control.State)
 	}
 	if s.control.Partial {
 		return nil, fmt.Errorf("%w: %s has a pg_control of version %d, which this pgobj does not know: take a backup of the running server", ErrVersion, dir, s.control.Version)
@@ -73,7 +73,7 @@ func (s *Stopped) findWAL() error {
 	w := walReader{dir: filepath.Join(s.dir, "pg_wal"), control: c}
 	end, err := w.shutdownRecord(c.Checkpoint)
 	if err != nil {
-		return fmt.Errorf("%w cleanly: the checkpoint in pg_control, at %s, cannot be read from the WAL, so the server cannot start, either: %w", ErrNotStopped, c.Checkpoint, err)
+		return fmt.Errorf("%w cleanly: the checkpoint of pg_control, at %s, cannot be read from the WAL, so the server cannot start either: %w", ErrNotStopped, c.Checkpoint, err)
 	}
 	s.shutdown = datadir.Shutdown{Checkpoint: c.Checkpoint, End: end}
 	for seg := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize); seg.Start(c.SegmentSize) < end; seg = seg.Next() {
@@ -180,7 +180,7 @@ func (s *Stopped) Stop(context.Context) (StopPoint, error) {
 		return StopPoint{}, err
 	}
 	if !bytes.Equal(raw, s.raw) {
-		return StopPoint{}, fmt.Errorf("%w any more: one has run in %s since the backup began: stop it, and run the command again", ErrNotStopped, s.dir)
+		return StopPoint{}, fmt.Errorf("%w any more: a server has run in %s since the backup began: stop it, and run the command again", ErrNotStopped, s.dir)
 	}
 	spaces, err := s.tablespaces()
 	// The time is in whole seconds, and no transaction may be later.

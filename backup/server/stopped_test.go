@@ -74,10 +74,10 @@ func TestNotStopped(t *testing.T) {
 	}
 	refused("running", "stop it with pg_ctl stop -m fast")
 	c.Kill(t)
-	refused("crashed", `says "in production"`)
+	refused("crashed", `"in production"`)
 	c.Start(t)
 	c.Stop(t, "immediate")
-	refused("stopped in the mode immediate", `says "in production"`)
+	refused("stopped in the mode immediate", `"in production"`)
 	c.Start(t)
 	c.Stop(t, "fast")
 	s, err := OpenStopped(c.Data)

@@ -35,7 +35,7 @@ func (s *Session) Changes(ctx context.Context, wal timeline.Path) (*datadir.Chan
 			return nil, err
 		}
 		if i == 0 && len(summaries) > 0 && summaries[0].Begin != w.Begin {
-			return nil, fmt.Errorf("%w: of timeline %d none begins at %s, so the last backup may be of another history", datadir.ErrNoSummaries, w.Timeline, w.Begin)
+			return nil, fmt.Errorf("%w: no summary of timeline %d begins at %s, so the last backup may belong to another history", datadir.ErrNoSummaries, w.Timeline, w.Begin)
 		}
 		for _, x := range summaries {
 			if err := s.readSummary(ctx, c, x); err != nil {
@@ -70,7 +70,7 @@ func (s *Session) cover(ctx context.Context, w timeline.Span) ([]timeline.Span, 
 				return nil, fmt.Errorf("list WAL summaries: %w", errors.Join(err1, err2))
 			}
 			if from > at {
-				return nil, fmt.Errorf("%w: there is none of timeline %d from %s to %s", datadir.ErrNoSummaries, w.Timeline, at, from)
+				return nil, fmt.Errorf("%w: there is no summary of timeline %d from %s to %s", datadir.ErrNoSummaries, w.Timeline, at, from)
 			}
 			if to > at {
 				at, found = to, append(found, timeline.Span{Timeline: w.Timeline, Begin: from, End: to})
@@ -87,7 +87,7 @@ func (s *Session) cover(ctx context.Context, w timeline.Span) ([]timeline.Span, 
 			state, moved = rows[0][0], time.Now()
 		}
 		if time.Since(moved) > summarizerWait {
-			return nil, fmt.Errorf("%w: the summarizer has stopped at %s, short of %s", datadir.ErrNoSummaries, state, w.End)
+			return nil, fmt.Errorf("%w: the summarizer stopped at %s, before %s", datadir.ErrNoSummaries, state, w.End)
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -121,7 +121,7 @@ func (s *Session) readSummary(ctx context.Context, c *datadir.Changes, x timelin
 		}
 	}
 	if c.Blocks > maxSummaryBlocks {
-		return fmt.Errorf("%w: more than %d blocks, which are as well read", datadir.ErrNoSummaries, maxSummaryBlocks)
+		return fmt.Errorf("%w: more than %d blocks; reading all files is not slower", datadir.ErrNoSummaries, maxSummaryBlocks)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func watch(ctx context.Context, every time.Duration, look func(context.Context) 
 				return
 			case <-tick.C:
 				if err := look(watched); err != nil && watched.Err() == nil {
-					cancel(fmt.Errorf("the backup is void: %w", err))
+					cancel(fmt.Errorf("the backup is not valid: %w", err))
 					return
 				}
 			}

@@ -63,12 +63,12 @@ func SettingsFor(r recovery.Recovery, major int, conf ConfScan) Written {
 		return w
 	}
 	// Subscriptions may be newer than the backup: the WAL brings them, so what it knows of them does not matter.
-	w.Comments = []string{"Archiving is off, so that this copy cannot write to the original's archive, and subscriptions do not run, so that",
-		"it cannot take changes away from the original's replication slots. To have both again, as the original's successor:",
+	w.Comments = []string{"Archiving is off, so that this copy cannot write to the original's archive. Subscriptions do not run, so that",
+		"it cannot take changes away from the original's replication slots. To enable both again, if this server replaces the original:",
 		"ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart the server."}
 	w.Auto = []recovery.Setting{{Name: "archive_mode", Value: "off"}, {Name: "max_logical_replication_workers", Value: "0"}}
 	if len(conf.waiting) > 0 {
-		w.Comments = append(w.Comments, "Commits wait for no standby, as they would for ever. When this server has one, set synchronous_standby_names as it",
+		w.Comments = append(w.Comments, "Commits wait for no standby, because they would wait forever. When this server has one, set synchronous_standby_names as it",
 			"was (ALTER SYSTEM SET), and SELECT pg_reload_conf().")
 		w.Auto = append(w.Auto, recovery.Setting{Name: Synchronous, Value: ""})
 	}

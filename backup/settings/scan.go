@@ -39,40 +39,40 @@ type ConfScan struct {
 func danger(name, value string, b *catalog.Backup) string {
 	switch name {
 	case "data_directory":
-		return "it decides which data the server opens, whatever -D says"
+		return "it sets which data directory the server opens, and overrides -D"
 	case "hba_file", "ident_file", "include", "include_dir", "include_if_exists":
-		return "it leads to another file"
+		return "it points to another file"
 	case "stats_temp_directory":
 		if filepath.IsAbs(value) {
-			return "the original may use the same"
+			return "the original may use the same one"
 		}
 	case "external_pid_file", "unix_socket_directories", "unix_socket_directory":
-		return "the original may use the same"
+		return "the original may use the same one"
 	case "listen_addresses", "port":
-		return "two servers on a host cannot have the same, and clients may find the copy"
+		return "two servers on a host cannot use the same one, and clients may connect to the copy"
 	case "archive_command", "archive_library", "archive_mode":
 		return "a copy must not archive to where the original does"
 	case "archive_cleanup_command", "recovery_end_command", "restore_command":
 		return "it runs a command during recovery"
 	case "recovery_min_apply_delay":
-		return "recovery goes on only after that time"
+		return "recovery waits until that time"
 	case Synchronous:
 		if value == "" {
 			return ""
 		}
 		return "commits wait until such a standby, or wal-receive --synchronous, is connected to it"
 	case "primary_conninfo":
-		return "it leads to the server that the original followed"
+		return "it points to the server that the original followed"
 	}
 	switch {
 	case strings.HasPrefix(name, "recovery_target") && name != "recovery_target_action" && value != "":
-		return "it is another recovery's target"
+		return "it is the target of another recovery"
 	case strings.HasPrefix(name, "ssl_"):
 		return "it belongs to the original's host"
 	case filepath.IsAbs(value) && b.PGDATA != "" && datadir.Within(value, b.PGDATA):
-		return "it leads into the original's data directory"
+		return "it points into the original's data directory"
 	case filepath.IsAbs(value) && datadir.Exists(value):
-		return "the path exists on this host, too"
+		return "the path also exists on this host"
 	}
 	return ""
 }

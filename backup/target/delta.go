@@ -35,7 +35,7 @@ func (t *Target) checkDelta() error {
 		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
 	}
 	if len(names) > 0 && !slices.Contains(names, "PG_VERSION") && !slices.ContainsFunc(names, isMarker) {
-		return fmt.Errorf("%w: %s is no data directory of PostgreSQL, and --delta removes what is not in the backup: name another directory, or empty this one", backup.ErrTarget, t.Dir)
+		return fmt.Errorf("%w: %s is not a data directory of PostgreSQL, and --delta removes all files that are not in the backup: name another directory, or empty this one", backup.ErrTarget, t.Dir)
 	}
 	return nil
 }

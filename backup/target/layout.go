@@ -52,7 +52,7 @@ func (t *Target) lay(l Layout, b *catalog.Backup, s *content.ManifestScan) error
 	for _, ts := range b.Tablespaces {
 		if ts.Location != "" {
 			if !filepath.IsAbs(ts.Location) || strings.ContainsRune(ts.Location, 0) {
-				return fmt.Errorf("%w: backup.json of %s: tablespace %.64q has the location %.200q, which is no absolute path", catalog.ErrDamaged, b.ID, ts.Name, ts.Location)
+				return fmt.Errorf("%w: backup.json of %s: tablespace %.64q has the location %.200q, which is not an absolute path", catalog.ErrDamaged, b.ID, ts.Name, ts.Location)
 			}
 			if err := t.laySpace(l, b, ts); err != nil {
 				return err
@@ -134,11 +134,11 @@ func (t *Target) layLinks(l Layout, s *content.ManifestScan) error {
 		switch {
 		case path == "pg_wal":
 		case path == "global" || path == "pg_tblspc" || path == "":
-			return fmt.Errorf("%w: --link %s: it has to stay in the data directory", backup.ErrTarget, path)
+			return fmt.Errorf("%w: --link %s: it must stay in the data directory", backup.ErrTarget, path)
 		case !ok && to == "":
-			return fmt.Errorf("%w: --link %s: it was no link in the original: say where it is to lead, --link %s=DIR", backup.ErrTarget, path, path)
+			return fmt.Errorf("%w: --link %s: it was not a link in the original: give its target, --link %s=DIR", backup.ErrTarget, path, path)
 		case !ok && !s.Entries[path]:
-			return fmt.Errorf("%w: --link %s: there is no such file or directory at the top of the data directory, and it was no link", backup.ErrTarget, path)
+			return fmt.Errorf("%w: --link %s: the top of the data directory has no such file or directory, and it was not a link", backup.ErrTarget, path)
 		}
 		if to == "" {
 			to = rec.To
@@ -151,7 +151,7 @@ func (t *Target) layLinks(l Layout, s *content.ManifestScan) error {
 			return err
 		}
 		if datadir.Within(to, t.Dir) || datadir.Within(t.Dir, to) {
-			return fmt.Errorf("%w: %s cannot be put into %s: neither may be inside of the other, it and the data directory", backup.ErrTarget, path, to)
+			return fmt.Errorf("%w: %s cannot be put into %s: this place and the data directory must not be inside each other", backup.ErrTarget, path, to)
 		}
 		t.Mounts = append(t.Mounts, &mount{Path: path, Name: path, Location: to, file: rec.File || s.Files[path]})
 	}
@@ -230,7 +230,7 @@ func (t *Target) checkOwner() error {
 		return nil // it is made, or given away
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to the user with number %d, and you are %d: run backup-fetch as that user, or as root", backup.ErrTarget, t.Dir, st.Uid, os.Geteuid())
+		return fmt.Errorf("%w: %s belongs to the user with ID %d, but you have ID %d: run backup-fetch as that user, or as root", backup.ErrTarget, t.Dir, st.Uid, os.Geteuid())
 	}
 	return nil
 }
@@ -257,9 +257,9 @@ func (t *Target) checkMount(m *mount) error {
 		}
 		hint := "move it away, or restore to another directory"
 		if m.version != "" {
-			hint = "it may be the original's; put the tablespace elsewhere: --tablespace " + directoryName(strings.TrimPrefix(m.Name, "tablespace "), strings.TrimPrefix(m.Path, "pg_tblspc/")) + "=DIR, or --tablespace-map-all DIR"
+			hint = "it may belong to the original; put the tablespace into another place: --tablespace " + directoryName(strings.TrimPrefix(m.Name, "tablespace "), strings.TrimPrefix(m.Path, "pg_tblspc/")) + "=DIR, or --tablespace-map-all DIR"
 		}
-		return fmt.Errorf("%s: %w: %s is not empty (there is %q in it): %s", m.Name, backup.ErrTarget, m.Location, name, hint)
+		return fmt.Errorf("%s: %w: %s is not empty (it has %q): %s", m.Name, backup.ErrTarget, m.Location, name, hint)
 	}
 	return nil
 }
@@ -285,7 +285,7 @@ func (t *Target) checkServers() error {
 		for _, used := range clusterPaths(dir) {
 			for _, m := range places {
 				if datadir.Within(datadir.RealPath(m.Location), used) {
-					return fmt.Errorf("%s: %w: %s is in use by the server that runs in %s: put it elsewhere", m.Name, backup.ErrTarget, m.Location, dir)
+					return fmt.Errorf("%s: %w: %s is used by the server that runs in %s: choose another place", m.Name, backup.ErrTarget, m.Location, dir)
 				}
 			}
 		}
@@ -313,9 +313,9 @@ func empty(dir string) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", backup.ErrTarget, err)
 	case slices.ContainsFunc(names, isMarker):
-		return fmt.Errorf("%w: %s holds a restore that did not end: run it again with --delta to go on where it was, or empty the directory", backup.ErrTarget, dir)
+		return fmt.Errorf("%w: %s has an unfinished restore: run the same command with --delta to continue, or empty the directory", backup.ErrTarget, dir)
 	case len(names) > 0:
-		return fmt.Errorf("%w: %s is not empty (there is %q in it): move it away, restore to another directory, or keep what still fits of it with --delta", backup.ErrTarget, dir, names[0])
+		return fmt.Errorf("%w: %s is not empty (it has %q): move it away, restore to another directory, or reuse the files that still fit with --delta", backup.ErrTarget, dir, names[0])
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (t *Target) RelocateMap() error {
 		oid, _, ok := strings.Cut(line, " ")
 		m := t.Mount("pg_tblspc/" + oid)
 		if !ok || m == nil {
-			return fmt.Errorf("%w: tablespace_map speaks of tablespace %q, which the backup does not list", manifest.ErrDamaged, oid)
+			return fmt.Errorf("%w: tablespace_map names tablespace %q, which the backup does not list", manifest.ErrDamaged, oid)
 		}
 		fmt.Fprintf(&out, "%s %s\n", oid, datadir.EscapeMap(m.Location))
 	}

@@ -25,7 +25,7 @@ func (t *Target) Save(from, name string) error {
 		if err := errors.Join(err1, err2); err != nil || a == b {
 			return err
 		}
-		return fmt.Errorf("%s is there already with other content: name another directory", to)
+		return fmt.Errorf("%s already exists with other content: name another directory", to)
 	}
 	return t.writeFrom(name, f)
 }

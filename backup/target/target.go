@@ -56,7 +56,7 @@ const (
 	controlBefore = datadir.ControlPath + ".pgobj-before"
 	// Marker says to people and to the next run that the directory is a restore that did not end.
 	Marker     = "pgobj-restore-incomplete"
-	markerText = "pgobj backup-fetch has begun to restore backup %s to this directory and has not finished.\nPostgreSQL does not start on it. Run the same command with --delta to go on.\n"
+	markerText = "pgobj backup-fetch has begun to restore backup %s to this directory and has not finished.\nPostgreSQL does not start on it. Run the same command with --delta to continue.\n"
 )
 
 // New works out the places for a backup, and checks them. Nothing is made or changed.
@@ -107,7 +107,7 @@ func lookup(owner string) (uid, gid int, err error) {
 	u, g, _ := strings.Cut(owner, ":")
 	usr, err := user.Lookup(u)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: the files are to belong to %s, who is not known here: run pgobj as the user that will run PostgreSQL, or make the directory and give it to that user (%w)", backup.ErrTarget, owner, err)
+		return 0, 0, fmt.Errorf("%w: the files must belong to %s, a user who does not exist here: run pgobj as the user who will run PostgreSQL, or create the directory and chown it to that user (%w)", backup.ErrTarget, owner, err)
 	}
 	if uid, err = strconv.Atoi(usr.Uid); err != nil {
 		return 0, 0, err
@@ -198,7 +198,7 @@ func (t *Target) lock(dir string) error {
 	t.locks = append(t.locks, f)
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%w: another pgobj is restoring to %s at this moment: wait for it, or stop it first", backup.ErrTarget, dir)
+		return fmt.Errorf("%w: another pgobj is restoring to %s now: wait for it, or stop it first", backup.ErrTarget, dir)
 	}
 	return nil // some network file systems have no locks
 }
@@ -305,7 +305,7 @@ func (t *Target) Link(f *manifest.File) error {
 	if m := t.Mount(p); m != nil {
 		to = m.Location
 	} else if _, space := content.SpaceOf(f); space {
-		return fmt.Errorf("%w: the link is of a tablespace that the backup does not list", manifest.ErrDamaged)
+		return fmt.Errorf("%w: the link belongs to a tablespace that the backup does not list", manifest.ErrDamaged)
 	} else if filepath.IsAbs(to) {
 		to = t.relocate(to, t.pgdata)
 	}

@@ -127,12 +127,12 @@ func (u *unpacker) plan(m *manifest.Reader, size int64) error {
 		// A chunk may be named any number of times, so a small manifest could fill any disk.
 		if f.Type == manifest.TypeFile && f.At == 0 {
 			if size -= f.Size; size < 0 {
-				return fmt.Errorf("%w: its files hold more than the catalog says", manifest.ErrDamaged)
+				return fmt.Errorf("%w: its files have more bytes than the catalog says", manifest.ErrDamaged)
 			}
 		}
 		switch {
 		case u.target != nil && !u.target.Allows(f.RawPath()):
-			err = fmt.Errorf("%w: it is in a tablespace's location, and not of this cluster", manifest.ErrDamaged)
+			err = fmt.Errorf("%w: it is in a tablespace's location, but does not belong to this cluster", manifest.ErrDamaged)
 		case f.Type != manifest.TypeFile && u.target == nil:
 		case f.Type == manifest.TypeDir:
 			err = u.target.Mkdir(f)
@@ -332,7 +332,7 @@ func (c *assembly) written(o *output, data []byte) error {
 
 func (c *assembly) checkOne(data []byte) error {
 	if c.sum != (part.Hash{}) && part.Checksum(data) != uint32(c.crc) {
-		return fmt.Errorf("%w: the chunk at %d has another CRC than the manifest says", part.ErrDamaged, c.at)
+		return fmt.Errorf("%w: the CRC of the chunk at %d does not match the manifest", part.ErrDamaged, c.at)
 	}
 	return nil
 }
@@ -344,7 +344,7 @@ func (c *assembly) check() error {
 
 func (c *assembly) checkSum(sum part.Hash) error {
 	if c.sum != (part.Hash{}) && sum != c.sum {
-		return fmt.Errorf("%w: the chunk at %d, put together, has another hash than the manifest says", part.ErrDamaged, c.at)
+		return fmt.Errorf("%w: the hash of the chunk at %d does not match the manifest", part.ErrDamaged, c.at)
 	}
 	return nil
 }

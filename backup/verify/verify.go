@@ -99,7 +99,7 @@ func (r *Request) indexes(ctx context.Context, b *catalog.Backup) (int64, error)
 		g.Go(func() error {
 			var want part.Hash
 			if err := want.UnmarshalText([]byte(p.Index)); err != nil {
-				return fmt.Errorf("%w: part %s: the backup's description of it: %w", part.ErrDamaged, p.Name, err)
+				return fmt.Errorf("%w: part %s: its description in the backup: %w", part.ErrDamaged, p.Name, err)
 			}
 			_, _, err := part.ReadIndex(ctx, r.Store, p.Name, p.Size, want)
 			switch {
@@ -121,7 +121,7 @@ func (r *Request) wal(ctx context.Context, b *catalog.Backup, v *Verified) error
 		return nil
 	}
 	if size := segment.Size(b.SegmentSize); !size.Valid() {
-		return fmt.Errorf("%w: the backup's WAL segments of %d bytes", catalog.ErrDamaged, size)
+		return fmt.Errorf("%w: WAL segments of %d bytes are impossible", catalog.ErrDamaged, size)
 	}
 	// Every restore reads the history of each timeline, to find its path.
 	tree, err := recovery.ReadTree(ctx, r.Store, b.SystemID)

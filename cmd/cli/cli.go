@@ -30,26 +30,26 @@ type grammar struct {
 
 	WalPush      wal.WalPush          `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     wal.WalFetch         `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
-	WalReceive   wal.WalReceive       `cmd:"" name:"wal-receive" help:"Stream WAL from the server into the archive, so that only seconds can be lost; with --synchronous, nothing that was acknowledged."`
+	WalReceive   wal.WalReceive       `cmd:"" name:"wal-receive" help:"Stream WAL from the server into the archive, so that at most seconds can be lost; with --synchronous, no acknowledged transaction."`
 	WalList      watch.WalList        `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, gaps. Exit code 11 if there is a gap."`
-	WalVerify    watch.WalVerify      `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and say which backups a damaged or missing segment hurts."`
+	WalVerify    watch.WalVerify      `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and show which backups a damaged or missing segment affects."`
 	PitrWindows  watch.PitrWindows    `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
 	WalPrefetch  wal.WalPrefetch      `cmd:"" name:"wal-prefetch" hidden:""`
 	WalPushAhead wal.WalPushAhead     `cmd:"" name:"wal-push-ahead" hidden:""`
 	BackupPush   backups.BackupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
 	BackupFetch  backups.BackupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty directory, ready to recover."`
-	BackupVerify backups.BackupVerify `cmd:"" name:"backup-verify" help:"Read all that a backup needs from the storage, and check every hash."`
+	BackupVerify backups.BackupVerify `cmd:"" name:"backup-verify" help:"Read everything that a backup needs from the storage, and check every hash."`
 	BackupList   lists.BackupList     `cmd:"" name:"backup-list" help:"List the backups of a server."`
 	ServerList   lists.ServerList     `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
-	CatalogLog   lists.CatalogLog     `cmd:"" name:"catalog-log" help:"Show who did what when: every record of a server's catalog."`
-	BackupShow   lists.BackupShow     `cmd:"" name:"backup-show" help:"Show all that is known of a backup."`
-	BackupFiles  lists.BackupFiles    `cmd:"" name:"backup-files" help:"List the objects that a backup consists of, one a line, for pipes."`
-	BackupMark   lists.BackupMark     `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion takes it, or take the pin off."`
-	BackupCat    backups.BackupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout; nothing of it that has not been checked."`
-	RestoreCheck backups.RestoreCheck `cmd:"" name:"restore-check" help:"Say whether the recovery of a restored server ended where it should. Exit code 21: it did not; 22: it goes on."`
+	CatalogLog   lists.CatalogLog     `cmd:"" name:"catalog-log" help:"Show the catalog's log: who did what, and when."`
+	BackupShow   lists.BackupShow     `cmd:"" name:"backup-show" help:"Show everything that is known about a backup."`
+	BackupFiles  lists.BackupFiles    `cmd:"" name:"backup-files" help:"List the objects of a backup, one per line, for pipes."`
+	BackupMark   lists.BackupMark     `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion removes it, or remove the pin."`
+	BackupCat    backups.BackupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout. Every byte is checked before it is written."`
+	RestoreCheck backups.RestoreCheck `cmd:"" name:"restore-check" help:"Check whether the recovery of a restored server reached its target. Exit code 21: it did not; 22: it is still running."`
 	Drill        backups.DrillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch directory, recover, check, measure, and clean up."`
-	Rebuild      lists.RebuildCmd     `cmd:"" name:"catalog-rebuild" help:"Mend a catalog that has lost records or descriptions of backups: prints a plan, and does it only with --confirm."`
-	Delete       lists.DeleteCmd      `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and does it only with --confirm."`
+	Rebuild      lists.RebuildCmd     `cmd:"" name:"catalog-rebuild" help:"Repair a catalog that has lost records or descriptions of backups: prints a plan, and carries it out only with --confirm."`
+	Delete       lists.DeleteCmd      `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and carries it out only with --confirm."`
 	Version      versionCmd           `cmd:"" name:"version" help:"Print the version."`
 }
 
@@ -95,7 +95,7 @@ func run(ctx context.Context, a *app.App) (code int) {
 	a.Config = a.ConfigFile.Path // absolute: others run from elsewhere
 	a.Log = newLogger(a.Err, a.LogLevel, a.LogFormat)
 	if a.ConfigFile.Leaks {
-		a.Log.Warn("everybody on this host can read the secrets in the configuration file: chmod o= it", "file", a.ConfigFile.Path)
+		a.Log.Warn("every user on this host can read the secrets in the configuration file: run chmod o= on it", "file", a.ConfigFile.Path)
 	}
 	limited, cancel := app.WithTimeout(ctx, a.Timeout)
 	defer cancel()
@@ -159,9 +159,9 @@ func instead(err error) string {
 			}
 			kinds = append(kinds, kind)
 		}
-		return fmt.Sprintf("\nGive one of these after %s: %s", at.Name, strings.Join(kinds, ", "))
+		return fmt.Sprintf("\nAdd one of these after %s: %s", at.Name, strings.Join(kinds, ", "))
 	case at.Name == "policy" && strings.HasPrefix(err.Error(), "unexpected argument"):
-		return "\nThe policy is given with --retention, in quotes"
+		return "\nGive the policy with --retention, in quotes"
 	}
 	return ""
 }
@@ -178,7 +178,7 @@ func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	}
 	text := fmt.Sprint(token.Value)
 	if text == "" {
-		return errors.New("the value is empty: give one, or leave it out")
+		return errors.New("the value is empty: give a value, or remove the option")
 	}
 	to.SetString(text)
 	return nil

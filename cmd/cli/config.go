@@ -128,7 +128,7 @@ func parseConfig(text string, known []string) (map[string]string, error) {
 		case !ok:
 			return nil, fmt.Errorf("line %d: write it as NAME=VALUE, as in PGOBJ_STORAGE=s3://bucket/prefix", n)
 		case !slices.Contains(known, name) && !slices.Contains(foreign, name) && !strings.HasPrefix(name, "AWS_"):
-			return nil, fmt.Errorf("line %d: %q is no setting of pgobj: the names are those of the environment variables in pgobj --help", n, name)
+			return nil, fmt.Errorf("line %d: %q is not a setting of pgobj: use the names of the environment variables in pgobj --help", n, name)
 		case value != "" && (value[0] == '"' || value[0] == '\''):
 			if len(value) < 2 || value[len(value)-1] != value[0] {
 				return nil, fmt.Errorf("line %d: the value of %s has no closing quote", n, name)
@@ -136,7 +136,7 @@ func parseConfig(text string, known []string) (map[string]string, error) {
 			value = value[1 : len(value)-1]
 		}
 		if value == "" && slices.Contains(known, name) {
-			return nil, fmt.Errorf("line %d: %s is empty: give it a value, or take the line out", n, name)
+			return nil, fmt.Errorf("line %d: %s is empty: give a value, or remove the line", n, name)
 		}
 		values[name] = value
 	}

@@ -31,7 +31,7 @@ func TestDeleteCounts(t *testing.T) {
 		says []string
 	}{
 		{"one backup, of whose two parts another needs one", nil, []string{"target", "oldest"}, []string{"\n1 backup and 1 part go; "}},
-		{"one newer file of the WAL, and one older", nil, []string{"target", "oldest", "--hold=30h30m"}, []string{"(--hold leaves 1 newer file for now)\n"}},
+		{"one newer file of the WAL, and one older", nil, []string{"target", "oldest", "--hold=30h30m"}, []string{"(--hold keeps 1 newer file for now)\n"}},
 		{"its objects", nil, []string{"target", "oldest", "--confirm"}, []string{"\n1 backup and 1 part go; ", "\ndone: 5 objects removed\n"}},
 		{"one object", func() { w.wal("db1", 1, 2, 2) }, []string{"garbage", "--confirm"}, []string{"\n0 backups and 0 parts go; ", "\ndone: 1 object removed\n"}},
 		{"one part of a run that failed", func() { failed("20261116T060000Z-0005") }, []string{"garbage"}, []string{"\n0 backups and 1 part go; "}},
@@ -101,7 +101,7 @@ func TestDeleteOfNoServer(t *testing.T) {
 	for _, c := range []struct{ server, command, says string }{
 		{"mian", "policy --retention=redundancy=3 --confirm", "exit code 6\n"},
 		{"mian", "garbage --json", "exit code 6\n"},
-		{"mia", "retain 3 --confirm", "ERROR:  no such server: there is nothing of server mia in file:///STORAGE/mia\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
+		{"mia", "retain 3 --confirm", "A server is listed after its first wal-push or backup-push.\nexit code 6\n"},
 		{"mian", "everything mian --confirm", "exit code 6\n"},
 		{"new", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
 		{"gone", "policy --retention=redundancy=3 --confirm", "done: 0 objects removed\n"},
@@ -123,7 +123,7 @@ func TestServerListOfNoServer(t *testing.T) {
 	w.wal("new", 1, 1, 2)
 	for _, args := range [][]string{{"new", "mian", "db9"}, {"new", "mian", "db9", "--json"}} {
 		got := w.pgobj(append([]string{"server-list"}, args...)...)
-		if !strings.HasSuffix(got, "ERROR:  no such server: there is nothing of mian, db9 in file:///STORAGE\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n") || strings.Count(got, "new") != 1 {
+		if !strings.HasSuffix(got, "\nexit code 6\n") || !strings.Contains(got, "of server mian, db9\n") || strings.Count(got, "new") != 1 {
 			t.Errorf("%q: %s", args, got)
 		}
 	}
@@ -140,7 +140,7 @@ func TestNothingGoes(t *testing.T) {
 	w.backup("db1", "20261116T050000Z-0001", 1, 5, nil, nil)
 	for args, nothing := range map[string]bool{"delete garbage --hold=99999h": true, "delete retain 1 --hold=99999h": true, "delete garbage": false} {
 		got := w.pgobj(strings.Fields(args)...)
-		if strings.Contains(got, "There is nothing to delete.") != nothing || strings.Contains(got, "GOES") == nothing || nothing && !strings.Contains(got, "(--hold leaves 4 newer files for now)") {
+		if strings.Contains(got, "There is nothing to delete.") != nothing || strings.Contains(got, "GOES") == nothing || nothing && !strings.Contains(got, "(--hold keeps 4 newer files for now)") {
 			t.Errorf("%s:\n%s", args, got)
 		}
 	}

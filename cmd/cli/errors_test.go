@@ -130,7 +130,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("no error: %d %q", code, &out)
 	}
 	code := report(&out, fmt.Errorf("do it: %w\nfirst detail\n\nsecond detail", app.ErrUsage))
-	want := "ERROR:  do it: invalid setting\nDETAIL:  first detail\nDETAIL:  second detail\nHINT:  See pgobj --help; every flag has an environment variable.\n"
+	want := "ERROR:  do it: invalid setting\nDETAIL:  first detail\nDETAIL:  second detail\nHINT:  See pgobj --help, and --help of the command. The help names the environment variables, too.\n"
 	if code != app.ExitUsage || out.String() != want {
 		t.Errorf("%d %q, want %q", code, out.String(), want)
 	}
@@ -151,10 +151,10 @@ func TestTimes(t *testing.T) {
 		tz         string
 		text, says string
 	}{
-		{berlin, "Europe/Berlin", "2026-10-25 02:30", "for the first time '2026-10-25 02:30:00+02:00', for the second '2026-10-25 02:30:00+01:00'"},
+		{berlin, "Europe/Berlin", "2026-10-25 02:30", "the first time is '2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
 		{berlin, "Europe/Berlin", "2026-03-29 02:30", "never show"},
-		{time.UTC, "<+01>-1", "2026-11-16 02:30", `("<+01>-1", by the variable TZ`},
-		{time.UTC, "Europe/Berlni", "2026-11-16", `("Europe/Berlni", by the variable TZ`},
+		{time.UTC, "<+01>-1", "2026-11-16 02:30", `("<+01>-1", from the variable TZ`},
+		{time.UTC, "Europe/Berlni", "2026-11-16", `("Europe/Berlni", from the variable TZ`},
 	} {
 		local := time.Local
 		time.Local = c.zone

@@ -21,14 +21,14 @@ func TestVerifyNothing(t *testing.T) {
 	w.add("offline", server)
 	w.backup("offline", "20261116T010000Z-0001", 1, 1, nil, func(b *catalog.Backup) { b.From = "offline" })
 	for _, c := range []struct{ command, says string }{
-		{"backup-verify all --server=typo", "ERROR:  no such server: there is nothing of server typo in file:///STORAGE/typo\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
+		{"backup-verify all --server=typo", "A server is listed after its first wal-push or backup-push.\nexit code 6\n"},
 		{"backup-verify all --server=typo --json", "exit code 6\n"},
 		{"backup-verify all --server=fresh", "exit code 6\n"},
-		{"wal-verify --server=typo", "ERROR:  no such server: there is nothing of server typo in file:///STORAGE/typo\nHINT:  pgobj server-list shows the servers there are. Check --storage and --server. A server is there from its first wal-push or backup-push on.\nexit code 6\n"},
+		{"wal-verify --server=typo", "A server is listed after its first wal-push or backup-push.\nexit code 6\n"},
 		{"wal-verify --server=typo --json", "exit code 6\n"},
 		{"wal-verify --server=lost", "backup 20261116T010000Z-0001 CANNOT BE RESTORED: it needs 000000010000000000000001\nexit code 11\n"},
-		{"wal-verify --server=lost --acknowledge=000000010000000000000001", "ERROR:  invalid setting: --acknowledge needs a --reason: wal-list and wal-verify show why the segments are lost\nHINT:  See pgobj --help; every flag has an environment variable.\nexit code 2\n"},
-		{"wal-verify --server=lost --acknowledge=1 --reason=x", "ERROR:  invalid setting: --acknowledge is \"1\": use FROM..TO, two names of WAL segments\nHINT:  See pgobj --help; every flag has an environment variable.\nexit code 2\n"},
+		{"wal-verify --server=lost --acknowledge=000000010000000000000001", "--acknowledge needs --reason: wal-list and wal-verify will print why the segments are lost\nHINT:  See pgobj --help, and --help of the command. The help names the environment variables, too.\nexit code 2\n"},
+		{"wal-verify --server=lost --acknowledge=1 --reason=x", "--acknowledge is \"1\": use FROM..TO, two names of WAL segments\nHINT:  See pgobj --help, and --help of the command. The help names the environment variables, too.\nexit code 2\n"},
 		{"wal-verify --server=offline", "checked 0 files, 0 B as stored: 0 damaged\n"},
 		{"wal-list --server=lost", "server lost has no WAL in file:///STORAGE/lost\n"},
 		{"pitr-windows --server=lost", "nothing can be restored: server lost has no backup with all its WAL in file:///STORAGE/lost\n"},

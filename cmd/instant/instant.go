@@ -14,7 +14,7 @@ import (
 )
 
 // ErrForm is of a text that is no point in time at all. Other errors are of a time that is not one point.
-var ErrForm = errors.New("it is not a time: write it as '2026-11-21 14:05:00+01'")
+var ErrForm = errors.New("not a time: write it as '2026-11-21 14:05:00+01'")
 
 // Parse reads a date, or a date and a time of day, with or without seconds and their fractions, in ISO 8601 or
 // PostgreSQL's form of it. Behind it may stand an offset from UTC (+01, +0100, +01:00, Z), an abbreviation that the local
@@ -41,7 +41,7 @@ func Parse(text string, local *time.Location, tz string) (time.Time, error) {
 		}
 		return within(wall, named, "")
 	case !loaded(local, tz):
-		return time.Time{}, fmt.Errorf("it is a local time, and the time zone of this process (%q, by the variable TZ or of the host) cannot be loaded: give the offset, as in '2026-11-21 14:05:00+01', or set TZ to a name such as Europe/Berlin", tz)
+		return time.Time{}, fmt.Errorf("it is a local time, but the time zone of this process (%q, from the variable TZ or the host) cannot be loaded: give the offset, as in '2026-11-21 14:05:00+01', or set TZ to a name such as Europe/Berlin", tz)
 	}
 	return within(wall, local, zone)
 }
@@ -106,12 +106,12 @@ func within(wall time.Time, zone *time.Location, abbreviation string) (time.Time
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return time.Time{}, fmt.Errorf("the clocks of %s show %s twice: give the offset, for the first time '%s', for the second '%s'", zone, shown, offsetForm(found[0]), offsetForm(found[1]))
+		return time.Time{}, fmt.Errorf("the clocks of %s show %s twice: give the offset: the first time is '%s', the second '%s'", zone, shown, offsetForm(found[0]), offsetForm(found[1]))
 	case abbreviation != "":
-		return time.Time{}, fmt.Errorf("%q is no time zone's abbreviation in %s at that time: give the offset, as in '2026-11-21 14:05:00+01'", abbreviation, strings.Replace(zone.String(), "Local", "this host's zone", 1))
+		return time.Time{}, fmt.Errorf("%q is not a time zone abbreviation in %s at that time: give the offset, as in '2026-11-21 14:05:00+01'", abbreviation, strings.Replace(zone.String(), "Local", "this host's zone", 1))
 	}
 	before := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), zone)
-	return time.Time{}, fmt.Errorf("the clocks of %s never show %s, as they are put forward over it: '%s' is the time that is meant with the offset from before, or from after", zone, shown, offsetForm(before))
+	return time.Time{}, fmt.Errorf("the clocks of %s never show %s, because they are put forward at that time: give the offset, as in '%s'", zone, shown, offsetForm(before))
 }
 
 // readings are the points in time, in order, at which the clocks of a zone show wall: with the offset that holds about then, with

@@ -54,15 +54,15 @@ func TestParse(t *testing.T) {
 // TestRefused: what is not one point in time is refused, with what can be meant.
 func TestRefused(t *testing.T) {
 	for _, c := range []struct{ text, zone, tz, says string }{
-		{"2026-10-25 02:30:00", "Europe/Berlin", "", "first time '2026-10-25 02:30:00+02:00', for the second '2026-10-25 02:30:00+01:00'"},
+		{"2026-10-25 02:30:00", "Europe/Berlin", "", "first time is '2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
 		{"2026-10-25 02:00", "Europe/Berlin", "", "twice"},
 		{"2026-10-25 02:59:59.999999", "Europe/Berlin", "", "twice"},
-		{"2026-11-01 01:30 America/New_York", "UTC", "", "'2026-11-01 01:30:00-04:00', for the second '2026-11-01 01:30:00-05:00'"},
-		{"2026-04-05 01:45", "Australia/Lord_Howe", "", "'2026-04-05 01:45:00+11:00', for the second '2026-04-05 01:45:00+10:30'"},
+		{"2026-11-01 01:30 America/New_York", "UTC", "", "'2026-11-01 01:30:00-04:00', the second '2026-11-01 01:30:00-05:00'"},
+		{"2026-04-05 01:45", "Australia/Lord_Howe", "", "'2026-04-05 01:45:00+11:00', the second '2026-04-05 01:45:00+10:30'"},
 		{"2026-03-29 02:30:00", "Europe/Berlin", "", "never show 2026-03-29 02:30:00"},
 		{"2018-11-04", "America/Sao_Paulo", "", "never show 2018-11-04 00:00:00"},
 		{"2011-12-30 12:00", "Pacific/Apia", "", "never"}, // the day that was left out
-		{"2026-07-01 12:00:00 CET", "Europe/Berlin", "", `"CET" is no time zone's abbreviation in Europe/Berlin`},
+		{"2026-07-01 12:00:00 CET", "Europe/Berlin", "", `"CET" is not a time zone abbreviation in Europe/Berlin`},
 		{"2026-11-21 14:05:00 XYZ", "UTC", "", `"XYZ"`},
 		{"2026-11-21 14:05:00 Europe/Berlni", "UTC", "", `"Europe/Berlni"`},
 		{"2026-11-21 14:05:00", "UTC", "<+01>-1", `"<+01>-1"`},

@@ -25,14 +25,14 @@ import (
 
 // ErrChanged says that a plan cannot be carried out as it was shown: the repository changed since, and what
 // would be deleted now is something else.
-var ErrChanged = errors.New("what would be deleted is not what the plan says")
+var ErrChanged = errors.New("the plan has changed")
 
 // ErrUnfinished says that the log has the deletion, but that it was not carried out to the end: Garbage does that. The
 // same order again may take more.
-var ErrUnfinished = errors.New("the catalog has the deletion, but not all of its objects are removed")
+var ErrUnfinished = errors.New("the deletion is in the catalog, but not all of its objects are removed")
 
 // errMoved tells Execute that somebody has written to the log since the plan was made.
-var errMoved = errors.New("the catalog has gone on")
+var errMoved = errors.New("the catalog has new records")
 
 // errNothing tells Append that there is nothing to add.
 var errNothing = errors.New("nothing to add")
@@ -78,7 +78,7 @@ func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 				return result, err
 			}
 			if again.ID() != p.ID() {
-				return result, fmt.Errorf("%w: the catalog changed meanwhile; nothing was deleted", ErrChanged)
+				return result, fmt.Errorf("%w: the catalog was changed; nothing was deleted", ErrChanged)
 			}
 			p = again
 		case err != nil && !errors.Is(err, errNothing):
@@ -110,7 +110,7 @@ func finish(ctx context.Context, r Request, p *Plan, state *catalog.State, resul
 		}
 	}
 	if err := r.Catalog.Prune(ctx, state); err != nil {
-		r.Log.Warn("old checkpoints of the catalog stay for now", "error", err)
+		r.Log.Warn("old checkpoints of the catalog cannot be removed now", "error", err)
 	}
 	return nil
 }
@@ -266,11 +266,11 @@ func (x *remover) flush() {
 				some.Errors = append(some.Errors, &storage.Error{Op: "delete", Key: key, Store: x.Store.String(), Kind: storage.KindDenied, Err: err})
 			}
 		case !partly:
-			return fmt.Errorf("remove what is condemned: %w", err)
+			return fmt.Errorf("remove deleted objects: %w", err)
 		}
 		for _, e := range some.Errors {
 			if e.Kind != storage.KindDenied {
-				return fmt.Errorf("remove what is condemned: %w", err)
+				return fmt.Errorf("remove deleted objects: %w", err)
 			}
 			x.keep(Refused{Key: e.Key, Err: e})
 		}

@@ -267,7 +267,7 @@ func verdict(t testing.TB, p *process, err error) string {
 	case p.name != "push" && (errors.Is(err, sweep.ErrChanged) || errors.Is(err, retention.ErrRefused) || errors.Is(err, catalog.ErrNoBackup)):
 		return "refused"
 	case p.name == "push" && p.patient: // deletions leave what runs alone, so this one has no excuse
-	case p.name != "delete" && (errors.Is(err, backup.ErrWALMissing) || errors.Is(err, catalog.ErrWALDeleted) || strings.Contains(err.Error(), "deleted meanwhile") || strings.Contains(err.Error(), "is not running any more")):
+	case p.name != "delete" && (errors.Is(err, backup.ErrWALMissing) || errors.Is(err, catalog.ErrWALDeleted) || strings.Contains(err.Error(), "has been deleted") || strings.Contains(err.Error(), "is not running any more")):
 		return "refused"
 	case errors.Is(err, storage.ErrNotFound):
 		return "lost what it read"

@@ -52,7 +52,7 @@ func (c Codec) String() string {
 
 // ErrMispacked says that a frame does not expand to what was packed: the host's memory or the compressor has a fault, and
 // what it spoils must not be stored, as its hash would be right.
-var ErrMispacked = errors.New("packed data do not expand to what was packed")
+var ErrMispacked = errors.New("packed data does not expand to the original data")
 
 // Encoder makes frames, and expands each again before anybody relies on it. Each worker has its own, since it keeps its
 // tables; it is not safe for concurrent use.
@@ -69,7 +69,7 @@ type Encoder struct {
 func NewEncoder(c Codec) (*Encoder, error) {
 	dec, err := NewDecoder()
 	if err != nil {
-		return nil, fmt.Errorf("set up compression %s: %w", c, err)
+		return nil, fmt.Errorf("start compression %s: %w", c, err)
 	}
 	e := &Encoder{Codec: c, decoder: dec}
 	switch {
@@ -155,7 +155,7 @@ func (d *Decoder) Decode(c Codec, dst, stored []byte, limit int) ([]byte, error)
 		var h zstd.Header
 		if err := h.Decode(stored); err == nil && h.HasFCS {
 			if h.FrameContentSize > uint64(limit) {
-				return nil, fmt.Errorf("frame says that it holds %d bytes, the limit is %d", h.FrameContentSize, limit)
+				return nil, fmt.Errorf("the frame declares %d bytes, the limit is %d", h.FrameContentSize, limit)
 			}
 			size = int(h.FrameContentSize)
 		}
@@ -167,7 +167,7 @@ func (d *Decoder) Decode(c Codec, dst, stored []byte, limit int) ([]byte, error)
 	out := slices.Grow(dst[:0], limit+1)
 	n, err := io.ReadFull(d.lz4, out[:limit+1])
 	if err == nil {
-		return nil, fmt.Errorf("frame holds more than %d bytes", limit)
+		return nil, fmt.Errorf("the frame has more than %d bytes", limit)
 	}
 	if err == io.ErrUnexpectedEOF || err == io.EOF {
 		err = nil

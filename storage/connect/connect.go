@@ -86,7 +86,7 @@ func open(cfg Config) (storage.Store, error) {
 		return nil, &SettingError{nameURL, "is no URL: " + accepted}
 	}
 	if u.User != nil {
-		return nil, &SettingError{nameURL, "has a user or password in it, which belongs into the AWS settings: " + accepted}
+		return nil, &SettingError{nameURL, "has a user or password, which belongs into the AWS settings: " + accepted}
 	}
 	if u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
 		return nil, &SettingError{nameURL, fmt.Sprintf("%q is not understood: %s", cfg.URL, accepted)}

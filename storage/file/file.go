@@ -78,7 +78,7 @@ func (s *store) open(ctx context.Context, op, key string) (*os.Root, error) {
 	// os.OpenRoot has an error of its own for what is no directory.
 	info, statErr := os.Stat(s.dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) || statErr == nil && !info.IsDir() {
-		return nil, s.fail(op, key, storage.KindNoStore, storage.Because(fmt.Errorf("%w (is the disk mounted? a new directory must be created first)", err), storage.ErrNoDirectory))
+		return nil, s.fail(op, key, storage.KindNoStore, storage.Because(fmt.Errorf("%w (check that the disk is mounted; a new directory must be created first)", err), storage.ErrNoDirectory))
 	}
 	return nil, s.fault(op, key, err)
 }
@@ -92,7 +92,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 	// Before the bytes are written, as a courtesy: link decides.
 	switch info, err := root.Lstat(key); {
 	case err == nil && info.IsDir():
-		return s.fail("put", key, storage.KindOther, errors.New("there is a directory of this name"))
+		return s.fail("put", key, storage.KindOther, errors.New("a directory has this name"))
 	case err == nil:
 		return s.exists(root, key)
 	}
@@ -155,7 +155,7 @@ func (s *store) write(ctx context.Context, root *os.Root, tmp, key string, body 
 			if err == nil || err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
-			return s.fail("put", key, storage.KindOther, fmt.Errorf("read what is to be stored: %d of %d bytes: %w", off+int64(n), size, err))
+			return s.fail("put", key, storage.KindOther, fmt.Errorf("read the data to store: %d of %d bytes: %w", off+int64(n), size, err))
 		}
 		if _, err := f.Write(chunk); err != nil {
 			return s.fault("put", key, err)

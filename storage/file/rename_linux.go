@@ -19,7 +19,7 @@ func renameNew(root *os.Root, dir, tmp, key string) error {
 	defer d.Close()
 	err = unix.Renameat2(int(d.Fd()), path.Base(tmp), int(d.Fd()), path.Base(key), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("the file system knows neither hard links nor a rename that does not replace, one of which pgobj needs: %w", err)
+		return fmt.Errorf("the file system supports neither hard links nor a rename without replacement, and pgobj needs one of them: %w", err)
 	}
 	return err
 }

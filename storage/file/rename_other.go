@@ -8,5 +8,5 @@ import (
 )
 
 func renameNew(*os.Root, string, string, string) error {
-	return errors.New("the file system knows no hard links, which pgobj needs")
+	return errors.New("the file system does not support hard links, which pgobj needs")
 }

@@ -56,7 +56,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return s.fail("put", key, storage.KindOther, fmt.Errorf("read what is to be stored: %d of %d bytes: %w", n, size, err))
+		return s.fail("put", key, storage.KindOther, fmt.Errorf("read the data to store: %d of %d bytes: %w", n, size, err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

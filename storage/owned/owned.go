@@ -17,7 +17,7 @@ var ErrStranger = errors.New("another user could have written to it")
 func File(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: %w: it is no regular file", path, ErrStranger)
+		return fmt.Errorf("%s: %w: it is not a regular file", path, ErrStranger)
 	}
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func Dir(path string) error {
 	}
 	info, err := os.Stat(path)
 	if err == nil && !info.IsDir() {
-		return fmt.Errorf("%s: %w: it is no directory", path, ErrStranger)
+		return fmt.Errorf("%s: %w: it is not a directory", path, ErrStranger)
 	}
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func Open(path string, flag int, mode os.FileMode) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w: it is no regular file", path, ErrStranger)
+		err = fmt.Errorf("%s: %w: it is not a regular file", path, ErrStranger)
 	}
 	if err == nil {
 		err = check(path, info, false)
@@ -100,7 +100,7 @@ func check(path string, info os.FileInfo, anyOwner bool) error {
 func checkOwner(path string, info os.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fmt.Errorf("%s: %w: this system does not tell its owner", path, ErrStranger)
+		return fmt.Errorf("%s: %w: this system does not show its owner", path, ErrStranger)
 	}
 	if st.Uid != 0 && int64(st.Uid) != int64(os.Geteuid()) {
 		return fmt.Errorf("%s: %w: it belongs to user %d, and this process runs as user %d", path, ErrStranger, st.Uid, os.Geteuid())

@@ -100,7 +100,7 @@ func (e *effort) again(ctx context.Context, err error) error {
 	if time.Since(e.since)+wait > budget {
 		return e.giveUp(err, fmt.Errorf("gave up after attempt %d", e.failed))
 	}
-	e.s.log.Warn("storage operation failed, will try again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", cause(err))
+	e.s.log.Warn("storage operation failed, trying again", "op", e.op, "key", e.key, "attempt", e.failed, "wait", wait, "cause", cause(err))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {

@@ -16,7 +16,7 @@ var errStalled = errors.New("attempt stalled")
 // stalled is what is told of an attempt in which nothing moved for so long.
 type stalled time.Duration
 
-func (s stalled) Error() string { return fmt.Sprintf("nothing moved for %s", time.Duration(s)) }
+func (s stalled) Error() string { return fmt.Sprintf("no data moved for %s", time.Duration(s)) }
 
 // watch cancels an attempt that waits for the store without progress. Time outside begin and end, in
 // which the caller does other work, does not count.

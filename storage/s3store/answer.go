@@ -126,7 +126,7 @@ func judgeList(req *http.Request, resp *http.Response) (*http.Response, *Failure
 			Message: "asked for a list of objects, got <" + doc.XMLName.Local + ">"}
 	}
 	if next := doc.NextContinuationToken; doc.IsTruncated && (next == "" || next == req.URL.Query().Get("continuation-token")) {
-		return nil, &Failure{Kind: storage.KindOther, Status: resp.StatusCode, Message: "list is truncated, but the store does not say where to go on"}
+		return nil, &Failure{Kind: storage.KindOther, Status: resp.StatusCode, Message: "list is truncated, but the store does not say where to continue"}
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil

@@ -117,7 +117,7 @@ func (w *wire) consider(req *http.Request, f *Failure) {
 func (w *wire) interrupted(f *Failure) {
 	f.Kind = storage.KindTransient
 	if f.foreign {
-		f.Message = "the storage has answered before, and now something else does: " + f.Message
+		f.Message = "the storage has answered before, but now something else answers: " + f.Message
 		if f.Cause == nil {
 			f.Cause = storage.ErrInItsPlace
 		}

@@ -54,7 +54,7 @@ func (e *ConfigError) Error() string { return e.Field + ": " + e.Problem }
 // check returns the parsed endpoint (nil: AWS) and the added certificates (nil: none).
 func (c *Config) check() (*url.URL, []*x509.Certificate, error) {
 	if c.Bucket == "" || strings.ContainsAny(c.Bucket, "/ ?#@:") {
-		return nil, nil, &ConfigError{"Bucket", fmt.Sprintf("%q is no bucket name", c.Bucket)}
+		return nil, nil, &ConfigError{"Bucket", fmt.Sprintf("%q is not a bucket name", c.Bucket)}
 	}
 	if c.Prefix != "" {
 		if err := storage.CheckKey(c.Prefix); err != nil {

@@ -94,7 +94,7 @@ func (s *store) outcome(keys []string, r *deleteResult) error {
 		case gone[s.prefix+key]:
 			continue
 		case f == nil:
-			f = &Failure{Kind: storage.KindTransient, Status: http.StatusOK, Message: "the answer does not say what became of it"}
+			f = &Failure{Kind: storage.KindTransient, Status: http.StatusOK, Message: "the answer does not say whether the object was deleted"}
 		}
 		failed.Errors = append(failed.Errors, &storage.Error{Op: "delete", Key: key, Store: s.String(), Kind: f.Kind, Err: f})
 	}

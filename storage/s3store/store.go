@@ -111,7 +111,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 	src := &source{r: body, size: size}
 	err = c.client.Put(c.ctx, s.prefix+key, src, size)
 	if broken := src.stop(); broken != nil {
-		return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read what is to be stored: %w", broken)}
+		return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read the data to store: %w", broken)}
 	}
 	if err != nil {
 		return c.fail(err)
@@ -167,7 +167,7 @@ func (s *store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	if err == nil {
 		body.Close()
 		return storage.Info{}, &storage.Error{Op: "stat", Key: key, Store: s.String(), Kind: storage.KindTransient,
-			Err: fmt.Errorf("HEAD is refused (%w), but GET is not", head)}
+			Err: fmt.Errorf("HEAD is refused (%w), but GET is allowed", head)}
 	}
 	if e, ok := errors.AsType[*storage.Error](err); ok {
 		e.Op = "stat"

@@ -59,7 +59,7 @@ var notRun = map[string]string{
 	"WAL        ..........|..............................|.......|......|.=====":     "a picture",
 	"backups    ..........": "a picture",
 	"recover            12.0 s  recovery has reached the end of the WAL: it ended at 0/16000000 on timeline 1, last transaction of 2026-11-21 08:34:17.660976Z": "output",
-	"measured  restoring it to the end of the WAL took 25.0 seconds on this host: from the first request until the server took connections":                     "output",
+	"measured  restoring it to the end of the WAL took 25.0 seconds on this host: from the first request until the server accepted connections":                 "output",
 }
 
 // readmeLine is a command of the README, as it is run.

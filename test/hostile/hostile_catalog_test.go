@@ -27,7 +27,7 @@ func hostileDescriptions() (all []site.Forgery) {
 		all = append(all, c)
 	}
 	harmless := site.Forgery{Harmless: true}
-	target := site.Forgery{Code: site.ExitTarget, Says: "cannot restore there"}
+	target := site.Forgery{Code: site.ExitTarget, Says: "cannot restore to this place"}
 	set("format", "something else")
 	set("id", "20200101T000000Z-0000")
 	set("version", 2, site.Forgery{Code: 12, Says: "backup.json"})

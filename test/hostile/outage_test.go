@@ -140,7 +140,7 @@ func TestStorageThatReplaces(t *testing.T) {
 		}
 	}))
 	o := site.Execute(t, rig.Command(site.ViaProxy(proxy), "backup-push", "--wal-timeout=10m"), nil)
-	if o.Code != 5 || !strings.Contains(o.Err, "does not honour If-None-Match") {
+	if o.Code != 5 || !strings.Contains(o.Err, "ignores If-None-Match") {
 		t.Errorf("backup-push: %v", o)
 	}
 	if ids := rig.List(t); len(ids) != 0 {
@@ -177,7 +177,7 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// The session that holds the backup open is lost: the backup is void, and the server is as if nothing had been.
+// The session that holds the backup open is lost: the backup is not valid, and the server is as if nothing had been.
 func TestSessionLost(t *testing.T) {
 	t.Parallel()
 	rig, server := site.NewS3Rig(t)
@@ -199,7 +199,7 @@ func TestSessionLost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			rig.Touch(t)
 			o := rig.During(t, proxy, site.WhileCopying(), func(*os.Process) { c.do(t) }, "backup-push", "-j2")
-			if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "the backup is void") {
+			if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "the backup is not valid") {
 				t.Errorf("backup-push: %v", o)
 			}
 			if ids := rig.List(t); len(ids) != 1 || ids[0] != old {

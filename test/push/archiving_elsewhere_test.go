@@ -58,7 +58,7 @@ func TestArchivingElsewhere(t *testing.T) {
 			s.Exec(t, `SELECT pg_logical_emit_message(false, 'test', 'something to archive')`)
 			s.SwitchWAL(t)
 			s.Eventually(t, `SELECT last_failed_time > last_archived_time FROM pg_stat_archiver`, "t")
-			if o := s.Run(t, "backup-push", "--wal-timeout=2s"); o.Code != site.ExitWAL || strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, "archiving fails at present") {
+			if o := s.Run(t, "backup-push", "--wal-timeout=2s"); o.Code != site.ExitWAL || strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, "archiving fails at the moment") {
 				t.Errorf("backup-push while archiving fails: %v", o)
 			}
 			archiveTo(t, s.Cluster, s.Pgobj+" wal-push %p")

@@ -54,7 +54,7 @@ func TestRestoreCheckAsks(t *testing.T) {
 			testenv.Eventually(t, time.Minute, "the server is open", func() bool {
 				return c.SQLIn(t, "tests", `SELECT pg_is_in_recovery()`) == "f"
 			})
-			s.Asked(t, dir, 0, "pg_control says: in production")
+			s.Asked(t, dir, 0, "in production")
 			access(t, c, "peer")
 			s.Asked(t, dir, 0, "open, on timeline 2")
 			c.SQLIn(t, "tests", `UPDATE pg_database SET datallowconn = false WHERE datname IN ('template1', 'postgres')`)

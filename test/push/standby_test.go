@@ -196,7 +196,7 @@ func TestStandbyRefusals(t *testing.T) {
 	// What is called the primary is none, is of another cluster, is not there, or allows nothing.
 	fails(site.ExitPostgres, nil, []string{"--primary-dsn", standby.DSN("postgres")}, "is a standby itself")
 	other := pgtest.Start(t, pgtest.Options{})
-	fails(site.ExitPostgres, nil, []string{"--primary-dsn", other.DSN("postgres")}, "the standby's is ")
+	fails(site.ExitPostgres, nil, []string{"--primary-dsn", other.DSN("postgres")}, "but the standby has ")
 	fails(site.ExitPostgres, nil, []string{"--primary-dsn", "host=/nowhere port=1 user=x"}, "on the primary: cannot connect to PostgreSQL")
 	s.Exec(t, `CREATE ROLE nobody LOGIN`)
 	fails(site.ExitPostgres, nil, []string{"--primary-dsn", strings.Replace(s.DSN("postgres"), "user=postgres", "user=nobody", 1)}, "permission denied for function pg_switch_wal")
@@ -206,7 +206,7 @@ func TestStandbyRefusals(t *testing.T) {
 	standby.Eventually(t, `SELECT pg_is_wal_replay_paused()`, "t")
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
 	o := standby.Must(t, "backup-push", "--primary-dsn", s.DSN("postgres"))
-	if !strings.Contains(o.Err, "replay of WAL is paused") {
+	if !strings.Contains(o.Err, "WAL replay is paused") {
 		t.Errorf("a backup while the replay is paused: %v", o)
 	}
 	b := s.List(t)[1].Backup
@@ -245,6 +245,6 @@ func TestStandbyRefusals(t *testing.T) {
 	testenv.Eventually(t, time.Minute, "the server says that it lets nobody in", func() bool {
 		o := site.Finish(t, standby.Command("backup-push"))
 		return o.Code == site.ExitPostgres && strings.Contains(o.Err, "not accepting connections") && strings.Contains(o.Err, "Hot standby mode is disabled") &&
-			strings.Contains(o.Err, "A standby does with hot_standby = on")
+			strings.Contains(o.Err, "hot_standby = on")
 	})
 }

@@ -62,7 +62,7 @@ func TestTablespaceNotMounted(t *testing.T) {
 	refused := func(args ...string) {
 		t.Helper()
 		o := s.Run(t, append([]string{"backup-push"}, args...)...)
-		if o.Code != 9 || !strings.Contains(o.Err, "at "+location) || !strings.Contains(o.Err, "HINT:  No backup was entered in the catalog. Mount its volume") {
+		if o.Code != 9 || !strings.Contains(o.Err, "at "+location) || !strings.Contains(o.Err, "HINT:  No backup was entered in the catalog. Mount the volume") {
 			t.Errorf("backup-push: %v", o)
 		}
 	}

@@ -88,7 +88,7 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	site.PutFile(t, auto, []byte(cut))
 	short := s.Spawn(t, dir, site.NoArchiving...)
 	short.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
-	s.RestoreCheck(t, site.ExitNotReached, "what wal-receive has stored of the next segment", dir)
+	s.RestoreCheck(t, site.ExitNotReached, "a part of the next segment, stored by wal-receive", dir)
 	dir = s.Fetch(t)
 	all := s.Spawn(t, dir, site.NoArchiving...)
 	all.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
@@ -318,7 +318,7 @@ func TestReceiveRefuses(t *testing.T) {
 	}{
 		{2, "--create-slot needs", []string{"--create-slot"}}, {2, "--partial-interval", []string{"--partial-interval=0s"}},
 		{9, "no_such_slot", []string{"--slot=no_such_slot"}}, {9, "cannot connect to PostgreSQL", []string{"--dsn=host=127.0.0.1 port=1"}},
-		{1, "cannot keep on this host what is received", []string{"--spool=/nonexistent"}},
+		{1, "cannot store received WAL on this host", []string{"--spool=/nonexistent"}},
 		{9, "", []string{"--dsn=user=weak host=" + s.SocketDir}},
 	} {
 		if strings.Contains(fmt.Sprint(c.args), "user=weak") {
@@ -472,7 +472,7 @@ func TestReceivedAndNotStored(t *testing.T) {
 	site.Must(t, os.Rename(st.Directory, st.Directory+".gone"))
 	s.Exec(t, `CREATE TABLE w (i int)`)
 	s.Eventually(t, `SELECT sent_lsn = pg_current_wal_lsn() FROM pg_stat_replication`, "t")
-	if code := r.Stop(t, syscall.SIGTERM); code != 3 || !strings.Contains(r.Said(), "; nothing is stored of what was received from ") {
+	if code := r.Stop(t, syscall.SIGTERM); code != 3 || !strings.Contains(r.Said(), " on is not stored") {
 		t.Errorf("wal-receive ended with %d", code)
 	}
 }

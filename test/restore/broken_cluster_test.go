@@ -81,7 +81,7 @@ func TestPushedAndStartedAgain(t *testing.T) {
 	for n := range 3 { // in one segment, each a bit further
 		s.Exec(t, fmt.Sprintf(`INSERT INTO steps VALUES (%d)`, n+2))
 		s.Kill(t)
-		if o := s.Must(t, "wal-push", "--all", s.Data); !strings.Contains(o.Out, "which is not complete") {
+		if o := s.Must(t, "wal-push", "--all", s.Data); !strings.Contains(o.Out, "the incomplete segment") {
 			t.Errorf("wal-push --all: %v", o)
 		}
 		c := s.Spawn(t, s.Fetch(t), site.NoArchiving...)
@@ -93,11 +93,11 @@ func TestPushedAndStartedAgain(t *testing.T) {
 	s.Archived(t)
 	s.Must(t, "wal-verify")
 	// A server that was shut down with nothing to archive has nothing to push; and of one that runs nothing is taken.
-	if o := s.Must(t, "wal-push", "--all", s.Data); strings.Contains(o.Out, "which is not complete") {
+	if o := s.Must(t, "wal-push", "--all", s.Data); strings.Contains(o.Out, "the incomplete segment") {
 		t.Errorf("of a running server: %v", o)
 	}
 	s.Stop(t, "fast")
-	if o := s.Must(t, "wal-push", "--all", s.Data); strings.Contains(o.Out, "which is not complete") {
+	if o := s.Must(t, "wal-push", "--all", s.Data); strings.Contains(o.Out, "the incomplete segment") {
 		t.Errorf("of a server that was shut down: %v", o)
 	}
 }
@@ -118,7 +118,7 @@ func TestSavedInVain(t *testing.T) {
 	saved := filepath.Join(testenv.Dir(t), "saved")
 	for _, order := range []string{"--no-recovery-settings", "--target=immediate"} {
 		o := s.Run(t, "backup-fetch", s.Data, b.Backup, "--delta", "--save-wal", saved, order)
-		if o.Code != site.ExitTarget || !strings.Contains(o.Err, "none of it would be replayed") {
+		if o.Code != site.ExitTarget || !strings.Contains(o.Err, "this WAL would not be replayed") {
 			t.Errorf("%s: %v", order, o)
 		}
 	}

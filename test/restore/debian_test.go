@@ -109,7 +109,7 @@ func TestDebian(t *testing.T) {
 		}
 		plan := d.Must(t, append(args, "--plan")...)
 		o := d.Must(t, args...)
-		if printedStart(t, plan.Out) != printedStart(t, o.Out) || !strings.Contains(o.Out, "external_pid_file") || !strings.Contains(o.Out, "(taken out in the copy)") {
+		if printedStart(t, plan.Out) != printedStart(t, o.Out) || !strings.Contains(o.Out, "external_pid_file") || !strings.Contains(o.Out, "(removed in the copy)") {
 			t.Errorf("the plan: %v\nbackup-fetch: %v", plan, o)
 		}
 		if auto := string(site.ReadFile(t, copied+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") || strings.Contains(auto, "max_worker_processes") {

@@ -182,11 +182,11 @@ func TestDrillFindsDamage(t *testing.T) {
 		t.Errorf("a damaged page: %+v", d)
 	}
 	for _, args := range [][]string{{"--bindir", "/nonexistent"}, {"--scratch", "/nonexistent/" + strings.Repeat("x", 90)}, {"--bindir", s.BinDir, "--scratch", "/nonexistent"}} {
-		if o := s.Run(t, append([]string{"drill"}, args...)...); o.Code != site.ExitUsage || !strings.Contains(o.Err, "The backup has not been tried") {
+		if o := s.Run(t, append([]string{"drill"}, args...)...); o.Code != site.ExitUsage || !strings.Contains(o.Err, "The backup has not been tested") {
 			t.Errorf("drill %v: %v", args, o)
 		}
 	}
-	if o := s.Must(t, "catalog-log"); strings.Contains(o.Out, "no drill can be held") {
+	if o := s.Must(t, "catalog-log"); strings.Contains(o.Out, "the drill cannot run") {
 		t.Errorf("a drill that could not be held counts as one: %s", o.Out)
 	}
 	parts, err := filepath.Glob(filepath.Join(s.Directory, "main", "parts", "*", "*"))

@@ -88,7 +88,7 @@ func TestDroppedTableIsReadAfterThePause(t *testing.T) {
 
 	target := filepath.Join(testenv.Dir(t), "data")
 	o := s.Must(t, "backup-fetch", target, "--target-time", at)
-	for _, says := range []string{"it pauses there, open for reading", "a table that a DROP, TRUNCATE or ALTER behind it is about to change is locked until then", "SELECT pg_wal_replay_resume();"} {
+	for _, says := range []string{"it pauses there, open for reading", "a table that a DROP, TRUNCATE or ALTER changes just after the target is locked until then", "SELECT pg_wal_replay_resume();"} {
 		if !strings.Contains(o.Out, says) {
 			t.Errorf("backup-fetch does not say %q:\n%s", says, o.Out)
 		}

@@ -96,7 +96,7 @@ func TestMinimalBetween(t *testing.T) {
 			if o := s.Must(t, "pitr-windows"); !strings.Contains(o.Out, "wal_level was minimal") {
 				t.Errorf("pitr-windows: %v", o)
 			}
-			if o := s.Must(t, "backup-push", "--wal-timeout=1m"); !strings.Contains(o.Err, "no older backup reaches anything after it") {
+			if o := s.Must(t, "backup-push", "--wal-timeout=1m"); !strings.Contains(o.Err, "no older backup can be recovered past it") {
 				t.Errorf("backup-push: %v", o)
 			}
 			s.Must(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x")

@@ -35,7 +35,7 @@ func TestRestoreCheck(t *testing.T) {
 
 			lsn := s.Fetch(t, "--target-lsn", at)
 			c = s.Spawn(t, lsn)
-			s.RestoreCheck(t, 0, "recovery has reached "+at+", and waits at ", lsn)
+			s.RestoreCheck(t, 0, "recovery has reached "+at+" and waits at ", lsn)
 			c.Exec(t, `SELECT pg_wal_replay_resume()`)
 			c.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
 			s.RestoreCheck(t, 0, "recovery has reached "+at+": it ended at ", lsn)

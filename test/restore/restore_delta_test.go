@@ -51,7 +51,7 @@ func TestRestoreDelta(t *testing.T) {
 		home := testenv.Dir(t)
 		site.WriteFile(t, filepath.Join(home, "letter"), "dear", 0o600)
 		o := s.Run(t, "backup-fetch", home, "--delta")
-		if o.Code != 10 || !strings.Contains(o.Err, "is no data directory of PostgreSQL") || string(site.ReadFile(t, filepath.Join(home, "letter"))) != "dear" {
+		if o.Code != 10 || !strings.Contains(o.Err, "is not a data directory of PostgreSQL") || string(site.ReadFile(t, filepath.Join(home, "letter"))) != "dear" {
 			t.Errorf("a directory that is no data directory: %v", o)
 		}
 		other, err := pgtest.Create(t.Context(), pgtest.Options{})
@@ -131,12 +131,12 @@ func TestRestoreTerminated(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if o.Code != 20 || !strings.Contains(o.Err, "with --delta to go on") {
+	if o.Code != 20 || !strings.Contains(o.Err, "with --delta to continue") {
 		t.Fatalf("after SIGTERM: %v", o)
 	}
 	s.DoesNotStart(t, dir, "")
 	o = s.Run(t, "backup-fetch", dir)
-	if o.Code != 10 || !strings.Contains(o.Err, "holds a restore that did not end: run it again with --delta") {
+	if o.Code != 10 || !strings.Contains(o.Err, "has an unfinished restore: run the same command with --delta") {
 		t.Errorf("the next run: %v", o)
 	}
 	s.Must(t, "backup-fetch", dir, "--delta")

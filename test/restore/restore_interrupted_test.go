@@ -180,14 +180,14 @@ func TestTwoRestoresAtOnce(t *testing.T) {
 	second := func(t *testing.T, text string, args ...string) {
 		t.Helper()
 		o := rig.Run(t, append([]string{"backup-fetch"}, args...)...)
-		if o.Code != site.ExitTarget || !strings.Contains(o.Err, text) || strings.Contains(o.Err, "to go on") && strings.Contains(text, "another pgobj") {
+		if o.Code != site.ExitTarget || !strings.Contains(o.Err, text) || strings.Contains(o.Err, "to continue") && strings.Contains(text, "another pgobj") {
 			t.Errorf("backup-fetch %v: want exit code %d and %q: %v", args, site.ExitTarget, text, o)
 		}
 	}
 	o := rig.During(t, proxy, content(target), func(*os.Process) {
 		before := site.Tree(t, place)
 		second(t, "another pgobj is restoring to "+target, target, "--delta")
-		second(t, "holds a restore that did not end", target)
+		second(t, "has an unfinished restore", target)
 		second(t, "wal", later, "--waldir", waldir)
 		if d := site.Differences(before, site.Tree(t, place)); d != nil && !slices.Equal(d, []string{"later is new"}) {
 			t.Errorf("the second restore has changed something: %v", d)
@@ -263,7 +263,7 @@ func TestRestoreInBlackHole(t *testing.T) {
 						t.Error(err)
 					}
 				})
-				if o.Code != site.ExitInterrupted || !strings.Contains(o.Err, "Run the same command with --delta to go on") {
+				if o.Code != site.ExitInterrupted || !strings.Contains(o.Err, "Run the same command with --delta to continue") {
 					t.Errorf("want exit code %d and what to do: %v", site.ExitInterrupted, o)
 				}
 				site.CheckNoStart(t, target)

@@ -79,7 +79,7 @@ func TestRestoreBesideTheOriginal(t *testing.T) {
 	want := site.Contents(t, s.Cluster, "postgres")
 	s.Refuses(t, 10, "is not empty", nil)
 	s.Refuses(t, 10, "--tablespace-map-all DIR", []string{"--waldir", filepath.Join(testenv.Dir(t), "w")})
-	s.Refuses(t, 10, "in use by the server that runs in "+s.Data, []string{"--tablespace-map-all", filepath.Join(outside, "wal", "new")})
+	s.Refuses(t, 10, "used by the server that runs in "+s.Data, []string{"--tablespace-map-all", filepath.Join(outside, "wal", "new")})
 	s.Refuses(t, 10, "would both go to", []string{"--tablespace", "plain=/tmp/same", "--tablespace", "within=/tmp/same"})
 	s.Refuses(t, 10, "the backup has no such tablespace (it has ", []string{"--tablespace", "nosuch=/tmp/x"})
 
@@ -134,7 +134,7 @@ func TestRestoreBesideTheOriginal(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := s.Run(t, "backup-fetch", target+"2", "--delta", "--discard-wal", "--tablespace", "plain="+filepath.Join(places, "pl ain"), "--tablespace-map-all", filepath.Join(places, "others"))
-	if o.Code != 10 || !strings.Contains(o.Err, "in use by the server") {
+	if o.Code != 10 || !strings.Contains(o.Err, "used by the server") {
 		t.Errorf("a delta restore whose links lead to a running server's files: %v", o)
 	}
 }
@@ -238,7 +238,7 @@ func TestRestoredSettings(t *testing.T) {
 	if auto := string(site.ReadFile(t, filepath.Join(bare, "postgresql.auto.conf"))); strings.Contains(auto, "written by pgobj") {
 		t.Errorf("--no-recovery-settings --keep-archiving wrote:\n%s", auto)
 	}
-	s.Refuses(t, 2, "--no-recovery-settings writes neither", []string{"--no-recovery-settings", "--target-xid", "9"})
+	s.Refuses(t, 2, "--no-recovery-settings writes no target", []string{"--no-recovery-settings", "--target-xid", "9"})
 }
 
 // TestRestoredLinks: what lay behind links is put into the data directory, or behind links again where that is
@@ -272,9 +272,9 @@ func TestRestoredLinks(t *testing.T) {
 	if !strings.Contains(plain.Out, "pg_xact was a link to "+filepath.Join(outside, "pg_xact")) || !strings.Contains(plain.Out, "--link pg_xact") {
 		t.Errorf("the plan does not speak of the link: %v", plain)
 	}
-	s.Refuses(t, 10, "pg_xact: cannot restore there", []string{"--link", "pg_xact"})
-	s.Refuses(t, 10, "it was no link in the original", []string{"--link", "base"})
-	s.Refuses(t, 10, "has to stay in the data directory", []string{"--link", "global=/tmp/x"})
+	s.Refuses(t, 10, "pg_xact: cannot restore to this place", []string{"--link", "pg_xact"})
+	s.Refuses(t, 10, "it was not a link in the original", []string{"--link", "base"})
+	s.Refuses(t, 10, "must stay in the data directory", []string{"--link", "global=/tmp/x"})
 	s.Refuses(t, 2, "--link", []string{"--link", "../x=/tmp/x"})
 
 	places := testenv.Dir(t)

@@ -54,7 +54,7 @@ func TestRestoreRefusedByFileSystem(t *testing.T) {
 		name, text string
 		make       func(t *testing.T, place string) (target string, args []string)
 	}{
-		{"directory of another user", "belongs to the user with number 0, and you are", func(t *testing.T, place string) (string, []string) {
+		{"directory of another user", "belongs to the user with ID 0, but you have ID", func(t *testing.T, place string) (string, []string) {
 			return site.Mkdir(t, filepath.Join(place, "data"), 0o755, 0), nil
 		}},
 		{"below a directory of another user", "permission denied", func(t *testing.T, place string) (string, []string) {

@@ -19,7 +19,7 @@ func TestSuccessor(t *testing.T) {
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
 	s.Archived(t)
 	dir := filepath.Join(testenv.Dir(t), "data")
-	if o := s.Must(t, "backup-fetch", dir); !strings.Contains(o.Out, "ALTER SYSTEM RESET archive_mode, and max_logical_replication_workers; restart, and take a backup") {
+	if o := s.Must(t, "backup-fetch", dir); !strings.Contains(o.Out, "ALTER SYSTEM RESET archive_mode and max_logical_replication_workers") {
 		t.Fatalf("this is not what is tried here: %v", o)
 	}
 	s.Stop(t, "fast")

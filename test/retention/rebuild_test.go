@@ -48,7 +48,7 @@ func TestCatalogRebuild(t *testing.T) {
 		t.Fatalf("listed are %+v", list)
 	}
 	if o := s.Must(t, "catalog-rebuild"); !strings.Contains(o.Out, "Nothing has been changed") || strings.Count(o.Out, "IS MENDED") != 2 || !strings.Contains(o.Out, "20260101T000000Z-ffff  left alone") ||
-		!strings.Contains(o.Out, "format version 2, this pgobj reads 1: use a newer one") {
+		!strings.Contains(o.Out, "format version 2") {
 		t.Errorf("the plan: %v", o)
 	}
 	if o := s.Must(t, "catalog-rebuild", "--confirm"); !strings.Contains(o.Out, "done.") {

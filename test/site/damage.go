@@ -112,7 +112,7 @@ func (r *FaultRig) Refused(t *testing.T, env []string, id, key string) {
 	if !strings.Contains(message, strings.TrimPrefix(key, "main/")) {
 		t.Errorf("the message does not name %s: %s", key, message)
 	}
-	if strings.Contains(message, "to go on") {
+	if strings.Contains(message, "to continue") {
 		t.Errorf("the same command is to go on, which would meet the same damage: %s", message)
 	}
 	CheckNoControl(t, target)

@@ -28,7 +28,7 @@ func (s *Site) Stops(t testing.TB, space string, env []string, args ...string) {
 	c.AddEnv(env...)
 	_ = c.Launch(t.Context()) // a standby is open before it stops
 	testenv.Eventually(t, time.Minute, "the server stops", func() bool { return !c.Running() })
-	if !strings.Contains(c.Log(), "recovery would make a tablespace in a directory that is not this server's: segment 0000000100000000") {
+	if !strings.Contains(c.Log(), "recovery would create a tablespace in a directory that does not belong to this server: segment 0000000100000000") {
 		t.Errorf("%v: it did not stop for that:\n%s", args, LastLines(c.Log(), 20))
 	}
 	if got := c.Log(); strings.Contains(got, "selected new timeline") {
@@ -41,7 +41,7 @@ func (s *Site) Stops(t testing.TB, space string, env []string, args ...string) {
 func (s *Site) DrillIsNotHeld(t testing.TB, space string) {
 	t.Helper()
 	before := Survey(t, space)
-	if d := s.Drill(t, ExitUsage); !strings.Contains(d.Error, "no drill can be held here: the backup does not have a tablespace that recovery makes") {
+	if d := s.Drill(t, ExitUsage); !strings.Contains(d.Error, "the backup does not have a tablespace that recovery creates") {
 		t.Errorf("the drill: %+v", d)
 	}
 	if o := s.Must(t, "backup-list"); strings.Contains(o.Out, "DRILL FAILED") {

@@ -75,7 +75,7 @@ func (s *Site) Cold(t *testing.T, b BackupEntry, want string) {
 
 // UnreachableCold: what has not been archived cannot be recovered to.
 func (s *Site) UnreachableCold(t *testing.T, b BackupEntry) {
-	s.Refuses(t, ExitUnreachable, "the archive has no WAL from after it", []string{b.Backup, "--target-timeline=latest"})
+	s.Refuses(t, ExitUnreachable, "the archive has no WAL after it", []string{b.Backup, "--target-timeline=latest"})
 	s.Refuses(t, ExitUnreachable, "Without a target it can be restored as it is", []string{b.Backup, "--target-xid=70000"})
 }
 
@@ -112,8 +112,8 @@ func (s *Site) Rolled(t *testing.T, b BackupEntry, want string) {
 	for _, args := range [][]string{nil, {"--target", "immediate", "--plan"}, {"--keep-archiving", "--target", "immediate", "--plan"}} {
 		target := filepath.Join(testenv.Dir(t), "data")
 		o := s.Must(t, append([]string{"backup-fetch", target, b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces")}, args...)...)
-		if !strings.Contains(o.Out, "The archive has WAL from after it") || strings.Contains(o.Out, "it pauses there") ||
-			strings.Contains(o.Out, "will be refused") != (args != nil && args[0] == "--keep-archiving") {
+		if !strings.Contains(o.Out, "The archive has later WAL") || strings.Contains(o.Out, "it pauses there") ||
+			strings.Contains(o.Out, "will refuse them") != (args != nil && args[0] == "--keep-archiving") {
 			t.Errorf("backup-fetch %v: %v", args, o)
 		}
 		if args == nil {

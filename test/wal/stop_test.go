@@ -36,7 +36,7 @@ func TestStopWithoutStorage(t *testing.T) {
 				site.Must(t, err)
 				t.Cleanup(func() { _ = c.Close() })
 			} else {
-				testenv.Eventually(t, site.Patience, "wal-push tries", func() bool { return strings.Contains(s.Log(), "will try again") })
+				testenv.Eventually(t, site.Patience, "wal-push tries", func() bool { return strings.Contains(s.Log(), "trying again") })
 			}
 
 			s.Stop(t, "fast") // which has less patience than six attempts of five minutes take

@@ -65,7 +65,7 @@ func (g *Gate) Admit(ctx context.Context, systemID uint64) error {
 		return err
 	}
 	if err := g.Memory.Admit(systemID, life); err != nil {
-		g.Log.Debug("the next file asks the catalog again", "error", err)
+		g.Log.Debug("the catalog will be read again for the next file", "error", err)
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func (g *Gate) Admit(ctx context.Context, systemID uint64) error {
 func (g *Gate) ask(ctx context.Context, systemID uint64) (life time.Duration, err error) {
 	state, err := g.Catalog.Load(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("look up whose archive it is: %w", err)
+		return 0, fmt.Errorf("look up the owner of the archive: %w", err)
 	}
 	known := clusters(state)
 	if slices.Contains(known, systemID) {
@@ -86,7 +86,7 @@ func (g *Gate) ask(ctx context.Context, systemID uint64) (life time.Duration, er
 	// The catalog is empty, or cannot be read in full: archiving goes on with what there is.
 	archived, err := walstore.Incarnations(ctx, g.Store)
 	if err != nil {
-		return 0, fmt.Errorf("look up whose archive it is: %w", err)
+		return 0, fmt.Errorf("look up the owner of the archive: %w", err)
 	}
 	if known = append(known, archived...); len(known) == 0 || slices.Contains(known, systemID) {
 		return firstLife, nil

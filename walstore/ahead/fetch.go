@@ -56,7 +56,7 @@ func (h *Host) window() (*spool.Window, error) {
 		return nil, err
 	}
 	if !datadir.Recovering(h.Data) {
-		return nil, errors.New("the server in the data directory runs no recovery")
+		return nil, errors.New("the server in the data directory is not in recovery")
 	}
 	return spool.NewWindow(h.Spool, h.scope(h.Server.Run())), nil
 }
@@ -72,7 +72,7 @@ func (w *Window) Deliver(ctx context.Context, name, dest string) bool {
 		return false
 	}
 	if err := deliver(path, sum, walstore.FetchRequest{Name: name, Dest: dest, SystemID: w.host.Control.SystemID}); err != nil {
-		w.host.Log.Warn("a segment is fetched anew, as its copy in the window cannot be used", "error", err)
+		w.host.Log.Warn("a segment is fetched again, because its copy that was fetched ahead cannot be used", "error", err)
 		return false
 	}
 	w.host.Log.Debug("fetched ahead", slog.String("file", name))
@@ -98,7 +98,7 @@ func deliver(path string, sum uint64, r walstore.FetchRequest) (err error) {
 	defer func() {
 		if err != nil {
 			os.Remove(path)
-			err = fmt.Errorf("hand over %s: %w", r.Name, err)
+			err = fmt.Errorf("deliver %s: %w", r.Name, err)
 		}
 	}()
 	f, err := os.Open(path)

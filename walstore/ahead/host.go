@@ -66,11 +66,11 @@ func (h *Host) mayUse(dir string) bool {
 		h.dir, ok = spool.IdentityOf(info)
 	}
 	if !ok || int64(h.dir.OwnerID) != int64(os.Geteuid()) {
-		h.Log.Debug("the spool is left alone: the data directory belongs to another user", "spool", dir)
+		h.Log.Debug("the spool is not used: the data directory belongs to another user", "spool", dir)
 		return false
 	}
 	if err := owned.Dir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		h.Log.Warn("the spool is not used: make it the server's user's own, of mode 0700, or give another one with --spool", "error", err)
+		h.Log.Warn("the spool is not used: chown it to the server's user with mode 0700, or give another directory with --spool", "error", err)
 		return false
 	}
 	return dir != ""
@@ -113,7 +113,7 @@ func (h *Host) mayWork() error {
 	case h.Server.Run() == "":
 		return errors.New("no server runs in the data directory")
 	case h.Server.PID == 1:
-		return errors.New("the postmaster is process 1, and would take the end of a process of ours for a crash: give its container an init, as docker run --init does")
+		return errors.New("the postmaster is process 1, and would take the end of a pgobj process for a crash: start its container with an init process (docker run --init)")
 	}
 	return nil
 }

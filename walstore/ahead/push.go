@@ -79,7 +79,7 @@ func (h *Host) Pushed(ctx context.Context, path string, p Push) bool {
 // startPushing starts the process that archives what waits, if the file is not the only one. ended tells of its end; nil: there is none.
 func (h *Host) startPushing(m *spool.Markers, walDir, name string, p Push) (ended <-chan struct{}) {
 	if m.GaveUp() {
-		h.Log.Debug("nothing is pushed ahead", "error", "a process that did so a moment ago could not go on")
+		h.Log.Debug("nothing is pushed ahead", "error", "a process that did so a moment ago failed")
 		return nil
 	}
 	rest, err := waiting(m, walDir)
@@ -190,7 +190,7 @@ func isReady(walDir, name string) bool {
 func mark(m *spool.Markers, path string, res walstore.PushResult) error {
 	id, ok := spool.IdentityOf(res.File)
 	if !ok {
-		return errors.New("this system does not tell files apart")
+		return errors.New("this system cannot identify files")
 	}
 	return m.Add(filepath.Base(path), spool.Archived{Identity: id, SHA256: fmt.Sprintf("%x", res.SHA256), XXHash: res.XXHash, Warnings: res.Warnings})
 }

@@ -44,15 +44,15 @@ func ParseTrailer(b []byte) (Trailer, error) {
 	var t Trailer
 	if len(b) != TrailerSize || binary.LittleEndian.Uint32(b) != trailerMagic ||
 		binary.LittleEndian.Uint32(b[4:]) != TrailerSize-8 || string(b[8:16]) != "PGOBJWAL" {
-		return t, errors.New("it does not end as an object of this archive does")
+		return t, errors.New("it does not end like an object of this archive")
 	}
 	if b[16] != trailerVersion {
-		return t, fmt.Errorf("its format is version %d, which this pgobj does not know", b[16])
+		return t, fmt.Errorf("its format version %d is unknown to this pgobj", b[16])
 	}
 	t.Length = int64(binary.LittleEndian.Uint64(b[24:]))
 	copy(t.Sum[:], b[32:])
 	if !bytes.Equal(t.Bytes(), b) {
-		return t, errors.New("its last frame has bytes that should be zero")
+		return t, errors.New("its last frame has bytes that must be zero")
 	}
 	return t, nil
 }
@@ -108,7 +108,7 @@ func decodeInto(dst *checked, body io.Reader) (Content, error) {
 	}
 	c := Content{dst.Length, [32]byte(dst.sum.Sum(nil))}
 	if t != Trailer(c) {
-		return c, fmt.Errorf("it holds %d bytes with SHA-256 %x, not %d with %x as it says", c.Length, c.Sum, t.Length, t.Sum)
+		return c, fmt.Errorf("it has %d bytes with SHA-256 %x, but declares %d bytes with %x", c.Length, c.Sum, t.Length, t.Sum)
 	}
 	return c, dst.Finish()
 }
@@ -153,7 +153,7 @@ func NewChecked(w io.Writer, name string, sysid uint64, sum hash.Hash) *checked 
 
 func (c *checked) Write(p []byte) (int, error) {
 	if c.Length+int64(len(p)) > c.limit && (c.Header.Size != 0 || !IsWAL(c.name)) {
-		return 0, fmt.Errorf("it holds more than the %d bytes that are possible", c.limit)
+		return 0, fmt.Errorf("it has more than the maximum of %d bytes", c.limit)
 	}
 	if c.piece {
 		// it has no header of its own
@@ -192,7 +192,7 @@ func (c *checked) checkHeader() error {
 func (c *checked) Finish() error {
 	if c.piece {
 		if c.Length != c.limit {
-			return fmt.Errorf("it holds %d bytes instead of %d", c.Length, c.limit)
+			return fmt.Errorf("it has %d bytes instead of %d", c.Length, c.limit)
 		}
 		return nil
 	}
@@ -200,7 +200,7 @@ func (c *checked) Finish() error {
 		return CheckNote(c.name, c.first)
 	}
 	if c.Header.Size == 0 {
-		return fmt.Errorf("%w: %d bytes hold no page header", segment.ErrHeader, c.Length)
+		return fmt.Errorf("%w: %d bytes are too short for a page header", segment.ErrHeader, c.Length)
 	}
 	return c.Header.Verify(c.name, c.Length)
 }

@@ -40,7 +40,7 @@ func Pieces(ctx context.Context, s storage.Store, sysid uint64, name string) ([]
 	var all []object.Piece
 	for info, err := range s.List(ctx, object.TimelineDir(sysid, name[:8])+name+".", "") {
 		if err != nil {
-			return nil, fmt.Errorf("list pieces of %s: %w", name, err)
+			return nil, fmt.Errorf("list received parts of %s: %w", name, err)
 		}
 		if o, ok := object.ParseKey(info.Key); ok && o.Type == segment.Received {
 			all = append(all, o.Piece)

@@ -83,7 +83,7 @@ func (s *stream) again(ctx context.Context, name string, do func() error) error 
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s was received, and could not be stored in time: %w", name, err)
+			return fmt.Errorf("%s was received, but could not be stored in time: %w", name, err)
 		}
 		s.Log.Warn("received WAL cannot be stored; trying again", "segment", name, "in", wait, "error", err)
 		if leaving == nil {
@@ -180,7 +180,7 @@ func (s *stream) sweep(ctx context.Context) {
 			err := partial.DropPiece(ctx, s.Store, s.sysid, p)
 			if err != nil && !failed && ctx.Err() == nil {
 				failed = true
-				s.Log.Warn("parts of segments that are not needed any more stay in the storage", "object", p.String(), "error", err)
+				s.Log.Warn("could not remove parts of segments that are not needed any more", "object", p.String(), "error", err)
 			}
 		}
 	}

@@ -31,11 +31,11 @@ import (
 
 var (
 	// ErrRemoved: the archive lacks WAL that the server does not have any more.
-	ErrRemoved = errors.New("the WAL that comes next is gone")
+	ErrRemoved = errors.New("the server does not have the next WAL any more")
 	// ErrOtherServer: the server is not of the cluster that was streamed from before.
 	ErrOtherServer = errors.New("another cluster answers at this address")
 	// ErrStream: what the server sends is not the WAL that was asked for.
-	ErrStream = errors.New("the stream is not what was asked for")
+	ErrStream = errors.New("the stream is not the requested one")
 )
 
 // Config says what to receive. All fields but Slot have to be set.
@@ -189,7 +189,7 @@ func (r *receiver) prepare(ctx context.Context, conn *server.Replication) (start
 		}
 		r.slotMade = true
 		if made {
-			r.Log.Info("made a replication slot", "slot", r.Slot)
+			r.Log.Info("created a replication slot", "slot", r.Slot)
 		}
 	}
 	if at, ok := r.position(path); ok {
@@ -217,7 +217,7 @@ func (r *receiver) survey(ctx context.Context, sysid uint64) error {
 	for _, v := range all {
 		for _, p := range v.Obsolete {
 			if err := partial.DropPiece(ctx, r.Store, sysid, p); err != nil {
-				r.Log.Warn("what was received of a segment that is complete now stays behind", "object", p.String(), "error", err)
+				r.Log.Warn("could not remove the received parts of a segment that is complete now", "object", p.String(), "error", err)
 				break
 			}
 		}
@@ -306,7 +306,7 @@ func (r *receiver) removed(at start, id server.Identity, err error) error {
 	t := at.Timeline
 	name := at.Name(r.size)
 	if later := r.later[t]; len(later) > 0 {
-		r.Log.Warn("there is a gap in the archive that the server cannot fill any more", "segment", name, "error", err)
+		r.Log.Warn("the archive has a gap that the server cannot fill any more", "segment", name, "error", err)
 		r.next[t], r.later[t] = later[0], later[1:]
 		return err
 	}
@@ -316,6 +316,6 @@ func (r *receiver) removed(at start, id server.Identity, err error) error {
 		r.next[now.Timeline] = now.No
 		return err
 	}
-	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-gap goes on from there and leaves a gap: recovery cannot get past it, so take a base backup then. If %s is in some pg_wal, or archive_command works, archive it instead: pgobj wal-push",
+	return fmt.Errorf("%w: the archive needs %s, and the server has removed it (%w)\nThe server is at %s now, in %s. --accept-gap continues from there and leaves a gap: recovery cannot get past it, so take a base backup then. If a pg_wal still has the segment, archive it instead, in that data directory: pgobj wal-push pg_wal/%s",
 		ErrRemoved, name, err, id.Position, now.Name(r.size), name)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // ErrSpool: the directory for what was received cannot be written.
-var ErrSpool = errors.New("cannot keep on this host what is received")
+var ErrSpool = errors.New("cannot store received WAL on this host")
 
 // nameless is a temporary file that the system removes when this process is gone, however it ends.
 func nameless(dir string) (*os.File, error) {
@@ -90,7 +90,7 @@ func (r *receiver) adopt(ctx context.Context, s *spooled) error {
 		err = partial.ReadChain(ctx, r.Store, r.sysid, chain, s.before)
 		if damage, ok := errors.AsType[*object.DamagedError](err); ok {
 			s.distrust(all, damage)
-			r.Log.Warn("what was received of a segment is damaged; the server is asked for it again", "segment", s.name, "error", err)
+			r.Log.Warn("received parts of a segment are damaged; requesting it from the server again", "segment", s.name, "error", err)
 			return nil
 		}
 		if !errors.Is(err, storage.ErrNotFound) { // another receiver may be at work on it
@@ -209,7 +209,7 @@ func (s *spooled) check(sysid uint64, size segment.Size) error {
 		err = fmt.Errorf("it is WAL of system identifier %d, not %d", h.SystemID, sysid)
 	}
 	if err == nil && h.Size != size {
-		err = fmt.Errorf("its header tells of segments of %d bytes, the server of %d", h.Size, size)
+		err = fmt.Errorf("its header has a segment size of %d bytes, but the server has %d", h.Size, size)
 	}
 	if err == nil {
 		err = h.Verify(s.name, int64(size))

@@ -39,7 +39,7 @@ var (
 	// errServerEnds: the server has sent all it had, and stops.
 	errServerEnds = errors.New("the server is shutting down")
 	// errUnstored: what was received could not be stored for so long that the server was left.
-	errUnstored = errors.New("the storage was out of reach")
+	errUnstored = errors.New("the storage was not reachable")
 )
 
 // answerEvery is how often the server gets the same answer. One that is stopping asks again as soon as it has it.
@@ -109,7 +109,7 @@ func (s *stream) run(ctx context.Context, tick time.Duration) error {
 	})
 	received := s.receive(reading)
 	if errors.Is(context.Cause(reading), errUnstored) { // what was received stays here until it is stored
-		s.Log.Warn("the storage is out of reach: the connection to the server is closed until WAL can be stored again", "at", s.pos.Received.String(), "slot", s.Slot)
+		s.Log.Warn("the storage is not reachable: the connection to the server is closed until WAL can be stored again", "at", s.pos.Received.String(), "slot", s.Slot)
 		s.conn.Close()
 	}
 	s.mu.Lock()
@@ -155,7 +155,7 @@ func (s *stream) receive(ctx context.Context) error {
 			return errServerEnds
 		case m.End:
 			if m.At != s.pos.Received {
-				return fmt.Errorf("%w: the server ends timeline %d at %s, and has sent it up to %s", ErrStream, s.pos.Timeline, m.At, s.pos.Received)
+				return fmt.Errorf("%w: the server ends timeline %d at %s, but has sent it up to %s", ErrStream, s.pos.Timeline, m.At, s.pos.Received)
 			}
 			s.Log.Info("the timeline has ended", "timeline", uint32(s.pos.Timeline), "at", m.At.String(), "next", uint32(m.Next))
 			return nil
@@ -191,7 +191,7 @@ func (s *stream) listen(on bool) {
 // spool writes WAL to the segments that it belongs to.
 func (s *stream) spool(ctx context.Context, m server.Received) error {
 	if len(m.Data) > 0 && m.At != s.pos.Received {
-		return fmt.Errorf("%w: it goes on at %s instead of %s", ErrStream, m.At, s.pos.Received)
+		return fmt.Errorf("%w: it continues at %s instead of %s", ErrStream, m.At, s.pos.Received)
 	}
 	for data := m.Data; len(data) > 0; {
 		c := s.cur
@@ -261,7 +261,7 @@ func (s *stream) report(ctx context.Context, stop context.CancelCauseFunc, tick 
 		safe, heard := s.safe, s.heard
 		s.mu.Unlock()
 		if silent := time.Since(heard); !heard.IsZero() && silent > max(time.Minute, 3*tick) {
-			stop(fmt.Errorf("the server has said nothing for %v", silent.Round(time.Second)))
+			stop(fmt.Errorf("the server has sent nothing for %v", silent.Round(time.Second)))
 			return
 		}
 		if err := s.conn.Status(safe, time.Now(), true); err != nil {

@@ -23,13 +23,13 @@ type Header struct {
 const longHeader = 0x0002 // XLP_LONG_HEADER in xlp_info
 
 // ErrHeader is in every error about a first page that is not a WAL segment's, or is another one's.
-var ErrHeader = errors.New("not the WAL segment that its name promises")
+var ErrHeader = errors.New("the content does not match the name of the WAL segment")
 
 // ParseHeader reads the long header at the start of page. Only little-endian machines write what it
 // accepts. It fails for anything that PostgreSQL could not have written, all-zero pages included.
 func ParseHeader(page []byte) (Header, error) {
 	if len(page) < HeaderSize {
-		return Header{}, fmt.Errorf("%w: %d bytes hold no page header", ErrHeader, len(page))
+		return Header{}, fmt.Errorf("%w: %d bytes are too short for a page header", ErrHeader, len(page))
 	}
 	le := binary.LittleEndian
 	info := le.Uint16(page[2:])
@@ -63,7 +63,7 @@ func ParseHeader(page []byte) (Header, error) {
 // begins as a copy of the old one's bytes (XLogFileCopy in xlog.c), page headers included.
 func (h Header) Verify(name string, size int64) error {
 	if size != int64(h.Size) {
-		return fmt.Errorf("%w: %d bytes, while its header says that segments have %d", ErrHeader, size, h.Size)
+		return fmt.Errorf("%w: %d bytes, but its header has a segment size of %d", ErrHeader, size, h.Size)
 	}
 	if Classify(name) == Partial {
 		name = name[:24]
@@ -76,7 +76,7 @@ func (h Header) Verify(name string, size int64) error {
 		return fmt.Errorf("%w: it begins at %s, not at %s (a recycled segment?)", ErrHeader, h.Address, want)
 	}
 	if h.Timeline > seg.Timeline {
-		return fmt.Errorf("%w: it was written on timeline %d, later than its name's %d", ErrHeader, h.Timeline, seg.Timeline)
+		return fmt.Errorf("%w: it was written on timeline %d, later than timeline %d of its name", ErrHeader, h.Timeline, seg.Timeline)
 	}
 	return nil
 }

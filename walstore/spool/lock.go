@@ -9,8 +9,8 @@ import (
 	"github.com/pgobj/pgobj/storage/owned"
 )
 
-// ErrBusy: another process does it already.
-var ErrBusy = errors.New("another process does it already")
+// ErrBusy: another process already does this.
+var ErrBusy = errors.New("another process already does this")
 
 // lockFile takes the lock that a file stands for, and makes the file if there is none. A lock on a file that has been
 // removed meanwhile is none.

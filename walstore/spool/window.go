@@ -106,7 +106,7 @@ func (w *Window) Asked(name string) bool {
 // the window with all that is in it.
 func (w *Window) Hold(ctx context.Context) (asked <-chan string, release func(), err error) {
 	if err := makeDir(w.dir); err != nil {
-		return nil, nil, fmt.Errorf("make window: %w", err)
+		return nil, nil, fmt.Errorf("create the directory for segments fetched ahead: %w", err)
 	}
 	lock, err := lockSoon(w.lock())
 	if err != nil {

@@ -79,7 +79,7 @@ func Marks(ctx context.Context, s storage.Store, r MarksRequest, each func(segme
 		return segment.Marks(in, r.After, each)
 	})
 	if err != nil {
-		return fmt.Errorf("look through %s: %w", name, err)
+		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil
 }

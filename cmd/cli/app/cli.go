@@ -24,16 +24,16 @@ type Streams struct{ Out, Err io.Writer }
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
-	Config      string         `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables, which come before it, as flags do. Credentials (AWS_…) may be in it, too."`
+	Config      string         `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables. Flags and environment variables override it. It may also have credentials (AWS_…)."`
 	Storage     string         `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///directory or s3://bucket/prefix."`
 	Server      string         `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its directory in the storage."`
 	S3Endpoint  string         `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
 	S3Region    string         `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
 	S3PathStyle string         `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
-	S3CAFile    string         `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust besides the system's (default: AWS_CA_BUNDLE)."`
+	S3CAFile    string         `name:"s3-ca-file" env:"PGOBJ_S3_CA_FILE" placeholder:"FILE" help:"Certificates (PEM) to trust in addition to the system's (default: AWS_CA_BUNDLE)."`
 	S3Driver    string         `name:"s3-driver" env:"PGOBJ_S3_DRIVER" enum:"auto,aws,minio" default:"auto" help:"Client library; auto: aws for AWS, minio for --s3-endpoint."`
 	RetryFor    time.Duration  `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"Retry failed storage operations for up to this time (wal-fetch on a standby: at most 10s, because PostgreSQL asks again)."`
-	Timeout     *time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"Give up, with exit code 18, when the command has not finished after this time (default: never; wal-push 5m)."`
+	Timeout     *time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"End with exit code 18 if the command has not finished after this time (default: never; wal-push 5m)."`
 	LogLevel    string         `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Minimum log level: debug, info, warn, error."`
 	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
 }
@@ -171,7 +171,7 @@ func (a *App) LoadKnown(ctx context.Context) (repository, error) {
 func (a *App) Known(ctx context.Context, s storage.Store) error {
 	exists, err := catalog.Exists(ctx, s)
 	if err == nil && !exists {
-		err = fmt.Errorf("%w: there is nothing of server %s in %s", ErrNoServer, a.Server, s)
+		err = fmt.Errorf("%w: %[3]s has nothing of server %[2]s", ErrNoServer, a.Server, s)
 	}
 	return err
 }

@@ -12,7 +12,7 @@ const (
 	ExitUsage       = 2  // the command line, a setting or the configuration file is wrong, or the command cannot be tried here
 	ExitStorage     = 3  // temporary storage error, also after retries
 	ExitDenied      = 4  // the storage denies access: credentials or permissions
-	ExitNoStore     = 5  // there is no such bucket or directory, or the storage cannot be used
+	ExitNoStore     = 5  // no such bucket or directory, or the storage cannot be used
 	ExitNotFound    = 6  // no such backup, server, WAL file or file of a backup
 	ExitConflict    = 7  // something else is there: other content under the same name, another cluster, a plan that has changed
 	ExitDamaged     = 8  // stored data is damaged or missing
@@ -23,7 +23,7 @@ const (
 	ExitPages       = 13 // the backup is complete, but the database has damaged pages
 	ExitUnreachable = 14 // the recovery target cannot be reached from any backup, or from the one named
 	ExitRefused     = 15 // a rule of retention forbids the deletion
-	ExitLocked      = 16 // the storage did not let all objects go: object lock, or no right to delete
+	ExitLocked      = 16 // the storage did not delete all objects: object lock, or no right to delete
 	ExitDrill       = 17 // the drill failed: the backup did not pass
 	ExitTimeout     = 18 // not finished within --timeout
 	ExitUnreadable  = 19 // stored objects cannot be read now: an archive storage class, or a disabled key
@@ -38,7 +38,7 @@ var (
 	ErrTimeout     = errors.New("not finished within --timeout")
 	// ErrNoServer: a name may be mistyped, and then nothing that was done or shown is what was meant.
 	ErrNoServer = errors.New("no such server")
-	ErrStopping = errors.New("the server is stopping, so the storage is not waited for")
+	ErrStopping = errors.New("the server is stopping, so pgobj does not wait for the storage")
 	// ErrDamagedPages: the backup is complete and kept, but what it holds is not all sound.
 	ErrDamagedPages = errors.New("the backup is complete, but the database has damaged pages")
 )

@@ -19,9 +19,9 @@ func ParseLabels(args []string) (map[string]string, error) {
 		case !ok || !labelName.MatchString(name):
 			return nil, Usagef("--label %q: use NAME=VALUE, the name of at most 63 letters, digits and . _ - /", arg)
 		case again:
-			return nil, Usagef("--label %s is there twice", name)
+			return nil, Usagef("--label %s is given twice", name)
 		case len(value) > maxLabelValue || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }):
-			return nil, Usagef("--label %s: the value must be one line of at most %d bytes that can be printed", name, maxLabelValue)
+			return nil, Usagef("--label %s: the value must be one printable line of at most %d bytes", name, maxLabelValue)
 		}
 		if labels == nil {
 			labels = map[string]string{}

@@ -29,6 +29,6 @@ func (a *App) PrintCredentials(out *show.Columns, p *restore.Plan) {
 		}
 	}
 	if names != nil {
-		out.Row("note", "this environment has %s: the server that recovers needs the same in its own (systemctl edit postgresql, Environment=…), or all of it in a file that its user can read: --config FILE", strings.Join(names, ", "))
+		out.Row("note", "this environment has %s: the environment of the server that recovers needs the same (systemctl edit postgresql, Environment=…). Or put them into a file that its user can read: --config FILE", strings.Join(names, ", "))
 	}
 }

@@ -12,7 +12,7 @@ type Percentage float64
 func (p *Percentage) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(string(text), "%")), 64)
 	if err != nil || !(v > 0 && v <= 100) {
-		return fmt.Errorf("%q is no percentage: use a number over 0 and up to 100", text)
+		return fmt.Errorf("%q is not a percentage: use a number above 0, up to 100", text)
 	}
 	*p = Percentage(v)
 	return nil

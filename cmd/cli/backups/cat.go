@@ -12,7 +12,7 @@ import (
 )
 
 type BackupCat struct {
-	Backup string `arg:"" help:"Id of the backup, the beginning of one, or LATEST."`
+	Backup string `arg:"" help:"Id of the backup or its beginning, or LATEST."`
 	Path   string `arg:"" help:"Path of the file in the data directory, such as postgresql.conf, or of a configuration file from outside of it, such as /etc/postgresql/15/main/pg_hba.conf."`
 }
 
@@ -20,7 +20,7 @@ func (c *BackupCat) Run(ctx context.Context, a *app.App) error {
 	r, e, err := a.Find(ctx, c.Backup)
 	if errors.Is(err, catalog.ErrNoBackup) {
 		if _, e := r.State.Resolve(c.Path); e == nil {
-			err = fmt.Errorf("%w\nThe backup comes first: pgobj backup-cat %s %s", err, show.ShellQuote(c.Path), show.ShellQuote(c.Backup))
+			err = fmt.Errorf("%w\nGive the backup first: pgobj backup-cat %s %s", err, show.ShellQuote(c.Path), show.ShellQuote(c.Backup))
 		}
 	}
 	if err != nil {

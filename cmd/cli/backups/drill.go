@@ -19,18 +19,18 @@ import (
 )
 
 type DrillCmd struct {
-	Backup string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, or LATEST (default): the newest that fits the target."`
+	Backup string `arg:"" optional:"" default:"LATEST" help:"Id of the backup or its beginning, or LATEST (default): the newest that fits the target."`
 
 	pointFlags `group:"How far to recover (default: to the end of the WAL)"`
 
-	Scratch  string `name:"scratch" env:"PGOBJ_DRILL_SCRATCH" default:"/var/tmp" placeholder:"DIR" help:"The copy is put into a directory of its own in this one, tablespaces too: it needs the room of the whole cluster."`
-	User     string `name:"user" placeholder:"USER" help:"As root: who runs the server (default: the owner of --scratch, or the one that the original belongs to)."`
-	BinDir   string `name:"bindir" env:"PGOBJ_BINDIR" placeholder:"DIR" help:"PostgreSQL's programs (default: those of the backup's version are looked for)."`
-	SQL      string `name:"sql" placeholder:"FILE" help:"Run this file with psql, which stops at the first error: the drill has failed then."`
+	Scratch  string `name:"scratch" env:"PGOBJ_DRILL_SCRATCH" default:"/var/tmp" placeholder:"DIR" help:"Directory for the copy and its tablespaces, which get a directory of their own there. It needs space for the whole cluster."`
+	User     string `name:"user" placeholder:"USER" help:"As root: the user who runs the server (default: the owner of --scratch, or of the original)."`
+	BinDir   string `name:"bindir" env:"PGOBJ_BINDIR" placeholder:"DIR" help:"Directory of PostgreSQL's programs (default: pgobj searches for those of the backup's version)."`
+	SQL      string `name:"sql" placeholder:"FILE" help:"Run this file with psql. At the first error psql stops and the drill fails."`
 	Database string `name:"dbname" default:"postgres" placeholder:"NAME" help:"Database for --sql."`
-	Role     string `name:"role" placeholder:"NAME" help:"A superuser of the database (default: as the original's owner is called, or postgres)."`
-	Preload  string `name:"preload" placeholder:"LIBRARIES" help:"shared_preload_libraries of the copy, where recovery or --sql needs them. The original's are not loaded: they may run jobs."`
-	Keep     bool   `name:"keep" help:"Leave the copy where it is, stopped."`
+	Role     string `name:"role" placeholder:"NAME" help:"A superuser of the database (default: the name of the original's owner, or postgres)."`
+	Preload  string `name:"preload" placeholder:"LIBRARIES" help:"shared_preload_libraries of the copy, if recovery or --sql needs some. The original's are not loaded, because they may run jobs."`
+	Keep     bool   `name:"keep" help:"Keep the copy, stopped."`
 	NoRecord bool   `name:"no-record" help:"Do not enter the result in the catalog."`
 	JSON     bool   `name:"json" help:"Print the result as JSON."`
 	app.JobsFlag
@@ -72,7 +72,7 @@ func (c *DrillCmd) Run(ctx context.Context, a *app.App) error {
 	report, err := drill.Run(ctx, req)
 	stop()
 	if errors.Is(err, catalog.ErrNoBackup) && app.IsPath(c.Backup) {
-		err = fmt.Errorf("%w\nThe directory for the copy is given with --scratch: pgobj drill --scratch %s", err, show.ShellQuote(c.Backup))
+		err = fmt.Errorf("%w\nGive the directory for the copy with --scratch: pgobj drill --scratch %s", err, show.ShellQuote(c.Backup))
 	}
 	switch {
 	case report == nil:
@@ -142,7 +142,7 @@ func (c *DrillCmd) print(w io.Writer, r *drill.Report, err error) {
 		return
 	}
 	out.Row("drill", "backup %s passed, in %s", r.Backup.ID, show.Words(r.Took))
-	out.Row("measured", "restoring it to %s took %s on this host: from the first request until the server took connections", r.Goal, show.Words(r.Recovery))
+	out.Row("measured", "restoring it to %s took %s on this host: from the first request until the server accepted connections", r.Goal, show.Words(r.Recovery))
 }
 
 func (c *DrillCmd) result(r *drill.Report, err error) drilled {

@@ -25,11 +25,11 @@ import (
 )
 
 type BackupFetch struct {
-	TargetDir string `arg:"" name:"target-dir" help:"Directory to restore to: the new PGDATA. It must be empty or not exist, but for --delta."`
-	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, oldest, or LATEST (default): the newest that fits the target."`
-	Plan      bool   `name:"plan" help:"Print what would be done, with all its numbers and warnings, and touch nothing."`
+	TargetDir string `arg:"" name:"target-dir" help:"Directory to restore to: the new PGDATA. It must be empty or not exist, unless --delta is given."`
+	Backup    string `arg:"" optional:"" default:"LATEST" help:"Id of the backup or its beginning, oldest, or LATEST (default): the newest that fits the target."`
+	Plan      bool   `name:"plan" help:"Print what would be done, with all numbers and warnings, and change nothing."`
 
-	OnlyDatabase []string `name:"only-database" sep:"none" placeholder:"NAME" help:"Restore this database (name or OID), and of the others only empty files, which have to be dropped after the recovery; can be given again. Templates and postgres are always restored."`
+	OnlyDatabase []string `name:"only-database" sep:"none" placeholder:"NAME" help:"Restore this database (name or OID), and of the others only empty files; drop them after the recovery. Can be repeated. Templates and postgres are always restored."`
 
 	pointFlags    `group:"How far to recover (default: to the end of the WAL)"`
 	settingsFlags `group:"What the server is told"`
@@ -40,7 +40,7 @@ type BackupFetch struct {
 // pointFlags are the recovery target, in PostgreSQL's words. The drill takes the same.
 type pointFlags struct {
 	Target         string `name:"target" placeholder:"immediate" help:"immediate: only until the backup is consistent."`
-	TargetTime     string `name:"target-time" placeholder:"TIME" help:"To this time, such as '2026-11-21 14:05:00+01', or a date, which is its midnight (without an offset or zone: local time)."`
+	TargetTime     string `name:"target-time" placeholder:"TIME" help:"To this time, such as '2026-11-21 14:05:00+01'. A date means its midnight; without an offset or zone: local time."`
 	TargetXID      string `name:"target-xid" placeholder:"XID" help:"To the end of this transaction."`
 	TargetLSN      string `name:"target-lsn" placeholder:"LSN" help:"To this place in the WAL, such as 16/B374D848."`
 	TargetName     string `name:"target-name" placeholder:"NAME" help:"To this restore point (pg_create_restore_point)."`
@@ -50,24 +50,24 @@ type pointFlags struct {
 
 // settingsFlags are what else the restored server is told.
 type settingsFlags struct {
-	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause (open for reading until SELECT pg_wal_replay_resume(); what a DROP after the target locks, only after that), promote or shutdown."`
+	TargetAction       string `name:"target-action" enum:"pause,promote,shutdown" default:"pause" help:"What the server does at the target: pause (open for reading until SELECT pg_wal_replay_resume(); a table that a DROP after the target locks cannot be read until then), promote or shutdown."`
 	RestoreCommand     string `name:"restore-command" placeholder:"COMMAND" help:"restore_command to write (default: this pgobj with its settings)."`
-	Standby            bool   `name:"standby" help:"Make a standby: it follows the archive, and its primary where --primary-conninfo names it."`
-	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Passwords belong into ~/.pgpass."`
+	Standby            bool   `name:"standby" help:"Make a standby: it follows the archive, and its primary if --primary-conninfo names it."`
+	PrimaryConnInfo    string `name:"primary-conninfo" placeholder:"DSN" help:"primary_conninfo to write, with --standby. Put passwords into ~/.pgpass."`
 	PrimarySlotName    string `name:"primary-slot-name" placeholder:"NAME" help:"primary_slot_name to write, with --standby."`
-	NoRecoverySettings bool   `name:"no-recovery-settings" help:"Write no recovery settings and no signal file; you will."`
-	KeepArchiving      bool   `name:"keep-archiving" help:"Leave archiving and subscriptions as they were: for the server that takes the original's place. By default both are off, so that a copy can neither write to the original's archive nor take changes from its replication slots (a --standby keeps it, and archives nothing before its promotion)."`
+	NoRecoverySettings bool   `name:"no-recovery-settings" help:"Write no recovery settings and no signal file: you write them yourself."`
+	KeepArchiving      bool   `name:"keep-archiving" help:"Keep archiving and subscriptions as they were: for a server that replaces the original. By default both are off, so that a copy cannot write to the original's archive or consume changes of its replication slots (a --standby keeps them, and archives nothing before its promotion)."`
 }
 
 // placeFlags say where things go.
 type placeFlags struct {
-	Delta            bool     `name:"delta" help:"Keep what already fits of the data directory that is there, fetch the rest, and remove what is not in the backup. Also goes on with a restore that did not end."`
+	Delta            bool     `name:"delta" help:"Reuse the files of the existing data directory that still fit, fetch the rest, and remove files that are not in the backup. Also continues an unfinished restore."`
 	SaveWAL          string   `name:"save-wal" placeholder:"DIR" help:"With --delta: first copy WAL that was never archived to this directory."`
-	DiscardWAL       bool     `name:"discard-wal" help:"With --delta: let go of WAL that was never archived."`
-	Tablespace       []string `name:"tablespace" sep:"none" placeholder:"NAME=DIR" help:"Put this tablespace (name or OID) there; can be given again."`
+	DiscardWAL       bool     `name:"discard-wal" help:"With --delta: give up WAL that was never archived."`
+	Tablespace       []string `name:"tablespace" sep:"none" placeholder:"NAME=DIR" help:"Put this tablespace (name or OID) there. Can be repeated."`
 	TablespaceMapAll string   `name:"tablespace-map-all" placeholder:"DIR" help:"Put every other tablespace below this directory, by its name."`
 	WALDir           string   `name:"waldir" placeholder:"DIR" help:"Put pg_wal there, with a link to it."`
-	Link             []string `name:"link" sep:"none" placeholder:"PATH[=DIR]" help:"Put this file or directory of the data directory behind a link: where it was, or there; can be given again."`
+	Link             []string `name:"link" sep:"none" placeholder:"PATH[=DIR]" help:"Restore this file or directory of the data directory as a link: to its original place, or to DIR. Can be repeated."`
 	ConfigDir        string   `name:"config-dir" placeholder:"DIR" help:"Put configuration files that were outside of the data directory there."`
 }
 
@@ -109,10 +109,10 @@ func notWhole(err error) error {
 	err = fmt.Errorf("%w\nThe restore is not complete, and PostgreSQL does not start on it", err)
 	for _, damage := range []error{part.ErrDamaged, manifest.ErrDamaged, catalog.ErrDamaged} {
 		if errors.Is(err, damage) {
-			return fmt.Errorf("%w. Another backup can be restored over it with --delta", err)
+			return fmt.Errorf("%w. To restore another backup over it, use --delta", err)
 		}
 	}
-	return fmt.Errorf("%w. Run the same command with --delta to go on", err)
+	return fmt.Errorf("%w. Run the same command with --delta to continue", err)
 }
 
 // mixedUp says of a backup that there is not that the directory, which comes first, was given in its place.
@@ -122,9 +122,9 @@ func (c *BackupFetch) mixedUp(ctx context.Context, a *app.App, err error) error 
 	}
 	switch _, _, e := a.Find(ctx, c.TargetDir); {
 	case e == nil:
-		return fmt.Errorf("%w\nThe directory comes first: pgobj backup-fetch %s %s", err, show.ShellQuote(c.Backup), show.ShellQuote(c.TargetDir))
+		return fmt.Errorf("%w\nGive the directory first: pgobj backup-fetch %s %s", err, show.ShellQuote(c.Backup), show.ShellQuote(c.TargetDir))
 	case app.IsPath(c.Backup):
-		return fmt.Errorf("%w\nThe directory to restore to is the first argument, the backup the second", err)
+		return fmt.Errorf("%w\nGive the directory to restore to first, and the backup second", err)
 	}
 	return err
 }
@@ -142,7 +142,7 @@ func (c *BackupFetch) request(a *app.App) (r restore.Request, err error) {
 		return r, app.Usagef("%v", err)
 	}
 	if (c.SaveWAL != "" || c.DiscardWAL) && !c.Delta {
-		return r, app.Usagef("--save-wal and --discard-wal are about the data directory that --delta replaces")
+		return r, app.Usagef("--save-wal and --discard-wal need --delta")
 	}
 	if r.Layout, err = c.layout(); err != nil {
 		return r, err
@@ -189,7 +189,7 @@ func (c *pointFlags) recovery() (r recovery.Recovery, err error) {
 	case "immediate":
 		r.TargetImmediate = true
 	default:
-		return r, app.Usagef("--target %q: the only value is immediate; for others there are --target-time, --target-xid, --target-lsn and --target-name", c.Target)
+		return r, app.Usagef("--target %q: the only value is immediate; for other targets use --target-time, --target-xid, --target-lsn or --target-name", c.Target)
 	}
 	return r, nil
 }

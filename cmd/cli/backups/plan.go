@@ -18,7 +18,7 @@ func printPlan(a *app.App, p *restore.Plan) {
 	out.Row("backup", "%s, consistent from %s on; PostgreSQL %s, %s in %s", b.ID, b.Consistent.UTC().Format(time.DateTime+" MST"), b.PGVersionText, show.Size(b.Size), show.Number(b.Files, "file"))
 	switch {
 	case len(p.Path) == 0 && b.From == "offline":
-		out.Row("recovery", "none: the server starts as it was shut down")
+		out.Row("recovery", "none: the server starts in the state in which it was shut down")
 	case len(p.Path) == 0:
 		out.Row("recovery", "none is set up")
 	case p.Recovery.Standby:
@@ -36,7 +36,7 @@ func printPlan(a *app.App, p *restore.Plan) {
 		out.Row("WAL", "%s to %s: %s, %s as stored", p.WAL.First, p.WAL.Last, show.Number(p.WAL.Segments, "segment"), show.Size(p.WAL.Bytes))
 	}
 	if p.LeftOut > 0 {
-		out.Row("left out", "%s of other databases than the ones that were named", show.Size(p.LeftOut))
+		out.Row("left out", "%s of databases that were not named", show.Size(p.LeftOut))
 	}
 	out.Row("fetch", "%s %s, besides the WAL", map[bool]string{true: "at most", false: "about"}[p.Delta], show.Size(p.Fetch))
 	for _, place := range p.Places {
@@ -68,13 +68,13 @@ func printDone(a *app.App, p *restore.Plan, progress *backup.Progress, took time
 		fmt.Fprintf(a.Out, "%s of it was there already; fetched %s\n", show.Size(progress.Reused.Load()), show.Size(progress.Stored.Load()))
 	}
 	if p.LeftOut > 0 {
-		out.Row("left out", "%s of other databases than the ones that were named", show.Size(p.LeftOut))
+		out.Row("left out", "%s of databases that were not named", show.Size(p.LeftOut))
 	}
 	for _, name := range p.Saved {
 		out.Row("saved", "%s, which was never archived", name)
 	}
 	if len(p.Saved) > 0 {
-		out.Row("", "archive it before the start, so that the recovery has it: for f in %s/*; do PGDATA=%s %s wal-push \"$f\"; done", show.ShellQuote(p.SavedIn), show.ShellQuote(p.Target), a.Invocation())
+		out.Row("", "archive it before the start, so that the recovery can use it: for f in %s/*; do PGDATA=%s %s wal-push \"$f\"; done", show.ShellQuote(p.SavedIn), show.ShellQuote(p.Target), a.Invocation())
 	}
 	if !a.Warned() {
 		for _, w := range p.Warnings {
@@ -87,7 +87,7 @@ func printDone(a *app.App, p *restore.Plan, progress *backup.Progress, took time
 	r := p.Recovery
 	switch {
 	case len(p.Path) == 0 && b.From == "offline":
-		out.Row("", "it starts without a recovery, as it was shut down")
+		out.Row("", "it starts without a recovery, in the state in which it was shut down")
 	case len(p.Path) == 0:
 	case r.Standby:
 		out.Row("", "it follows as a standby, %s", timelines(p))
@@ -98,17 +98,17 @@ func printDone(a *app.App, p *restore.Plan, progress *backup.Progress, took time
 		out.Row("", "%s", p.Where)
 	}
 	if p.WAL.Segments > 0 && r.TargetLSN == 0 && !r.TargetImmediate {
-		out.Row("", "%s WAL up to %s", map[bool]string{true: "with what is saved, the archive will have", false: "the archive has"}[len(p.Saved) > 0], p.WAL.End)
+		out.Row("", "%s WAL up to %s", map[bool]string{true: "with the saved files, the archive will have", false: "the archive has"}[len(p.Saved) > 0], p.WAL.End)
 	}
 	switch at := r.Goal() != (recovery.Recovery{}).Goal(); {
 	case at && r.TargetAction == "pause":
 		out.Row("", "it pauses there, open for reading: look around, then end the recovery with: SELECT pg_wal_replay_resume();")
-		out.Row("", "a table that a DROP, TRUNCATE or ALTER behind it is about to change is locked until then")
+		out.Row("", "a table that a DROP, TRUNCATE or ALTER changes just after the target is locked until then")
 	case at && r.TargetAction == "promote":
-		out.Row("", "there it opens for work")
+		out.Row("", "there it is promoted")
 	}
 	if !r.KeepArchiving && !r.Standby {
-		out.Row("note", "archiving is off on it, and so are subscriptions. If it takes the original's place: ALTER SYSTEM RESET archive_mode, and max_logical_replication_workers; restart, and take a backup")
+		out.Row("note", "archiving and subscriptions are off. If this server replaces the original: ALTER SYSTEM RESET archive_mode and max_logical_replication_workers, restart it, and take a backup")
 	}
 }
 

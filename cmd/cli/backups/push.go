@@ -22,17 +22,17 @@ import (
 )
 
 type BackupPush struct {
-	PGDATA         string        `arg:"" optional:"" name:"pgdata" help:"The server's data directory (default: where the server says that it is)."`
+	PGDATA         string        `arg:"" optional:"" name:"pgdata" help:"The server's data directory (default: asked from the server)."`
 	DSN            string        `name:"dsn" env:"PGOBJ_DSN" placeholder:"DSN" help:"How to connect to PostgreSQL; default: libpq's environment, service file and ~/.pgpass."`
-	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19; up to 5 all are the fastest), or lz4: faster and larger."`
+	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19; levels 1 to 5 are all the fastest), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
-	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"Something to know of the backup, which backup-list and backup-show tell; can be given again."`
+	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"A note about the backup, which backup-list and backup-show print. Can be repeated."`
 	Full           bool          `name:"full" help:"Store everything again, reusing nothing. Use it after stored data was damaged."`
-	Reread         bool          `name:"reread" help:"Read every file, also those that have not been touched since the last backup. Content that is stored already is still reused: see --full."`
-	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created anew (initdb) since its last backup."`
+	Reread         bool          `name:"reread" help:"Read every file, also files that have not changed since the last backup. Stored content is still reused: see --full."`
+	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created again (initdb) since its last backup."`
 	WALTimeout     time.Duration `name:"wal-timeout" default:"10m" help:"How long to wait for the last WAL segment to be archived."`
 	Offline        bool          `name:"offline" help:"Back up a server that is shut down, without a connection: PGDATA is the argument, or the environment's."`
-	PrimaryDSN     string        `name:"primary-dsn" env:"PGOBJ_PRIMARY_DSN" placeholder:"DSN" help:"On a standby: how to connect to its primary, which is then told to end the last WAL segment that the backup needs (pg_switch_wal)."`
+	PrimaryDSN     string        `name:"primary-dsn" env:"PGOBJ_PRIMARY_DSN" placeholder:"DSN" help:"On a standby: how to connect to its primary. pgobj ends the last WAL segment that the backup needs there (pg_switch_wal)."`
 	JSON           bool          `name:"json" help:"Print the result as JSON."`
 	app.JobsFlag
 }
@@ -90,9 +90,9 @@ func (c *BackupPush) Run(ctx context.Context, a *app.App) error {
 			needs = "needs no WAL from the archive"
 		}
 		fmt.Fprintf(a.Out, "backup %s is complete: %s, %s, in %s; %s\n", b.ID, show.Number(b.Files, "file"), show.Size(b.Size), b.Finished.Sub(b.Started).Round(10*time.Millisecond), needs)
-		fmt.Fprintf(a.Out, "read %s of it, found %s stored by earlier backups (%s), stored %s\n", show.Size(b.Read), show.Size(b.Reused), show.Percent(b.Reused, b.Size), show.Size(b.Stored))
+		fmt.Fprintf(a.Out, "read %s of it, reused %s of earlier backups (%s), stored %s\n", show.Size(b.Read), show.Size(b.Reused), show.Percent(b.Reused, b.Size), show.Size(b.Stored))
 		if b.Adopted > 0 {
-			fmt.Fprintf(a.Out, "of what was found, %s was stored by runs that are not complete\n", show.Size(b.Adopted))
+			fmt.Fprintf(a.Out, "of the reused content, %s was stored by unfinished runs\n", show.Size(b.Adopted))
 		}
 	}
 	if b.DamagedPages > 0 {
@@ -107,7 +107,7 @@ func (c *BackupPush) noBackup(s *catalog.State) error {
 		return nil
 	}
 	if e, err := s.Resolve(c.PGDATA); err == nil {
-		return app.Usagef("backup-push %s: that is no directory on this host, but the name of backup %s\nThe argument is the server's data directory; the new backup gets an id by itself", show.ShellQuote(c.PGDATA), e.ID)
+		return app.Usagef("backup-push %s: this is not a directory on this host, but the id of backup %s\nThe argument is the server's data directory; pgobj chooses the id of the new backup", show.ShellQuote(c.PGDATA), e.ID)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (c *BackupPush) server(ctx context.Context) (_ push.Cluster, end func(), er
 	}
 	dir := cmp.Or(c.PGDATA, os.Getenv("PGDATA"))
 	if dir == "" {
-		return nil, nil, app.Usagef("--offline: name the data directory: pgobj backup-push --offline PGDATA")
+		return nil, nil, app.Usagef("--offline needs the data directory: pgobj backup-push --offline PGDATA")
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, nil, err

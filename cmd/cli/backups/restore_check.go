@@ -20,7 +20,7 @@ import (
 )
 
 type RestoreCheck struct {
-	TargetDir string `arg:"" optional:"" name:"target-dir" help:"The data directory that was restored (default: the one of the server that --dsn leads to)."`
+	TargetDir string `arg:"" optional:"" name:"target-dir" help:"The restored data directory (default: the one of the server at --dsn)."`
 	DSN       string `name:"dsn" placeholder:"DSN" help:"How to connect to its server (default: through its own socket, if it runs)."`
 	JSON      bool   `name:"json" help:"Print the result as JSON."`
 }
@@ -77,9 +77,9 @@ func printOutcome(a *app.App, o *outcome.Outcome, remembered bool) {
 	if o.WAL.Last != "" {
 		last := o.WAL.Last
 		if o.WAL.Received {
-			last += ", and what wal-receive has stored of the next segment"
+			last += ", and a part of the next segment, stored by wal-receive"
 		}
-		out.Row("archive", "has WAL up to %s (%s)%s", o.WAL.End, last, map[bool]string{true: ", or had it then: no --storage is set"}[remembered])
+		out.Row("archive", "has WAL up to %s (%s)%s", o.WAL.End, last, map[bool]string{true: ", at the time of the restore: no --storage is set"}[remembered])
 	}
 	out.Row("server", "%s", o.State)
 	out.Row("recovery", "%s", o.Text)
@@ -88,7 +88,7 @@ func printOutcome(a *app.App, o *outcome.Outcome, remembered bool) {
 // request finds the server and its data directory.
 func (c *RestoreCheck) request(ctx context.Context, a *app.App) (r outcome.Request, err error) {
 	if c.TargetDir == "" && c.DSN == "" {
-		return r, app.Usagef("restore-check needs the data directory, or --dsn for its server")
+		return r, app.Usagef("restore-check needs the data directory, or --dsn of its server")
 	}
 	if a.Storage != "" {
 		if r.Store, err = a.Open(retry.Policy{}); err != nil {
@@ -118,7 +118,7 @@ func (c *RestoreCheck) request(ctx context.Context, a *app.App) (r outcome.Reque
 	}
 	r.Server = &status
 	if r.Dir = cmp.Or(r.Dir, status.DataDirectory); r.Dir == "" {
-		return r, app.Usagef("this role may not know where the server has its data directory: name it")
+		return r, app.Usagef("this role may not read the server's data_directory: name the directory")
 	}
 	return r, nil
 }

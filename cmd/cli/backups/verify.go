@@ -16,10 +16,10 @@ import (
 )
 
 type BackupVerify struct {
-	Backup string         `arg:"" optional:"" default:"LATEST" help:"Id of the backup, the beginning of one, LATEST (default), or all."`
-	Sample app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Read only so many in a hundred of the frames and WAL segments, picked at random. Manifest, indexes of parts, and that the WAL is there are always checked."`
-	Seed   uint64         `name:"seed" help:"With --sample: pick what the run picked that printed this seed."`
-	JSON   bool           `name:"json" help:"Print JSON: an array with one object a backup."`
+	Backup string         `arg:"" optional:"" default:"LATEST" help:"Id of the backup or its beginning, LATEST (default), or all."`
+	Sample app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Read only this percentage of the frames and WAL segments, chosen at random. The manifest, the indexes of parts and the presence of the WAL are always checked."`
+	Seed   uint64         `name:"seed" help:"With --sample: choose the same sample as the run that printed this seed."`
+	JSON   bool           `name:"json" help:"Print JSON: an array with one object for each backup."`
 	app.JobsFlag
 }
 
@@ -117,7 +117,7 @@ func (c *BackupVerify) verify(ctx context.Context, a *app.App, r verify.Request)
 func (v verified) print(a *app.App) {
 	took := time.Duration(v.Seconds * float64(time.Second)).Round(10 * time.Millisecond)
 	if v.Sample < 100 {
-		fmt.Fprintf(a.Out, "backup %s: nothing wrong in a sample of %v %% (--seed %d): %s of %s checked (%s), and %d of %s; the rest was not read\n",
+		fmt.Fprintf(a.Out, "backup %s: no damage in a sample of %v %% (--seed %d): checked %s of %s (%s), and %d of %s; the rest was not read\n",
 			v.Backup, v.Sample, v.Seed, show.Size(v.Bytes), show.Size(v.Size), show.Percent(v.Bytes, v.Size), v.WALRead, show.Number(v.WAL, "WAL segment"))
 	} else {
 		fmt.Fprintf(a.Out, "backup %s is sound: checked %s, and %s\n", v.Backup, show.Size(v.Bytes), show.Number(v.WALRead, "WAL segment"))

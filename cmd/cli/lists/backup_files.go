@@ -19,8 +19,8 @@ import (
 // BackupFiles lists keys as they are below --storage, the server's directory in front: what rsync and rclone take
 // with --files-from, and what comes behind the bucket's URL.
 type BackupFiles struct {
-	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest or last, oldest or first."`
-	Target string `name:"target" enum:"data,standalone,wal,full" default:"standalone" help:"data: what the backup itself consists of; standalone: with the WAL that makes it consistent; wal: the WAL from its start to that of the next backup, or to the end of the archive; full: data and wal."`
+	Backup string `arg:"" help:"Id of the backup or its beginning, latest or last, oldest or first."`
+	Target string `name:"target" enum:"data,standalone,wal,full" default:"standalone" help:"data: the backup itself; standalone: with the WAL that makes it consistent; wal: the WAL from its start to the start of the next backup, or to the end of the archive; full: data and wal."`
 	URL    bool   `name:"url" help:"Print whole URLs instead of paths below --storage."`
 	Null   bool   `name:"null" short:"0" help:"End each with a zero byte instead of a newline."`
 	JSON   bool   `name:"json" help:"Print JSON: an array of objects with key, kind and size."`
@@ -71,7 +71,7 @@ func dataFiles(ctx context.Context, store storage.Store, b *catalog.Backup) ([]L
 	files = append(files, ListedFile{catalog.ManifestKey(b.ID), "manifest", b.Manifest.Size})
 	info, err := store.Stat(ctx, catalog.BackupKey(b.ID))
 	if err != nil {
-		return nil, fmt.Errorf("look at the description of backup %s: %w", b.ID, err)
+		return nil, fmt.Errorf("look up the description of backup %s: %w", b.ID, err)
 	}
 	return append(files, ListedFile{catalog.BackupKey(b.ID), "backup", info.Size}), nil
 }
@@ -94,7 +94,7 @@ func (c *BackupFiles) wal(ctx context.Context, store storage.Store, state *catal
 	case t.Needed:
 		err = fmt.Errorf("%w: %s, which backup %s needs to be consistent, is not in the archive", walstore.ErrGap, t.Missing, b.ID)
 	case t.Missing != "" && !t.Deleted:
-		gap = fmt.Errorf("%w: the list ends with %s, because %s is missing, although %s is there", walstore.ErrGap, t.Last, t.Missing, t.Beyond)
+		gap = fmt.Errorf("%w: the list ends with %s, because the archive has no %s, although it has %s", walstore.ErrGap, t.Last, t.Missing, t.Beyond)
 	}
 	return files, gap, err
 }

@@ -13,7 +13,7 @@ import (
 )
 
 type BackupList struct {
-	All  bool `name:"all" help:"Also list backups that are running or have failed, behind the others."`
+	All  bool `name:"all" help:"Also list backups that are running or have failed, after the others."`
 	JSON bool `name:"json" help:"Print JSON: an array of objects, oldest backup first."`
 }
 
@@ -27,7 +27,7 @@ func (c *BackupList) Run(ctx context.Context, a *app.App) error {
 		return err
 	}
 	if n := len(strangers); n > 0 {
-		a.Log.Warn("there are newer backups that the catalog does not know, so its newest records may be lost: see pgobj catalog-rebuild", "backups", n, "first", strangers[0], "last", strangers[n-1])
+		a.Log.Warn("the storage has newer backups that the catalog does not list, so its newest records may be lost: see pgobj catalog-rebuild", "backups", n, "first", strangers[0], "last", strangers[n-1])
 	}
 	for _, p := range r.State.Problems {
 		a.Log.Warn("the catalog is damaged; backups may be missing from this list: see pgobj catalog-rebuild", "problem", p)

@@ -10,9 +10,9 @@ import (
 )
 
 type BackupMark struct {
-	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest, or oldest."`
-	Pin    bool   `name:"pin" xor:"mark" required:"" help:"Keep the backup, with the WAL that makes it consistent, whatever is deleted."`
-	Unpin  bool   `name:"unpin" xor:"mark" required:"" help:"Take the pin off."`
+	Backup string `arg:"" help:"Id of the backup or its beginning, latest, or oldest."`
+	Pin    bool   `name:"pin" xor:"mark" required:"" help:"Keep the backup, with the WAL that makes it consistent, whatever else is deleted."`
+	Unpin  bool   `name:"unpin" xor:"mark" required:"" help:"Remove the pin."`
 	Until  string `name:"until" placeholder:"TIME" help:"When the pin ends by itself, such as '2027-01-31 00:00:00+01' (default: never)."`
 }
 
@@ -20,14 +20,14 @@ func (c *BackupMark) Run(ctx context.Context, a *app.App) error {
 	var until time.Time
 	if c.Until != "" {
 		if c.Unpin {
-			return app.Usagef("--until goes with --pin")
+			return app.Usagef("--until needs --pin")
 		}
 		var err error
 		if until, err = app.ParseTime("--until", c.Until); err != nil {
 			return err
 		}
 		if !until.After(a.Now()) {
-			return app.Usagef("--until %s is past", c.Until)
+			return app.Usagef("--until %s is in the past", c.Until)
 		}
 	}
 	r, e, err := a.Find(ctx, c.Backup)

@@ -20,7 +20,7 @@ import (
 )
 
 type BackupShow struct {
-	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest or last, oldest or first."`
+	Backup string `arg:"" help:"Id of the backup or its beginning, latest or last, oldest or first."`
 	JSON   bool   `name:"json" help:"Print JSON: one object."`
 	retentionFlag
 	limitFlags
@@ -192,12 +192,12 @@ func (s *Shown) trail(ctx context.Context, store storage.Store, state *catalog.S
 
 func (s *Shown) measureSizes(ctx context.Context, r sweep.Request, state *catalog.State, b *catalog.Backup) error {
 	if err := state.Writable(); err != nil {
-		s.Problems = append(s.Problems, "what a deletion would do is not known: "+err.Error())
+		s.Problems = append(s.Problems, "the effect of a deletion is unknown: "+err.Error())
 		return nil
 	}
 	w, err := sweep.Weigh(ctx, r, state, b)
 	if errors.Is(err, catalog.ErrDamaged) {
-		s.Problems = append(s.Problems, "what a deletion would do is not known: "+err.Error())
+		s.Problems = append(s.Problems, "the effect of a deletion is unknown: "+err.Error())
 		return nil
 	}
 	if err != nil {
@@ -224,7 +224,7 @@ func printShown(a *app.App, s *Shown) {
 	case s.Tool == "":
 		out.Row("restorable", "NO, its description cannot be read; it was consistent at %s UTC", at)
 	case s.WAL != nil && s.WAL.Needed:
-		out.Row("restorable", "NO, for lack of WAL; it was consistent at %s UTC", at)
+		out.Row("restorable", "NO, because WAL is missing; it was consistent at %s UTC", at)
 	default:
 		out.Row("restorable", "from %s UTC on (%s ago)", at, show.Age(a.Now().Sub(s.Consistent)))
 	}
@@ -286,7 +286,7 @@ func where(b *catalog.Summary) string {
 
 func (s *Shown) printWAL(out *show.Columns) {
 	if s.From == "offline" {
-		out.Row("needs WAL", "none of the archive: the server was stopped")
+		out.Row("needs WAL", "none from the archive: the server was stopped")
 		out.Row("", "it was shut down in %s, timeline %d", s.FirstWAL, s.Timeline)
 	} else {
 		out.Row("needs WAL", "%s, timeline %d", span(s.FirstWAL, s.LastWAL), s.Timeline)
@@ -329,7 +329,7 @@ func (s *Shown) printDamage(out *show.Columns) {
 	switch {
 	case s.Tool == "" && s.DamagedPages == 0: // it would tell whether the server has checksums
 	case !s.Checksums && s.DamagedPages == 0:
-		out.Row("checksums", "the server has none, so nothing is known of damaged pages")
+		out.Row("checksums", "the server has none, so damaged pages are not detected")
 	case s.DamagedPages == 0:
 		out.Row("checksums", "all pages were sound")
 	default:
@@ -379,7 +379,7 @@ func (s *Shown) printKept(out *show.Columns) {
 		out.Row("retention", "%s: %s", verdict(r.Keep), strings.Join(r.Reasons, "; "))
 		out.Row("", "by the policy: %s", r.Policy)
 		if r.Alone {
-			out.Row("", "with the WAL that makes it consistent, not what follows")
+			out.Row("", "with the WAL that makes it consistent, but no later WAL")
 		}
 	}
 }

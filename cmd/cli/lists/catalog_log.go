@@ -18,9 +18,9 @@ import (
 
 // CatalogLog shows the log of a server. Times are those of the writers' clocks; the order is that of the numbers.
 type CatalogLog struct {
-	Since string `name:"since" placeholder:"TIME" help:"Only records from this time on, such as '2026-11-21 14:05:00+01', by the clocks of those who wrote them."`
+	Since string `name:"since" placeholder:"TIME" help:"Only records from this time on, such as '2026-11-21 14:05:00+01', by the clocks of the hosts that wrote them."`
 	Limit int64  `name:"limit" placeholder:"N" help:"Only the newest N records."`
-	JSON  bool   `name:"json" help:"Print JSON: an array of the records as catalog/FORMAT.md describes them; one that is not sound has a member problem."`
+	JSON  bool   `name:"json" help:"Print JSON: an array of the records as catalog/FORMAT.md describes them; a record that is not sound has a member problem."`
 }
 
 func (c *CatalogLog) Run(ctx context.Context, a *app.App) error {

@@ -12,7 +12,7 @@ import (
 )
 
 type RebuildCmd struct {
-	Confirm bool `name:"confirm" help:"Do it. Without this flag the plan is printed and nothing is changed. No deletion may be running meanwhile."`
+	Confirm bool `name:"confirm" help:"Carry out the plan. Without this flag the plan is printed and nothing is changed. No deletion may run at the same time."`
 	JSON    bool `name:"json" help:"Print the plan as JSON."`
 }
 
@@ -62,9 +62,9 @@ func (c *RebuildCmd) Run(ctx context.Context, a *app.App) error {
 	case plan.Empty():
 		fmt.Fprintln(a.Out, "There is nothing to rebuild.")
 	case report.Done:
-		fmt.Fprintln(a.Out, "\ndone. Look at the backups (backup-list), and read them once: pgobj backup-verify all")
+		fmt.Fprintln(a.Out, "\ndone. List the backups (pgobj backup-list), and check them once: pgobj backup-verify all")
 	default:
-		fmt.Fprintln(a.Out, "\nNothing has been changed. To do it, see that no deletion is running, and give the same command with --confirm.")
+		fmt.Fprintln(a.Out, "\nNothing has been changed. To carry out this plan, check that no deletion is running, and give the same command with --confirm.")
 	}
 	return nil
 }
@@ -86,6 +86,6 @@ func printRebuild(a *app.App, p *rebuild.Plan, r rebuildReport) {
 		w.Flush()
 	}
 	if !p.Empty() && (len(p.Problems) > 0 || p.Records == 0) {
-		fmt.Fprintln(a.Out, "What only lost records told is gone: pins, failures and deletions. A backup that such a deletion took comes back if all its objects\nare still there: delete it again if it is not wanted. What the log still tells of deletions holds.")
+		fmt.Fprintln(a.Out, "Pins, failures and deletions that only lost records told are gone. A backup that such a deletion took comes back if all its objects\nare still there: delete it again if it is not wanted. What the log still tells of deletions holds.")
 	}
 }

@@ -21,39 +21,39 @@ import (
 
 // DeleteCmd is pgobj delete …
 type DeleteCmd struct {
-	Before     deleteBefore     `cmd:"" help:"Delete what is not needed to restore a backup, or a point in time, and all that comes after."`
+	Before     deleteBefore     `cmd:"" help:"Delete everything that is not needed to restore this backup or time, and anything later."`
 	Retain     deleteRetain     `cmd:"" help:"Delete all but the newest N good backups."`
 	Target     deleteTarget     `cmd:"" help:"Delete one backup."`
 	Oldest     deleteOldest     `cmd:"" help:"Delete the oldest backup."`
-	Garbage    deleteGarbage    `cmd:"" help:"Delete no backup, but what none needs: leftovers of failed runs, old WAL."`
-	Policy     deletePolicy     `cmd:"" help:"Delete what the retention policy does not keep."`
+	Garbage    deleteGarbage    `cmd:"" help:"Delete no backup, but objects that no backup needs: leftovers of failed runs, old WAL."`
+	Policy     deletePolicy     `cmd:"" help:"Delete the backups and WAL that the retention policy does not keep."`
 	Everything deleteEverything `cmd:"" help:"Delete all backups and all WAL of a server."`
 }
 
 // deleteFlags are those of every kind of deletion.
 type deleteFlags struct {
-	Confirm bool   `name:"confirm" help:"Do it. Without this flag the plan is printed and nothing is changed."`
-	Plan    string `name:"plan" placeholder:"ID" help:"With --confirm: do it only if the plan is still the one that was printed with this ID."`
+	Confirm bool   `name:"confirm" help:"Carry out the plan. Without this flag the plan is printed and nothing is changed."`
+	Plan    string `name:"plan" placeholder:"ID" help:"With --confirm: carry out the plan only if it is still the one that was printed with this ID."`
 	JSON    bool   `name:"json" help:"Print the plan and what was done as JSON."`
 	limitFlags
 }
 
 // limitFlags are within what retention decides.
 type limitFlags struct {
-	Minimum      int           `name:"minimum-redundancy" env:"PGOBJ_MINIMUM_REDUNDANCY" default:"1" help:"How many good backups have to stay, whatever is asked for."`
-	RunningLimit time.Duration `name:"running-limit" env:"PGOBJ_RUNNING_LIMIT" default:"72h" help:"How long a backup that began counts as running: what it stored, reuses and needs of the WAL is left alone."`
+	Minimum      int           `name:"minimum-redundancy" env:"PGOBJ_MINIMUM_REDUNDANCY" default:"1" help:"Minimum number of good backups that every deletion leaves."`
+	RunningLimit time.Duration `name:"running-limit" env:"PGOBJ_RUNNING_LIMIT" default:"72h" help:"How long a backup that began counts as running. Deletions do not remove the objects that it stored or reuses, and the WAL that it needs."`
 }
 
 func (l limitFlags) check() error {
 	if l.Minimum < 1 || l.RunningLimit < 0 {
-		return app.Usagef("--minimum-redundancy has to be 1 or more, --running-limit not negative")
+		return app.Usagef("--minimum-redundancy must be 1 or more, and --running-limit must not be negative")
 	}
 	return nil
 }
 
 // retentionFlag is the policy.
 type retentionFlag struct {
-	Retention string `name:"retention" env:"PGOBJ_RETENTION" placeholder:"POLICY" help:"REDUNDANCY n; RECOVERY WINDOW OF n DAYS|WEEKS|MONTHS; keep daily n weekly n monthly n yearly n; any of these with pitr n days, which bounds how long WAL is kept between backups."`
+	Retention string `name:"retention" env:"PGOBJ_RETENTION" placeholder:"POLICY" help:"REDUNDANCY n; RECOVERY WINDOW OF n DAYS|WEEKS|MONTHS; keep daily n weekly n monthly n yearly n; any of these with pitr n days, which limits how long WAL is kept between backups."`
 }
 
 // policy is none without the flag.
@@ -69,7 +69,7 @@ func (f retentionFlag) policy() (p retention.Policy, set bool, err error) {
 
 // holdFlag has another default for those who delete by hand than for a nightly job.
 type holdFlag struct {
-	Hold time.Duration `name:"hold" env:"PGOBJ_HOLD" default:"0s" help:"Leave WAL alone that was archived less than this ago: standbys may be catching up."`
+	Hold time.Duration `name:"hold" env:"PGOBJ_HOLD" default:"0s" help:"Keep WAL that was archived less than this time ago: standbys may still need it."`
 }
 
 type deleteBefore struct {
@@ -84,7 +84,7 @@ func (c *deleteBefore) Run(ctx context.Context, a *app.App) error {
 	switch {
 	case err == nil:
 		if now := a.Now(); t.After(now) { // a slip of the pen: nobody needs to restore to a time that has not come
-			return app.Usagef("delete before '%s': that lies in the future; it is %s now (delete retain 1 leaves the newest good backup alone)", c.Point, now.UTC().Format("2006-01-02 15:04:05Z"))
+			return app.Usagef("delete before '%s': this is in the future; it is %s now (delete retain 1 keeps the newest good backup)", c.Point, now.UTC().Format("2006-01-02 15:04:05Z"))
 		}
 		o.Backup, o.Time = "", t
 	case !errors.Is(err, instant.ErrForm): // else it is the name of a backup
@@ -92,7 +92,7 @@ func (c *deleteBefore) Run(ctx context.Context, a *app.App) error {
 	}
 	err = c.run(ctx, a, o, c.Hold)
 	if o.Backup != "" && errors.Is(err, catalog.ErrNoBackup) {
-		err = fmt.Errorf("%w\nNor is it a time, which is written as '2026-11-21 14:05:00+01'", err)
+		err = fmt.Errorf("%w\nIt is not a time either: write a time as '2026-11-21 14:05:00+01'", err)
 	}
 	return err
 }
@@ -103,27 +103,27 @@ type howMany int
 func (n *howMany) UnmarshalText(text []byte) error {
 	v, err := strconv.Atoi(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is not a number: retain is told how many backups stay, a backup is named to target or before", text)
+		return fmt.Errorf("%q is not a number: give retain the number of backups to keep; name a backup with target or before", text)
 	}
 	*n = howMany(v)
 	return nil
 }
 
 type deleteRetain struct {
-	N howMany `arg:"" name:"n" help:"How many stay."`
+	N howMany `arg:"" name:"n" help:"Number of backups to keep."`
 	deleteFlags
 	holdFlag
 }
 
 func (c *deleteRetain) Run(ctx context.Context, a *app.App) error {
 	if c.N < 1 {
-		return app.Usagef("delete retain %d: at least 1 has to stay (delete everything is a command of its own)", c.N)
+		return app.Usagef("delete retain %d: at least 1 must stay (to delete all, use delete everything)", c.N)
 	}
 	return c.run(ctx, a, retention.Order{Kind: retention.Retain, N: int(c.N)}, c.Hold)
 }
 
 type deleteTarget struct {
-	Backup string `arg:"" help:"Id of the backup, the beginning of one, latest, or oldest."`
+	Backup string `arg:"" help:"Id of the backup or its beginning, latest, or oldest."`
 	deleteFlags
 	holdFlag
 }
@@ -151,20 +151,20 @@ func (c *deleteGarbage) Run(ctx context.Context, a *app.App) error {
 }
 
 type deleteEverything struct {
-	Name string `arg:"" name:"server-name" help:"The server's name, as a proof that it is meant."`
+	Name string `arg:"" name:"server-name" help:"The server's name, to confirm that you mean this server."`
 	deleteFlags
 }
 
 func (c *deleteEverything) Run(ctx context.Context, a *app.App) error {
 	if c.Name != a.Server {
-		return app.Usagef("delete everything %s: the server is %s (--server, PGOBJ_SERVER): type that name to delete all that it has", c.Name, a.Server)
+		return app.Usagef("delete everything %s: the server is %s (--server, PGOBJ_SERVER): give that name to delete all its backups and WAL", c.Name, a.Server)
 	}
 	return c.run(ctx, a, retention.Order{Kind: retention.Everything}, 0)
 }
 
 type deletePolicy struct {
 	retentionFlag
-	Hold time.Duration `name:"hold" env:"PGOBJ_HOLD" default:"24h" help:"Leave WAL alone that was archived less than this ago: standbys may be catching up."`
+	Hold time.Duration `name:"hold" env:"PGOBJ_HOLD" default:"24h" help:"Keep WAL that was archived less than this time ago: standbys may still need it."`
 	deleteFlags
 }
 
@@ -181,13 +181,13 @@ func (c *deletePolicy) Run(ctx context.Context, a *app.App) error {
 
 func (c *deleteFlags) run(ctx context.Context, a *app.App, o retention.Order, hold time.Duration) error {
 	if c.Plan != "" && !c.Confirm {
-		return app.Usagef("--plan goes with --confirm")
+		return app.Usagef("--plan needs --confirm")
 	}
 	if err := c.check(); err != nil {
 		return err
 	}
 	if hold < 0 {
-		return app.Usagef("--hold has to be 0 or more")
+		return app.Usagef("--hold must be 0 or more")
 	}
 	store, err := a.Open(retry.Policy{})
 	if err != nil {
@@ -222,11 +222,11 @@ func (c *deleteFlags) run(ctx context.Context, a *app.App, o retention.Order, ho
 	report := newReport(plan)
 	switch {
 	case c.Plan != "" && c.Plan != plan.ID():
-		err = fmt.Errorf("%w: it was %s, and is %s now: read it above, and confirm that one if it is meant", sweep.ErrChanged, c.Plan, plan.ID())
+		err = fmt.Errorf("%w: it was %s, and is %s now: read the new plan above, and confirm that one", sweep.ErrChanged, c.Plan, plan.ID())
 	case c.Confirm:
 		err = c.execute(ctx, a, r, plan, report)
 	case !c.JSON && (!plan.Empty() || len(plan.Unpurged) > 0):
-		fmt.Fprintf(a.Out, "\nNothing has been deleted. To do it, give the same command with --confirm; with --confirm --plan %s it is done only if it still is exactly this.\n", plan.ID())
+		fmt.Fprintf(a.Out, "\nNothing has been deleted. To carry out this plan, give the same command with --confirm; with --confirm --plan %s it deletes only if the plan is still exactly this one.\n", plan.ID())
 	}
 	if c.JSON {
 		err = cmp.Or(err, show.JSON(a.Out, report))
@@ -267,7 +267,7 @@ func lockedText(k sweep.Refused) string {
 }
 
 // ErrLocked: what was asked for is in the catalog, but the storage does not let all objects go.
-var ErrLocked = errors.New("the storage did not let all objects go")
+var ErrLocked = errors.New("the storage did not delete all objects")
 
 // deleteReport is what --json prints.
 type deleteReport struct {
@@ -336,7 +336,7 @@ func printDeletion(a *app.App, p *sweep.Plan) {
 			why += "; " + drillNote(x)
 		}
 		if d.Alone {
-			why += " (with the WAL that makes it consistent, not what follows)"
+			why += " (with the WAL that makes it consistent, but no later WAL)"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.ID, verdict(d.Keep), frees, why)
 	}
@@ -350,7 +350,7 @@ func printDeletion(a *app.App, p *sweep.Plan) {
 			frees = show.Size(x.Bytes)
 		}
 		if x.Held > 0 {
-			why += fmt.Sprintf(" (--hold leaves %s for now)", show.Number(x.Held, "newer file"))
+			why += fmt.Sprintf(" (--hold keeps %s for now)", show.Number(x.Held, "newer file"))
 		}
 		last := "…"
 		if x.Last != "" {
@@ -360,14 +360,14 @@ func printDeletion(a *app.App, p *sweep.Plan) {
 	}
 	w.Flush()
 	for _, u := range p.Unpurged {
-		fmt.Fprintf(a.Out, "An earlier deletion (record %d of the catalog) was not finished: it is finished first.\n", u.N)
+		fmt.Fprintf(a.Out, "An earlier deletion (record %d of the catalog) is not finished: this command finishes it first.\n", u.N)
 	}
 	for _, id := range p.Unknown {
 		if p.Order.Kind == retention.Everything {
-			fmt.Fprintf(a.Out, "Goes, too: %s, a backup that the catalog does not know.\n", id)
+			fmt.Fprintf(a.Out, "Also deleted: %s, a backup that the catalog does not list.\n", id)
 			continue
 		}
-		fmt.Fprintf(a.Out, "Left alone: parts of %s, a backup that the catalog does not know.\n", id)
+		fmt.Fprintf(a.Out, "Kept: parts of %s, a backup that the catalog does not list.\n", id)
 	}
 	if p.Empty() {
 		fmt.Fprintln(a.Out, "There is nothing to delete.")

@@ -20,8 +20,8 @@ import (
 // ServerList shows every server that has a directory below --storage. A catalog that cannot be read is named in
 // its own line and hides no other, so it is no failure of the command.
 type ServerList struct {
-	Servers []string `arg:"" optional:"" name:"server" help:"Only these (default: all that the storage has)."`
-	Sizes   bool     `name:"sizes" help:"Also count what each server occupies: lists all its objects, a request for every thousand."`
+	Servers []string `arg:"" optional:"" name:"server" help:"Only these servers (default: all in the storage)."`
+	Sizes   bool     `name:"sizes" help:"Also show the size of each server's objects. This lists all of them, with one request for every thousand."`
 	JSON    bool     `name:"json" help:"Print JSON: an array of objects, one for each server."`
 }
 
@@ -71,7 +71,7 @@ func (c *ServerList) Run(ctx context.Context, a *app.App) error {
 	case c.JSON:
 		err = show.JSON(a.Out, entries)
 	case len(entries) == 0:
-		fmt.Fprintf(a.Err, "there is no server in %s\n", root)
+		fmt.Fprintf(a.Err, "the storage has no server: %s\n", root)
 	default:
 		err = c.table(a, entries)
 	}
@@ -89,7 +89,7 @@ func missing(entries []*ServerEntry, root storage.Store) error {
 	if names == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: there is nothing of %s in %s", app.ErrNoServer, strings.Join(names, ", "), root)
+	return fmt.Errorf("%w: %[3]s has nothing of server %[2]s", app.ErrNoServer, strings.Join(names, ", "), root)
 }
 
 func (c *ServerList) names(ctx context.Context, root storage.Store) func(func(string, error) bool) {
@@ -199,7 +199,7 @@ func (e *ServerEntry) note() string {
 	}
 	switch {
 	case e.missing:
-		notes = append(notes, "there is no such server")
+		notes = append(notes, "no such server")
 	case e.empty:
 		notes = append(notes, "it has no catalog")
 	}

@@ -38,11 +38,11 @@ type WalFetch struct {
 	Name     string `arg:"" help:"Name of the WAL file, as restore_command's %f. With --range: a directory."`
 	Dest     string `arg:"" optional:"" help:"Where to write it, as restore_command's %p."`
 	Range    string `name:"range" placeholder:"FROM..TO" help:"Fetch all segments from one name to another into a directory, along TO's timeline and its ancestors."`
-	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: whose WAL, where the directory is in no data directory and the archive has that of several clusters."`
+	SystemID uint64 `name:"system-id" placeholder:"ID" help:"With --range: system identifier of the cluster, if the directory is in no data directory and the archive has WAL of several clusters."`
 	Prefetch string `name:"prefetch" env:"PGOBJ_WAL_PREFETCH" default:"256MB" placeholder:"SIZE" help:"How much WAL to fetch before recovery asks for it, at least one segment; 0: none."`
-	Received string `name:"received" placeholder:"TIMELINE" help:"Where the archive ends, hand over what wal-receive has stored of a segment that is not complete. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
+	Received string `name:"received" placeholder:"TIMELINE" help:"At the end of the archive, deliver the part of the incomplete last segment that wal-receive has stored. TIMELINE is recovery_target_timeline: a number, or latest. backup-fetch writes this; never use it on a standby or with archive_mode = always."`
 	// PostgreSQL makes a tablespace where the original had it made, so a copy on the original's host would overwrite it.
-	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE: free: in a directory that a cluster has one in already; none: in any. backup-fetch writes free, a drill none (default: any may be made)."`
+	NewTablespaces string `name:"new-tablespaces" enum:"any,free,none" default:"any" placeholder:"WHERE" help:"Stop the server before it replays a CREATE TABLESPACE. free: in a directory that another cluster already uses; none: in any directory. backup-fetch writes free, a drill none (default: never stop)."`
 	spoolFlag
 }
 
@@ -57,7 +57,7 @@ func (c *WalFetch) Run(ctx context.Context, a *app.App) error {
 		return fetchError(".", app.Usagef("wal-fetch needs two arguments, as in restore_command = 'pgobj wal-fetch %%f %%p'"))
 	}
 	if segment.Classify(c.Name) == segment.Invalid && segment.Classify(c.Dest) != segment.Invalid {
-		return fetchError(".", app.Usagef("wal-fetch %s %s: the name comes first, as in restore_command = 'pgobj wal-fetch %%f %%p'", show.ShellQuote(c.Name), c.Dest))
+		return fetchError(".", app.Usagef("wal-fetch %s %s: give the name first, as in restore_command = 'pgobj wal-fetch %%f %%p'", show.ShellQuote(c.Name), c.Dest))
 	}
 	if c.Name == segment.HistoryName(1) { // there is none; PostgreSQL asks when it begins timeline 2 (writeTimeLineHistory)
 		return &app.Coded{Code: patience.Absent, Err: nil}

@@ -28,14 +28,14 @@ import (
 // WalPush ends with 0 only when the file is in the storage for good: PostgreSQL then deletes its own.
 type WalPush struct {
 	Path string `arg:"" help:"The WAL file, as archive_command's %p. With --all: the data directory."`
-	All  bool   `name:"all" help:"Archive every file that still waits for it in the data directory of a stopped server, and what there is of the segment that it was writing: the last chance before it is wiped or given up."`
+	All  bool   `name:"all" help:"Archive all WAL files of a stopped server that are not archived yet, and the incomplete last segment. Do this before you delete or overwrite the data directory."`
 	pushFlags
 }
 
 // pushFlags are those of every process that archives files of a pg_wal.
 type pushFlags struct {
-	Level int `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 to 19; up to 5 all are the fastest."`
-	Ahead int `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Files that are pushed at once: the one asked for, and those that PostgreSQL will ask for next. 1: no others."`
+	Level int `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd compression level, 0 to 19; levels 0 to 5 are all the fastest."`
+	Ahead int `name:"ahead" env:"PGOBJ_WAL_PUSH_AHEAD" default:"4" placeholder:"N" help:"Number of files to archive at once: the requested one, and the next ones that PostgreSQL will request. 1: only the requested one."`
 	spoolFlag
 }
 
@@ -112,7 +112,7 @@ func (c *WalPush) byName(err error) error {
 	if _, e := os.Lstat(path); e != nil {
 		return err
 	}
-	return fmt.Errorf("%w\n%s is there: archive_command = 'pgobj wal-push %%p' gives the path, %%f only the name", err, path)
+	return fmt.Errorf("%w\n%s exists: archive_command must be 'pgobj wal-push %%p', with the path; %%f is only the name", err, path)
 }
 
 func pushed(a *app.App, path string, res walstore.PushResult) {
@@ -128,7 +128,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	walDir := filepath.Join(c.Path, "pg_wal")
 	ready, err := ahead.Ready(walDir)
 	if err != nil {
-		return app.Usagef("%s is no data directory: %v", c.Path, err)
+		return app.Usagef("%s is not a data directory: %v", c.Path, err)
 	}
 	for i, name := range ready {
 		ready[i] = filepath.Join(walDir, name)
@@ -150,7 +150,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	}
 	if len(ready) > 0 || last.Open != "" { // one question for all of them
 		if err := a.Gate(s, nil).Admit(ctx, control.SystemID); err != nil {
-			return fmt.Errorf("archive what waits in %s: %w", c.Path, err)
+			return fmt.Errorf("archive the files that wait in %s: %w", c.Path, err)
 		}
 	}
 	var mu sync.Mutex
@@ -176,7 +176,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 		})
 	}
 	_ = g.Wait() // every error is in failed
-	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them had been archived before\n", len(ready)-len(failed), show.Number(len(ready), "waiting file"), show.Size(bytes), there)
+	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them were already archived\n", len(ready)-len(failed), show.Number(len(ready), "waiting file"), show.Size(bytes), there)
 	return errors.Join(append(failed, c.pushOpen(ctx, a, s, last, control.SystemID))...)
 }
 
@@ -189,7 +189,7 @@ func (c *WalPush) tail(a *app.App, h *ahead.Host) (t tail.Tail, _ error) {
 	}
 	switch {
 	case h.Server.Run() != "":
-		a.Log.Warn("the server is running: what it writes from now on is not archived by this", "data", c.Path)
+		a.Log.Warn("the server is running: this command does not archive what it writes from now on", "data", c.Path)
 	case ok:
 		return tail.Find(filepath.Join(c.Path, "pg_wal"), tli, h.Control.SegmentSize, shutdown)
 	}
@@ -205,7 +205,7 @@ func (c *WalPush) pushOpen(ctx context.Context, a *app.App, s storage.Store, t t
 	if err != nil || there {
 		return err
 	}
-	fmt.Fprintf(a.Out, "archived what there is of %s, which is not complete: %s. A restore by backup-fetch has it in its recovery\n", filepath.Base(t.Open), show.Size(t.To))
+	fmt.Fprintf(a.Out, "archived the incomplete segment %s: %s. A restore by backup-fetch recovers with it\n", filepath.Base(t.Open), show.Size(t.To))
 	return nil
 }
 
@@ -216,7 +216,7 @@ func withoutOrphans(a *app.App, ready []string) []string {
 		_, err := os.Stat(path)
 		gone := errors.Is(err, fs.ErrNotExist)
 		if gone {
-			a.Log.Warn("left out: archive_status has it as waiting, and pg_wal does not have it", "file", filepath.Base(path))
+			a.Log.Warn("left out: archive_status lists it as waiting, but pg_wal does not have it", "file", filepath.Base(path))
 		}
 		return gone
 	})

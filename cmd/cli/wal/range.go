@@ -26,7 +26,7 @@ func (c *WalFetch) fetchRange(ctx context.Context, a *app.App) error {
 		return app.Usagef("use wal-fetch --range FROM..TO DIR, with two names of WAL segments")
 	}
 	if from[8:] > to[8:] { // by place, on whatever timeline
-		return app.Usagef("--range is %q: its end comes before its beginning", c.Range)
+		return app.Usagef("--range is %q: its end is before its beginning", c.Range)
 	}
 	store, err := a.Open(retry.Policy{})
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 
 type WalReceive struct {
 	DSN             string        `name:"dsn" env:"PGOBJ_DSN" placeholder:"DSN" help:"How to connect to PostgreSQL; default: libpq's environment, service file and ~/.pgpass. The role needs REPLICATION, and pg_hba.conf a line for replication."`
-	Slot            string        `name:"slot" env:"PGOBJ_WAL_RECEIVE_SLOT" placeholder:"NAME" help:"Replication slot: the server keeps WAL until it is stored. Without one it may remove WAL before."`
-	CreateSlot      bool          `name:"create-slot" help:"Make the slot, unless it is there; anew when it keeps nothing any more (max_slot_wal_keep_size)."`
+	Slot            string        `name:"slot" env:"PGOBJ_WAL_RECEIVE_SLOT" placeholder:"NAME" help:"Replication slot: the server keeps WAL until it is stored. Without a slot it may remove WAL before that."`
+	CreateSlot      bool          `name:"create-slot" help:"Create the slot if it does not exist; create it again if it has lost its WAL (max_slot_wal_keep_size)."`
 	ApplicationName string        `name:"application-name" placeholder:"NAME" help:"Name for pg_stat_replication and synchronous_standby_names (default: as the connection's settings say, or pgobj)."`
-	PartialInterval time.Duration `name:"partial-interval" env:"PGOBJ_WAL_PARTIAL_INTERVAL" default:"5s" help:"How often what has been received of the current segment is stored: that much time can be lost."`
-	Synchronous     bool          `name:"synchronous" env:"PGOBJ_WAL_SYNCHRONOUS" help:"Store at once all that comes, for a server that names us in synchronous_standby_names: a commit then returns when it is in the storage."`
-	StatusInterval  time.Duration `name:"status-interval" default:"10s" help:"How often the server hears from us, at least (more often where its wal_sender_timeout is short)."`
-	AcceptGap       bool          `name:"accept-gap" help:"When the server has removed WAL that the archive lacks, leave a gap and go on from where the server is. Recovery cannot get past it: take a base backup."`
-	Level           int           `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd level of the compression, 0 to 19; up to 5 all are the fastest."`
-	Spool           string        `name:"spool" placeholder:"DIR" help:"Directory on this host for what waits to be stored (default: the system's for temporary files): up to seven segments, of 1 GB four. Nothing is left there, and nothing in it is needed."`
+	PartialInterval time.Duration `name:"partial-interval" env:"PGOBJ_WAL_PARTIAL_INTERVAL" default:"5s" help:"How often the received part of the current segment is stored. At most this much time can be lost."`
+	Synchronous     bool          `name:"synchronous" env:"PGOBJ_WAL_SYNCHRONOUS" help:"Store received WAL immediately, for a server that has pgobj in synchronous_standby_names: a commit then returns when it is in the storage."`
+	StatusInterval  time.Duration `name:"status-interval" default:"10s" help:"How often to report to the server, at least (more often if its wal_sender_timeout is short)."`
+	AcceptGap       bool          `name:"accept-gap" help:"If the server has removed WAL that the archive does not have, leave a gap and continue from the server's position. Recovery cannot get past the gap: take a base backup."`
+	Level           int           `name:"wal-level" env:"PGOBJ_WAL_LEVEL" default:"0" placeholder:"N" help:"zstd compression level, 0 to 19; levels 0 to 5 are all the fastest."`
+	Spool           string        `name:"spool" placeholder:"DIR" help:"Directory on this host for WAL that waits to be stored (default: the system's directory for temporary files): up to seven segments, or four of 1 GB. Nothing in it is needed after the end of wal-receive."`
 }
 
 func (c *WalReceive) Run(ctx context.Context, a *app.App) error {
@@ -73,10 +73,10 @@ func (c *WalReceive) Tell(a *app.App, end receive.Position) error {
 	case end.Stored >= end.Received:
 		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; all of it is stored\n", end.Received, end.Timeline)
 	case end.Stored > end.Begin:
-		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; stored is what comes before %s\n", end.Received, end.Timeline, end.Stored)
+		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; all WAL before %s is stored\n", end.Received, end.Timeline, end.Stored)
 		return &app.Coded{Code: app.ExitStorage, Err: nil}
 	default:
-		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; nothing is stored of what was received from %s on\n", end.Received, end.Timeline, end.Begin)
+		fmt.Fprintf(a.Out, "stopped at %s on timeline %d; WAL received from %s on is not stored\n", end.Received, end.Timeline, end.Begin)
 		return &app.Coded{Code: app.ExitStorage, Err: nil}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 
 // spoolFlag is the directory on this host that wal-push and wal-fetch work ahead with.
 type spoolFlag struct {
-	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Directory for what is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data directory, which base backups leave out). Nobody but its owner may write to it."`
+	Spool string `name:"spool" env:"PGOBJ_WAL_SPOOL" placeholder:"DIR" help:"Directory for WAL that is pushed or fetched ahead (default: pgsql_tmp_pgobj in the data directory, which base backups leave out). Only its owner may write to it."`
 }
 
 // look is the one look at the cluster that a path belongs to. Its Err is datadir.ErrNone where there is no data directory.

@@ -81,7 +81,7 @@ func drawWindows(a *app.App, windows []*app.PitrWindow) {
 			w := windows[i]
 			backups := show.Plural(len(w.Backups), "backup") + " " + strings.Join(w.Backups, ", ")
 			if w.To.IsZero() {
-				fmt.Fprintf(a.Out, "  %s UTC, no later time: no transaction has ended since (%s). --target immediate, or no target: %s\n", w.From.UTC().Format(time.DateTime), w.Why, backups)
+				fmt.Fprintf(a.Out, "  %s UTC, no later time, because no transaction has ended since (%s). Use --target immediate, or no target: %s\n", w.From.UTC().Format(time.DateTime), w.Why, backups)
 				continue
 			}
 			fmt.Fprintf(a.Out, "  %s to %s UTC (%s): %s\n", w.From.UTC().Format(time.DateTime), w.To.UTC().Format("2006-01-02 15:04:05.000000"), w.Why, backups)

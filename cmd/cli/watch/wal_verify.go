@@ -26,8 +26,8 @@ import (
 // WalVerify reads archived WAL and says which backups what is wrong hurts.
 type WalVerify struct {
 	Range       string         `name:"range" placeholder:"FROM..TO" help:"Check only files whose names are in this range."`
-	Sample      app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only so many in a hundred, picked at random. Gaps are always found."`
-	Acknowledge string         `name:"acknowledge" placeholder:"FROM[..TO]" help:"Read nothing: record that these segments are known to be lost, so that their gap is no error any more."`
+	Sample      app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only this percentage of the files, chosen at random. Gaps are always found."`
+	Acknowledge string         `name:"acknowledge" placeholder:"FROM[..TO]" help:"Read nothing: record that these segments are lost, so that their gap is not an error any more."`
 	Reason      string         `name:"reason" help:"With --acknowledge: why."`
 	JSON        bool           `name:"json" help:"Print JSON: one object."`
 	app.JobsFlag
@@ -111,7 +111,7 @@ func (c *WalVerify) bounds() (from, to string, err error) {
 		return "", "", app.Usagef("--range is %q: use FROM..TO, two names of WAL segments", c.Range)
 	}
 	if from > to {
-		return "", "", app.Usagef("--range is %q: its end comes before its beginning", c.Range)
+		return "", "", app.Usagef("--range is %q: its end is before its beginning", c.Range)
 	}
 	return from, to, nil
 }
@@ -220,7 +220,7 @@ func (v *walVerified) print(a *app.App) {
 		fmt.Fprintln(a.Out, describeGap(h.Gap))
 	}
 	for _, o := range v.Orphans {
-		fmt.Fprintf(a.Out, "timeline %d has WAL, and no history file: no recovery gets to it. On a server that is on it, or was: pgobj wal-push pg_wal/%s\n", o.Timeline, o.History)
+		fmt.Fprintf(a.Out, "timeline %d has WAL, but no history file: no recovery can reach it. Run in the data directory of a server that is or was on it: pgobj wal-push pg_wal/%s\n", o.Timeline, o.History)
 	}
 	for _, b := range v.Backups {
 		if b.Usable {
@@ -261,7 +261,7 @@ func (c *WalVerify) acknowledge(ctx context.Context, a *app.App, store storage.S
 		return app.Usagef("--acknowledge is %q: use FROM..TO, two names of WAL segments", c.Acknowledge)
 	}
 	if c.Reason == "" {
-		return app.Usagef("--acknowledge needs a --reason: wal-list and wal-verify show why the segments are lost")
+		return app.Usagef("--acknowledge needs --reason: wal-list and wal-verify will print why the segments are lost")
 	}
 	done := 0
 	for _, r := range all {
@@ -279,7 +279,7 @@ func (c *WalVerify) acknowledge(ctx context.Context, a *app.App, store storage.S
 		}
 	}
 	if done == 0 {
-		return app.Usagef("there is no gap between %s and %s that is not acknowledged yet: pgobj wal-list shows them", first, last)
+		return app.Usagef("there is no unacknowledged gap between %s and %s. To see the gaps: pgobj wal-list", first, last)
 	}
 	return nil
 }
