@@ -281,7 +281,7 @@ func TestStalledAttemptsAreEnded(t *testing.T) {
 		if d := time.Since(begun); d < 30*time.Second || d > 31*time.Second {
 			t.Errorf("ended after %v", d)
 		}
-		if !strings.Contains(log.String(), "nothing moved for 30s") {
+		if !strings.Contains(log.String(), "no data moved for 30s") {
 			t.Errorf("log: %s", log)
 		}
 		for _, at := range []int64{0, 3} {
