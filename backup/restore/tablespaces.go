@@ -28,7 +28,10 @@ func (p *Plan) warnTablespaces() (warned bool) {
 			p.warn("%s has a tablespace in %s that the backup does not have. %s: restore a newer backup (pgobj backup-push takes one), or only to a point before", whose, location, what)
 		}
 	}
-	if p.target.Delta {
+	for _, m := range p.target.Left {
+		p.warn("%s, in %s, was made after the backup: what is in it is removed, and recovery makes it there again if it comes that far", m.Name, m.Location)
+	}
+	if p.target.Delta && p.target.Left == nil {
 		warn("what is in "+p.target.Dir, p.target.Dir)
 	}
 	servers, _ := datadir.Servers() // no /proc: wal-fetch has to do
