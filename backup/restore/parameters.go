@@ -42,17 +42,21 @@ func (p *Plan) readParameters(ctx context.Context) error {
 }
 
 // checkMinimal refuses a target that lies where PostgreSQL does not replay all that was done: up to 13 it says so in its log
-// only, from 14 on it stops (CheckRequiredParameterValues).
-func (p *Plan) checkMinimal(at *segment.Mark) error {
+// only, from 14 on it stops (CheckRequiredParameterValues). What has not been looked for, as the backup was named, is looked for before that place.
+func (p *Plan) checkMinimal(ctx context.Context, seek *recovery.TargetSearch) (err error) {
 	r := p.request.Recovery
-	switch {
-	case p.minimal == 0 || r.TargetImmediate || at != nil && at.At < p.minimal, r.TargetLSN != 0 && (r.TargetLSN < p.minimal || r.TargetLSN == p.minimal && r.Exclusive):
+	if p.minimal == 0 || r.TargetImmediate || !r.TargetTime.IsZero() { // checkTime
 		return nil
-	case at == nil && r.Seeks():
-		p.warn("%s: recovery must not come to it. %s", p.minimalText(), p.beforeMinimal())
+	}
+	at := p.found.At
+	if at == nil && r.Seeks() {
+		if at, err = seek.Find(ctx, p.Backup, p.Path, p.WAL); err != nil {
+			return err
+		}
+		p.found.At = at
+	}
+	if at != nil && at.At < p.minimal || r.TargetLSN != 0 && (r.TargetLSN < p.minimal || r.TargetLSN == p.minimal && r.Exclusive) {
 		return nil
-	case !r.TargetTime.IsZero():
-		return nil // checkTime
 	}
 	return recovery.Unreachable("%s\n%s", p.minimalText(), p.beforeMinimal())
 }

@@ -202,9 +202,6 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 		return nil
 	}
 	p.Path = found.History.Path(b.Timeline, b.StartLSN, found.Timeline)
-	if found.At != nil {
-		p.Where = recovery.Where(found.At)
-	}
 	until := r.TargetLSN
 	if r.TargetImmediate {
 		until = b.StopLSN + 1
@@ -215,8 +212,11 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err := p.readParameters(ctx); err != nil {
 		return err
 	}
-	if err := p.checkMinimal(found.At); err != nil {
+	if err := p.checkMinimal(ctx, c.Seek); err != nil {
 		return err
+	}
+	if found.At != nil {
+		p.Where = recovery.Where(found.At)
 	}
 	w, err := p.lookForGap(ctx, until)
 	if err != nil {

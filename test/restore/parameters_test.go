@@ -81,7 +81,8 @@ func TestMinimalBetween(t *testing.T) {
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			old := s.Backup(t)
 			s.Exec(t, `INSERT INTO steps VALUES (2)`)
-			s.Exec(t, `INSERT INTO steps VALUES (3)`)
+			before := s.SQL(t, `INSERT INTO steps VALUES (3); SELECT txid_current()`)
+			s.Exec(t, `SELECT pg_create_restore_point('before')`)
 			s.Archived(t)
 			for _, conf := range [][]string{{"archive_mode = off", "wal_level = minimal", "max_wal_senders = 0"}, {"archive_mode = on", "wal_level = replica", "max_wal_senders = 10"}} {
 				s.Stop(t, "immediate") // a clean stop would end the segment
@@ -89,7 +90,17 @@ func TestMinimalBetween(t *testing.T) {
 				s.Start(t)
 				s.Exec(t, `INSERT INTO steps VALUES (4)`)
 			}
+			after := s.SQL(t, `INSERT INTO steps VALUES (5); SELECT txid_current()`)
+			s.Exec(t, `SELECT pg_create_restore_point('after')`)
 			s.Archived(t)
+			for target, code := range map[string]int{"--target-name=before": 0, "--target-xid=" + before: 0,
+				"--target-name=after": site.ExitUnreachable, "--target-xid=" + after: site.ExitUnreachable, "--target-name=never": site.ExitUnreachable} {
+				for _, backup := range []string{old.Backup, "LATEST"} {
+					if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", backup, target); o.Code != code || strings.Contains(o.Err, "shows only in the recovery") {
+						t.Errorf("%s from backup %s: %v", target, backup, o)
+					}
+				}
+			}
 			if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x"); o.Code != site.ExitUnreachable || !strings.Contains(o.Err, "wal_level = minimal") {
 				t.Errorf("a way across: %v", o)
 			}
