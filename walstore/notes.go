@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/pgobj/pgobj/storage"
@@ -57,14 +58,7 @@ func noteObjects(sysid uint64, name string, found segment.Notes) (map[string][]b
 
 // VerifyNoted is Verify of a segment, and of what its notes have to be. A *DamagedError of a note has the note's key.
 func VerifyNoted(ctx context.Context, s storage.Store, o object.Object) error {
-	var found segment.Notes
-	err := Through(func(w io.Writer) error {
-		_, err := Read(ctx, s, o.Name, o.SystemID, w)
-		return err
-	}, func(r io.Reader) (err error) {
-		found, err = notesIn(r)
-		return err
-	})
+	found, err := notesOf(ctx, s, o)
 	if err != nil {
 		return err
 	}
@@ -98,10 +92,18 @@ func readNote(ctx context.Context, s storage.Store, sysid uint64, name, key stri
 }
 
 // ReadNotes reads notes of one kind, those of a timeline in its order, and completes each from the segment after it. One that was
-// removed since it was listed is passed over, with its segment. What is wrong with one is a *DamagedError.
+// removed since it was listed is passed over, with its segment. Where one is damaged the segment itself is read; what is wrong with that is a
+// *DamagedError.
 func ReadNotes(ctx context.Context, s storage.Store, notes []object.Object, size segment.Size) (all segment.Notes, err error) {
 	for _, o := range notes {
 		n, err := readNote(ctx, s, o.SystemID, o.Name, o.Key)
+		if errors.Is(err, object.ErrDamaged) {
+			if n, err = notesOf(ctx, s, o); o.Note == object.NoteOfParameters {
+				n, _ = n.ByKind()
+			} else {
+				_, n = n.ByKind()
+			}
+		}
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
 		}
@@ -157,6 +159,28 @@ func ParametersIn(ctx context.Context, s storage.Store, sysid uint64, chain []ob
 		return nil, fmt.Errorf("look through what was received of %s: %w", chain[0].Segment, err)
 	}
 	return n.Parameters, nil
+}
+
+// notesOf finds the notes of an archived segment, and checks all of it.
+func notesOf(ctx context.Context, s storage.Store, o object.Object) (n segment.Notes, err error) {
+	err = Through(func(w io.Writer) error {
+		_, err := Read(ctx, s, o.Name, o.SystemID, w)
+		return err
+	}, func(r io.Reader) (err error) {
+		n, err = notesIn(r)
+		return err
+	})
+	return n, err
+}
+
+// NotesOfFile finds the notes of a segment in a pg_wal. What follows the end of the WAL in it has none.
+func NotesOfFile(path string) (segment.Notes, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return segment.Notes{}, err
+	}
+	defer f.Close()
+	return notesIn(f)
 }
 
 // notesIn finds the notes of a segment, or of its beginning.

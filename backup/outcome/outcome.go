@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -46,8 +45,9 @@ type Outcome struct {
 	Timeline segment.Timeline // of At
 	Reason   string           // why it ended, in PostgreSQL's words, if it did
 	Status   *server.Recovery
-	WAL      recovery.WALRange // what the archive has now, or had then
-	Text     string            // where recovery is, in a sentence
+	WAL      recovery.WALRange  // what the archive has now, or had then
+	Text     string             // where recovery is, in a sentence
+	Lacking  []recovery.Setting // why it stopped: the server that wrote the WAL had these, and this one has less
 
 	reachedEnd bool // of the WAL that there was
 	control    segment.Parameters
@@ -171,7 +171,8 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 		gap = fmt.Sprintf(": segment %s is missing in the archive, although %s is there", o.WAL.Missing, o.WAL.Beyond)
 	}
 	if lack := lackingIn(r.Dir, c.Parameters); gap == "" && len(lack) > 0 {
-		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and start it", o.At, strings.Join(lack, ", "))
+		o.Lacking = lack
+		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and start it", o.At, names(lack))
 	}
 	missed := ""
 	if x := o.Restored; gap == "" && !x.ToTheEnd && x.LSN == 0 {
@@ -216,8 +217,9 @@ func (o *Outcome) inRecovery() error {
 	lack := lackingNow(o.control, s)
 	switch {
 	case len(lack) > 0:
+		o.Lacking = lack
 		o.State = "in recovery, stopped by a setting"
-		return o.not("recovery stopped at %s, and that is not its target: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and restart it. Do not run pg_wal_replay_resume(): it ends the server", o.At, strings.Join(lack, ", "))
+		return o.not("recovery stopped at %s, and that is not its target: the server that wrote the WAL had %s, and this one has less. Set that (also on its command line, if it is there), and restart it. Do not run pg_wal_replay_resume(): it ends the server", o.At, names(lack))
 	case x.Standby && o.atEnd(recovery.WALRange{Last: o.WAL.Last}): // it gets complete segments only
 		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all that the archive has, up to %s", o.At)
 		return nil

@@ -67,6 +67,7 @@ type Plan struct {
 	changes  []segment.Parameters // of the server's settings, on the way
 	minimal  segment.LSN          // where the way ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
+	expected bool                 // the recovery is to get to the WAL that is saved
 	target   *target.Target
 	only     *content.Databases
 	manifest *content.Files
@@ -125,6 +126,9 @@ func NewPlan(ctx context.Context, r Request) (_ *Plan, err error) {
 		return nil, err
 	}
 	if err := p.expectSaved(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.readSaved(); err != nil {
 		return nil, err
 	}
 	p.warnOffline()
@@ -188,6 +192,9 @@ func (p *Plan) look(ctx context.Context) error {
 	if !asShutDown && err == nil {
 		p.Forks = found.History.Forks(found.Timeline)
 		err = p.follow(ctx, c, found, state)
+	}
+	if r.Recovery.NoSettings && err == nil {
+		err = p.readByHand(ctx)
 	}
 	if err != nil {
 		stop()

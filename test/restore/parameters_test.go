@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -66,6 +67,19 @@ func TestParametersOfRecovery(t *testing.T) {
 			if o := s.Run(t, "restore-check", less); strings.Contains(o.Out+o.Err, "SELECT pg_wal_replay_resume()") || strings.Contains(o.Out, "max_worker_processes") {
 				t.Errorf("restore-check: %v", o)
 			}
+			var r struct {
+				Lacking []struct {
+					Name   string
+					Needed int
+				} `json:"lacking_settings"`
+			}
+			j := s.Run(t, "restore-check", "--json", less)
+			if err := json.Unmarshal([]byte(j.Out), &r); err != nil || len(r.Lacking) != 1 || r.Lacking[0].Name != "max_connections" || r.Lacking[0].Needed != 217 {
+				t.Errorf("restore-check --json: %v (%v)", j, err)
+			}
+			if o := s.Must(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", "--no-recovery-settings"); !strings.Contains(o.Out, "max_connections = '217'") || !strings.Contains(o.Out, "max_prepared_transactions = '7'") {
+				t.Errorf("whoever writes the settings is not told what recovery needs: %v", o)
+			}
 			s.Drill(t, 0)
 		})
 	}
@@ -127,18 +141,51 @@ func TestParametersOfSavedWAL(t *testing.T) {
 	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
-	site.Must(t, s.AppendConf("archive_command = 'false'", "max_connections = 217"))
-	s.Stop(t, "fast")
-	s.Start(t)
-	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	site.Must(t, s.AppendConf("archive_command = 'false'"))
+	for _, connections := range []string{"217", "20"} { // raised, and lowered again: the highest on the way counts
+		site.Must(t, s.AppendConf("max_connections = "+connections))
+		s.Stop(t, "immediate")
+		s.Start(t)
+		s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	}
 	s.Kill(t)
 	saved := testenv.Dir(t) + "/saved"
-	s.PushSaved(t, s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, 1)
+	fetched := s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved)
+	if auto := string(site.ReadFile(t, s.Data+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") {
+		t.Errorf("postgresql.auto.conf: %s", auto)
+	}
+	files, err := os.ReadDir(saved)
+	site.Must(t, err)
+	s.PushSaved(t, fetched, saved, len(files))
 	s.Start(t)
-	if got := site.Steps(t, s.Cluster); got != "1 2" {
+	if got := site.Steps(t, s.Cluster); got != "1 2 2" {
 		t.Errorf("the server has the steps %s", got)
 	}
 	s.RestoreCheck(t, 0, "has reached the end", s.Data)
+	if auto := string(site.ReadFile(t, s.Fetch(t)+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") {
+		t.Errorf("from the archive: %s", auto)
+	}
+}
+
+// TestSavedMinimal: with wal_level = minimal nothing is archived, so that what was written then is among the WAL that a restore would save.
+// No recovery gets across.
+func TestSavedMinimal(t *testing.T) {
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.Backup(t)
+	site.Must(t, s.AppendConf("archive_mode = off", "wal_level = minimal", "max_wal_senders = 0"))
+	s.Stop(t, "immediate")
+	s.Start(t)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.Kill(t)
+	o := s.Run(t, "backup-fetch", s.Data, "--delta", "--save-wal", testenv.Dir(t)+"/saved")
+	if o.Code != site.ExitTarget || !strings.Contains(o.Err, "wal_level = minimal") {
+		t.Errorf("the WAL is saved for nothing: %v", o)
+	}
+	s.Start(t)
+	if got := site.Steps(t, s.Cluster); got != "1 2" {
+		t.Errorf("after a restore that was refused the server has the steps %s", got)
+	}
 }
 
 // TestRoomForPreparedTransactions: prepared transactions need it also where recovery is closed to readers, and where there is none.
