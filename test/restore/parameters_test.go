@@ -85,6 +85,33 @@ func TestParametersOfRecovery(t *testing.T) {
 	}
 }
 
+// TestRestoredAgain: what a restore has set for the recovery is the server's configuration from then on, and is in its next backup.
+func TestRestoredAgain(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := raised(t, major)
+			dir := s.Fetch(t, "--keep-archiving")
+			s.Stop(t, "fast")
+			next := &site.Site{Store: s.Store, Pgobj: s.Pgobj, Cluster: s.StartArchiving(t, dir)}
+			next.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+			b := next.Backup(t)
+			for _, args := range [][]string{{}, {"--standby"}, {"--target=immediate", "--target-action=promote"}} {
+				if got := site.Steps(t, next.Spawn(t, next.Fetch(t, args...), site.NoArchiving...)); got != "1 2 3" {
+					t.Errorf("%v: it has the steps %s", args, got)
+				}
+			}
+			next.Stop(t, "fast")
+			cold := next.Offline(t)
+			for _, id := range []string{b.Backup, cold.Backup} {
+				if got := next.Spawn(t, next.Fetch(t, id), site.NoArchiving...).SQL(t, `SHOW max_connections`); got != "217" {
+					t.Errorf("restored from %s it has max_connections = %s", id, got)
+				}
+			}
+		})
+	}
+}
+
 // TestMinimalBetween: where wal_level was minimal a window ends, and no way leads across, whether PostgreSQL would stop there or go
 // on without what was done.
 func TestMinimalBetween(t *testing.T) {
