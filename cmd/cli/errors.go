@@ -69,6 +69,7 @@ var kinds = []meaning{
 	{sweep.ErrChanged, app.ExitConflict, "Nothing has been deleted. Look at the plan that there is now."},
 	{lists.ErrLocked, app.ExitLocked, "The catalog has the deletion: given again, the command may take more. pgobj delete garbage --confirm tries what is left again: run it when the locks have ended, or, where access is denied, with credentials that may delete."},
 	{drill.ErrTablespace, app.ExitUsage, "The drill says nothing about the backup. Take a new one, which has the tablespace (pgobj backup-push), and try that; or give a target before it was made."},
+	{drill.ErrPreload, app.ExitUsage, "The drill says nothing about the backup. Give those of the original's shared_preload_libraries that recovery needs (--preload); they have to be installed on this host."},
 	{drill.ErrFailed, app.ExitDrill, "Try again with --keep to look at the copy, and with another backup. If that one is sound: pgobj backup-push --full."},
 	{drill.ErrHost, app.ExitUsage, "The backup has not been tried. See pgobj drill --help."},
 	{content.ErrNoFile, app.ExitNotFound, "Paths are relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or absolute for configuration from outside of it."},
