@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"cmd/cli/app": {"backup", "backup/datadir", "backup/postmaster", "backup/restore", "catalog", "cmd/cli/show", "cmd/instant", "storage/connect", "storage/retry",
 		"walstore", "walstore/admit", "walstore/object", "walstore/spool", "walstore/survey"},
 	"cmd/cli/show": {"backup"},
-	"cmd/cli/wal": {"backup/datadir", "backup/postmaster", "backup/server", "cmd/cli/app", "cmd/cli/show", "storage/owned", "storage/retry", "walstore", "walstore/object",
+	"cmd/cli/wal": {"backup/datadir", "backup/postmaster", "backup/server", "cmd/cli/app", "cmd/cli/show", "storage/owned", "storage/retry", "walstore", "walstore/admit", "walstore/object",
 		"walstore/receive", "walstore/spool", "walstore/tail"},
 	"cmd/cli/backups": {"backup", "backup/content", "backup/drill", "backup/manifest", "backup/outcome", "backup/part", "backup/postmaster", "backup/push", "backup/recovery",
 		"backup/restore", "backup/server", "backup/target", "backup/verify", "catalog", "cmd/cli/app", "cmd/cli/show", "storage/connect", "storage/retry"},
