@@ -24,8 +24,8 @@ func (p *push) checkReplay(ctx context.Context) error {
 	}
 	_, last := p.walRange()
 	to := last
-	if p.start.InRecovery {
-		to.No = max(last.No, segment.At(last.Timeline, p.stop.Replayed, p.info.SegmentSize).No)
+	if p.start.InRecovery && p.stop.Replayed > 0 {
+		to.No = max(last.No, segment.Before(last.Timeline, p.stop.Replayed, p.info.SegmentSize).No)
 	}
 	dirs, err := p.directoryChanges(ctx, to)
 	if err != nil {

@@ -297,7 +297,7 @@ func (s *Session) stop(ctx context.Context) (StopPoint, error) {
 		         THEN greatest(c.timeline_id, r.min_recovery_end_timeline) ELSE c.timeline_id END,
 		       (extract(epoch FROM greatest(clock_timestamp(), CASE WHEN pg_is_in_recovery()
 		         THEN pg_last_xact_replay_timestamp() END)) * 1000000)::bigint,
-		       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE '0/0' END
+		       coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END, '0/0')
 		FROM pg_control_checkpoint() c, pg_control_recovery() r`)
 	if err != nil {
 		return StopPoint{}, fmt.Errorf("stop backup: read the timeline: %w", err)
