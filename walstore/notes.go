@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
@@ -18,7 +20,10 @@ import (
 // putNotes stores what was found in the segment that is about to be stored. Where the archive has one of other content (a copy of
 // the server archives, too), its error is same's, and nothing is stored: the note would be read as that segment's.
 func (s *source) putNotes(ctx context.Context, to storage.Store, same func() error) error {
-	notes, err := s.noteObjects()
+	if segment.Classify(s.name) != segment.Full {
+		return nil
+	}
+	notes, err := noteObjects(s.sysid, s.name, s.noter.Notes())
 	if err != nil || len(notes) == 0 {
 		return err
 	}
@@ -35,12 +40,9 @@ func (s *source) putNotes(ctx context.Context, to storage.Store, same func() err
 }
 
 // noteObjects are the notes of a segment, by their keys.
-func (s *source) noteObjects() (map[string][]byte, error) {
+func noteObjects(sysid uint64, name string, found segment.Notes) (map[string][]byte, error) {
 	objects := map[string][]byte{}
-	if segment.Classify(s.name) != segment.Full {
-		return nil, nil
-	}
-	parameters, directories := s.noter.Notes().ByKind()
+	parameters, directories := found.ByKind()
 	for kind, n := range map[string]segment.Notes{object.NoteOfParameters: parameters, object.NoteOfDirectories: directories} {
 		if n.Empty() {
 			continue
@@ -49,25 +51,69 @@ func (s *source) noteObjects() (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		objects[object.NoteKey(s.sysid, s.name, kind, body)] = body
+		objects[object.NoteKey(sysid, name, kind, body)] = body
 	}
 	return objects, nil
 }
 
+// VerifyNoted is Verify of a segment, and of what its notes have to be. A *DamagedError of a note has the note's key.
+func VerifyNoted(ctx context.Context, s storage.Store, o object.Object) error {
+	found, err := notesOf(ctx, s, o)
+	if err != nil {
+		return err
+	}
+	notes, err := noteObjects(o.SystemID, o.Name, found)
+	if err != nil {
+		return err
+	}
+	for key := range notes {
+		_, err := readNote(ctx, s, o.SystemID, o.Name, key)
+		how := fmt.Sprintf("Fetch the segment (pgobj wal-fetch %s DIR/%s) and push it again (pgobj wal-push DIR/%s)", o.Name, o.Name, o.Name)
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			return &object.DamagedError{Key: key, Store: s.String(), Err: fmt.Errorf("this note on segment %s is missing, so that what it tells of settings or databases is not known. %s", o.Name, how)}
+		case errors.Is(err, object.ErrDamaged):
+			return fmt.Errorf("%w. Delete this object. %s", err, how)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// readNote reads a note, whose name tells its content.
+func readNote(ctx context.Context, s storage.Store, sysid uint64, name, key string) (n segment.Notes, err error) {
+	data, err := storage.ReadAll(ctx, s, key, object.NoteLimit)
+	if err != nil {
+		return n, err
+	}
+	if err = json.Unmarshal(data, &n); err == nil && object.NoteKey(sysid, name, key[strings.LastIndexByte(key, '.')+1:], data) != key {
+		err = errors.New("its content is not that which its name tells")
+	}
+	if err != nil {
+		return n, &object.DamagedError{Key: key, Store: s.String(), Err: err}
+	}
+	return n, nil
+}
+
 // ReadNotes reads notes of one kind, those of a timeline in its order, and completes each from the segment after it. One that was
-// removed since it was listed is passed over, with its segment. What is wrong with one is a *DamagedError.
+// removed since it was listed is passed over, with its segment. Where one is damaged the segment itself is read; what is wrong with that is a
+// *DamagedError.
 func ReadNotes(ctx context.Context, s storage.Store, notes []object.Object, size segment.Size) (all segment.Notes, err error) {
 	for _, o := range notes {
-		data, err := storage.ReadAll(ctx, s, o.Key, object.NoteLimit)
+		n, err := readNote(ctx, s, o.SystemID, o.Name, o.Key)
+		if errors.Is(err, object.ErrDamaged) {
+			if n, err = notesOf(ctx, s, o); o.Note == object.NoteOfParameters {
+				n, _ = n.ByKind()
+			} else {
+				_, n = n.ByKind()
+			}
+		}
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return all, err
-		}
-		var n segment.Notes
-		if err := json.Unmarshal(data, &n); err != nil {
-			return all, &object.DamagedError{Key: o.Key, Store: s.String(), Err: err}
 		}
 		if err := completeNotes(ctx, s, o, &n, size); err != nil {
 			return all, err
@@ -109,24 +155,53 @@ func beginning(ctx context.Context, s storage.Store, sysid uint64, name string) 
 
 // ParametersIn are the changes of settings in what was received of a segment; see Chain.
 func ParametersIn(ctx context.Context, s storage.Store, sysid uint64, chain []object.Piece) ([]segment.Parameters, error) {
-	var n segment.Noter
-	err := Through(func(w io.Writer) error { return partial.ReadChain(ctx, s, sysid, chain, w) }, func(r io.Reader) error {
-		pages := bufio.NewReaderSize(r, 1<<20)
-		for page := make([]byte, 64<<10); ; {
-			got, err := io.ReadFull(pages, page)
-			_, _ = n.Write(page[:got]) // never fails
-			if err == io.EOF || err == io.ErrUnexpectedEOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
+	var n segment.Notes
+	err := Through(func(w io.Writer) error { return partial.ReadChain(ctx, s, sysid, chain, w) }, func(r io.Reader) (err error) {
+		n, err = notesIn(r)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the received parts of %s: %w", chain[0].Segment, err)
 	}
-	return n.Notes().Parameters, nil
+	return n.Parameters, nil
+}
+
+// notesOf finds the notes of an archived segment, and checks all of it.
+func notesOf(ctx context.Context, s storage.Store, o object.Object) (n segment.Notes, err error) {
+	err = Through(func(w io.Writer) error {
+		_, err := Read(ctx, s, o.Name, o.SystemID, w)
+		return err
+	}, func(r io.Reader) (err error) {
+		n, err = notesIn(r)
+		return err
+	})
+	return n, err
+}
+
+// NotesOfFile finds the notes of a segment in a pg_wal. What follows the end of the WAL in it has none.
+func NotesOfFile(path string) (segment.Notes, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return segment.Notes{}, err
+	}
+	defer f.Close()
+	return notesIn(f)
+}
+
+// notesIn finds the notes of a segment, or of its beginning.
+func notesIn(r io.Reader) (segment.Notes, error) {
+	var n segment.Noter
+	pages := bufio.NewReaderSize(r, 1<<20)
+	for page := make([]byte, 64<<10); ; {
+		got, err := io.ReadFull(pages, page)
+		_, _ = n.Write(page[:got]) // never fails
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return n.Notes(), nil
+		}
+		if err != nil {
+			return segment.Notes{}, err
+		}
+	}
 }
 
 // LastChanges is, for each database (by its OID), the last record between two places on a timeline that changes its files; see

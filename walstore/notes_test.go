@@ -1,38 +1,22 @@
 package walstore_test
 
 import (
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pgobj/pgobj/storage/mem"
+	"github.com/pgobj/pgobj/test/waltest"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
+	"github.com/pgobj/pgobj/walstore/segment"
 )
-
-// minimal puts into a segment the record of a server that was started with wal_level = minimal.
-func minimal(data []byte) []byte {
-	const total = 24 + 2 + 28
-	le := binary.LittleEndian
-	r := make([]byte, total)
-	le.PutUint32(r, total)
-	r[16], r[24], r[25] = 0x60, 255, 28
-	for i, v := range []uint32{100, 8, 10, 0, 64, 0, 0} {
-		le.PutUint32(r[26+4*i:], v)
-	}
-	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	le.PutUint32(r[20:], crc32.Update(crc32.Checksum(r[24:], castagnoli), castagnoli, r[:20]))
-	clear(data[40:8192])
-	copy(data[40:], r)
-	return data
-}
 
 // A copy of the server (a snapshot) archives to the same place: what its segments say is not what the archive's say.
 func TestRefusedContentLeavesNoNotes(t *testing.T) {
 	s := mem.New()
-	theirs, ours := wal(seg1, sysid, segSize, 1), minimal(wal(seg1, sysid, segSize, 2))
+	theirs, ours := wal(seg1, sysid, segSize, 1), waltest.Minimal(wal(seg1, sysid, segSize, 2))
 	if _, err := push(t, s, seg1, theirs); err != nil {
 		t.Fatal(err)
 	}
@@ -51,5 +35,50 @@ func TestRefusedContentLeavesNoNotes(t *testing.T) {
 		if all := keys(t, s); len(all) != 2 || !strings.HasSuffix(all[0], "."+object.NoteOfParameters) {
 			t.Errorf("stored: %q", all)
 		}
+	}
+}
+
+// A note that is lost or damaged is found where the whole segment is read, and pushing the segment again mends it.
+func TestLostNotesAreFound(t *testing.T) {
+	s := mem.New()
+	ours := waltest.Minimal(wal(seg1, sysid, segSize, 2))
+	if _, err := push(t, s, seg1, ours); err != nil {
+		t.Fatal(err)
+	}
+	all := keys(t, s)
+	segmentOf := object.Object{Key: all[1], SystemID: sysid, Name: seg1, Type: segment.Full}
+	note, ok := object.ParseNote(sysid, all[0])
+	if !ok {
+		t.Fatalf("stored: %q", all)
+	}
+	if err := walstore.VerifyNoted(t.Context(), s, segmentOf); err != nil {
+		t.Error(err)
+	}
+	if n, err := walstore.ReadNotes(t.Context(), s, []object.Object{note}, segSize); err != nil || len(n.Parameters) != 1 {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if err := s.Delete(t.Context(), note.Key); err != nil {
+		t.Fatal(err)
+	}
+	if err := walstore.VerifyNoted(t.Context(), s, segmentOf); !errors.Is(err, object.ErrDamaged) || !strings.Contains(err.Error(), note.Key) {
+		t.Errorf("without its note: %v", err)
+	}
+	if err := s.Put(t.Context(), note.Key, strings.NewReader("{}"), 2); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := walstore.ReadNotes(t.Context(), s, []object.Object{note}, segSize); err != nil || len(n.Parameters) != 1 {
+		t.Errorf("where its note says nothing any more the segment does not tell: %+v, %v", n, err)
+	}
+	if err := walstore.VerifyNoted(t.Context(), s, segmentOf); !errors.Is(err, object.ErrDamaged) {
+		t.Errorf("with a damaged note: %v", err)
+	}
+	if err := s.Delete(t.Context(), note.Key); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := push(t, s, seg1, ours); err != nil || !res.AlreadyThere {
+		t.Errorf("pushed again: %+v, %v", res, err)
+	}
+	if err := walstore.VerifyNoted(t.Context(), s, segmentOf); err != nil {
+		t.Error(err)
 	}
 }

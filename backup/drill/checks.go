@@ -69,6 +69,9 @@ func (d *drill) gaveUp() error {
 	if strings.Contains(said, datadir.ErrTablespace.Error()) { // wal-fetch's words
 		return fmt.Errorf("%w: %w. The server's log:\n%s", ErrHost, ErrTablespace, said)
 	}
+	if strings.Contains(said, "shared_preload_libraries") { // the hint of RmgrNotFound (rmgr.c), in every language
+		return fmt.Errorf("%w: %w. The server's log:\n%s", ErrHost, ErrPreload, said)
+	}
 	return fmt.Errorf("%w: the server stopped by itself during recovery (%v). Its log:\n%s", ErrFailed, d.srv.cmd.ProcessState, said)
 }
 

@@ -37,6 +37,9 @@ var ErrHost = errors.New("the drill cannot run on this host")
 // of the drill's directory, and on the original's host in its files.
 var ErrTablespace = errors.New("the backup does not have a tablespace that recovery creates")
 
+// ErrPreload says that recovery needs a library that the drill has not loaded.
+var ErrPreload = errors.New("the WAL has records of an extension whose library is not loaded")
+
 // Request says what to try.
 type Request struct {
 	Fetch    restore.Request // Target, Layout and what the server is told are the drill's own

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -45,8 +44,9 @@ type Outcome struct {
 	Timeline segment.Timeline // of At
 	Reason   string           // why it ended, in PostgreSQL's words, if it did
 	Status   *server.Recovery
-	WAL      recovery.WALRange // what the archive has now, or had then
-	Text     string            // where recovery is, in a sentence
+	WAL      recovery.WALRange  // what the archive has now, or had then
+	Text     string             // where recovery is, in a sentence
+	Lacking  []recovery.Setting // why it stopped: the server that wrote the WAL had these, and this one has less
 
 	reachedEnd bool // of the WAL that there was
 	control    segment.Parameters
@@ -167,7 +167,8 @@ func (o *Outcome) silent(r Request, c datadir.Control) error {
 		gap = fmt.Sprintf(": the archive has no segment %s, although it has %s", o.WAL.Missing, o.WAL.Beyond)
 	}
 	if lack := lackingIn(r.Dir, c.Parameters); gap == "" && len(lack) > 0 {
-		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has lower values. Set the higher values (on its command line, if they are set there), and start the server", o.At, strings.Join(lack, ", "))
+		o.Lacking = lack
+		return o.not("the server stopped in recovery, at %s or later: the server that wrote the WAL had %s, and this one has lower values. Set the higher values (on its command line, if they are set there), and start the server", o.At, names(lack))
 	}
 	missed := ""
 	if x := o.Restored; gap == "" && !x.ToTheEnd && x.LSN == 0 {
@@ -198,8 +199,9 @@ func (o *Outcome) inRecovery() error {
 	lack := lackingNow(o.control, s)
 	switch {
 	case len(lack) > 0:
+		o.Lacking = lack
 		o.State = "in recovery, stopped by a setting"
-		return o.not("recovery stopped at %s, which is not its target: the server that wrote the WAL had %s, and this one has lower values. Set the higher values (on its command line, if they are set there), and restart the server. Do not run pg_wal_replay_resume(): it shuts the server down", o.At, strings.Join(lack, ", "))
+		return o.not("recovery stopped at %s, which is not its target: the server that wrote the WAL had %s, and this one has lower values. Set the higher values (on its command line, if they are set there), and restart the server. Do not run pg_wal_replay_resume(): it shuts the server down", o.At, names(lack))
 	case x.Standby && o.atEnd(recovery.WALRange{Last: o.WAL.Last}): // it gets complete segments only
 		o.State, o.Text = "a standby", fmt.Sprintf("it has replayed all WAL in the archive, up to %s", o.At)
 		return nil

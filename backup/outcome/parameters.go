@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/backup/server"
@@ -14,7 +15,7 @@ import (
 )
 
 // lackingNow is for a server that answers; a setting that it does not tell is not lacking.
-func lackingNow(control segment.Parameters, s *server.Recovery) []string {
+func lackingNow(control segment.Parameters, s *server.Recovery) []recovery.Setting {
 	return settings.Lacking(control, false, func(n recovery.Setting) bool {
 		want, _ := strconv.Atoi(n.Value)
 		set, known := s.Settings[n.Name]
@@ -23,7 +24,7 @@ func lackingNow(control segment.Parameters, s *server.Recovery) []string {
 }
 
 // lackingIn is for a server that stopped: by its configuration, and the command line of its last start (postmaster.opts).
-func lackingIn(dir string, control segment.Parameters) []string {
+func lackingIn(dir string, control segment.Parameters) []recovery.Setting {
 	var c settings.ConfScan
 	for _, name := range []string{"postgresql.conf", settings.AutoConf} {
 		text, _ := os.ReadFile(filepath.Join(dir, name)) // one that cannot be read sets nothing
@@ -46,4 +47,13 @@ func lackingIn(dir string, control segment.Parameters) []string {
 		set, _ := strconv.Atoi(given[len(given)-1][1])
 		return set >= want
 	})
+}
+
+// names are settings as a sentence lists them.
+func names(all []recovery.Setting) string {
+	var lines []string
+	for _, s := range all {
+		lines = append(lines, s.String())
+	}
+	return strings.Join(lines, ", ")
 }

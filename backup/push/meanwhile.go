@@ -22,15 +22,29 @@ func (p *push) checkReplay(ctx context.Context) error {
 	if p.info.Shutdown != nil {
 		return nil // it needs no replay
 	}
-	dirs, err := p.directoryChanges(ctx)
+	_, last := p.walRange()
+	to := last
+	if p.start.InRecovery && p.stop.Replayed > 0 {
+		to.No = max(last.No, segment.Before(last.Timeline, p.stop.Replayed, p.info.SegmentSize).No)
+	}
+	dirs, err := p.directoryChanges(ctx, to)
 	if err != nil {
 		return err
 	}
-	r := replay.Request{Directories: dirs, Version: p.info.VersionNum}
 	first, any := replay.Copies(dirs)
 	if !any {
 		return nil
 	}
+	if to != last {
+		p.Log.Info("databases were copied while the backup ran: waiting for all WAL that the standby has replayed", "to", to.Name(p.info.SegmentSize))
+		if err := p.waitFor(ctx, last.Next(), to); err != nil {
+			return err
+		}
+		if dirs, err = p.directoryChanges(ctx, to); err != nil {
+			return err
+		}
+	}
+	r := replay.Request{Directories: dirs, Version: p.info.VersionNum}
 	p.Log.Info("databases were copied during the backup: reading the WAL for changes of their templates", "from", first.String(), "to", p.stop.LSN.String())
 	if r.Changed, err = walstore.LastChanges(ctx, p.Store, p.info.SystemID, p.start.Timeline, p.info.SegmentSize, first, p.stop.LSN); err != nil {
 		return err
@@ -41,10 +55,10 @@ func (p *push) checkReplay(ctx context.Context) error {
 	return nil
 }
 
-// directoryChanges are those that are replayed. A standby's files can be ahead of the end of its backup by what it was doing
-// just then: the rest of the segment counts.
-func (p *push) directoryChanges(ctx context.Context) (dirs []segment.DirectoryChange, err error) {
-	first, last := p.walRange()
+// directoryChanges are those that are replayed. A standby's files can be ahead of the end of its backup, as the removal of a directory
+// does not move that (dbase_redo): all that it had replayed counts, and what it was doing just then, up to the end of a segment.
+func (p *push) directoryChanges(ctx context.Context, last segment.Segment) (dirs []segment.DirectoryChange, err error) {
+	first, _ := p.walRange()
 	size := p.info.SegmentSize
 	until, after := p.stop.LSN, ""
 	if p.start.InRecovery {

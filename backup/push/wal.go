@@ -34,6 +34,14 @@ func (p *push) waitForWAL(ctx context.Context) error {
 		}
 	}
 	first, last := p.walRange()
+	if err := p.waitFor(ctx, first, last); err != nil {
+		return err
+	}
+	return p.checkWAL(ctx)
+}
+
+// waitFor returns when the repository has these segments and those between them.
+func (p *push) waitFor(ctx context.Context, first, last segment.Segment) error {
 	size := p.info.SegmentSize
 	begun, said, pause := time.Now(), time.Now(), walPoll
 	for {
@@ -42,7 +50,7 @@ func (p *push) waitForWAL(ctx context.Context) error {
 			return err
 		}
 		if !any {
-			return p.checkWAL(ctx)
+			return nil
 		}
 		first = missing // those before it are there
 		why, err := p.archiving(ctx)

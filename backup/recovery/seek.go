@@ -50,17 +50,22 @@ func (r Recovery) wants(m segment.Mark) bool {
 	return m.Point && r.TargetName != "" && m.Name == r.TargetName || !m.Point && r.TargetXID != 0 && m.XID == uint32(r.TargetXID)
 }
 
-// seek is the last place behind a backup at which its recovery along path could be told to end; nil if there is none.
+// seek is the last place after a backup at which its recovery along path could be told to end; nil if there is none.
 func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
 	b, err := s.Catalog.Backup(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	size := segment.Size(b.SegmentSize)
-	w, err := WaitForRange(ctx, s.Store, b.SystemID, path, size, 0)
+	w, err := WaitForRange(ctx, s.Store, b.SystemID, path, segment.Size(b.SegmentSize), 0)
 	if err != nil {
 		return nil, err
 	}
+	return s.Find(ctx, b, path, w)
+}
+
+// Find is seek in a range of WAL.
+func (s *TargetSearch) Find(ctx context.Context, b *catalog.Backup, path timeline.Path, w WALRange) (*segment.Mark, error) {
+	size := segment.Size(b.SegmentSize)
 	last, none := segment.ParseName(w.Last, size) // none: there is no segment
 	no, low := last.No, max(1, segment.At(0, max(b.StartLSN, b.StopLSN), size).No)
 	var batch []*searchedSegment

@@ -68,6 +68,7 @@ type Plan struct {
 	changes  []segment.Parameters // of the server's settings, on the path
 	minimal  segment.LSN          // where the path ends, as wal_level is minimal from there on; 0: it does not
 	needs    []recovery.Setting   // without which recovery stops
+	expected bool                 // the recovery is to get to the WAL that is saved
 	target   *target.Target
 	only     *content.Databases
 	manifest *content.Files
@@ -126,6 +127,9 @@ func NewPlan(ctx context.Context, r Request) (_ *Plan, err error) {
 		return nil, err
 	}
 	if err := p.expectSaved(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.readSaved(); err != nil {
 		return nil, err
 	}
 	p.warnOffline()
@@ -190,6 +194,9 @@ func (p *Plan) look(ctx context.Context) error {
 		p.Forks = recovery.Forks(found.Tree, found.Timeline)
 		err = p.follow(ctx, c, found, state)
 	}
+	if r.Recovery.NoSettings && err == nil {
+		err = p.readByHand(ctx)
+	}
 	if err != nil {
 		stop()
 	}
@@ -203,9 +210,6 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 		return nil
 	}
 	p.Path = found.Tree.Path(found.Timeline).From(b.Timeline, b.StartLSN)
-	if found.At != nil {
-		p.Where = recovery.Where(found.At)
-	}
 	until := r.TargetLSN
 	if r.TargetImmediate {
 		until = b.StopLSN + 1
@@ -216,8 +220,11 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err := p.readParameters(ctx); err != nil {
 		return err
 	}
-	if err := p.checkMinimal(found.At); err != nil {
+	if err := p.checkMinimal(ctx, c.Seek); err != nil {
 		return err
+	}
+	if found.At != nil {
+		p.Where = recovery.Where(found.At)
 	}
 	w, err := p.lookForGap(ctx, until)
 	if err != nil {

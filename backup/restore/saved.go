@@ -60,7 +60,7 @@ func (p *Plan) expectSaved(ctx context.Context) error {
 		// By its number, so that recovery ends with an error if the timeline's history has not been pushed.
 		p.Recovery, p.Recovery.Timeline = r, fmt.Sprint(last.Timeline)
 	}
-	p.Path, p.WAL = path, wal
+	p.Path, p.WAL, p.expected = path, wal, true
 	return nil
 }
 

@@ -15,6 +15,9 @@ import (
 // whatever is mapped. It is no more than a warning, as nobody knows here whether recovery comes that far, and whether
 // they are on its timeline at all; wal-fetch does.
 func (p *Plan) warnTablespaces() (warned bool) {
+	for _, m := range p.target.Left {
+		p.warn("%s, in %s, was made after the backup: what is in it is removed, and recovery makes it there again if it comes that far", m.Name, m.Location)
+	}
 	if p.Recovery.TargetImmediate || p.Backup.Offline() && len(p.Path) == 0 {
 		return false
 	}
@@ -28,7 +31,7 @@ func (p *Plan) warnTablespaces() (warned bool) {
 			p.warn("%s has a tablespace in %s that the backup does not have. %s: restore a newer backup (pgobj backup-push takes one), or recover to a point before that", whose, location, what)
 		}
 	}
-	if p.target.Delta {
+	if p.target.Delta && p.target.Left == nil {
 		warn("what is in "+p.target.Dir, p.target.Dir)
 	}
 	servers, _ := datadir.Servers() // no /proc: wal-fetch has to do

@@ -251,6 +251,9 @@ type StopPoint struct {
 	// Time is when the stop call had returned: no transaction up to LSN ended later. It is the server's clock;
 	// on a standby whose primary's clock is ahead, the time of the last transaction that was replayed.
 	Time time.Time
+	// Replayed is how far a standby had replayed when it had stopped the backup: LSN, which is where its files are consistent, may be long
+	// before that. 0 of a primary.
+	Replayed segment.LSN
 	// Label and TablespaceMap are the files backup_label and (when not empty) tablespace_map of the
 	// backup, to be kept byte for byte. A restore without the label starts from the wrong checkpoint and
 	// is silently corrupt. They must never be written into the live data directory.
@@ -293,7 +296,8 @@ func (s *Session) stop(ctx context.Context) (StopPoint, error) {
 		SELECT CASE WHEN pg_is_in_recovery()
 		         THEN greatest(c.timeline_id, r.min_recovery_end_timeline) ELSE c.timeline_id END,
 		       (extract(epoch FROM greatest(clock_timestamp(), CASE WHEN pg_is_in_recovery()
-		         THEN pg_last_xact_replay_timestamp() END)) * 1000000)::bigint
+		         THEN pg_last_xact_replay_timestamp() END)) * 1000000)::bigint,
+		       coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END, '0/0')
 		FROM pg_control_checkpoint() c, pg_control_recovery() r`)
 	if err != nil {
 		return StopPoint{}, fmt.Errorf("stop backup: read the timeline: %w", err)
@@ -302,6 +306,9 @@ func (s *Session) stop(ctx context.Context) (StopPoint, error) {
 		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
 	}
 	if p.Time, err = parseMicros(rows[0][1]); err != nil {
+		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
+	}
+	if p.Replayed, err = segment.ParseLSN(rows[0][2]); err != nil {
 		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
 	}
 	return p, nil

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/pgobj/pgobj/backup/recovery"
@@ -11,7 +12,7 @@ import (
 // the largest values in pg_control and on the way.
 func Needed(control segment.Parameters, changes []segment.Parameters) (settings []recovery.Setting) {
 	most := [5]int32{}
-	for _, c := range append(changes, control) {
+	for _, c := range append(slices.Clone(changes), control) {
 		for i, v := range []int32{c.MaxConnections, c.MaxWorkerProcesses, c.MaxWALSenders, c.MaxPreparedTransactions, c.MaxLocksPerTransaction} {
 			most[i] = max(most[i], v)
 		}
@@ -60,10 +61,10 @@ func (c *ConfScan) Has(s recovery.Setting, values map[string]string) bool {
 
 // Lacking are those of the settings that recovery needs by pg_control and that there is less of. blind: the server recovers closed to
 // readers.
-func Lacking(control segment.Parameters, blind bool, have func(recovery.Setting) bool) (lack []string) {
+func Lacking(control segment.Parameters, blind bool, have func(recovery.Setting) bool) (lack []recovery.Setting) {
 	for _, n := range Needed(control, nil) {
 		if (!blind || n.Name == RoomForPrepared) && !have(n) {
-			lack = append(lack, n.String())
+			lack = append(lack, n)
 		}
 	}
 	return lack

@@ -97,19 +97,21 @@ func Block(comments []string, settings []recovery.Setting) string {
 }
 
 // CommentOut turns the recovery settings in a configuration file into comments, and those that are set anew, and
-// drops what an earlier restore wrote.
+// drops what an earlier restore wrote, but for the settings that recovery needs: the server has run with them since.
 func CommentOut(conf string, anew []recovery.Setting) string {
 	var out strings.Builder
 	ours := false
 	for line := range strings.Lines(conf) {
-		switch text := strings.TrimSpace(line); {
+		text := strings.TrimSpace(line)
+		name, _ := Parse(text)
+		switch {
 		case text == blockBegin:
 			ours = true
 			continue
 		case text == blockEnd:
 			ours = false
 			continue
-		case ours:
+		case ours && !isNeeded(name):
 			continue
 		case IsOneOf(text, anew):
 			out.WriteString("# before pgobj's restore: ")

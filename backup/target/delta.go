@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 )
 
 // findOwned marks the places that the existing data directory's own links lead to: what is there may be
@@ -26,6 +27,46 @@ func (t *Target) findOwned() {
 		_, notLink := os.Readlink(filepath.Join(t.Dir, m.Path))
 		m.ours = err == nil && (to == at && notLink == nil || datadir.Within(at, t.Dir))
 	}
+	for _, m := range t.Mounts {
+		m.ours = m.ours || slices.ContainsFunc(t.Left, func(l *mount) bool { return l.Location == datadir.RealPath(m.Location) })
+	}
+}
+
+// findLeft finds, in the original's own directory, the tablespaces that the backup does not have. Recovery makes them there again, and
+// would take the files that it finds for its own (create_tablespace_directories): they go like all else that is not in the backup. Of
+// a directory in another place nobody knows whether its links are not a copy's, and lead to the original's files.
+func (t *Target) findLeft(b *catalog.Backup) {
+	names, err := datadir.ReadDir(filepath.Join(t.Dir, "pg_tblspc"))
+	if err != nil || t.Dir != datadir.RealPath(b.PGDATA) {
+		return // what cannot be read is found by the sweep
+	}
+	for _, name := range names {
+		p := "pg_tblspc/" + name
+		to, err := os.Readlink(filepath.Join(t.Dir, p))
+		if err == nil && filepath.IsAbs(to) && !datadir.Within(to, t.Dir) && t.Mount(p) == nil {
+			t.Left = append(t.Left, &mount{Path: p, Name: "tablespace " + name, Location: datadir.RealPath(to), version: tablespaceVersion(b)})
+		}
+	}
+}
+
+// removeLeft removes what is in such a tablespace, before the link that tells of it.
+func (t *Target) removeLeft(p string) error {
+	i := slices.IndexFunc(t.Left, func(m *mount) bool { return m.Path == p })
+	if i < 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(t.Left[i].Location)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.RemoveAll(t.Left[i].version); err != nil {
+		return err
+	}
+	return SyncPath(root.Name())
 }
 
 // checkDelta refuses a directory that is no data directory: what is not in the backup will be removed.

@@ -266,12 +266,17 @@ func (t *Target) checkMount(m *mount) error {
 
 // CheckStorage refuses places that have the storage in them. Of a tablespace only the cluster's own directory counts.
 func (t *Target) CheckStorage(dir string) error {
-	for _, m := range append([]*mount{{Location: t.Dir}}, t.Mounts...) {
+	for _, m := range t.places() {
 		if err := datadir.Outside(dir, filepath.Join(m.Location, m.version)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// places are all that the restore writes to or removes from.
+func (t *Target) places() []*mount {
+	return slices.Concat([]*mount{{Name: "the data directory", Location: t.Dir}}, t.Mounts, t.Left)
 }
 
 // checkServers refuses to write where a running server has its files, whatever links lead there.
@@ -280,7 +285,7 @@ func (t *Target) checkServers() error {
 	if err != nil {
 		return nil // no /proc: what is checked above has to do
 	}
-	places := append([]*mount{{Name: "the data directory", Location: t.Dir}}, t.Mounts...)
+	places := t.places()
 	for _, dir := range servers {
 		for _, used := range clusterPaths(dir) {
 			for _, m := range places {

@@ -151,7 +151,11 @@ func (s *sweeper) visit(p string, root *os.Root, name string) (enter bool, err e
 		return false, err
 	}
 	if s.line == nil || s.line.RawPath() != p || !s.fits(p, st) {
-		if err := root.RemoveAll(name); err != nil {
+		err := s.t.removeLeft(p)
+		if err == nil {
+			err = root.RemoveAll(name)
+		}
+		if err != nil {
 			return false, fmt.Errorf("%q: %w", p, err)
 		}
 		return false, nil

@@ -35,6 +35,7 @@ type Target struct {
 	Delta    bool // there is a data directory, of which is kept what fits
 	Root     *os.Root
 	Mounts   []*mount    // sorted by path
+	Left     []*mount    // tablespaces of the existing directory that the backup does not have; what is in them is removed
 	locks    []*os.File  // directories that are locked against another restore, until close
 	Uid, Gid int         // owner to set; -1: leave it, as only root may give files away
 	FileMode fs.FileMode // of the files that are made here: 0600, or 0640 where the group may read
@@ -77,6 +78,7 @@ func New(dir string, delta bool, l Layout, b *catalog.Backup, s *content.Manifes
 		return nil, err
 	}
 	if t.Delta {
+		t.findLeft(b)
 		t.findOwned()
 	}
 	return t, t.check()

@@ -70,6 +70,7 @@ var kinds = []meaning{
 	{sweep.ErrChanged, app.ExitConflict, "Nothing has been deleted. Read the new plan, and confirm that one if it is what you want."},
 	{lists.ErrLocked, app.ExitLocked, "The catalog has the deletion. The objects are under object lock, or these credentials may not delete them. Remove them when the locks have ended, or with other credentials: pgobj delete garbage --confirm. Do not give the same command again: it may delete more."},
 	{drill.ErrTablespace, app.ExitUsage, "The drill does not show whether the backup is good. Take a new backup, which includes the tablespace (pgobj backup-push), and try that one. Or give a target from before the tablespace was created."},
+	{drill.ErrPreload, app.ExitUsage, "The drill says nothing about the backup. Give those of the original's shared_preload_libraries that recovery needs (--preload); they have to be installed on this host."},
 	{drill.ErrFailed, app.ExitDrill, "Run the drill again with --keep to examine the copy, and with another backup. If that one passes, store everything again: pgobj backup-push --full"},
 	{drill.ErrHost, app.ExitUsage, "The backup has not been tested. See pgobj drill --help."},
 	{content.ErrNoFile, app.ExitNotFound, "Give a path relative to the data directory (base/5/1259, pg_tblspc/OID/PG_…), or the absolute path of a configuration file outside of it."},

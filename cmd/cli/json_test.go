@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/backups"
 	"github.com/pgobj/pgobj/cmd/cli/lists"
 )
 
@@ -18,7 +19,8 @@ func TestJSONIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for command, v := range map[string]any{"backup-list": app.Listed{}, "backup-show": lists.Shown{}, "backup-files": lists.ListedFile{}, "server-list": lists.ServerEntry{}} {
+	for command, v := range map[string]any{"backup-list": app.Listed{}, "backup-show": lists.Shown{}, "backup-files": lists.ListedFile{}, "server-list": lists.ServerEntry{},
+		"restore-check": backups.CheckedRestore{}} {
 		_, section, ok := strings.Cut(string(text), "\n## "+command)
 		if !ok {
 			t.Errorf("JSON.md has no section on %s", command)

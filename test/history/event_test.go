@@ -151,7 +151,7 @@ func (h *history) taken(s *server, o outcome, directories int) {
 	switch {
 	case o.code == 0 && len(ids) == before+1:
 		b := h.backups[ids[before]]
-		b.contents = h.at(b.Timeline, b.stop)
+		b.contents, b.dir = h.at(b.Timeline, b.stop), s.Data
 		if s == h.primary && h.directories == directories {
 			h.newSpace = false
 		}
@@ -186,7 +186,7 @@ func (h *history) ended(s *server, o outcome, before int) {
 	switch {
 	case len(ids) == before+1: // killed between the commit and its end, it has no exit code of its own
 		b := h.backups[ids[before]]
-		b.contents = h.at(b.Timeline, b.stop)
+		b.contents, b.dir = h.at(b.Timeline, b.stop), s.Data
 		h.note("it was too late: backup %s is there", b.ID)
 	case o.code == 0 || len(ids) != before:
 		h.Fatalf("there were %d backups, and then %d: %v", before, len(ids), o)
@@ -283,7 +283,7 @@ func (h *history) offline() {
 		h.Fatalf("there were %d backups, and then %d: %v", before, len(ids), o)
 	}
 	b := h.backups[ids[before]]
-	b.contents = m.contents
+	b.contents, b.dir = m.contents, h.primary.Data
 	h.newSpace = false
 	h.note("offline backup %s, timeline %d, to %s", b.ID, b.Timeline, b.StopLSN)
 	h.sum.add(&h.sum.backups)
@@ -419,8 +419,11 @@ func (h *history) broken() {
 	h.Helper()
 	newest := h.reaching()
 	h.statement()
-	m := h.mark()
 	s := h.primary
+	if h.newSpace && newest.dir != s.Data { // in another place than the original's its directory would have to be moved away by hand
+		newest = h.reaching()
+	}
+	m := h.mark()
 	h.crash()
 	h.damage()
 	saved := filepath.Join(h.dir, h.name("saved"))

@@ -91,6 +91,7 @@ type backup struct {
 	From     string `json:"from"`
 	stop     lsn
 	contents *contents // at its end, if that is known
+	dir      string    // that it was taken of
 }
 
 type lsn uint64

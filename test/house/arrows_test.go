@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 		"walstore", "walstore/admit", "walstore/ahead", "walstore/object", "walstore/spool", "walstore/survey"},
 	"cmd/cli/show": {"backup"},
 	"cmd/cli/wal": {"backup/datadir", "backup/server", "cmd/cli/app", "cmd/cli/show", "storage/retry", "walstore", "walstore/ahead", "walstore/object",
-		"walstore/patience", "walstore/receive", "walstore/tail"},
+		"walstore/patience", "walstore/receive", "walstore/tail", "walstore/admit"},
 	"cmd/cli/backups": {"backup", "backup/content", "backup/datadir", "backup/drill", "backup/manifest", "backup/outcome", "backup/part", "backup/push", "backup/recovery",
 		"backup/restore", "backup/server", "backup/target", "backup/verify", "catalog", "cmd/cli/app", "cmd/cli/show", "storage/connect", "storage/retry", "storage/codec"},
 	"cmd/cli/lists": {"backup/part", "backup/rebuild", "backup/recovery", "catalog", "cmd/cli/app", "cmd/cli/show", "cmd/instant", "retention", "retention/sweep",

@@ -2,6 +2,7 @@ package push
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,10 +78,45 @@ func TestDatabaseCopiedMeanwhileOnAStandby(t *testing.T) {
 			s.Backup(t)
 			standby := site.StandbyOf(t, s)
 			for _, c := range copiesMeanwhile(major, "")[:2] {
-				o := standby.PushWhile(t, s, func() { s.Statements(t, c.do) })
+				o := standby.PushWhile(t, s, func() {
+					s.Statements(t, c.do)
+					site.CaughtUp(t, s.Cluster, standby.Cluster)
+				})
 				if o.Code != c.code || !strings.Contains(o.Err, c.says) {
 					t.Errorf("%q: %v, want exit code %d and %q", c.do, o, c.code, c.says)
 				}
+			}
+			standby.Stop(t, "immediate")
+		})
+	}
+}
+
+// TestDirectoryRemovedAfterTheEnd: a standby has removed the directory that a database was copied from, and its backup ends before that, in an
+// earlier segment: nothing but the next write of a page, or a commit, moves its end.
+func TestDirectoryRemovedAfterTheEnd(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Conf: []string{"autovacuum = off", "bgwriter_lru_maxpages = 0"}})
+			s.Exec(t, `CREATE DATABASE old TEMPLATE template0`)
+			s.Backup(t)
+			standby := site.StandbyOf(t, s)
+			create := copiesMeanwhile(major, "")[1].do[0]
+			directory := filepath.Join(standby.Data, "base", s.SQL(t, `SELECT oid FROM pg_database WHERE datname = 'old'`))
+			o := standby.PushWhile(t, s, func() {
+				s.Exec(t, create)
+				site.CaughtUp(t, s.Cluster, standby.Cluster)
+				standby.Exec(t, `ALTER SYSTEM SET recovery_min_apply_delay = '1h'`) // commits wait, other records do not
+				standby.Exec(t, `SELECT pg_reload_conf()`)
+				s.Exec(t, `SELECT pg_switch_wal()`)
+				s.Exec(t, `DROP DATABASE old`)
+				testenv.Eventually(t, site.Generous, "the standby has removed the directory", func() bool { return !site.Exists(directory) })
+				if n := standby.SQL(t, `SELECT count(*) FROM pg_database WHERE datname = 'old'`); n != "1" {
+					t.Fatal("the standby has replayed the commit of DROP DATABASE, too: this is not what is tried here")
+				}
+			})
+			if o.Code != 9 || !strings.Contains(o.Err, "(new): it was copied") {
+				t.Errorf("%v, want exit code 9", o)
 			}
 			standby.Stop(t, "immediate")
 		})

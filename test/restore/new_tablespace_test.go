@@ -90,3 +90,39 @@ func TestTablespaceBeforeRedo(t *testing.T) {
 	}
 	s.Drill(t, 0, "--target-timeline", "latest")
 }
+
+// TestTablespaceOfTheBrokenCluster: in the original's own place a restore empties the tablespace that the backup does not have, also
+// where another one lay in that place, and recovery makes it again. From a copy of the directory it does not.
+func TestTablespaceOfTheBrokenCluster(t *testing.T) {
+	for _, major := range []int{10, 15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s, space, _ := spaceAfterBackup(t, major)
+			s.Kill(t)
+			copied := filepath.Join(testenv.Dir(t), "copied")
+			s.Shell(t, "cp -a "+s.Data+" "+copied)
+			s.Must(t, "backup-fetch", copied, "--delta", "--discard-wal")
+			if files, err := filepath.Glob(filepath.Join(space, "PG_*", "*", "*")); err != nil || len(files) == 0 {
+				t.Fatalf("a restore over a copy of the directory has emptied the original's tablespace: %v, %v", files, err)
+			}
+			again := func(want string) {
+				t.Helper()
+				s.Must(t, "wal-push", "--all", s.Data)
+				s.Must(t, "backup-fetch", s.Data, "--delta", "--keep-archiving")
+				s.Start(t)
+				if got := s.SQL(t, `SELECT count(*), min(t) FROM late`); got != want {
+					t.Errorf("recovered in its own place it has %s, want %s", got, want)
+				}
+			}
+			again("5000|two")
+			s.Backup(t)
+			s.Exec(t, `DROP TABLE late`)
+			s.Exec(t, `DROP TABLESPACE late`)
+			s.Archived(t)
+			s.Exec(t, `CREATE TABLESPACE later LOCATION '`+space+`'`)
+			s.Exec(t, `CREATE TABLE late TABLESPACE later AS SELECT i, 'three' AS t FROM generate_series(1, 40) i`)
+			s.Kill(t)
+			again("40|three")
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -66,7 +67,47 @@ func TestParametersOfRecovery(t *testing.T) {
 			if o := s.Run(t, "restore-check", less); strings.Contains(o.Out+o.Err, "SELECT pg_wal_replay_resume()") || strings.Contains(o.Out, "max_worker_processes") {
 				t.Errorf("restore-check: %v", o)
 			}
+			var r struct {
+				Lacking []struct {
+					Name   string
+					Needed int
+				} `json:"lacking_settings"`
+			}
+			j := s.Run(t, "restore-check", "--json", less)
+			if err := json.Unmarshal([]byte(j.Out), &r); err != nil || len(r.Lacking) != 1 || r.Lacking[0].Name != "max_connections" || r.Lacking[0].Needed != 217 {
+				t.Errorf("restore-check --json: %v (%v)", j, err)
+			}
+			if o := s.Must(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", "--no-recovery-settings"); !strings.Contains(o.Out, "max_connections = '217'") || !strings.Contains(o.Out, "max_prepared_transactions = '7'") {
+				t.Errorf("whoever writes the settings is not told what recovery needs: %v", o)
+			}
 			s.Drill(t, 0)
+		})
+	}
+}
+
+// TestRestoredAgain: what a restore has set for the recovery is the server's configuration from then on, and is in its next backup.
+func TestRestoredAgain(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			s := raised(t, major)
+			dir := s.Fetch(t, "--keep-archiving")
+			s.Stop(t, "fast")
+			next := &site.Site{Store: s.Store, Pgobj: s.Pgobj, Cluster: s.StartArchiving(t, dir)}
+			next.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
+			b := next.Backup(t)
+			for _, args := range [][]string{{}, {"--standby"}, {"--target=immediate", "--target-action=promote"}} {
+				if got := site.Steps(t, next.Spawn(t, next.Fetch(t, args...), site.NoArchiving...)); got != "1 2 3" {
+					t.Errorf("%v: it has the steps %s", args, got)
+				}
+			}
+			next.Stop(t, "fast")
+			cold := next.Offline(t)
+			for _, id := range []string{b.Backup, cold.Backup} {
+				if got := next.Spawn(t, next.Fetch(t, id), site.NoArchiving...).SQL(t, `SHOW max_connections`); got != "217" {
+					t.Errorf("restored from %s it has max_connections = %s", id, got)
+				}
+			}
 		})
 	}
 }
@@ -81,7 +122,8 @@ func TestMinimalBetween(t *testing.T) {
 			s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 			old := s.Backup(t)
 			s.Exec(t, `INSERT INTO steps VALUES (2)`)
-			s.Exec(t, `INSERT INTO steps VALUES (3)`)
+			before := s.SQL(t, `INSERT INTO steps VALUES (3); SELECT txid_current()`)
+			s.Exec(t, `SELECT pg_create_restore_point('before')`)
 			s.Archived(t)
 			for _, conf := range [][]string{{"archive_mode = off", "wal_level = minimal", "max_wal_senders = 0"}, {"archive_mode = on", "wal_level = replica", "max_wal_senders = 10"}} {
 				s.Stop(t, "immediate") // a clean stop would end the segment
@@ -89,7 +131,17 @@ func TestMinimalBetween(t *testing.T) {
 				s.Start(t)
 				s.Exec(t, `INSERT INTO steps VALUES (4)`)
 			}
+			after := s.SQL(t, `INSERT INTO steps VALUES (5); SELECT txid_current()`)
+			s.Exec(t, `SELECT pg_create_restore_point('after')`)
 			s.Archived(t)
+			for target, code := range map[string]int{"--target-name=before": 0, "--target-xid=" + before: 0,
+				"--target-name=after": site.ExitUnreachable, "--target-xid=" + after: site.ExitUnreachable, "--target-name=never": site.ExitUnreachable} {
+				for _, backup := range []string{old.Backup, "LATEST"} {
+					if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", backup, target); o.Code != code || strings.Contains(o.Err, "shows only in the recovery") {
+						t.Errorf("%s from backup %s: %v", target, backup, o)
+					}
+				}
+			}
 			if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x"); o.Code != site.ExitUnreachable || !strings.Contains(o.Err, "wal_level = minimal") {
 				t.Errorf("a way across: %v", o)
 			}
@@ -116,18 +168,51 @@ func TestParametersOfSavedWAL(t *testing.T) {
 	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	s.Backup(t)
-	site.Must(t, s.AppendConf("archive_command = 'false'", "max_connections = 217"))
-	s.Stop(t, "fast")
-	s.Start(t)
-	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	site.Must(t, s.AppendConf("archive_command = 'false'"))
+	for _, connections := range []string{"217", "20"} { // raised, and lowered again: the highest on the way counts
+		site.Must(t, s.AppendConf("max_connections = "+connections))
+		s.Stop(t, "immediate")
+		s.Start(t)
+		s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	}
 	s.Kill(t)
 	saved := testenv.Dir(t) + "/saved"
-	s.PushSaved(t, s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, 1)
+	fetched := s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved)
+	if auto := string(site.ReadFile(t, s.Data+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") {
+		t.Errorf("postgresql.auto.conf: %s", auto)
+	}
+	files, err := os.ReadDir(saved)
+	site.Must(t, err)
+	s.PushSaved(t, fetched, saved, len(files))
 	s.Start(t)
-	if got := site.Steps(t, s.Cluster); got != "1 2" {
+	if got := site.Steps(t, s.Cluster); got != "1 2 2" {
 		t.Errorf("the server has the steps %s", got)
 	}
 	s.RestoreCheck(t, 0, "has reached the end", s.Data)
+	if auto := string(site.ReadFile(t, s.Fetch(t)+"/postgresql.auto.conf")); !strings.Contains(auto, "max_connections = '217'") {
+		t.Errorf("from the archive: %s", auto)
+	}
+}
+
+// TestSavedMinimal: with wal_level = minimal nothing is archived, so that what was written then is among the WAL that a restore would save.
+// No recovery gets across.
+func TestSavedMinimal(t *testing.T) {
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	s.Backup(t)
+	site.Must(t, s.AppendConf("archive_mode = off", "wal_level = minimal", "max_wal_senders = 0"))
+	s.Stop(t, "immediate")
+	s.Start(t)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.Kill(t)
+	o := s.Run(t, "backup-fetch", s.Data, "--delta", "--save-wal", testenv.Dir(t)+"/saved")
+	if o.Code != site.ExitTarget || !strings.Contains(o.Err, "wal_level = minimal") {
+		t.Errorf("the WAL is saved for nothing: %v", o)
+	}
+	s.Start(t)
+	if got := site.Steps(t, s.Cluster); got != "1 2" {
+		t.Errorf("after a restore that was refused the server has the steps %s", got)
+	}
 }
 
 // TestRoomForPreparedTransactions: prepared transactions need it also where recovery is closed to readers, and where there is none.

@@ -31,9 +31,6 @@ func (s *Site) PushWhile(t testing.TB, primary *Site, do func()) Outcome {
 	s.Exec(t, `CHECKPOINT`)
 	s.Eventually(t, starting+`'idle'`, "1")
 	do()
-	if s != primary {
-		CaughtUp(t, primary.Cluster, s.Cluster)
-	}
 	Must(t, cmd.Process.Signal(syscall.SIGCONT))
 	return <-pushed
 }

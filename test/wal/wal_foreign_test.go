@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/s3server"
 	"github.com/pgobj/pgobj/test/site"
+	"github.com/pgobj/pgobj/test/testenv"
 )
 
 // Rows 4 and 5: two clusters that archive to one place, by mistake or because initdb made the second. Before the first backup the archive is that of the cluster whose WAL came first; each kind of wal-push refuses another's.
@@ -41,6 +42,14 @@ func TestTwoClustersInOnePlace(t *testing.T) {
 	b.Refused(t, st, "wal-push", "pg_wal/00000002.history")
 	b.Wait(t, numbered(0), numbered(1), numbered(2))
 	b.Refused(t, st, "wal-push", "--all", b.Data)
+	if o := b.Run(t, "wal-push", "--all", b.Data); !strings.Contains(o.Err, "pgobj server-list") || !strings.Contains(o.Err, "--offline "+b.Data) {
+		t.Errorf("of a server that was given up: %v", o)
+	}
+	saved := site.Mkdir(t, filepath.Join(testenv.Dir(t), "saved"), 0o700, -1)
+	site.WriteFile(t, filepath.Join(saved, site.Wal1), string(ofB), 0o600)
+	if o := b.Run(t, "wal-push", "--all", saved); o.Code != 2 || !strings.Contains(o.Err, "for f in "+saved+"/*; do") {
+		t.Errorf("a directory of saved WAL: %v", o)
+	}
 	b.Serves(t)
 	b.Refused(t, st, "wal-push", "pg_wal/"+numbered(0)) // a process that works ahead is started
 	b.Settled(t)

@@ -19,6 +19,7 @@ import (
 	"github.com/pgobj/pgobj/test/s3server"
 	"github.com/pgobj/pgobj/test/site"
 	"github.com/pgobj/pgobj/test/testenv"
+	"github.com/pgobj/pgobj/test/waltest"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -247,14 +248,22 @@ func TestWALFetchFromElsewhere(t *testing.T) {
 func TestWALPushKilled(t *testing.T) {
 	t.Parallel()
 	r := site.NewWALRig(t, site.DirectoryStore(t))
-	data := site.WalSegment(site.Wal1, r.Sysid, site.Mib, 1)
+	data := waltest.Minimal(site.WalSegment(site.Wal1, r.Sysid, site.Mib, 1))
 	r.Put(t, site.Wal1, data)
 	stored := filepath.Join(r.Repo, "main/wal", fmt.Sprint(r.Sysid), "00000001", site.Wal1+".zst")
+	alone := 0 // a note without its segment: killed between the two
 	r.Killed(t, []string{"openat", "write", "fsync", "linkat", "mkdirat", "close"}, func() {
 		site.Must(t, os.RemoveAll(filepath.Join(r.Repo, "main")))
 	}, func(what string, o site.Outcome) {
+		notes, err := filepath.Glob(filepath.Dir(stored) + "/*.parameters")
+		site.Must(t, err)
 		if _, err := os.Stat(stored); err == nil || o.Code == 0 {
 			r.Fetches(t, site.Wal1, data)
+			if len(notes) != 1 {
+				t.Errorf("%s is there, and of its notes %q: %s", site.Wal1, notes, what)
+			}
+		} else {
+			alone += len(notes)
 		}
 		r.MustPush(t, site.Wal1, data)
 		r.Fetches(t, site.Wal1, data)
@@ -262,6 +271,9 @@ func TestWALPushKilled(t *testing.T) {
 			t.Fatal(what)
 		}
 	}, "wal-push", "pg_wal/"+site.Wal1)
+	if alone == 0 {
+		t.Error("it was never killed between the note and the segment")
+	}
 }
 
 // Row 28: killed at any moment that could matter, wal-fetch leaves no file or a whole one.

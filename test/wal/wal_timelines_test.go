@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/site"
+	"github.com/pgobj/pgobj/test/testenv"
 )
 
 // Row 19: one promotion after the other, past timeline 9 when there is time for it (0xA is not 10, and 0x11 not
@@ -167,4 +168,33 @@ func TestTimelineInBetweenIsMissing(t *testing.T) {
 		}
 		c.Stop(t, "immediate")
 	}
+}
+
+// TestResetWAL: pg_resetwal lets WAL begin anew, and no recovery gets across. It removes the segment with the record of the shutdown, which is
+// never archived, so that there is a gap, and windows end there.
+func TestResetWAL(t *testing.T) {
+	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
+	s.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
+	old := s.Backup(t)
+	s.Exec(t, `INSERT INTO steps VALUES (2)`)
+	s.Archived(t)
+	s.Stop(t, "fast")
+	s.Must(t, "wal-push", "--all", s.Data) // the most that anybody can archive before
+	if o := site.Finish(t, s.Program(s.Bin("pg_resetwal"), "-D", s.Data)); o.Code != 0 {
+		t.Fatal(o)
+	}
+	s.Start(t)
+	s.Exec(t, `INSERT INTO steps VALUES (3)`)
+	s.Archived(t)
+	if o := s.Run(t, "wal-list"); o.Code != site.ExitWAL {
+		t.Errorf("wal-list: %v", o)
+	}
+	if o := s.Run(t, "backup-fetch", "--plan", filepath.Join(testenv.Dir(t), "x")); o.Code != site.ExitUnreachable {
+		t.Errorf("a way across: %v", o)
+	}
+	s.Backup(t)
+	if w := s.Windows(t); len(w) != 2 || len(w[0].Backups) != 1 || w[0].Backups[0] != old.Backup {
+		t.Errorf("windows: %+v", w)
+	}
+	s.Drill(t, 0)
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 
@@ -43,4 +44,21 @@ func Object(sysid uint64, seg segment.Segment, size segment.Size) (key string, b
 	}
 	body, err = storage.ReadAll(ctx, s, r.Key, 1<<30)
 	return r.Key, body, err
+}
+
+// Minimal puts into a segment the record of a server that was started with wal_level = minimal.
+func Minimal(data []byte) []byte {
+	const total = 24 + 2 + 28
+	le := binary.LittleEndian
+	r := make([]byte, total)
+	le.PutUint32(r, total)
+	r[16], r[24], r[25] = 0x60, 255, 28
+	for i, v := range []uint32{100, 8, 10, 0, 64, 0, 0} {
+		le.PutUint32(r[26+4*i:], v)
+	}
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
+	le.PutUint32(r[20:], crc32.Update(crc32.Checksum(r[24:], castagnoli), castagnoli, r[:20]))
+	clear(data[40:8192])
+	copy(data[40:], r)
+	return data
 }

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -25,19 +26,26 @@ type RestoreCheck struct {
 	JSON      bool   `name:"json" help:"Print the result as JSON."`
 }
 
-// checked is the result as --json prints it.
-type checked struct {
-	Backup     string `json:"backup"`
-	Goal       string `json:"goal"`
-	State      string `json:"state"`
-	Reached    bool   `json:"reached"`
-	Recovering bool   `json:"recovering"`
-	At         string `json:"at,omitempty"`
-	Timeline   uint32 `json:"timeline,omitempty"`
-	Reason     string `json:"reason,omitempty"`
-	ArchiveEnd string `json:"archive_end,omitempty"`
-	Missing    string `json:"missing_segment,omitempty"`
-	Text       string `json:"text"`
+// CheckedRestore is the result as --json prints it.
+type CheckedRestore struct {
+	Backup     string    `json:"backup"`
+	Goal       string    `json:"goal"`
+	State      string    `json:"state"`
+	Reached    bool      `json:"reached"`
+	Recovering bool      `json:"recovering"`
+	At         string    `json:"at,omitempty"`
+	Timeline   uint32    `json:"timeline,omitempty"`
+	Reason     string    `json:"reason,omitempty"`
+	ArchiveEnd string    `json:"archive_end,omitempty"`
+	Missing    string    `json:"missing_segment,omitempty"`
+	Lacking    []lacking `json:"lacking_settings,omitempty"`
+	Text       string    `json:"text"`
+}
+
+// lacking is a setting of which the server needs at least so much.
+type lacking struct {
+	Name   string `json:"name"`
+	Needed int    `json:"needed"`
 }
 
 func (c *RestoreCheck) Run(ctx context.Context, a *app.App) error {
@@ -55,13 +63,17 @@ func (c *RestoreCheck) Run(ctx context.Context, a *app.App) error {
 	case o == nil:
 		return err
 	case c.JSON:
-		r := checked{Backup: o.Restored.Backup, Goal: o.Restored.Goal, State: o.State, Reached: err == nil, Recovering: errors.Is(err, outcome.ErrRecovering),
+		r := CheckedRestore{Backup: o.Restored.Backup, Goal: o.Restored.Goal, State: o.State, Reached: err == nil, Recovering: errors.Is(err, outcome.ErrRecovering),
 			Timeline: uint32(o.Timeline), Reason: o.Reason, Missing: o.WAL.Missing, Text: o.Text}
 		if o.At > 0 {
 			r.At = o.At.String()
 		}
 		if o.WAL.End > 0 {
 			r.ArchiveEnd = o.WAL.End.String()
+		}
+		for _, l := range o.Lacking {
+			needed, _ := strconv.Atoi(l.Value) // a number
+			r.Lacking = append(r.Lacking, lacking{l.Name, needed})
 		}
 		err = cmp.Or(err, show.JSON(a.Out, r))
 	default:

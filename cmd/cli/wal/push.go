@@ -16,12 +16,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/cmd/cli/app"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/retry"
 	"github.com/pgobj/pgobj/walstore"
+	"github.com/pgobj/pgobj/walstore/admit"
 	"github.com/pgobj/pgobj/walstore/ahead"
+	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/tail"
 )
 
@@ -128,7 +131,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	walDir := filepath.Join(c.Path, "pg_wal")
 	ready, err := ahead.Ready(walDir)
 	if err != nil {
-		return app.Usagef("%s is not a data directory: %v", c.Path, err)
+		return c.noDataDirectory(a, err)
 	}
 	for i, name := range ready {
 		ready[i] = filepath.Join(walDir, name)
@@ -150,6 +153,9 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	}
 	if len(ready) > 0 || last.Open != "" { // one question for all of them
 		if err := a.Gate(s, nil).Admit(ctx, control.SystemID); err != nil {
+			if errors.Is(err, admit.ErrForeign) {
+				err = fmt.Errorf("%w\nOf a server that will not run again: pgobj server-list shows which archive is of %d, for --server; without a backup of it the WAL is of no use to any restore. After a clean shutdown pgobj backup-push --offline %s takes one", err, control.SystemID, show.ShellQuote(c.Path))
+			}
 			return fmt.Errorf("archive the files that wait in %s: %w", c.Path, err)
 		}
 	}
@@ -178,6 +184,15 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	_ = g.Wait() // every error is in failed
 	fmt.Fprintf(a.Out, "archived %d of %s (%s), %d of them were already archived\n", len(ready)-len(failed), show.Number(len(ready), "waiting file"), show.Size(bytes), there)
 	return errors.Join(append(failed, c.pushOpen(ctx, a, s, last, control.SystemID))...)
+}
+
+// noDataDirectory says what to do with a directory of WAL files, such as --save-wal makes.
+func (c *WalPush) noDataDirectory(a *app.App, err error) error {
+	names, _ := datadir.ReadDir(c.Path) // what cannot be read has none
+	if !slices.ContainsFunc(names, func(name string) bool { return segment.Classify(name) != segment.Invalid }) {
+		return app.Usagef("%s is not a data directory: %v", c.Path, err)
+	}
+	return app.Usagef("%s is no data directory, but a directory of WAL files. Archive them one by one, with the data directory that they were saved from: for f in %s/*; do PGDATA=DATA_DIRECTORY %s wal-push \"$f\"; done", c.Path, show.ShellQuote(c.Path), a.Invocation())
 }
 
 // tail is what a server that does not run has written without a note for its archiver. Of one that runs nothing counts: it will

@@ -54,7 +54,7 @@ type damagedWAL struct {
 	SystemID uint64 `json:"system_id,string"`
 	Name     string `json:"name"`
 	Error    string `json:"error"`
-	segment  string // that it is, or is a piece of
+	segment  string // that it is, or is a piece of; empty: recovery does not need it
 }
 
 type heldGap struct {
@@ -136,7 +136,11 @@ func (c *WalVerify) read(ctx context.Context, store storage.Store, r app.Archive
 			continue
 		}
 		g.Go(func() error {
-			err := walstore.Verify(ctx, store, o)
+			verify := walstore.Verify
+			if o.Type == segment.Full {
+				verify = walstore.VerifyNoted
+			}
+			err := verify(ctx, store, o)
 			if err != nil && !errors.Is(err, object.ErrDamaged) {
 				return fmt.Errorf("check %s: %w", o.Name, err)
 			}
@@ -148,6 +152,9 @@ func (c *WalVerify) read(ctx context.Context, store storage.Store, r app.Archive
 				d := damagedWAL{r.Sysid, o.Name, err.Error(), o.Name}
 				if o.Type == segment.Received {
 					d.Name = o.Piece.String()
+				}
+				if e, ok := errors.AsType[*object.DamagedError](err); ok && e.Key != o.Key && o.Type == segment.Full { // a note: recovery gets past it
+					d.segment = ""
 				}
 				v.Damaged = append(v.Damaged, d)
 			}
