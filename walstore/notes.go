@@ -71,7 +71,7 @@ func VerifyNoted(ctx context.Context, s storage.Store, o object.Object) error {
 		how := fmt.Sprintf("Fetch the segment (pgobj wal-fetch %s DIR/%s) and push it again (pgobj wal-push DIR/%s)", o.Name, o.Name, o.Name)
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
-			return &object.DamagedError{Key: key, Store: s.String(), Err: fmt.Errorf("this note on segment %s is missing, so that what it tells of settings or databases is not known. %s", o.Name, how)}
+			return &object.DamagedError{Key: key, Store: s.String(), Err: fmt.Errorf("this note on segment %s is missing, and with it the changes of settings or databases that the segment has. %s", o.Name, how)}
 		case errors.Is(err, object.ErrDamaged):
 			return fmt.Errorf("%w. Delete this object. %s", err, how)
 		case err != nil:

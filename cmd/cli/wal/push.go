@@ -154,7 +154,7 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	if len(ready) > 0 || last.Open != "" { // one question for all of them
 		if err := a.Gate(s, nil).Admit(ctx, control.SystemID); err != nil {
 			if errors.Is(err, admit.ErrForeign) {
-				err = fmt.Errorf("%w\nOf a server that will not run again: pgobj server-list shows which archive is of %d, for --server; without a backup of it the WAL is of no use to any restore. After a clean shutdown pgobj backup-push --offline %s takes one", err, control.SystemID, show.ShellQuote(c.Path))
+				err = fmt.Errorf("%w\nIf this server will not run again, give --server the name of its own archive: pgobj server-list shows which one belongs to system identifier %d. Without a backup of this server no restore can use the WAL. To take one after a clean shutdown: pgobj backup-push --offline %s", err, control.SystemID, show.ShellQuote(c.Path))
 			}
 			return fmt.Errorf("archive the files that wait in %s: %w", c.Path, err)
 		}
@@ -192,7 +192,7 @@ func (c *WalPush) noDataDirectory(a *app.App, err error) error {
 	if !slices.ContainsFunc(names, func(name string) bool { return segment.Classify(name) != segment.Invalid }) {
 		return app.Usagef("%s is not a data directory: %v", c.Path, err)
 	}
-	return app.Usagef("%s is no data directory, but a directory of WAL files. Archive them one by one, with the data directory that they were saved from: for f in %s/*; do PGDATA=DATA_DIRECTORY %s wal-push \"$f\"; done", c.Path, show.ShellQuote(c.Path), a.Invocation())
+	return app.Usagef("%s is a directory of WAL files, not a data directory. Archive them one by one, with the data directory that they were saved from: for f in %s/*; do PGDATA=DATA_DIRECTORY %s wal-push \"$f\"; done", c.Path, show.ShellQuote(c.Path), a.Invocation())
 }
 
 // tail is what a server that does not run has written without a note for its archiver. Of one that runs nothing counts: it will
