@@ -1,21 +1,21 @@
 package cli
 
 import (
-	"errors"
-
 	"github.com/pgobj/pgobj/backup/server"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
 )
 
-// errConfigFile: the configuration file is not there, or this process may not read it.
-var errConfigFile = errors.New("the configuration file cannot be read")
-
 // causes are what is known more closely of trouble with settings, the storage and the connection to PostgreSQL: what each tells
 // the user to do. The exit code is that of the kind of error. A test makes each of them happen.
 var causes = []meaning{
-	{errConfigFile, 0, "Check that the file exists, and that the user who runs pgobj may read it. archive_command and restore_command run as the server's user: chown postgres and chmod 0600 the file, and check that this user may enter the directories above it."},
+	{config.ErrUnreadable, 0, "Check that the file exists, and that the user who runs pgobj may read it. archive_command and restore_command run as the server's user: chown postgres and chmod 0600 the file, and check that this user may enter the directories above it."},
 	{owned.ErrStranger, 0, "pgobj uses only files that belong to root or to the user who runs it, and that nobody else may write to: chown the file, and chmod go-w it."},
+	{config.ErrNoChoice, 0, "Give --server (PGOBJ_SERVER), also in archive_command. Or give each section the pgdata of its server: commands that run in a data directory find their section by it. pgobj config --server NAME shows what a section says."},
+	{config.ErrUnknown, 0, "Check the name. For a server that only its old backups are left of, add a section with active = no. To go without configuration files: --config none (PGOBJ_CONFIG)."},
+	{config.ErrInactive, 0, "If backups and WAL of this server are to be taken again, remove active = no from its section."},
+	{config.ErrOther, 0, "A copy needs a section and an archive of its own: give --server (PGOBJ_SERVER) in its archive_command. If the server has moved, correct pgdata in its section."},
 
 	{storage.ErrUntrusted, 0, "Give the certificate (PEM) of the authority that signed the server's certificate, with --s3-ca-file (PGOBJ_S3_CA_FILE, AWS_CA_BUNDLE), or add it to the system's certificates."},
 	{storage.ErrWrongName, 0, "Use a name in --s3-endpoint that the server's certificate has, or get a certificate for this name. If the host name begins with the bucket's name, --s3-path-style true may help."},

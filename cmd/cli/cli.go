@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -28,29 +29,30 @@ import (
 type grammar struct {
 	app.Settings
 
-	WalPush      wal.WalPush          `cmd:"" name:"wal-push" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
+	WalPush      wal.WalPush          `cmd:"" name:"wal-push" active:"" help:"Archive one WAL file. For archive_command: pgobj wal-push %p"`
 	WalFetch     wal.WalFetch         `cmd:"" name:"wal-fetch" help:"Fetch one WAL file. For restore_command: pgobj wal-fetch %f %p"`
-	WalReceive   wal.WalReceive       `cmd:"" name:"wal-receive" help:"Stream WAL from the server into the archive, so that at most seconds can be lost; with --synchronous, no acknowledged transaction."`
-	WalList      watch.WalList        `cmd:"" name:"wal-list" help:"List the WAL archive: timelines, sizes, gaps. Exit code 11 if there is a gap."`
-	WalVerify    watch.WalVerify      `cmd:"" name:"wal-verify" help:"Read archived WAL, check every hash, and show which backups a damaged or missing segment affects."`
-	PitrWindows  watch.PitrWindows    `cmd:"" name:"pitr-windows" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
+	WalReceive   wal.WalReceive       `cmd:"" name:"wal-receive" active:"" help:"Stream WAL from the server into the archive, so that at most seconds can be lost; with --synchronous, no acknowledged transaction."`
+	WalList      watch.WalList        `cmd:"" name:"wal-list" servers:"read" help:"List the WAL archive: timelines, sizes, gaps. Exit code 11 if there is a gap."`
+	WalVerify    watch.WalVerify      `cmd:"" name:"wal-verify" servers:"read" help:"Read archived WAL, check every hash, and show which backups a damaged or missing segment affects."`
+	PitrWindows  watch.PitrWindows    `cmd:"" name:"pitr-windows" servers:"read" help:"Show which points in time can be restored, on which timeline and from which backups, and where the gaps are."`
 	WalPrefetch  wal.WalPrefetch      `cmd:"" name:"wal-prefetch" hidden:""`
 	WalPushAhead wal.WalPushAhead     `cmd:"" name:"wal-push-ahead" hidden:""`
-	BackupPush   backups.BackupPush   `cmd:"" name:"backup-push" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
+	BackupPush   backups.BackupPush   `cmd:"" name:"backup-push" servers:"write" active:"" help:"Take a base backup of a server: a primary, a standby, or, with --offline, a stopped one."`
 	BackupFetch  backups.BackupFetch  `cmd:"" name:"backup-fetch" help:"Restore a base backup into an empty directory, ready to recover."`
-	BackupVerify backups.BackupVerify `cmd:"" name:"backup-verify" help:"Read everything that a backup needs from the storage, and check every hash."`
-	BackupList   lists.BackupList     `cmd:"" name:"backup-list" help:"List the backups of a server."`
-	ServerList   lists.ServerList     `cmd:"" name:"server-list" help:"List the servers in a storage, each with its last backup."`
+	BackupVerify backups.BackupVerify `cmd:"" name:"backup-verify" servers:"read" help:"Read everything that a backup needs from the storage, and check every hash."`
+	BackupList   lists.BackupList     `cmd:"" name:"backup-list" servers:"read" help:"List the backups of a server."`
+	ServerList   lists.ServerList     `cmd:"" name:"server-list" servers:"none" help:"List the servers in a storage, each with its last backup."`
 	CatalogLog   lists.CatalogLog     `cmd:"" name:"catalog-log" help:"Show the catalog's log: who did what, and when."`
 	BackupShow   lists.BackupShow     `cmd:"" name:"backup-show" help:"Show everything that is known about a backup."`
 	BackupFiles  lists.BackupFiles    `cmd:"" name:"backup-files" help:"List the objects of a backup, one per line, for pipes."`
 	BackupMark   lists.BackupMark     `cmd:"" name:"backup-mark" help:"Pin a backup, so that no deletion removes it, or remove the pin."`
 	BackupCat    backups.BackupCat    `cmd:"" name:"backup-cat" help:"Write one file of a backup to stdout. Every byte is checked before it is written."`
 	RestoreCheck backups.RestoreCheck `cmd:"" name:"restore-check" help:"Check whether the recovery of a restored server reached its target. Exit code 21: it did not; 22: it is still running."`
-	Drill        backups.DrillCmd     `cmd:"" name:"drill" help:"Prove that a backup can be restored: restore it to a scratch directory, recover, check, measure, and clean up."`
+	Drill        backups.DrillCmd     `cmd:"" name:"drill" servers:"read" help:"Prove that a backup can be restored: restore it to a scratch directory, recover, check, measure, and clean up."`
 	Rebuild      lists.RebuildCmd     `cmd:"" name:"catalog-rebuild" help:"Repair a catalog that has lost records or descriptions of backups: prints a plan, and carries it out only with --confirm."`
 	Delete       lists.DeleteCmd      `cmd:"" name:"delete" help:"Delete backups and WAL: prints a plan with reasons, and carries it out only with --confirm."`
-	Version      versionCmd           `cmd:"" name:"version" help:"Print the version."`
+	Config       configCmd            `cmd:"" name:"config" servers:"read" help:"Show which settings hold for a server, and where each comes from."`
+	Version      versionCmd           `cmd:"" name:"version" servers:"none" help:"Print the version."`
 }
 
 // Run executes one command line and returns the process's exit code.
@@ -77,12 +79,15 @@ func run(ctx context.Context, a *app.App) (code int) {
 	a.Raw = &app.Output{Writer: a.Out}
 	a.Out = show.Printable{Writer: a.Raw}
 	var err error
-	if a.ConfigFile, err = loadConfig(a.Args); err != nil {
-		return report(a.Err, wal.BadCommandLine(a.Args, err))
-	}
+	env := os.Environ() // without what the files say: that differs between servers
+	var unclear error
+	a.ConfigFile, unclear = loadConfig(a.Args)
 	command, settings, err := parse(a)
 	if err == nil {
 		err = settings.Check()
+	}
+	if unclear != nil && (err != nil || !without(command, unclear)) { // nothing is told of a command line that lacks its settings
+		err = unclear
 	}
 	if err != nil {
 		return report(a.Err, wal.BadCommandLine(a.Args, err))
@@ -94,8 +99,14 @@ func run(ctx context.Context, a *app.App) (code int) {
 	a.Settings = *settings
 	a.Config = a.ConfigFile.Path // absolute: others run from elsewhere
 	a.Log = newLogger(a.Err, a.LogLevel, a.LogFormat)
-	if a.ConfigFile.Leaks {
-		a.Log.Warn("every user on this host can read the secrets in the configuration file: run chmod o= on it", "file", a.ConfigFile.Path)
+	for _, file := range a.ConfigFile.Leaks {
+		a.Log.Warn("every user on this host can read the secrets in the configuration file: run chmod o= on it", "file", file)
+	}
+	if err := suits(command, a); err != nil {
+		return report(a.Err, wal.BadCommandLine(a.Args, err))
+	}
+	if a.ConfigFile.Many() && command.Selected().Tag.Get(servers) != noServer {
+		return report(a.Err, a.Raw.End(forEach(ctx, a, command, env)))
 	}
 	limited, cancel := app.WithTimeout(ctx, a.Timeout)
 	defer cancel()

@@ -1,50 +1,100 @@
 package cli
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
+	"os/user"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/cmd/cli/app"
-	"github.com/pgobj/pgobj/storage/owned"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 )
 
-// loadConfig finds the file that a command line or the environment names, and puts what it says into the environment
-// of this process, where it is not set already: flags come first, then the environment, then the file. There the
+// loadConfig reads the configuration files, and puts what they say for the server that is meant into the environment of this process,
+// where it is not set already: flags come first, then the environment, the server's section, and what holds for all. There the
 // clients of the storage find their credentials, and processes that are started do, too.
-func loadConfig(args []string) (app.Config, error) {
-	path := os.Getenv("PGOBJ_CONFIG")
-	for i, arg := range args {
-		value, is := strings.CutPrefix(arg, configFlag+"=")
-		switch {
-		case is:
-			path = value
-		case arg == configFlag && i+1 < len(args):
-			path = args[i+1]
-		}
-	}
-	if path == "" {
-		return app.Config{}, nil
-	}
-	c, err := readConfig(path)
+func loadConfig(args []string) (*config.Config, error) {
+	c, err := config.Load(cmp.Or(given(args, configFlag), os.Getenv("PGOBJ_CONFIG")), userDir(), settingNames())
 	if err != nil {
-		return c, fmt.Errorf("%w: %s (PGOBJ_CONFIG): %w", app.ErrUsage, configFlag, err)
+		return c, fmt.Errorf("%w: configuration: %w", app.ErrUsage, err)
 	}
-	for name, value := range c.Values {
-		if _, set := os.LookupEnv(name); !set {
-			if err := os.Setenv(name, value); err != nil {
-				return c, app.Usagef("%s (PGOBJ_CONFIG): %s: %v", configFlag, name, err)
-			}
-		}
+	named, by := given(args, serverFlag), serverFlag
+	if named == "" {
+		named, by = os.Getenv("PGOBJ_SERVER"), "PGOBJ_SERVER"
 	}
-	return c, nil
+	dataDir := ""
+	if named == "" && len(c.Sections) > 0 {
+		dataDir, _ = datadir.Of(".", os.Getenv("PGDATA")) // none: no section is found by it
+	}
+	if err = c.Choose(named, by, dataDir); err != nil {
+		err = fmt.Errorf("%w: %w", app.ErrUsage, err)
+	}
+	if len(c.Servers) == 1 && c.By == "" {
+		c.Values = maps.Clone(c.Values)
+		c.Values["PGOBJ_SERVER"] = config.Value{Text: c.Servers[0]}
+	}
+	return c, errors.Join(err, apply(c))
 }
 
-const configFlag = "--config"
+// apply puts what holds into the environment, under what is there.
+func apply(c *config.Config) error {
+	c.Overridden = map[string]bool{}
+	for name, v := range c.Values {
+		_, set := os.LookupEnv(name)
+		if c.Overridden[name] = set; set || config.Only[name] != nil {
+			continue
+		}
+		if err := os.Setenv(name, v.Text); err != nil {
+			return app.Usagef("%v: %s: %v", v, name, err)
+		}
+	}
+	return nil
+}
+
+const configFlag, serverFlag = "--config", "--server"
+
+// given is the value of a flag on a command line that has not been parsed yet.
+func given(args []string, flag string) (value string) {
+	for i, arg := range args {
+		text, is := strings.CutPrefix(arg, flag+"=")
+		switch {
+		case is:
+			value = text
+		case arg == flag && i+1 < len(args):
+			value = args[i+1]
+		}
+	}
+	return value
+}
+
+// userDir is where the user's programs have their configuration. PostgreSQL may run without HOME.
+func userDir() string {
+	dir, err := os.UserConfigDir()
+	if err == nil {
+		return dir
+	}
+	u, err := user.Current()
+	if err != nil || u.HomeDir == "" {
+		return ""
+	}
+	return filepath.Join(u.HomeDir, ".config")
+}
+
+// settingNames are the variables of the grammar.
+func settingNames() (g config.Grammar) {
+	all := environment(reflect.TypeFor[grammar]())
+	return config.Grammar{
+		Variables: slices.DeleteFunc(all, func(name string) bool { return name == "PGOBJ_CONFIG" }),
+		Paths:     append(environment(reflect.TypeFor[grammar](), "FILE", "DIR"), strings.Fields(config.Elsewhere)...),
+	}
+}
 
 // environment lists the variables that the fields of a grammar stand for; of those with certain placeholders, if any are given.
 func environment(t reflect.Type, placeholders ...string) (names []string) {
@@ -58,87 +108,4 @@ func environment(t reflect.Type, placeholders ...string) (names []string) {
 		}
 	}
 	return names
-}
-
-// filesElsewhere are variables that name a file or a directory, of those that are not pgobj's own.
-const filesElsewhere = `PGPASSFILE PGSERVICEFILE PGSYSCONFDIR PGSSLCERT PGSSLKEY PGSSLROOTCERT PGSSLCRL PGSSLCRLDIR PGDATA SSL_CERT_FILE SSL_CERT_DIR
-	AWS_CA_BUNDLE AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_WEB_IDENTITY_TOKEN_FILE AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`
-
-// resolve takes paths that are relative for those of the configuration file's directory: commands are run from anywhere,
-// and PostgreSQL runs its own from the data directory.
-func resolve(c app.Config) {
-	paths := append(environment(reflect.TypeFor[grammar](), "FILE", "DIR"), strings.Fields(filesElsewhere)...)
-	for name, value := range c.Values {
-		keyword := name == "PGSSLROOTCERT" && value == "system"
-		if value != "" && !keyword && !filepath.IsAbs(value) && slices.Contains(paths, name) {
-			c.Values[name] = filepath.Join(filepath.Dir(c.Path), value)
-		}
-	}
-}
-
-func readConfig(path string) (c app.Config, err error) {
-	if c.Path, err = filepath.Abs(path); err != nil {
-		return c, err
-	}
-	f, err := os.Open(c.Path)
-	if err != nil {
-		return c, fmt.Errorf("%w: %w", errConfigFile, err)
-	}
-	defer f.Close()
-	if err := owned.Named(f); err != nil {
-		return c, err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return c, err
-	}
-	data, err := io.ReadAll(f)
-	if err != nil {
-		return c, err
-	}
-	if c.Values, err = parseConfig(string(data), environment(reflect.TypeFor[grammar]())); err != nil {
-		return c, fmt.Errorf("%s, %w", c.Path, err)
-	}
-	resolve(c)
-	for _, secret := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"} {
-		if _, has := c.Values[secret]; has && st.Mode().Perm()&0o004 != 0 {
-			c.Leaks = true
-		}
-	}
-	return c, nil
-}
-
-// parseConfig reads the lines. A value may stand in quotes; nothing is expanded.
-func parseConfig(text string, known []string) (map[string]string, error) {
-	// Not pgobj's own: those of libpq, and of Go's HTTP client. AWS has too many.
-	foreign := strings.Fields(filesElsewhere + ` PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSSLMODE PGSSLPASSWORD PGSSLNEGOTIATION PGSSLCERTMODE PGSSLSNI
-		PGSSLCOMPRESSION PGSSLMINPROTOCOLVERSION PGSSLMAXPROTOCOLVERSION PGMINPROTOCOLVERSION PGMAXPROTOCOLVERSION PGCHANNELBINDING PGREQUIREAUTH PGREQUIREPEER PGTARGETSESSIONATTRS
-		PGLOADBALANCEHOSTS PGGSSENCMODE PGGSSLIB PGGSSDELEGATION PGKRBSRVNAME PGCLIENTENCODING PGCONNECT_TIMEOUT PGOPTIONS PGAPPNAME PGTZ HTTP_PROXY HTTPS_PROXY NO_PROXY`)
-	values := map[string]string{}
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' || line[0] == ';' {
-			continue
-		}
-		name, value, ok := strings.Cut(line, "=")
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("line %d: write it as NAME=VALUE, as in PGOBJ_STORAGE=s3://bucket/prefix", n)
-		case !slices.Contains(known, name) && !slices.Contains(foreign, name) && !strings.HasPrefix(name, "AWS_"):
-			return nil, fmt.Errorf("line %d: %q is not a setting of pgobj: use the names of the environment variables in pgobj --help", n, name)
-		case value != "" && (value[0] == '"' || value[0] == '\''):
-			if len(value) < 2 || value[len(value)-1] != value[0] {
-				return nil, fmt.Errorf("line %d: the value of %s has no closing quote", n, name)
-			}
-			value = value[1 : len(value)-1]
-		}
-		if value == "" && slices.Contains(known, name) {
-			return nil, fmt.Errorf("line %d: %s is empty: give a value, or remove the line", n, name)
-		}
-		values[name] = value
-	}
-	return values, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/backup/restore"
 	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
@@ -47,7 +48,11 @@ func TestCredentialsNote(t *testing.T) {
 	plan := &restore.Plan{Path: make(timeline.Path, 1), Recovery: recovery.Recovery{OwnCommand: true}}
 	said := func(storage string, filed map[string]string, p *restore.Plan) string {
 		var out strings.Builder
-		(&app.App{Settings: app.Settings{Storage: storage}, ConfigFile: app.Config{Values: filed}}).PrintCredentials(&show.Columns{W: &out}, p)
+		values := config.Section{}
+		for name, text := range filed {
+			values[name] = config.Value{Text: text}
+		}
+		(&app.App{Settings: app.Settings{Storage: storage}, ConfigFile: &config.Config{Chosen: config.Chosen{Values: values}}}).PrintCredentials(&show.Columns{W: &out}, p)
 		return out.String()
 	}
 	if got := said("s3://b/p", nil, plan); !strings.Contains(got, "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY:") || strings.Contains(got, "canary") {

@@ -9,10 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 )
 
 // TestReference: docs/configuration.md and docs/exit-codes.md are what the code says (-update writes them).
@@ -35,12 +39,16 @@ func configuration(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	prose, err := os.ReadFile("testdata/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var b strings.Builder
 	b.WriteString(`# Configuration reference
 
-Made from the code; a test holds them equal. Every flag has an environment variable, where one is named. A flag comes before the
-environment, and the environment before the file of ` + "`--config`" + `, which has lines ` + "`NAME=VALUE`" + ` with the names of the variables.
+Made from the code; a test holds them equal.
 
+` + string(prose) + `
 ## For every command
 
 `)
@@ -70,7 +78,7 @@ func flags(b *strings.Builder, all []*kong.Flag) {
 			continue
 		}
 		if first {
-			b.WriteString("| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n")
+			b.WriteString("| flag | variable | in a file | default | meaning |\n| --- | --- | --- | --- | --- |\n")
 			first = false
 		}
 		cell := func(s string) string {
@@ -79,7 +87,11 @@ func flags(b *strings.Builder, all []*kong.Flag) {
 			}
 			return "`" + s + "`"
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", cell("--"+f.Name), cell(strings.Join(f.Envs, ", ")), cell(f.Default), strings.ReplaceAll(f.Help, "|", "\\|"))
+		inFile := ""
+		if len(f.Envs) > 0 && f.Name != "config" {
+			inFile = config.Name(f.Envs[0])
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", cell("--"+f.Name), cell(strings.Join(f.Envs, ", ")), cell(inFile), cell(f.Default), strings.ReplaceAll(f.Help, "|", "\\|"))
 	}
 }
 
@@ -97,7 +109,7 @@ proven that the file does not exist, above 125 to stop a recovery.
 | code | meaning |
 | --- | --- |
 `)
-	n := 0
+	n, codes := 0, []int{}
 	for _, d := range file.Decls {
 		g, ok := d.(*ast.GenDecl)
 		if !ok || g.Tok != token.CONST {
@@ -112,11 +124,58 @@ proven that the file does not exist, above 125 to stop a recovery.
 				t.Fatalf("%s has no comment that says what it means", v.Names[0].Name)
 			}
 			fmt.Fprintf(&b, "| %s | %s |\n", v.Values[0].(*ast.BasicLit).Value, strings.TrimSpace(v.Comment.Text()))
+			code, err := strconv.Atoi(v.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			codes = append(codes, code)
 			n++
 		}
 	}
 	if n == 0 {
 		t.Fatal("errors.go has no exit codes")
 	}
+	b.WriteString(`
+A command for several servers (` + "`--server all`, `--server a,b`" + `) ends with the worst of the servers' codes; 0 only when each has 0. The worst comes first:
+` + ranked(t, codes) + `. Stored data that is damaged comes before what a person has to set right, and that before what may pass by itself. A
+process that crashed counts as 1.
+`)
 	return b.String()
+}
+
+// ranked are all exit codes from the worst on.
+func ranked(t *testing.T, codes []int) string {
+	var order []string
+	for len(codes) > 0 {
+		worst := app.Worst(codes)
+		i := slices.Index(codes, worst)
+		if i < 0 {
+			t.Fatalf("of the exit codes %v it is not known which is the worst: add them to worst", codes)
+		}
+		order = append(order, strconv.Itoa(worst))
+		codes = slices.Delete(codes, i, i+1)
+	}
+	return strings.Join(order, ", ")
+}
+
+// TestSampleConfiguration: the file that docs/configuration.md shows is one.
+func TestSampleConfiguration(t *testing.T) {
+	prose, err := os.ReadFile("testdata/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(prose)) {
+		if line, sample := strings.CutPrefix(line, "    "); sample || line == "\n" {
+			text.WriteString(line)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "pgobj.conf")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(file, "", settingNames())
+	if err != nil || strings.Join(c.Names(), " ") != "main reports" || len(c.Global) < 4 {
+		t.Errorf("%+v (%v) of\n%s", c, err, text.String())
+	}
 }

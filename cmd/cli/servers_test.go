@@ -18,7 +18,7 @@ func TestMistypedServer(t *testing.T) {
 		"wal-fetch": {"--range=" + first + ".." + first}, "delete policy": {"--retention=REDUNDANCY 1"}, "backup-mark": {"--pin"}, "drill": {"--scratch=" + t.TempDir()},
 	}
 	// Those that make the server, or do not ask for it; wal-fetch with two names answers PostgreSQL, which has rules of its own.
-	others := []string{"wal-push", "wal-receive", "backup-push", "wal-prefetch", "wal-push-ahead", "version", "restore-check"}
+	others := []string{"wal-push", "wal-receive", "backup-push", "wal-prefetch", "wal-push-ahead", "version", "restore-check", "config"}
 	prefix := "--storage=file://" + filepath.Join(w.dir, "db1")
 	for _, l := range leaves(t) {
 		name := strings.Join(l.words, " ")

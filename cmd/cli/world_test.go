@@ -15,6 +15,7 @@ import (
 	"github.com/pgobj/pgobj/backup/part"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/codec"
 	"github.com/pgobj/pgobj/storage/connect"
@@ -22,6 +23,9 @@ import (
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
+
+// The tests are not affected by the configuration of the host that they run on.
+func init() { os.Setenv("PGOBJ_CONFIG", config.None) }
 
 // world is a storage with servers of which everything is known: times, ids and sizes. Its backups cannot be restored, for
 // the commands that are tested here read the catalog and listings only.

@@ -68,7 +68,7 @@ type causeRig struct {
 func (r *causeRig) gives(t *testing.T, cause string, code int, env []string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(r.Pgobj, args...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "AWS_EC2_METADATA_DISABLED=true", "PGOBJ_RETRY_FOR=300ms"}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "AWS_EC2_METADATA_DISABLED=true", "PGOBJ_RETRY_FOR=300ms", "PGOBJ_CONFIG=none"}, env...)
 	r.says(t, cause, code, site.Finish(t, testenv.AsPostgres(cmd)))
 }
 
@@ -130,9 +130,9 @@ func TestCausesOfTheStorage(t *testing.T) {
 	conf := filepath.Join(dir, "conf")
 
 	site.WriteFile(t, conf, "PGOBJ_STORAGE=file://"+dir+"\n", 0o600)
-	r.gives(t, "errConfigFile", 2, nil, "--config", filepath.Join(dir, "none"), "backup-list")
+	r.gives(t, "config.ErrUnreadable", 2, nil, "--config", filepath.Join(dir, "none"), "backup-list")
 	site.Must(t, os.Chown(conf, 0, 0))
-	r.gives(t, "errConfigFile", 2, nil, "--config", conf, "backup-list")
+	r.gives(t, "config.ErrUnreadable", 2, nil, "--config", conf, "backup-list")
 	for _, c := range []struct {
 		mode  os.FileMode
 		owner int

@@ -97,7 +97,7 @@ func (r *FaultRig) Program(env []string, name string, args ...string) *exec.Cmd 
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "AWS_")
-	}), r.Env...)
+	}), append([]string{"PGOBJ_CONFIG=none"}, r.Env...)...)
 	cmd.Env = append(append(cmd.Env, r.Cluster.Env()...), env...)
 	return testenv.AsPostgres(cmd)
 }

@@ -110,7 +110,7 @@ func Finish(t testing.TB, cmd *exec.Cmd) Outcome {
 
 func (s *Site) Program(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
-	cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}, s.Settings, s.Credentials)
+	cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "PGOBJ_CONFIG=none"}, s.Settings, s.Credentials)
 	if s.Cluster != nil {
 		cmd.Env = append(cmd.Env, s.Env()...)
 	}

@@ -21,6 +21,9 @@ import (
 	"time"
 )
 
+// A test is not affected by the configuration of the host that it runs on.
+func init() { os.Setenv("PGOBJ_CONFIG", "none") }
+
 // CacheDir is where test/install puts servers and tools: $PGOBJ_CACHE, else /var/cache/pgobj for
 // root, else pgobj in the user's cache directory. The script computes it by the same rule.
 func CacheDir() string {

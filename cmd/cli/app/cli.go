@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/catalog"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/connect"
 	"github.com/pgobj/pgobj/storage/retry"
@@ -24,9 +25,10 @@ type Streams struct{ Out, Err io.Writer }
 
 // Settings are the flags that every command has; each has an environment variable.
 type Settings struct {
-	Config      string         `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file: lines NAME=VALUE, with the names of the environment variables. Flags and environment variables override it. It may also have credentials (AWS_…)."`
+	Config      string         `name:"config" env:"PGOBJ_CONFIG" placeholder:"FILE" help:"Read settings from this file, or from pgobj.conf and conf.d/*.conf in this directory, instead of those in /etc/pgobj and ~/.config/pgobj; none: read no file. Flags and environment variables override it. It may also have credentials (AWS_…)."`
 	Storage     string         `name:"storage" env:"PGOBJ_STORAGE" placeholder:"URL" help:"Where backups and WAL are: file:///directory or s3://bucket/prefix."`
-	Server      string         `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its directory in the storage."`
+	Server      string         `name:"server" env:"PGOBJ_SERVER" default:"main" help:"Name of the PostgreSQL server: its section in the configuration, and its directory in the storage. Where several make sense: NAME,NAME, or all."`
+	AtOnce      int            `name:"servers-at-once" env:"PGOBJ_SERVERS_AT_ONCE" default:"1" placeholder:"N" help:"With several servers: how many at the same time."`
 	S3Endpoint  string         `name:"s3-endpoint" env:"PGOBJ_S3_ENDPOINT" placeholder:"URL" help:"S3 service other than AWS, such as https://minio.example:9000 (default: AWS_ENDPOINT_URL)."`
 	S3Region    string         `name:"s3-region" env:"PGOBJ_S3_REGION" help:"Region of the bucket (default: as the AWS settings say)."`
 	S3PathStyle string         `name:"s3-path-style" env:"PGOBJ_S3_PATH_STYLE" enum:"auto,true,false" default:"auto" help:"Address the bucket in the path (true) or in the host name (false); auto: in the path with --s3-endpoint."`
@@ -57,6 +59,9 @@ func (s *Settings) Check() error {
 	if s.Timeout != nil && *s.Timeout <= 0 {
 		return Usagef("--timeout (PGOBJ_TIMEOUT) is %v: use a time above 0, such as 12h", *s.Timeout)
 	}
+	if s.AtOnce < 1 || s.AtOnce > 256 {
+		return Usagef("--servers-at-once (PGOBJ_SERVERS_AT_ONCE) is %d: use 1 to 256", s.AtOnce)
+	}
 	return nil
 }
 
@@ -80,7 +85,7 @@ type App struct {
 	Settings
 	Streams
 	Raw        *Output // Out for what is no text
-	ConfigFile Config
+	ConfigFile *config.Config
 	Version    string
 	Args       []string // the command line
 	Now        func() time.Time

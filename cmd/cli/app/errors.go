@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Exit codes, 1 to 125: PostgreSQL's archiver takes a higher one for a crash. wal-fetch has rules of its
@@ -31,6 +32,20 @@ const (
 	ExitNotReached  = 21 // restore-check: the recovery did not reach its target
 	ExitRecovering  = 22 // restore-check: the recovery still goes on
 )
+
+// worst are the exit codes in the order in which they call for somebody: of a command for several servers the first one counts.
+var worst = []int{ExitDamaged, ExitDrill, ExitWAL, ExitUnreachable, ExitNotReached, ExitPages, ExitUnreadable, ExitConflict, ExitPostgres, ExitDenied, ExitNoStore, ExitNewer,
+	ExitTarget, ExitUsage, ExitNotFound, ExitRefused, ExitLocked, ExitFailure, ExitStorage, ExitTimeout, ExitInterrupted, ExitRecovering, 0}
+
+// Worst is the worst of some exit codes. A process that crashed has one that is not in the list: that is ExitFailure.
+func Worst(codes []int) int {
+	for _, code := range worst {
+		if slices.Contains(codes, code) {
+			return code
+		}
+	}
+	return 0
+}
 
 var (
 	ErrUsage       = errors.New("invalid setting")

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgobj/pgobj/cmd/cli/config"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/cmd/instant"
 )
 
 // RestoreCommand is this very program with its configuration file, if it has one, and the settings that differ from
 // that and from their defaults. Credentials are not among them: the server finds those where pgobj does.
-func (a *App) RestoreCommand(c Config) (string, error) {
+func (a *App) RestoreCommand(c *config.Config) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find the path of pgobj for restore_command (or give --restore-command): %w", err)
@@ -24,11 +25,16 @@ func (a *App) RestoreCommand(c Config) (string, error) {
 		args = append(args, "--config", c.Path)
 	}
 	for _, s := range a.settings() {
-		otherwise := s.otherwise
-		if c.Path == "" && s.flag == "--server" {
-			otherwise = "" // it is named in any case where no file names it
+		known, _ := c.Filed(s.env)
+		switch {
+		case s.flag != "--server":
+			known = cmp.Or(known, s.otherwise)
+		case len(c.Sections) > 0:
+			known = "" // it is named in any case where it chooses a section, or no file names it
+		case c.Path != "":
+			known = cmp.Or(known, s.otherwise)
 		}
-		if s.value != cmp.Or(c.Values[s.env], otherwise) {
+		if s.value != known {
 			args = append(args, s.flag, s.value)
 		}
 	}

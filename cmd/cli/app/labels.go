@@ -8,6 +8,14 @@ import (
 
 const maxLabelValue = 1024
 
+// SplitLabels reads a list NAME=VALUE,NAME=VALUE.
+func SplitLabels(list string) (labels []string) {
+	for label := range strings.SplitSeq(list, ",") {
+		labels = append(labels, strings.TrimSpace(label))
+	}
+	return labels
+}
+
 // ParseLabels reads NAME=VALUE, each name once.
 func ParseLabels(args []string) (map[string]string, error) {
 	labelName := regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`) // fits into a table and a filter of any tool

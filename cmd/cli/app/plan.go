@@ -24,7 +24,7 @@ func (a *App) PrintCredentials(out *show.Columns, p *restore.Plan) {
 	var names []string
 	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN",
 		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION", "AWS_DEFAULT_REGION"} {
-		if _, filed := a.ConfigFile.Values[name]; !filed && os.Getenv(name) != "" {
+		if _, filed := a.ConfigFile.Filed(name); !filed && os.Getenv(name) != "" {
 			names = append(names, name)
 		}
 	}

@@ -14,7 +14,7 @@ func (a *App) Invocation() string {
 		line += " --config " + show.ShellQuote(a.ConfigFile.Path)
 	}
 	for _, s := range a.settings() {
-		if s.value != cmp.Or(os.Getenv(s.env), a.ConfigFile.Values[s.env], s.otherwise) {
+		if s.value != cmp.Or(os.Getenv(s.env), s.otherwise) {
 			line += " " + s.flag + " " + show.ShellQuote(s.value)
 		}
 	}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/drill"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/cmd/cli/app"
+	"github.com/pgobj/pgobj/cmd/cli/config"
 	"github.com/pgobj/pgobj/cmd/cli/show"
 	"github.com/pgobj/pgobj/storage/retry"
 )
@@ -99,7 +99,7 @@ func (c *DrillCmd) request(a *app.App) (r drill.Request, err error) {
 		return r, err
 	}
 	// The server has our environment, with all that --config says, and may not be allowed to read that file.
-	command, err := a.RestoreCommand(app.Config{})
+	command, err := a.RestoreCommand(&config.Config{})
 	if err != nil {
 		return r, err
 	}
@@ -107,7 +107,7 @@ func (c *DrillCmd) request(a *app.App) (r drill.Request, err error) {
 	f.Catalog, f.Log, f.Progress, f.Backup = a.Catalog(f.Store), a.Log, &backup.Progress{}, c.Backup
 	r.Scratch, r.User, r.BinDir, r.Role, r.Preload = c.Scratch, c.User, c.BinDir, c.Role, c.Preload
 	r.SQLFile, r.Database, r.Keep, r.NoRecord = c.SQL, c.Database, c.Keep, c.NoRecord
-	r.Env, r.Log = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PGOBJ_CONFIG=") }), a.Log
+	r.Env, r.Log = append(os.Environ(), "PGOBJ_CONFIG="+config.None), a.Log
 	return r, nil
 }
 

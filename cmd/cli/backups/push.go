@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -27,6 +28,7 @@ type BackupPush struct {
 	Compression    string        `name:"compression" env:"PGOBJ_COMPRESSION" default:"zstd" help:"zstd, zstd:LEVEL (1 to 19; levels 1 to 5 are all the fastest), or lz4: faster and larger."`
 	Checkpoint     string        `name:"checkpoint" enum:"fast,spread" default:"fast" help:"Begin with an immediate checkpoint (fast) or wait for a spread one."`
 	Label          []string      `name:"label" sep:"none" placeholder:"NAME=VALUE" help:"A note about the backup, which backup-list and backup-show print. Can be repeated."`
+	Labels         string        `name:"labels" env:"PGOBJ_LABELS" placeholder:"NAME=VALUE,..." help:"Notes about every backup of this server. --label adds to them."`
 	Full           bool          `name:"full" help:"Store everything again, reusing nothing. Use it after stored data was damaged."`
 	Reread         bool          `name:"reread" help:"Read every file, also files that have not changed since the last backup. Stored content is still reused: see --full."`
 	NewIncarnation bool          `name:"new-incarnation" help:"Accept that the server was created again (initdb) since its last backup."`
@@ -45,7 +47,7 @@ func (c *BackupPush) Run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return app.Usagef("--compression (PGOBJ_COMPRESSION): %v", err)
 	}
-	labels, err := app.ParseLabels(c.Label)
+	labels, err := c.labels()
 	if err != nil {
 		return err
 	}
@@ -99,6 +101,20 @@ func (c *BackupPush) Run(ctx context.Context, a *app.App) error {
 		return fmt.Errorf("%w: %d in %s, first block(s) %v of %s", app.ErrDamagedPages, b.DamagedPages, show.Number(len(b.Damaged), "file"), b.Damaged[0].Blocks, b.Damaged[0].Path)
 	}
 	return nil
+}
+
+// labels are those of every backup, and over them those of this one.
+func (c *BackupPush) labels() (map[string]string, error) {
+	own, err := app.ParseLabels(c.Label)
+	if err != nil || c.Labels == "" {
+		return own, err
+	}
+	all, err := app.ParseLabels(app.SplitLabels(c.Labels))
+	if err != nil {
+		return nil, fmt.Errorf("--labels (PGOBJ_LABELS): %w", err)
+	}
+	maps.Copy(all, own)
+	return all, nil
 }
 
 // noBackup refuses a backup's name in the place of the data directory.

@@ -21,12 +21,12 @@ import (
 
 // DeleteCmd is pgobj delete …
 type DeleteCmd struct {
-	Before     deleteBefore     `cmd:"" help:"Delete everything that is not needed to restore this backup or time, and anything later."`
-	Retain     deleteRetain     `cmd:"" help:"Delete all but the newest N good backups."`
+	Before     deleteBefore     `cmd:"" servers:"write" help:"Delete everything that is not needed to restore this backup or time, and anything later."`
+	Retain     deleteRetain     `cmd:"" servers:"write" help:"Delete all but the newest N good backups."`
 	Target     deleteTarget     `cmd:"" help:"Delete one backup."`
-	Oldest     deleteOldest     `cmd:"" help:"Delete the oldest backup."`
-	Garbage    deleteGarbage    `cmd:"" help:"Delete no backup, but objects that no backup needs: leftovers of failed runs, old WAL."`
-	Policy     deletePolicy     `cmd:"" help:"Delete the backups and WAL that the retention policy does not keep."`
+	Oldest     deleteOldest     `cmd:"" servers:"write" help:"Delete the oldest backup."`
+	Garbage    deleteGarbage    `cmd:"" servers:"write" help:"Delete no backup, but objects that no backup needs: leftovers of failed runs, old WAL."`
+	Policy     deletePolicy     `cmd:"" servers:"write" help:"Delete the backups and WAL that the retention policy does not keep."`
 	Everything deleteEverything `cmd:"" help:"Delete all backups and all WAL of a server."`
 }
 

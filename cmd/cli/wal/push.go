@@ -86,6 +86,9 @@ func (c *WalPush) Run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return err
 	}
+	if err := guard(a, host); err != nil {
+		return err
+	}
 	if host.Pushed(ctx, c.Path, c.files()) {
 		return nil
 	}
@@ -103,6 +106,17 @@ func (c *WalPush) Run(ctx context.Context, a *app.App) error {
 		return c.byName(app.TimedOut(ctx, err))
 	}
 	pushed(a, c.Path, res)
+	return nil
+}
+
+// guard keeps the WAL of a data directory out of the archive of another one, where nobody named the server.
+func guard(a *app.App, host *ahead.Host) error {
+	if host.Data == "" {
+		return nil
+	}
+	if err := a.ConfigFile.Guard(host.Data); err != nil {
+		return fmt.Errorf("%w: %w", app.ErrUsage, err)
+	}
 	return nil
 }
 
@@ -139,6 +153,9 @@ func (c *WalPush) pushAll(ctx context.Context, a *app.App) error {
 	ready = withoutOrphans(a, ready)
 	host, err := c.lookAt(a, c.Path)
 	if err = cmp.Or(host.Err, err); err != nil {
+		return err
+	}
+	if err := guard(a, host); err != nil {
 		return err
 	}
 	control := host.Control
