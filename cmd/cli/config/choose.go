@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -88,6 +89,10 @@ func (c *Config) Guard(dataDir string) error {
 	v, set := c.Values["PGDATA"]
 	if c.By != "" || len(c.Servers) != 1 || !set || same(v.Text, dataDir) {
 		return nil
+	}
+	dataDir, err := filepath.Abs(dataDir)
+	if err != nil {
+		return err
 	}
 	return fmt.Errorf("%w: %v has pgdata = %s for server %s, and this is %s", ErrOther, v, v.Text, c.Servers[0], dataDir)
 }

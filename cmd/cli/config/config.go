@@ -75,7 +75,10 @@ func (c *Config) With(server string) Section {
 // Filed is what a file says that any process on this host finds: with Path named, or in the default place.
 func (c *Config) Filed(name string) (string, bool) {
 	v, ok := c.Values[name]
-	return v.Text, ok && !v.User
+	if v.User {
+		return "", false
+	}
+	return v.Text, ok
 }
 
 // Names lists the servers that have sections.
