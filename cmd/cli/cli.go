@@ -99,14 +99,14 @@ func run(ctx context.Context, a *app.App) (code int) {
 	a.Settings = *settings
 	a.Config = a.ConfigFile.Path // absolute: others run from elsewhere
 	a.Log = newLogger(a.Err, a.LogLevel, a.LogFormat)
-	for _, file := range a.ConfigFile.Leaks {
-		a.Log.Warn("every user on this host can read the secrets in the configuration file: run chmod o= on it", "file", file)
-	}
 	if err := suits(command, a); err != nil {
 		return report(a.Err, wal.BadCommandLine(a.Args, err))
 	}
 	if a.ConfigFile.Many() && command.Selected().Tag.Get(servers) != noServer {
 		return report(a.Err, a.Raw.End(forEach(ctx, a, command, env)))
+	}
+	for _, file := range a.ConfigFile.Leaks {
+		a.Log.Warn("every user on this host can read the secrets in the configuration file: run chmod o= on it", "file", file)
 	}
 	limited, cancel := app.WithTimeout(ctx, a.Timeout)
 	defer cancel()

@@ -38,7 +38,7 @@ func loadConfig(args []string) (*config.Config, error) {
 	}
 	if len(c.Servers) == 1 && c.By == "" {
 		c.Values = maps.Clone(c.Values)
-		c.Values["PGOBJ_SERVER"] = config.Value{Text: c.Servers[0]}
+		c.Values["PGOBJ_SERVER"] = c.Heads[c.Servers[0]]
 	}
 	return c, errors.Join(err, apply(c))
 }

@@ -131,9 +131,15 @@ func look(a *app.App, variable string, flags []*kong.Flag) (h holds, value strin
 		return h, value, filed
 	case variable == "PGOBJ_SERVER":
 		value = a.Server
-		h.From = map[string]string{serverFlag: "flag", variable: "environment", "": "default"}[a.ConfigFile.By]
-		if v.File != "" || h.From == "" {
+		switch {
+		case a.ConfigFile.By == serverFlag:
+			h.From = "flag"
+		case a.ConfigFile.Named:
+			h.From = "environment"
+		case v.File != "":
 			h.From, h.File, h.Line = "file", v.File, v.Line
+		default:
+			h.From = "default"
 		}
 		return h, value, true
 	case len(flags) > 0 && given(a.Args, "--"+flags[0].Name) != "":

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -372,6 +373,30 @@ func TestFleetRestores(t *testing.T) {
 	}
 	if o := h.run(t, nil, "--config=none", "--storage=file:///repo", "--server=a", "backup-fetch", "/tmp/new", "--plan"); o.Code != 0 || !strings.Contains(o.Out, "/pgobj --config none --storage file:///repo --server a wal-fetch") {
 		t.Errorf("beside a file in its default place: %v", o)
+	}
+}
+
+// TestFleetInterrupted: a signal ends what runs for each server, and begins no other.
+func TestFleetInterrupted(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	site.Must(t, err)
+	defer silent.Close()
+	_, port, _ := net.SplitHostPort(silent.Addr().String())
+	f := &fleet{conf: filepath.Join(testenv.Dir(t), "pgobj.conf")}
+	site.WriteFile(t, f.conf, "storage = "+directory(t)+"\ndsn = host=127.0.0.1 user=x dbname=x sslmode=disable port="+port+"\n[a]\n[b]\n[c]\n", 0o600)
+	cmd := exec.Command(testenv.Pgobj(t), "--config="+f.conf, "backup-push", "--server=all", "--servers-at-once=2", "--json")
+	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	o := site.Execute(t, testenv.AsPostgres(cmd), func(p *os.Process) {
+		for range 2 { // both wait for an answer
+			c, err := silent.Accept()
+			site.Must(t, err)
+			t.Cleanup(func() { c.Close() })
+		}
+		site.Must(t, p.Signal(syscall.SIGTERM))
+	})
+	var list []struct{ Exit_code int }
+	if err := json.Unmarshal([]byte(o.Out), &list); err != nil || o.Code != 20 || fmt.Sprint(list) != "[{20} {20} {20}]" {
+		t.Errorf("%v (%v)", o, err)
 	}
 }
 

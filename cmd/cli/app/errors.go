@@ -39,12 +39,15 @@ var worst = []int{ExitDamaged, ExitDrill, ExitWAL, ExitUnreachable, ExitNotReach
 
 // Worst is the worst of some exit codes. A process that crashed has one that is not in the list: that is ExitFailure.
 func Worst(codes []int) int {
-	for _, code := range worst {
-		if slices.Contains(codes, code) {
-			return code
+	first := len(worst) - 1
+	for _, code := range codes {
+		i := slices.Index(worst, code)
+		if i < 0 {
+			i = slices.Index(worst, ExitFailure)
 		}
+		first = min(first, i)
 	}
-	return 0
+	return worst[first]
 }
 
 var (

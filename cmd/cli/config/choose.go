@@ -25,6 +25,7 @@ var (
 // Choose decides which servers are meant. named is what a flag or a variable says, and by which of them; dataDir is the data directory
 // in which the process runs, if it is one. Errors: ErrNoChoice, ErrUnknown, a list that is none.
 func (c *Config) Choose(named, by, dataDir string) error {
+	c.Named = named != ""
 	if v, set := c.Global["PGOBJ_SERVER"]; named == "" && set {
 		named, by = v.Text, v.String()
 	}
@@ -83,11 +84,11 @@ func (c *Config) guess(dataDir string) error {
 	return nil
 }
 
-// Guard refuses to archive for a server that nobody named when its data directory is another than the one that WAL comes from: the
+// Guard refuses to archive for a server that no flag or variable named when its data directory is another than the one that WAL comes from: the
 // archive of the original is no place for the WAL of a copy. Errors: ErrOther.
 func (c *Config) Guard(dataDir string) error {
 	v, set := c.Values["PGDATA"]
-	if c.By != "" || len(c.Servers) != 1 || !set || same(v.Text, dataDir) {
+	if c.Named || len(c.Sections) == 0 || !set || same(v.Text, dataDir) {
 		return nil
 	}
 	dataDir, err := filepath.Abs(dataDir)

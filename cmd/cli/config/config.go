@@ -51,6 +51,7 @@ type Config struct {
 	Path     string             // absolute, or None: what was named; empty: nothing was, and any process finds the same files
 	Global   Section            // without sections a file has only this
 	Sections map[string]Section // by the server's name
+	Heads    map[string]Value   // of each server: where its section begins
 	Leaks    []string           // files with secrets that anybody on this host can read
 	Chosen                      // for the server of the command
 }
@@ -61,6 +62,7 @@ type Chosen struct {
 	Everything bool            // --server all without a section: every server in the storage
 	all        bool            // --server all: also if only one is active
 	By         string          // what named them; empty: nobody did
+	Named      bool            // a flag or a variable did
 	Values     Section         // of the one server, over those of all
 	Overridden map[string]bool // of them, those that the environment has set otherwise
 }

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgobj/pgobj/storage/owned"
 )
 
 var grammar = Grammar{
@@ -202,17 +205,54 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestGuard: WAL of a data directory that is not the section's goes there only when somebody names the server.
+// TestGuard: WAL of a data directory that is not the section's goes there only when a flag or a variable names the server.
 func TestGuard(t *testing.T) {
 	dir := t.TempDir()
-	file := write(t, dir+"/pgobj.conf", "[a]\npgdata = .\n", 0o600)
-	for named, fails := range map[string]bool{"": true, "a": false} {
-		c, err := Load(file, "", grammar)
+	for _, c := range []struct {
+		text, named string
+		fails       bool
+	}{
+		{"[a]\npgdata = .\n", "", true},
+		{"server = a\n[a]\npgdata = .\n", "", true},
+		{"[a]\npgdata = .\n", "a", false},
+		{"[a]\n", "", false},
+		{"PGDATA=.\n", "", false},
+	} {
+		conf, err := Load(write(t, dir+"/pgobj.conf", c.text, 0o600), "", grammar)
 		if err == nil {
-			err = c.Choose(named, "--server", "")
+			err = conf.Choose(c.named, "--server", "")
 		}
-		if err != nil || c.Guard(dir) != nil || (c.Guard(t.TempDir()) != nil) != fails {
-			t.Errorf("%q: %v, %v", named, err, c.Guard(dir))
+		if err != nil || conf.Guard(dir) != nil || (conf.Guard(t.TempDir()) != nil) != c.fails {
+			t.Errorf("%+v: %v, %v", c, err, conf.Guard(dir))
+		}
+	}
+}
+
+// TestWhoWrote: what another user could have written is not read.
+func TestWhoWrote(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/pgobj.conf", "storage = file:///b\n", 0o600)
+	write(t, dir+"/conf.d/a.conf", "", 0o600)
+	read := func() error {
+		_, err := Load(dir, "", grammar)
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"", "/conf.d", "/pgobj.conf", "/conf.d/a.conf"} {
+		st, err := os.Stat(dir + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir+path, st.Mode()|0o022); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); !errors.Is(err, owned.ErrStranger) {
+			t.Errorf("%s is writable for others: %v", path, err)
+		}
+		if err := os.Chmod(dir+path, st.Mode()); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -35,7 +35,7 @@ type Grammar struct {
 // Load reads the file or directory at path; without a path, what there is in the default places. userDir is ~/.config.
 // Errors: ErrUnreadable, owned.ErrStranger, and what is wrong with which line.
 func Load(path, userDir string, g Grammar) (*Config, error) {
-	r := &reader{Grammar: g, Config: &Config{Global: Section{}, Sections: map[string]Section{}}, heads: map[string]Value{}}
+	r := &reader{Grammar: g, Config: &Config{Global: Section{}, Sections: map[string]Section{}, Heads: map[string]Value{}}}
 	var err error
 	switch path {
 	case None:
@@ -52,20 +52,44 @@ func Load(path, userDir string, g Grammar) (*Config, error) {
 
 // configured lists the files of a directory in the order in which they are read: a later one holds.
 func configured(dir string) ([]string, error) {
-	files := []string{filepath.Join(dir, "pgobj.conf")}
-	if _, err := os.Stat(files[0]); absent(err) {
-		files = nil
+	there, err := list(dir)
+	if absent(err) {
+		return nil, nil
 	}
-	entries, err := os.ReadDir(filepath.Join(dir, "conf.d"))
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	if slices.Contains(there, "pgobj.conf") {
+		files = append(files, filepath.Join(dir, "pgobj.conf"))
+	}
+	names, err := list(filepath.Join(dir, "conf.d"))
 	if err != nil && !absent(err) {
-		return files, fmt.Errorf("%w: %w", ErrUnreadable, err)
+		return files, err
 	}
-	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".conf") && name[0] != '.' {
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		if strings.HasSuffix(name, ".conf") && name[0] != '.' {
 			files = append(files, filepath.Join(dir, "conf.d", name))
 		}
 	}
 	return files, nil
+}
+
+// list names what is in a directory to which nobody else can have added anything.
+func list(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	defer d.Close()
+	if err := owned.Named(d); err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return names, nil
 }
 
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
@@ -73,8 +97,7 @@ func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is
 type reader struct {
 	Grammar
 	*Config
-	heads map[string]Value // where each section begins
-	user  bool             // the files of the user are being read
+	user bool // the files of the user are being read
 }
 
 func (r *reader) defaults(userDir string) error {
@@ -127,7 +150,7 @@ func (r *reader) file(path string) error {
 		return fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	defer f.Close()
-	if err := owned.Named(f); err != nil {
+	if err := r.check(f); err != nil {
 		return err
 	}
 	st, err := f.Stat()
@@ -143,6 +166,18 @@ func (r *reader) file(path string) error {
 		r.Leaks = append(r.Leaks, path)
 	}
 	return err
+}
+
+// check looks at who may have written the file. That root was told of a file is trust in its owner; that HOME is another user's is not.
+func (r *reader) check(f *os.File) error {
+	if !r.user {
+		return owned.Named(f)
+	}
+	path, err := filepath.EvalSymlinks(f.Name())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return owned.File(path)
 }
 
 // parse reads the lines of a file, and says whether it has secrets. A value may stand in quotes; nothing is expanded, included or continued.
@@ -172,7 +207,7 @@ func (r *reader) parse(file, text string) (secret bool, err error) {
 func (r *reader) section(v Value, line string) (s Section, server bool, err error) {
 	name, closed := strings.CutSuffix(line[1:], "]")
 	name = strings.TrimSpace(name)
-	before, again := r.heads[name]
+	before, again := r.Heads[name]
 	switch {
 	case !closed:
 		return nil, false, fmt.Errorf("write a section as [%s] or [SERVER], alone on its line", Global)
@@ -186,7 +221,8 @@ func (r *reader) section(v Value, line string) (s Section, server bool, err erro
 	if err := catalog.CheckServer(name); err != nil {
 		return nil, false, fmt.Errorf("section [%s]: the name of a server: %w", name, err)
 	}
-	r.heads[name], r.Sections[name] = v, Section{}
+	v.Text = name
+	r.Heads[name], r.Sections[name] = v, Section{}
 	return r.Sections[name], true, nil
 }
 
