@@ -86,10 +86,7 @@ func run(ctx context.Context, a *app.App) (code int) {
 	if err == nil {
 		err = settings.Check()
 	}
-	if unclear != nil && (err != nil || !without(command, unclear)) { // nothing is told of a command line that lacks its settings
-		err = unclear
-	}
-	if err != nil {
+	if err = first(command, err, unclear); err != nil {
 		return report(a.Err, wal.BadCommandLine(a.Args, err))
 	}
 	settings.FromAWS()

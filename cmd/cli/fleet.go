@@ -32,12 +32,19 @@ const (
 	active   = "active" // the tag of a command that stores something of a server
 )
 
-// without says that a command does not need what the configuration lacks.
-func without(command *kong.Context, err error) bool {
-	if command.Selected().Tag.Get(servers) != noServer {
-		return false
+// first is which of two errors to tell: that of a command line, or that of the configuration, which it may be for lack of. A command that
+// is for no server does not need one.
+func first(command *kong.Context, line, conf error) error {
+	noServerChosen := errors.Is(conf, config.ErrNoChoice) || errors.Is(conf, config.ErrUnknown)
+	switch {
+	case conf == nil, line != nil && noServerChosen:
+		return line
+	case line != nil, command.Selected().Tag.Get(servers) != noServer:
+		return conf
+	case noServerChosen, command.Selected().Name == "version":
+		return nil
 	}
-	return errors.Is(err, config.ErrNoChoice) || errors.Is(err, config.ErrUnknown) || command.Selected().Name == "version"
+	return conf
 }
 
 // suits refuses a command that makes no sense for the servers that were chosen.

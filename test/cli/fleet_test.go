@@ -141,6 +141,7 @@ func TestWhereSettingsComeFrom(t *testing.T) {
 		{"config --server=b --retry-for=never", 2, []string{"--retry-for"}},
 		{"server-list", 0, nil},
 		{"version", 0, nil},
+		{"backup-lst", 2, []string{"backup-lst"}},
 		{"backup-show latest --server=main,b", 2, []string{"for one server"}},
 	} {
 		o := h.run(t, nil, strings.Fields(c.args)...)
