@@ -32,7 +32,7 @@ func TestFullDevice(t *testing.T) {
 	}{
 		{"backup-list", 0, true}, {"backup-show latest", 0, true}, {"backup-files latest", 0, true}, {"backup-files latest -0", 0, false},
 		{"backup-cat latest PG_VERSION", 0, false}, {"backup-verify", 0, true}, {"server-list", 0, true}, {"catalog-log", 0, true},
-		{"wal-list", 0, true}, {"wal-verify", 0, true}, {"pitr-windows", 0, true}, {"version", 0, false}, {"--help", 0, false}, {"drill --help", 0, false},
+		{"wal-list", 0, true}, {"wal-verify", 0, true}, {"pitr-windows", 0, true}, {"version", 0, false}, {"config", 0, true}, {"backup-list --server=all", 0, true}, {"--help", 0, false}, {"drill --help", 0, false},
 		{"backup-fetch --plan " + copied, 0, false}, {"restore-check " + checked, site.ExitNotReached, true}, {"catalog-rebuild", 0, true},
 		{"delete before latest", 0, true}, {"delete retain 1", 0, true}, {"delete target " + first.Backup, 0, true}, {"delete oldest", 0, true},
 		{"delete garbage", 0, true}, {"delete policy --retention=REDUNDANCY_1", 0, true}, {"delete everything main", 0, true},
