@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,11 +20,11 @@ import (
 // where it is not set already: flags come first, then the environment, the server's section, and what holds for all. There the
 // clients of the storage find their credentials, and processes that are started do, too.
 func loadConfig(args []string) (*config.Config, error) {
-	c, err := config.Load(cmp.Or(given(args, configFlag), os.Getenv("PGOBJ_CONFIG")), userDir(), settingNames())
+	c, err := config.Load(flagValue(args, configFlag, os.Getenv("PGOBJ_CONFIG")), userDir(), settingNames())
 	if err != nil {
 		return c, fmt.Errorf("%w: configuration: %w", app.ErrUsage, err)
 	}
-	named, by := given(args, serverFlag), serverFlag
+	named, by := flagValue(args, serverFlag, ""), serverFlag
 	if named == "" {
 		named, by = os.Getenv("PGOBJ_SERVER"), "PGOBJ_SERVER"
 	}
@@ -60,18 +59,18 @@ func apply(c *config.Config) error {
 
 const configFlag, serverFlag = "--config", "--server"
 
-// given is the value of a flag on a command line that has not been parsed yet.
-func given(args []string, flag string) (value string) {
+// flagValue finds a flag of a command line that is not parsed yet: of several, the last.
+func flagValue(args []string, name, otherwise string) string {
 	for i, arg := range args {
-		text, is := strings.CutPrefix(arg, flag+"=")
+		value, is := strings.CutPrefix(arg, name+"=")
 		switch {
 		case is:
-			value = text
-		case arg == flag && i+1 < len(args):
-			value = args[i+1]
+			otherwise = value
+		case arg == name && i+1 < len(args):
+			otherwise = args[i+1]
 		}
 	}
-	return value
+	return otherwise
 }
 
 // userDir is where the user's programs have their configuration. PostgreSQL may run without HOME.

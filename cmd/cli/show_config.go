@@ -58,7 +58,7 @@ func (c *configCmd) Run(a *app.App) error {
 		if !set {
 			continue
 		}
-		if err := judge(variable, value, flags[variable]); err != nil && h.From != "default" {
+		if err := judgeValue(variable, value, flags[variable]); err != nil && h.From != "default" {
 			wrong = append(wrong, fmt.Errorf("%s: %s: %w", h.origin(), h.Name, err))
 		}
 		h.Value = config.Hide(variable, value)
@@ -142,8 +142,8 @@ func look(a *app.App, variable string, flags []*kong.Flag) (h holds, value strin
 			h.From = "default"
 		}
 		return h, value, true
-	case len(flags) > 0 && given(a.Args, "--"+flags[0].Name) != "":
-		h.From, value = "flag", given(a.Args, "--"+flags[0].Name)
+	case len(flags) > 0 && flagValue(a.Args, "--"+flags[0].Name, "") != "":
+		h.From, value = "flag", flagValue(a.Args, "--"+flags[0].Name, "")
 	case inEnv && (!filed || a.ConfigFile.Overridden[variable]):
 		h.From, value = "environment", fromEnv
 	case filed:
@@ -161,8 +161,8 @@ func look(a *app.App, variable string, flags []*kong.Flag) (h holds, value strin
 	return h, value, true
 }
 
-// judge says what the commands with these flags would say of a value.
-func judge(variable, value string, flags []*kong.Flag) (err error) {
+// judgeValue says what the commands with these flags would say of a value.
+func judgeValue(variable, value string, flags []*kong.Flag) (err error) {
 	switch variable {
 	case "PGOBJ_RETENTION":
 		_, err = retention.ParsePolicy(value)
