@@ -167,14 +167,14 @@ func TestWhereSettingsComeFrom(t *testing.T) {
 	}
 }
 
-// fleet is two servers that archive to two storages, and what is said of a third one that does not run.
+// fleet is two servers that archive, to a storage each or to one, and what is said of a third one that does not run.
 type fleet struct {
 	site.Site // of the first
 	second    *pgtest.Cluster
 	conf      string // the user's file
 }
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T, second string) *fleet {
 	conf := testenv.Dir(t)
 	site.Must(t, os.Mkdir(filepath.Join(conf, "pgobj"), 0o755))
 	f := &fleet{conf: filepath.Join(conf, "pgobj", "pgobj.conf")}
@@ -185,14 +185,14 @@ func newFleet(t *testing.T) *fleet {
 			Conf: []string{"archive_mode = on", "archive_command = 'env -u PGOBJ_CONFIG " + f.Pgobj + " wal-push %p'", "wal_level = replica", "max_wal_senders = 4"}})
 		return c
 	}
-	first, second := start(), start()
-	f.second = second
+	first, other := start(), start()
+	f.second = other
 	f.Cluster = first
 	section := func(name string, c *pgtest.Cluster, more string) string {
 		return fmt.Sprintf("[%s]\ndsn = host=%s port=%d user=postgres dbname=postgres\npgdata = %s\n%s\n", name, c.SocketDir, c.Port, c.Data, more)
 	}
 	site.WriteFile(t, f.conf, "[global]\nstorage = "+directory(t)+"\nretry_for = 10s\nretention = REDUNDANCY 1\nhold = 0s\n"+section("a", first, "labels = env=test, team=x")+
-		section("b", second, "storage = "+directory(t))+"[gone]\nactive = no\n", 0o600)
+		section("b", other, second)+"[gone]\nactive = no\n", 0o600)
 	return f
 }
 
@@ -234,7 +234,7 @@ func (f *fleet) each(t *testing.T, code int, want map[string]int, args ...string
 // TestFleet: servers with a storage of their own each are backed up, listed, verified and thinned out by one command, archive by one
 // archive_command, and one that fails does not keep the others.
 func TestFleet(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, "storage = "+directory(t))
 	both := map[string]int{"a": 0, "b": 0}
 	for range 2 {
 		for _, result := range f.each(t, 0, both, "backup-push", "--server=all", "--label=by=cron") {
@@ -284,7 +284,7 @@ func firstPart(t *testing.T, f *fleet) string {
 
 // TestFleetServerIsNotGuessed: WAL goes to the archive of the server whose data directory it comes from, or nowhere.
 func TestFleetServerIsNotGuessed(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, "storage = "+directory(t))
 	wal := filepath.Join("pg_wal", f.SwitchWAL(t))
 	f.Eventually(t, `SELECT last_archived_wal IS NOT NULL FROM pg_stat_archiver`, "t")
 	for _, c := range []struct {
@@ -329,7 +329,7 @@ func TestFleetServerIsNotGuessed(t *testing.T) {
 // TestFleetRestores: restore_command leads to the section's archive: by a file that any process finds, by one that is named, and
 // without one that only this user has.
 func TestFleetRestores(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, "storage = "+directory(t))
 	f.Exec(t, `CREATE TABLE steps (n int); INSERT INTO steps VALUES (1)`)
 	if o := f.run(t, "/", "backup-push", "--server=a"); o.Code != 0 {
 		t.Fatal(o)
@@ -403,13 +403,13 @@ func TestFleetInterrupted(t *testing.T) {
 
 // TestAllServersOfTheStorage: without a section, all are those in the storage, for who reads only.
 func TestAllServersOfTheStorage(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, "")
 	f.each(t, 0, map[string]int{"a": 0, "b": 0}, "backup-push", "--server=all")
 	conf := filepath.Join(testenv.Dir(t), "flat.conf")
 	_, rest, _ := strings.Cut(string(site.ReadFile(t, f.conf)), "file://")
 	dir, _, _ := strings.Cut(rest, "\n")
 	site.WriteFile(t, conf, "PGOBJ_STORAGE=file://"+dir+"\n", 0o600)
-	f.each(t, 0, map[string]int{"a": 0}, "backup-list", "--server=all", "--config="+conf)
+	f.each(t, 0, map[string]int{"a": 0, "b": 0}, "backup-list", "--server=all", "--config="+conf)
 	f.each(t, 6, map[string]int{"a": 0, "x": 6}, "backup-list", "--server=a,x", "--config="+conf)
 	for _, args := range [][]string{{"backup-push"}, {"delete", "garbage"}} {
 		if o := f.run(t, "/", append(args, "--server=all", "--config="+conf)...); o.Code != 2 || o.Out != "" {
