@@ -35,7 +35,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
-// Cluster is what a backup needs of PostgreSQL: a cluster.Session, or a cluster.Stopped.
+// Cluster is what a backup needs of PostgreSQL: a server.Session, or a server.Stopped.
 type Cluster interface {
 	Info(ctx context.Context) (server.Info, error)
 	Start(ctx context.Context, label string, fast bool) (server.StartPoint, error)

@@ -95,7 +95,7 @@ func WithTimeout(ctx context.Context, d *time.Duration) (context.Context, contex
 	return context.WithTimeoutCause(ctx, *d, fmt.Errorf("%w %v", ErrTimeout, *d))
 }
 
-// TimedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
+// TimedOut says of an error that the end of WithTimeout's time caused it, if so. What was tried last follows it.
 func TimedOut(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) && !strings.HasPrefix(err.Error(), cause.Error()) {
 		return fmt.Errorf("%w\n%w", cause, err)
@@ -167,7 +167,7 @@ func (a *App) LoadKnown(ctx context.Context) (repository, error) {
 	return r, err
 }
 
-// Known fails with errNoServer if there is nothing of the server.
+// Known fails with ErrNoServer if there is nothing of the server.
 func (a *App) Known(ctx context.Context, s storage.Store) error {
 	exists, err := catalog.Exists(ctx, s)
 	if err == nil && !exists {
