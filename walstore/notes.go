@@ -1,7 +1,6 @@
 package walstore
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
-	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -107,49 +105,20 @@ func beginning(ctx context.Context, s storage.Store, sysid uint64, name string) 
 	return first, err
 }
 
-// ParametersIn are the changes of settings in what was received of a segment; see Chain.
-func ParametersIn(ctx context.Context, s storage.Store, sysid uint64, chain []object.Piece) ([]segment.Parameters, error) {
-	var n segment.Noter
-	err := Through(func(w io.Writer) error { return partial.ReadChain(ctx, s, sysid, chain, w) }, func(r io.Reader) error {
-		pages := bufio.NewReaderSize(r, 1<<20)
-		for page := make([]byte, 64<<10); ; {
-			got, err := io.ReadFull(pages, page)
-			_, _ = n.Write(page[:got]) // never fails
-			if err == io.EOF || err == io.ErrUnexpectedEOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the received parts of %s: %w", chain[0].Segment, err)
-	}
-	return n.Notes().Parameters, nil
-}
-
 // LastChanges is, for each database (by its OID), the last record between two places on a timeline that changes its files; see
 // segment.Changes, for its error too. It reads all segments there, the last one first, each once.
 func LastChanges(ctx context.Context, s storage.Store, sysid uint64, tli segment.Timeline, size segment.Size, from, until segment.LSN) (map[uint32]segment.LSN, error) {
 	last := map[uint32]segment.LSN{}
 	var after []byte
 	for no := segment.Before(tli, until, size).No; no >= segment.At(tli, from, size).No; no-- {
-		name := segment.Segment{Timeline: tli, No: no}.Name(size)
-		fill := func(w io.Writer) error {
-			_, err := Read(ctx, s, name, sysid, w)
-			return err
-		}
-		err := Through(fill, func(r io.Reader) error {
-			whole := bufio.NewReaderSize(r, Beginning)
-			first, _ := whole.Peek(Beginning) // an error comes again
-			before := bytes.Clone(first)
-			err := segment.Changes(whole, bytes.NewReader(after), until, func(db uint32, at segment.LSN) { last[db] = max(last[db], at) })
-			after = before
+		x := Source{SystemID: sysid, Segment: segment.Segment{Timeline: tli, No: no}.Name(size)}
+		err := x.Read(ctx, s, func(begin []byte, in io.Reader) error {
+			err := segment.Changes(in, bytes.NewReader(after), until, func(db uint32, at segment.LSN) { last[db] = max(last[db], at) })
+			after = begin
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("look for changes of databases in %s: %w", name, err)
+			return nil, fmt.Errorf("look for changes of databases: %w", err)
 		}
 	}
 	return last, nil

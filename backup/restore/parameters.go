@@ -10,7 +10,6 @@ import (
 	"github.com/pgobj/pgobj/backup/datadir"
 	"github.com/pgobj/pgobj/backup/recovery"
 	"github.com/pgobj/pgobj/backup/settings"
-	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -20,9 +19,9 @@ func (p *Plan) readParameters(ctx context.Context) error {
 	store, b, size := p.request.Store, p.Backup, segment.Size(p.Backup.SegmentSize)
 	all, err := recovery.ParametersOf(ctx, store, p.WAL.Notes, p.Path, size)
 	if err == nil && p.WAL.Received {
-		var more []segment.Parameters
-		more, err = walstore.ParametersIn(ctx, store, b.SystemID, p.WAL.Tail)
-		all = append(all, more...)
+		var received segment.Facts
+		received, err = p.segments.Received(ctx, p.WAL.Tail)
+		all = append(all, received.Parameters...)
 	}
 	if err := p.unread(err); err != nil {
 		return err

@@ -62,6 +62,7 @@ type Plan struct {
 
 	request  Request
 	found    *recovery.Selection
+	segments *survey.Segments
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
 	gap      bool                 // there is a gap on the path, or just after it
@@ -202,7 +203,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if r.NoSettings {
 		return nil
 	}
-	p.Path = found.Tree.Path(found.Timeline).From(b.Timeline, b.StartLSN)
+	p.Path, p.segments = found.Tree.Path(found.Timeline).From(b.Timeline, b.StartLSN), survey.NewSegments(p.request.Store, b.SystemID)
 	if found.At != nil {
 		p.Where = recovery.Where(found.At)
 	}
@@ -262,9 +263,11 @@ func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WA
 	if w.Missing == "" || w.Last == "" {
 		return w, nil
 	}
-	if w.Before, _, err = survey.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
+	last, err := p.segments.Facts(ctx, w.Last)
+	if err != nil {
 		p.request.Log.Debug("the last record before the gap is unknown", "error", err) // and recovery may never come there
 	}
+	w.Before = last.LastRecord
 	return w, ctx.Err()
 }
 

@@ -58,7 +58,7 @@ var arrows = map[string][]string{
 	"backup/archiving": {"backup/server", "walstore/object"},
 	"backup/content":   {"backup", "backup/datadir", "backup/manifest", "backup/part", "catalog", "storage/codec"},
 	"backup/pack":      {"backup", "backup/content", "backup/datadir", "backup/manifest", "backup/part", "backup/readback", "catalog", "storage/codec"},
-	"backup/recovery":  {"backup", "catalog", "walstore", "walstore/object", "walstore/partial", "walstore/patience", "walstore/survey", "walstore/timeline"},
+	"backup/recovery":  {"backup", "catalog", "walstore", "walstore/object", "walstore/partial", "walstore/patience", "walstore/timeline"},
 	"backup/push": {"backup", "backup/archiving", "backup/content", "backup/datadir", "backup/manifest", "backup/pack", "backup/part", "backup/readback", "backup/recovery", "backup/replay",
 		"backup/server", "backup/settings", "catalog", "walstore", "walstore/object", "walstore/timeline", "storage/codec"},
 	"backup/target":   {"backup", "backup/content", "backup/datadir", "backup/manifest", "backup/part", "catalog"},
