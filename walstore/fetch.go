@@ -201,15 +201,10 @@ func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if err != nil {
 		return err
 	}
-	for last := missing.Timeline; ; {
-		next, err := nextTimeline(ctx, s, r.SystemID, afterTimeline(r.SystemID, last))
+	for next, err := range timelinesAfter(ctx, s, r.SystemID, missing.Timeline) {
 		if err != nil {
 			return err
 		}
-		if next == 0 {
-			return ErrAbsent
-		}
-		last = next
 		path, err := ReadPath(ctx, s, r.SystemID, next)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
@@ -221,6 +216,7 @@ func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
 			return &GapError{Missing: r.Name, Next: segment.HistoryName(next), Store: s.String()}
 		}
 	}
+	return ErrAbsent
 }
 
 func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {

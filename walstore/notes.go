@@ -82,27 +82,15 @@ func completeNotes(ctx context.Context, s storage.Store, o object.Object, n *seg
 	if n.Cut == nil || err != nil {
 		return nil
 	}
-	next, err := beginning(ctx, s, o.SystemID, seg.Next().Name(size))
+	next, err := object.First(Beginning, func(w io.Writer) error { // it is not checked, but by what is read in it
+		_, err := Read(ctx, s, seg.Next().Name(size), o.SystemID, w)
+		return err
+	})
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, object.ErrDamaged) {
 		return nil
 	}
 	n.Complete(next)
 	return err
-}
-
-// beginning is how an archived segment begins; it is not checked, but by what is read in it.
-func beginning(ctx context.Context, s storage.Store, sysid uint64, name string) ([]byte, error) {
-	first := make([]byte, 0, Beginning)
-	_, err := Read(ctx, s, name, sysid, object.WriterFunc(func(p []byte) (int, error) {
-		if first = append(first, p[:min(len(p), Beginning-len(first))]...); len(first) == Beginning {
-			return 0, object.ErrEnough
-		}
-		return len(p), nil
-	}))
-	if len(first) == Beginning {
-		return first, nil
-	}
-	return first, err
 }
 
 // LastChanges is, for each database (by its OID), the last record between two places on a timeline that changes its files; see
