@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"time"
@@ -76,4 +77,26 @@ func End(r, after io.Reader) (end LSN, complete bool, err error) {
 		before, end = r.At, min(r.End, s.border())
 	}
 	return end, end >= s.border(), s.err
+}
+
+// Shutdown finds the record of a shutdown checkpoint at a place in a segment (XLOG_CHECKPOINT_SHUTDOWN in pg_control.h, the same
+// from 10 to 18), and returns where it ends. after is as in End. The error is also r's own, or ErrHeader.
+func Shutdown(r, after io.Reader, at LSN) (end LSN, err error) {
+	const checkpointShutdown = 0x00
+	s, err := NewScan(r, nil, after)
+	if err != nil {
+		return 0, err
+	}
+	for r := range s.Records() {
+		switch {
+		case r.At < at:
+			continue
+		case r.At > at || r.End == 0 || !r.is(rmXLOG, checkpointShutdown):
+			return 0, errors.New("there is no record of a shutdown")
+		case !r.sound():
+			return 0, errors.New("the record's CRC does not match")
+		}
+		return r.End, nil
+	}
+	return 0, cmp.Or(s.err, errors.New("there is no record of a shutdown"))
 }
