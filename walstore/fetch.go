@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
@@ -101,11 +100,8 @@ func ThroughTemp(dest string, fill func(io.Writer) error) (err error) {
 func openTemp(dest string) (*os.File, error) {
 	dir, base := filepath.Split(dest)
 	path := dir + ".pgobj-" + base + ".tmp"
-	if f, err := owned.Open(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		mine, err1 := f.Stat()
-		there, err2 := os.Lstat(path) // it could have become the other process's dest meanwhile
-		if err == nil && err1 == nil && err2 == nil && os.SameFile(mine, there) && f.Truncate(0) == nil {
+	if f, err := owned.Lock(path); err == nil { // not once it has become the other process's dest
+		if f.Truncate(0) == nil {
 			return f, nil
 		}
 		f.Close()

@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"cmd/cli": {"backup", "backup/archiving", "backup/conninfo", "backup/content", "backup/datadir", "backup/drill", "backup/manifest", "backup/outcome",
 		"backup/part", "backup/readback", "backup/recovery", "backup/server", "catalog", "cmd/cli/app", "cmd/cli/backups", "cmd/cli/lists", "cmd/cli/show",
 		"cmd/cli/wal", "cmd/cli/watch", "cmd/instant", "retention", "retention/sweep", "storage/owned", "walstore", "walstore/admit", "walstore/object",
-		"walstore/receive", "walstore/spool", "storage/codec"},
+		"walstore/receive", "storage/codec"},
 	"cmd/cli/app": {"backup", "backup/restore", "catalog", "cmd/cli/show", "cmd/instant", "storage/connect", "storage/retry",
 		"walstore", "walstore/admit", "walstore/ahead", "walstore/object", "walstore/spool", "walstore/survey"},
 	"cmd/cli/show": {"backup"},

@@ -49,7 +49,7 @@ type Shown struct {
 	WAL           *shownWAL            `json:"wal,omitempty"`
 	Parts         int                  `json:"parts"` // that the backup refers to
 	Raw           int64                `json:"raw"`   // content of these, before compression
-	Space         *sweep.Weight        `json:"space,omitempty"`
+	Space         *sweep.Space         `json:"space,omitempty"`
 	Retention     *shownRetention      `json:"retention,omitempty"` // when a policy is set
 	Problems      []string             `json:"problems,omitempty"`  // why something is not told
 }
@@ -195,7 +195,7 @@ func (s *Shown) measureSizes(ctx context.Context, r sweep.Request, state *catalo
 	if err != nil {
 		return err
 	}
-	s.Space = &w
+	s.Space = &w.Space
 	if d := w.Policy; d != nil {
 		s.Retention = &shownRetention{Policy: r.Order.Policy.String(), Keep: d.Keep, Reasons: d.Reasons, Alone: d.Alone}
 	}
