@@ -200,7 +200,7 @@ func NewScan(r io.Reader, before []byte, after io.Reader) (*Scan, error) {
 func ends(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
 
 // Records yields the records that begin in the segment, in order, up to the first page that is not valid; whether they are sound is
-// not checked. Then Err is the reader's error.
+// not checked. An error of the reader ends them, and is in err then.
 func (s *Scan) Records() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		for !s.ended && (s.at < s.border() || s.open.data != nil) {
