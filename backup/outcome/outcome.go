@@ -129,8 +129,8 @@ func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
 	if w.Received || segment.At(0, from-1, x.SegmentSize).No != segment.At(0, w.End-1, x.SegmentSize).No {
 		return true
 	}
-	last, found, err := survey.LastChange(ctx, s, x.SystemID, w.Last)
-	return err == nil && found && last >= o.At
+	last, err := survey.NewSegments(s, x.SystemID).Facts(ctx, w.Last)
+	return err == nil && last.LastChange >= o.At
 }
 
 // silent judges by pg_control, when no server answers.

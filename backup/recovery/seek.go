@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -14,9 +15,9 @@ import (
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
-	"github.com/pgobj/pgobj/walstore/survey"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
@@ -115,11 +116,9 @@ func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searched
 		if f.marks, ok = s.Known[object.Key(sysid, f.name)]; ok {
 			continue
 		}
-		r := survey.MarksRequest{SystemID: sysid, Segment: f.name, Chain: f.chain, After: &awaited{from: begin}}
-		own := make(chan []byte, 1)
-		r.Begin = func(data []byte) { own <- data }
+		after, own := &awaited{from: begin}, make(chan []byte, 1)
 		begin = own
-		g.Go(func() error { return s.read(reading, r, f) })
+		g.Go(func() error { return s.read(reading, sysid, f, after, own) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -131,11 +130,14 @@ func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searched
 	return nil
 }
 
-func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *searchedSegment) error {
-	err := survey.Marks(ctx, s.Store, r, func(m segment.Mark) {
-		if s.Recovery.wants(m) {
-			f.marks = append(f.marks, m)
-		}
+func (s *TargetSearch) read(ctx context.Context, sysid uint64, f *searchedSegment, after io.Reader, begin chan<- []byte) error {
+	err := walstore.Source{SystemID: sysid, Segment: f.name, Chain: f.chain}.Read(ctx, s.Store, func(own []byte, in io.Reader) error {
+		begin <- own
+		return segment.Marks(in, after, func(m segment.Mark) {
+			if s.Recovery.wants(m) {
+				f.marks = append(f.marks, m)
+			}
+		})
 	})
 	if errors.Is(err, object.ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
 		s.Log.Warn("cannot read all WAL for the target", "target", s.Recovery.Goal(), "error", err)

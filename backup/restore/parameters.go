@@ -37,9 +37,9 @@ func (p *Plan) readChanges(ctx context.Context, path timeline.Path, wal recovery
 	store, b := p.request.Store, p.Backup
 	all, err := recovery.ParametersOf(ctx, store, wal.Notes, path, segment.Size(b.SegmentSize))
 	if err == nil && wal.Received {
-		var more []segment.Parameters
-		more, err = walstore.ParametersIn(ctx, store, b.SystemID, wal.Tail)
-		all = append(all, more...)
+		var received segment.Facts
+		received, err = p.segments.Received(ctx, wal.Tail)
+		all = append(all, received.Parameters...)
 	}
 	if err := p.unread(err); err != nil {
 		return err

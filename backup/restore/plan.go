@@ -62,6 +62,7 @@ type Plan struct {
 
 	request  Request
 	found    *recovery.Selection
+	segments *survey.Segments
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
 	gap      bool                 // there is a gap on the path, or just after it
@@ -185,7 +186,7 @@ func (p *Plan) look(ctx context.Context) error {
 		p.manifest, err = content.FetchManifest(fetching, r.Store, p.Backup)
 		fetched <- err
 	}()
-	p.found = found
+	p.found, p.segments = found, survey.NewSegments(r.Store, p.Backup.SystemID)
 	asShutDown := p.Backup.Offline() && !p.Recovery.RollsForward()
 	if asShutDown {
 		asShutDown, err = p.leaveOffline(ctx)
@@ -269,9 +270,11 @@ func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WA
 	if w.Missing == "" || w.Last == "" {
 		return w, nil
 	}
-	if w.Before, _, err = survey.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
+	last, err := p.segments.Facts(ctx, w.Last)
+	if err != nil {
 		p.request.Log.Debug("the last record before the gap is unknown", "error", err) // and recovery may never come there
 	}
+	w.Before = last.LastRecord
 	return w, ctx.Err()
 }
 

@@ -118,7 +118,7 @@ func (p *Plan) withSaved() storage.Store {
 			s.keys = append(s.keys, object.Key(p.Backup.SystemID, name))
 			continue
 		}
-		for _, piece := range partial.OpenPieces(name, p.open.valid) {
+		for _, piece := range partial.Split(name, 0, p.open.valid) {
 			s.keys = append(s.keys, piece.Key(p.Backup.SystemID))
 		}
 	}

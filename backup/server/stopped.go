@@ -70,19 +70,19 @@ func (s *Stopped) idle() error {
 // findWAL reads the record of the checkpoint with which the server was shut down.
 func (s *Stopped) findWAL() error {
 	c := s.control
-	w := walReader{dir: filepath.Join(s.dir, "pg_wal"), control: c}
-	end, err := w.shutdownRecord(c.Checkpoint)
+	walDir := filepath.Join(s.dir, "pg_wal")
+	end, page, err := shutdownRecord(walDir, c)
 	if err != nil {
 		return fmt.Errorf("%w cleanly: the checkpoint of pg_control, at %s, cannot be read from the WAL, so the server cannot start either: %w", ErrNotStopped, c.Checkpoint, err)
 	}
 	s.shutdown = datadir.Shutdown{Checkpoint: c.Checkpoint, End: end}
 	for seg := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize); seg.Start(c.SegmentSize) < end; seg = seg.Next() {
 		used := int64(end - seg.Start(c.SegmentSize))
-		pages := (used + int64(w.page) - 1) / int64(w.page) // the server goes on in the last one
-		s.shutdown.WAL = append(s.shutdown.WAL, datadir.WALFile{Name: seg.Name(c.SegmentSize), Keep: min(pages*int64(w.page), int64(c.SegmentSize))})
+		pages := (used + int64(page) - 1) / int64(page) // the server goes on in the last one
+		s.shutdown.WAL = append(s.shutdown.WAL, datadir.WALFile{Name: seg.Name(c.SegmentSize), Keep: min(pages*int64(page), int64(c.SegmentSize))})
 	}
 	history := segment.HistoryName(c.Timeline)
-	if st, err := os.Stat(filepath.Join(w.dir, history)); err == nil { // its descendants need it; timeline 1 has none
+	if st, err := os.Stat(filepath.Join(walDir, history)); err == nil { // its descendants need it; timeline 1 has none
 		s.shutdown.WAL = append(s.shutdown.WAL, datadir.WALFile{Name: history, Keep: st.Size()})
 	}
 	return nil

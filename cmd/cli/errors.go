@@ -29,12 +29,12 @@ import (
 	"github.com/pgobj/pgobj/retention/sweep"
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/codec"
+	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/admit"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/receive"
 	"github.com/pgobj/pgobj/walstore/segment"
-	"github.com/pgobj/pgobj/walstore/spool"
 )
 
 // meaning is what an error tells the user: the first entry of meanings whose error is in the chain. Without a code it
@@ -120,7 +120,7 @@ var kinds = []meaning{
 	{walstore.ErrGap, app.ExitWAL, "Recovery cannot get past the missing file. If pg_wal of the old server still has it, archive it, in that data directory: pgobj wal-push pg_wal/FILE. Or recover to a time before the gap (pgobj pitr-windows lists them). For that, PostgreSQL 15 and later need recovery_prefetch = off, because they read ahead; backup-fetch writes it when it knows of the gap."},
 	{walstore.ErrUnknownArchive, app.ExitWAL, "Check --storage and --server, and that this is the right data directory."},
 	{walstore.ErrAbsent, app.ExitNotFound, ""},
-	{spool.ErrBusy, app.ExitFailure, ""},
+	{owned.ErrBusy, app.ExitFailure, ""},
 	{object.ErrDest, app.ExitFailure, "Check free space and permissions of the directory that is written to."},
 	{segment.ErrHeader, app.ExitWAL, ""},
 	{storage.ErrTooLarge, app.ExitDamaged, "pgobj did not write this object. Bring the right one back from a copy or an older version of the bucket."},
