@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -54,15 +53,17 @@ func (s *Session) ping(ctx context.Context) error {
 	// context that is cancelled would cancel the query.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
 	defer cancel()
-	rows, err := s.locked(ctx, `SELECT pg_backend_pid(), pg_is_in_recovery()`)
+	var pid uint32
+	var inRecovery bool
+	err := s.lockedRow(ctx, `SELECT pg_backend_pid(), pg_is_in_recovery()`, &pid, &inRecovery)
 	switch {
 	case err != nil && !errors.Is(err, ErrSessionLost):
 		return fmt.Errorf("%w: %w", ErrSessionLost, err)
 	case err != nil:
 		return err
-	case rows[0][0] != strconv.FormatUint(uint64(s.conn.PID()), 10):
+	case pid != s.conn.PID():
 		return fmt.Errorf("%w: another server process answers", ErrPooler)
-	case s.started && s.inRecovery && rows[0][1] != "t":
+	case s.started && s.inRecovery && !inRecovery:
 		return ErrPromoted
 	}
 	return nil
