@@ -1,8 +1,6 @@
 package content
 
 import (
-	"errors"
-	"io"
 	"path"
 	"strconv"
 	"strings"
@@ -47,13 +45,9 @@ const (
 	maxConfFiles = 100
 )
 
-func ScanManifest(m *manifest.Reader, only *Databases) (*ManifestScan, error) {
+func (m *Files) Scan(only *Databases) (*ManifestScan, error) {
 	s := &ManifestScan{Bytes: map[string]int64{}, Links: map[string]Linked{}, Entries: map[string]bool{}, Files: map[string]bool{}, Spaces: map[uint32]string{}}
-	for {
-		f, err := m.Next()
-		if errors.Is(err, io.EOF) {
-			return s, nil
-		}
+	for f, err := range m.All() {
 		if err != nil {
 			return nil, err
 		}
@@ -65,6 +59,7 @@ func ScanManifest(m *manifest.Reader, only *Databases) (*ManifestScan, error) {
 		}
 		s.Add(f)
 	}
+	return s, nil
 }
 
 func (s *ManifestScan) Add(f *manifest.File) {

@@ -197,16 +197,8 @@ func (p *DedupIndex) Close() {
 
 // learn reads the manifest once for the contents that it knows, up to a number of them.
 func (p *DedupIndex) learn(most int) error {
-	lines, err := p.Files.Read()
-	if err != nil {
-		return err
-	}
-	for len(p.Known) < most {
-		f, err := lines.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
+	for f, err := range p.Files.All() {
+		if err != nil || len(p.Known) >= most {
 			return err
 		}
 		for _, c := range f.Chunks {

@@ -88,7 +88,7 @@ func (p *push) readManifest(ctx context.Context) error {
 			extents = append(extents, s.Extent)
 		}
 	}
-	err = content.ReadSections(ctx, p.Store, extents, func(data []byte) error {
+	err = content.ReadExtents(ctx, p.Store, extents, func(_ int, data []byte) error {
 		if err := known(); err != nil {
 			return err
 		}

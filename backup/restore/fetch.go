@@ -85,11 +85,7 @@ func (p *Plan) restore(ctx context.Context) error {
 			return fmt.Errorf("remove files that are not in the backup: %w", err)
 		}
 	}
-	lines, err := p.manifest.Read()
-	if err != nil {
-		return err
-	}
-	if err := unpack.NewUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).Unpack(lines, p.Backup.Size); err != nil {
+	if err := unpack.NewUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).Unpack(p.manifest.All(), p.Backup.Size); err != nil {
 		return err
 	}
 	if err := t.RelocateMap(); err != nil {

@@ -108,7 +108,7 @@ func NewPlan(ctx context.Context, r Request) (_ *Plan, err error) {
 	if p.only, err = content.OnlyDatabases(p.Backup, r.Databases); err != nil {
 		return nil, err
 	}
-	s, err := p.survey()
+	s, err := p.manifest.Scan(p.only)
 	if err != nil {
 		return nil, err
 	}
@@ -266,14 +266,6 @@ func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WA
 		p.request.Log.Debug("the last record before the gap is unknown", "error", err) // and recovery may never come there
 	}
 	return w, ctx.Err()
-}
-
-func (p *Plan) survey() (*content.ManifestScan, error) {
-	lines, err := p.manifest.Read()
-	if err != nil {
-		return nil, err
-	}
-	return content.ScanManifest(lines, p.only)
 }
 
 // measure tells how much goes where, and refuses what does not fit.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -102,8 +103,8 @@ func NewUnpacker(ctx context.Context, s storage.Store, t *target.Target, workers
 
 // Unpack restores everything that the manifest lists, and returns when all of it is written and fsynced.
 // size is what the catalog says that all files hold.
-func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
-	err := u.plan(m, size)
+func (u *unpacker) Unpack(lines iter.Seq2[*manifest.File, error], size int64) error {
+	err := u.plan(lines, size)
 	close(u.jobs)
 	u.working.Wait()
 	close(u.written)
@@ -114,13 +115,9 @@ func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
 }
 
 // plan reads the manifest, makes directories and links, and hands out the rest window by window.
-func (u *unpacker) plan(m *manifest.Reader, size int64) error {
+func (u *unpacker) plan(lines iter.Seq2[*manifest.File, error], size int64) error {
 	var out *output
-	for {
-		f, err := m.Next()
-		if err == io.EOF {
-			break
-		}
+	for f, err := range lines {
 		if err != nil {
 			return err
 		}
