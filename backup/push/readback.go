@@ -25,7 +25,10 @@ func (p *push) remember() (err error) {
 			p.meant.Require("pg_wal/" + f.Name)
 		}
 	}
-	p.frames, err = readback.NewFrames(p.prev.SizeOf)
+	p.frames, err = readback.NewFrames(func(name string) (int64, bool) {
+		x, ok := p.prev.Part(name)
+		return x.Size, ok
+	})
 	return err
 }
 

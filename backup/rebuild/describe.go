@@ -32,7 +32,7 @@ import (
 type describer struct {
 	store storage.Store
 	sizes map[string]int64 // of the parts that there are
-	parts map[string]*pack.UsedPart
+	parts pack.UsedParts
 	small map[string]*manifest.File // the files that tell something
 	b     *catalog.Backup
 }
@@ -42,14 +42,14 @@ const lostWithJSON = "described again by catalog-rebuild; lost are configuration
 
 // describeAnew returns what backup.json has to say. The summary comes from the log when that still has it.
 func describeAnew(ctx context.Context, s storage.Store, id string, list []byte, sizes map[string]int64, commit *catalog.Commit) (*catalog.Backup, error) {
-	d := &describer{store: s, sizes: sizes, parts: map[string]*pack.UsedPart{}, small: map[string]*manifest.File{}, b: &catalog.Backup{ID: id, Warnings: []string{lostWithJSON}}}
+	d := &describer{store: s, sizes: sizes, parts: pack.UsedParts{}, small: map[string]*manifest.File{}, b: &catalog.Backup{ID: id, Warnings: []string{lostWithJSON}}}
 	f, err := content.FetchListed(ctx, s, id, list)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	for _, x := range f.Sections {
-		d.refer([]manifest.Extent{x.Extent})
+		d.parts.Refer([]manifest.Extent{x.Extent})
 	}
 	if err := d.readLines(f); err != nil {
 		return nil, err
@@ -64,24 +64,13 @@ func describeAnew(ctx context.Context, s storage.Store, id string, list []byte, 
 	return d.b, nil
 }
 
-func (d *describer) refer(extents []manifest.Extent) {
-	for _, x := range extents {
-		p := d.parts[x.Part]
-		if p == nil {
-			p = &pack.UsedPart{Part: catalog.Part{Name: x.Part}}
-			d.parts[x.Part] = p
-		}
-		p.Usage.Refer(x.Off, x.Size, x.Len)
-	}
-}
-
 func (d *describer) readLines(f *content.Files) error {
 	for l, err := range f.All() {
 		if err != nil {
 			return err
 		}
 		for _, c := range l.Chunks {
-			d.refer(c.Extents)
+			d.parts.Refer(c.Extents)
 		}
 		p := l.RawPath()
 		oid, space := content.SpaceOf(l)
@@ -120,9 +109,7 @@ func (d *describer) readIndexes(ctx context.Context) error {
 		})
 	}
 	err := g.Wait()
-	for _, name := range slices.Sorted(maps.Keys(d.parts)) {
-		d.b.Parts = append(d.b.Parts, d.parts[name].Used())
-	}
+	d.b.Parts = d.parts.List()
 	return err
 }
 
