@@ -23,9 +23,8 @@ import (
 type ManifestWriter struct {
 	out     *bufio.Writer // to the caller's writer
 	sum     hash.Hash     // of all that was written
-	err     error
-	entries int  // in the list that is open
-	ranges  bool // the list that is open is WAL-Ranges
+	entries int           // in the list that is open
+	ranges  bool          // the list that is open is WAL-Ranges
 }
 
 // NewManifestWriter begins a manifest of version 1 (PostgreSQL 13 to 16) or 2 (17 and later, which holds
@@ -33,12 +32,8 @@ type ManifestWriter struct {
 func NewManifestWriter(w io.Writer, version int, systemID uint64) *ManifestWriter {
 	m := &ManifestWriter{out: bufio.NewWriterSize(w, 64<<10), sum: sha256.New()}
 	m.printf("{ \"PostgreSQL-Backup-Manifest-Version\": %d,\n", version)
-	switch version {
-	case 1:
-	case 2:
+	if version == 2 {
 		m.printf("\"System-Identifier\": %d,\n", systemID)
-	default:
-		m.err = fmt.Errorf("backup_manifest version %d is not known", version)
 	}
 	m.printf("\"Files\": [")
 	return m
@@ -59,7 +54,7 @@ func (m *ManifestWriter) FileWithoutChecksum(path string, size int64, mtime time
 
 func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum string) error {
 	if m.ranges {
-		return m.fail(errors.New("a file after the WAL ranges"))
+		return errors.New("write backup_manifest: a file after the WAL ranges")
 	}
 	key, value := "Path", []byte(nil)
 	if utf8.ValidString(path) {
@@ -68,8 +63,7 @@ func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum
 		key, value = "Encoded-Path", fmt.Appendf(nil, `"%x"`, path)
 	}
 	m.separate()
-	m.printf(`{ "%s": %s, "Size": %d, "Last-Modified": "%s GMT", %s }`, key, value, size, mtime.UTC().Format(time.DateTime), checksum)
-	return m.err
+	return m.printf(`{ "%s": %s, "Size": %d, "Last-Modified": "%s GMT", %s }`, key, value, size, mtime.UTC().Format(time.DateTime), checksum)
 }
 
 // WALRange adds the WAL that the backup needs of one timeline: the bytes from start up to end. The newest
@@ -77,8 +71,7 @@ func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum
 func (m *ManifestWriter) WALRange(tli segment.Timeline, start, end segment.LSN) error {
 	m.beginRanges()
 	m.separate()
-	m.printf(`{ "Timeline": %d, "Start-LSN": "%s", "End-LSN": "%s" }`, tli, start, end)
-	return m.err
+	return m.printf(`{ "Timeline": %d, "Start-LSN": "%s", "End-LSN": "%s" }`, tli, start, end)
 }
 
 // Close ends the manifest with its checksum. It does not close the underlying writer.
@@ -86,10 +79,7 @@ func (m *ManifestWriter) Close() error {
 	m.beginRanges()
 	m.printf("\n],\n")
 	m.printf("\"Manifest-Checksum\": \"%s\"}\n", hex.EncodeToString(m.sum.Sum(nil)))
-	if err := m.out.Flush(); err != nil {
-		m.fail(err)
-	}
-	return m.err
+	return m.out.Flush()
 }
 
 func (m *ManifestWriter) beginRanges() {
@@ -106,17 +96,10 @@ func (m *ManifestWriter) separate() {
 	m.printf("\n")
 }
 
-func (m *ManifestWriter) printf(format string, args ...any) {
+// printf returns the first error of all.
+func (m *ManifestWriter) printf(format string, args ...any) error {
 	b := fmt.Appendf(nil, format, args...)
 	m.sum.Write(b)
-	if _, err := m.out.Write(b); err != nil {
-		m.fail(err)
-	}
-}
-
-func (m *ManifestWriter) fail(err error) error {
-	if m.err == nil {
-		m.err = fmt.Errorf("write backup_manifest: %w", err)
-	}
-	return m.err
+	_, err := m.out.Write(b)
+	return err
 }

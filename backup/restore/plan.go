@@ -362,13 +362,10 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 		}
 	}
 	p.written = w
-	auto := w.Auto
-	if w.File == settings.AutoConf {
-		auto = slices.Concat(w.Recovery, w.Auto)
-	} else if w.File != "" {
+	if w.Own() != "" {
 		p.Settings = append(p.Settings, fileSettings(w.File, w.Recovery))
 	}
-	if auto != nil {
+	if auto := w.InAuto(); auto != nil {
 		p.Settings = append(p.Settings, fileSettings(settings.AutoConf, auto))
 	}
 	if w.Signal != "" {
