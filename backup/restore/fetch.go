@@ -15,19 +15,8 @@ import (
 	"github.com/pgobj/pgobj/backup/outcome"
 	"github.com/pgobj/pgobj/backup/target"
 	"github.com/pgobj/pgobj/backup/unpack"
-	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
-
-// Fetch plans a restore and runs the plan. Until it returns nil, PostgreSQL does not start on the target.
-func Fetch(ctx context.Context, r Request) (*catalog.Backup, error) {
-	p, err := NewPlan(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	return p.Backup, p.Run(ctx)
-}
 
 // Run does what the plan says. Until it returns nil, PostgreSQL does not start on the target; when it fails or is
 // killed, the same request with Delta goes on from what is there.

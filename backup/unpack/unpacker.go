@@ -315,28 +315,19 @@ func (u *unpacker) put(w want, data []byte) error {
 // about the content of a member, which the CRC tells at next to no cost.
 func (c *assembly) written(o *output, data []byte) error {
 	if c.one {
-		return c.checkOne(data)
+		if c.sum != (part.Hash{}) && part.Checksum(data) != uint32(c.crc) {
+			return fmt.Errorf("%w: the CRC of the chunk at %d does not match the manifest", part.ErrDamaged, c.at)
+		}
+		return nil
 	}
 	if c.left.Add(-1) > 0 {
 		return nil
 	}
-	c.data = make([]byte, c.len)
-	if _, err := o.file.ReadAt(c.data, c.at); err != nil {
+	data = make([]byte, c.len)
+	if _, err := o.file.ReadAt(data, c.at); err != nil {
 		return err
 	}
-	return c.check()
-}
-
-func (c *assembly) checkOne(data []byte) error {
-	if c.sum != (part.Hash{}) && part.Checksum(data) != uint32(c.crc) {
-		return fmt.Errorf("%w: the CRC of the chunk at %d does not match the manifest", part.ErrDamaged, c.at)
-	}
-	return nil
-}
-
-func (c *assembly) check() error {
-	defer func() { c.data = nil }()
-	return c.checkSum(part.Sum(c.data))
+	return c.checkSum(part.Sum(data))
 }
 
 func (c *assembly) checkSum(sum part.Hash) error {
