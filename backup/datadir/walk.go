@@ -86,7 +86,12 @@ type WalkOptions struct {
 }
 
 // VersionDir is the directory that the cluster has in each tablespace (TABLESPACE_VERSION_DIRECTORY).
-func (o WalkOptions) VersionDir() string { return fmt.Sprintf("PG_%d_%d", o.Major, o.CatalogVersion) }
+func (o WalkOptions) VersionDir() string { return VersionDir(o.Major, o.CatalogVersion) }
+
+// VersionDir is the directory that a cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
+func VersionDir(major int, catalogVersion uint32) string {
+	return fmt.Sprintf("PG_%d_%d", major, catalogVersion)
+}
 
 // Walk yields what belongs to a backup of the data directory root, in byte order of the paths. After an
 // error it ends. The rules are those of PostgreSQL's own basebackup.c; global/pg_control is not yielded,

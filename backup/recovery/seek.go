@@ -78,21 +78,14 @@ func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline
 			return nil, err
 		}
 		for _, f := range batch {
-			if i := lastIndex(f.marks, func(m segment.Mark) bool { return m.At >= b.StopLSN && m.At < w.End }); i >= 0 {
-				return &f.marks[i], nil
+			for _, m := range slices.Backward(f.marks) {
+				if m.At >= b.StopLSN && m.At < w.End {
+					return &m, nil
+				}
 			}
 		}
 		batch = nil
 	}
-}
-
-func lastIndex[T any](all []T, is func(T) bool) int {
-	for i, x := range slices.Backward(all) {
-		if is(x) {
-			return i
-		}
-	}
-	return -1
 }
 
 // look finds the marks that the recovery could end at in segments that follow each other, the newest first. What is damaged

@@ -180,13 +180,13 @@ func configDirectories(b *catalog.Backup, paths map[string]string) (all []target
 	for _, d := range b.ConfigDirs {
 		modes[paths[d.Path]] = modeOf(d.Mode)
 	}
-	seen := map[string]bool{".": true}
+	seen := map[string]bool{}
 	files := map[string]bool{}
 	for _, f := range b.ConfigFiles {
 		files[paths[f.Path]] = true
 	}
 	for _, rel := range paths {
-		for dir := range parents(rel + "/") {
+		for dir := rel; dir != "."; dir = path.Dir(dir) {
 			if !seen[dir] && !files[dir] {
 				seen[dir] = true
 				all = append(all, target.Placed{Path: dir, Mode: cmp.Or(modes[dir], directoryMode)})

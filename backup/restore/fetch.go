@@ -104,14 +104,3 @@ func (p *Plan) removeExtraneous(ctx context.Context) error {
 	}
 	return target.NewSweeper(ctx, p.target, lines).Sweep()
 }
-
-// parents yields the directories above a path, the highest first.
-func parents(p string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for i := range len(p) {
-			if os.IsPathSeparator(p[i]) && !yield(p[:i]) {
-				return
-			}
-		}
-	}
-}

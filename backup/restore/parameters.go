@@ -78,10 +78,10 @@ func (p *Plan) need(ctx context.Context, s *content.ManifestScan, conf settings.
 	if control.Parameters.Minimal() && !asShutDown {
 		return recovery.Unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can start from it\nWithout a target it can be restored as it was.", p.Backup.ID)
 	}
-	p.needs = settings.Needed(control.Parameters, append(slices.Clone(p.changes), p.ofSaved()...))
+	p.Needs = settings.Needed(control.Parameters, append(slices.Clone(p.changes), p.ofSaved()...))
 	var names []string
 	values := p.configured(conf.Own)
-	for _, n := range p.needs {
+	for _, n := range p.Needs {
 		if n.Name != settings.RoomForPrepared && (asShutDown || conf.Blind != nil) {
 			continue
 		}
@@ -117,6 +117,3 @@ func (p *Plan) control(ctx context.Context, s *content.ManifestScan) (datadir.Co
 	}
 	return datadir.ParseControl(data)
 }
-
-// Needs are the settings without which the recovery stops, as far as the archive knows.
-func (p *Plan) Needs() []recovery.Setting { return p.needs }

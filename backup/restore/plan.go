@@ -57,8 +57,9 @@ type Plan struct {
 	SavedIn  string   // the directory to which
 	Dangers  []settings.ConfLine
 	Warnings []string
-	LeftOut  int64 // bytes of databases that are not restored
-	Begun    bool  // Run has come to change the target: when it fails, what is there is no whole cluster
+	LeftOut  int64              // bytes of databases that are not restored
+	Needs    []recovery.Setting // the settings without which the recovery stops, as far as the archive knows
+	Begun    bool               // Run has come to change the target: when it fails, what is there is no whole cluster
 
 	request  Request
 	found    *recovery.Selection
@@ -67,7 +68,6 @@ type Plan struct {
 	gap      bool                 // there is a gap on the path, or just after it
 	changes  []segment.Parameters // of the server's settings, on the path
 	minimal  segment.LSN          // where the path ends, as wal_level is minimal from there on; 0: it does not
-	needs    []recovery.Setting   // without which recovery stops
 	target   *target.Target
 	only     *content.Databases
 	manifest *content.Files
