@@ -23,8 +23,9 @@ import (
 type ManifestWriter struct {
 	out     *bufio.Writer // to the caller's writer
 	sum     hash.Hash     // of all that was written
-	entries int           // in the list that is open
-	ranges  bool          // the list that is open is WAL-Ranges
+	err     error
+	entries int  // in the list that is open
+	ranges  bool // the list that is open is WAL-Ranges
 }
 
 // NewManifestWriter begins a manifest of version 1 (PostgreSQL 13 to 16) or 2 (17 and later, which holds
@@ -32,8 +33,12 @@ type ManifestWriter struct {
 func NewManifestWriter(w io.Writer, version int, systemID uint64) *ManifestWriter {
 	m := &ManifestWriter{out: bufio.NewWriterSize(w, 64<<10), sum: sha256.New()}
 	m.printf("{ \"PostgreSQL-Backup-Manifest-Version\": %d,\n", version)
-	if version == 2 {
+	switch version {
+	case 1:
+	case 2:
 		m.printf("\"System-Identifier\": %d,\n", systemID)
+	default:
+		m.err = fmt.Errorf("backup_manifest version %d is not known", version)
 	}
 	m.printf("\"Files\": [")
 	return m
@@ -54,7 +59,7 @@ func (m *ManifestWriter) FileWithoutChecksum(path string, size int64, mtime time
 
 func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum string) error {
 	if m.ranges {
-		return errors.New("write backup_manifest: a file after the WAL ranges")
+		return m.fail(errors.New("a file after the WAL ranges"))
 	}
 	key, value := "Path", []byte(nil)
 	if utf8.ValidString(path) {
@@ -63,7 +68,8 @@ func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum
 		key, value = "Encoded-Path", fmt.Appendf(nil, `"%x"`, path)
 	}
 	m.separate()
-	return m.printf(`{ "%s": %s, "Size": %d, "Last-Modified": "%s GMT", %s }`, key, value, size, mtime.UTC().Format(time.DateTime), checksum)
+	m.printf(`{ "%s": %s, "Size": %d, "Last-Modified": "%s GMT", %s }`, key, value, size, mtime.UTC().Format(time.DateTime), checksum)
+	return m.err
 }
 
 // WALRange adds the WAL that the backup needs of one timeline: the bytes from start up to end. The newest
@@ -71,7 +77,8 @@ func (m *ManifestWriter) file(path string, size int64, mtime time.Time, checksum
 func (m *ManifestWriter) WALRange(tli segment.Timeline, start, end segment.LSN) error {
 	m.beginRanges()
 	m.separate()
-	return m.printf(`{ "Timeline": %d, "Start-LSN": "%s", "End-LSN": "%s" }`, tli, start, end)
+	m.printf(`{ "Timeline": %d, "Start-LSN": "%s", "End-LSN": "%s" }`, tli, start, end)
+	return m.err
 }
 
 // Close ends the manifest with its checksum. It does not close the underlying writer.
@@ -79,7 +86,10 @@ func (m *ManifestWriter) Close() error {
 	m.beginRanges()
 	m.printf("\n],\n")
 	m.printf("\"Manifest-Checksum\": \"%s\"}\n", hex.EncodeToString(m.sum.Sum(nil)))
-	return m.out.Flush()
+	if err := m.out.Flush(); err != nil {
+		m.fail(err)
+	}
+	return m.err
 }
 
 func (m *ManifestWriter) beginRanges() {
@@ -96,10 +106,17 @@ func (m *ManifestWriter) separate() {
 	m.printf("\n")
 }
 
-// printf returns the first error of all.
-func (m *ManifestWriter) printf(format string, args ...any) error {
+func (m *ManifestWriter) printf(format string, args ...any) {
 	b := fmt.Appendf(nil, format, args...)
 	m.sum.Write(b)
-	_, err := m.out.Write(b)
-	return err
+	if _, err := m.out.Write(b); err != nil {
+		m.fail(err)
+	}
+}
+
+func (m *ManifestWriter) fail(err error) error {
+	if m.err == nil {
+		m.err = fmt.Errorf("write backup_manifest: %w", err)
+	}
+	return m.err
 }

@@ -16,9 +16,8 @@ import (
 // ErrControl: the bytes are not a whole pg_control that PostgreSQL 10 or later wrote.
 var ErrControl = errors.New("not a valid pg_control")
 
-const (
-	controlMaxData = 512  // of the struct in it: one sector, so that it is written as one
-)
+// controlMaxData is the size of the struct in it: one sector, so that it is written as one.
+const controlMaxData = 512
 
 // State is the cluster's state (DBState in PostgreSQL's pg_control.h).
 type State uint32
