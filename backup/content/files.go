@@ -88,7 +88,11 @@ func ReadExtents(ctx context.Context, s storage.Store, extents []manifest.Extent
 	}
 	for done := 0; done < len(extents); {
 		n := Joined(extents[done:])
-		if err := r.Read(ctx, extents[done:done+n], func(i int, data []byte) error { return use(done+i, data) }); err != nil {
+		body, err := r.Open(ctx, extents[done:done+n])
+		if err == nil {
+			err = r.Take(body, extents[done:done+n], func(i int, data []byte) error { return use(done+i, data) })
+		}
+		if err != nil {
 			return err
 		}
 		done += n

@@ -31,7 +31,6 @@ type ManifestScan struct {
 	Stray   []string          // links in pg_tblspc that PostgreSQL has not made
 	Confs   []*manifest.File  // files with settings
 	Control *manifest.File    // pg_control
-	mode    manifest.Mode     // of the data directory
 }
 
 // Linked is where a link of the original led.
@@ -72,7 +71,6 @@ func (s *ManifestScan) Add(f *manifest.File) {
 	}
 	switch {
 	case p == manifest.Root:
-		s.mode = f.Mode
 		return
 	case f.Type != manifest.TypeLink && f.RawLink() != "":
 		s.Links[p] = Linked{f.RawLink(), f.Type == manifest.TypeFile}

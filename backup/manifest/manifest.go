@@ -21,7 +21,6 @@ import (
 	"io/fs"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/pgobj/pgobj/backup/part"
 )
@@ -124,31 +123,16 @@ type Extent struct {
 }
 
 // SetPath sets the path from its bytes, whatever their encoding.
-func (f *File) SetPath(raw string) { f.Path, f.Hex = encode(raw) }
+func (f *File) SetPath(raw string) { f.Path, f.Hex = part.Text(raw) }
 
 // RawPath is the path's bytes.
-func (f *File) RawPath() string { return decode(f.Path, f.Hex) }
+func (f *File) RawPath() string { return part.Raw(f.Path, f.Hex) }
 
 // SetLink sets the link's target from its bytes.
-func (f *File) SetLink(raw string) { f.Link, f.LHex = encode(raw) }
+func (f *File) SetLink(raw string) { f.Link, f.LHex = part.Text(raw) }
 
 // RawLink is the bytes of the link's target.
-func (f *File) RawLink() string { return decode(f.Link, f.LHex) }
-
-func encode(raw string) (text, hexed string) {
-	if utf8.ValidString(raw) {
-		return raw, ""
-	}
-	return "", hex.EncodeToString([]byte(raw))
-}
-
-func decode(text, hexed string) string {
-	if hexed == "" {
-		return text
-	}
-	raw, _ := hex.DecodeString(hexed) // check has seen to it
-	return string(raw)
-}
+func (f *File) RawLink() string { return part.Raw(f.Link, f.LHex) }
 
 // A section ends after sectionSize bytes, or after a path that its own hash chooses (one in sectionLines): so
 // that the same lines make the same sections whatever comes and goes before them.

@@ -3,12 +3,10 @@ package part
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"time"
-	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -83,10 +81,8 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	skip := len(w.raw)
 	w.raw = append(w.raw, c.Data...)
 	w.raw = append(w.raw, zeros[:padding(len(c.Data))]...)
-	m := Member{Path: c.Path, At: c.At, Len: len(c.Data), Skip: skip, SHA256: c.SHA256, crc: c.CRC32C}
-	if !utf8.ValidString(c.Path) {
-		m.Path, m.Hex = "", hex.EncodeToString([]byte(c.Path))
-	}
+	m := Member{At: c.At, Len: len(c.Data), Skip: skip, SHA256: c.SHA256, crc: c.CRC32C}
+	m.Path, m.Hex = Text(c.Path)
 	if c.Relation {
 		m.Pages = hashPages(c.Data)
 	}

@@ -175,12 +175,7 @@ func (p *push) appendBegin(ctx context.Context, begin catalog.Begin) (err error)
 	b.Compression = p.Codec.String()
 	b.Owner = owner(p.PGDATA)
 	b.Host, err = os.Hostname()
-	for _, d := range p.info.Databases {
-		b.Databases = append(b.Databases, catalog.Database{OID: d.OID, Name: d.Name, Template: d.Template})
-	}
-	for _, s := range p.info.Subscriptions {
-		b.Subscriptions = append(b.Subscriptions, catalog.Subscription(s))
-	}
+	b.Databases, b.Subscriptions = p.info.Databases, p.info.Subscriptions
 	return err
 }
 

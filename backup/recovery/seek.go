@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -20,16 +19,12 @@ import (
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
-// TargetSearch looks through the WAL in the archive for a restore point or the end of a transaction: nothing else tells which
+// search is what was found in the WAL in the archive, of a restore point or the end of a transaction: nothing else tells which
 // backups are from before it. It begins with the newest WAL, and reads each segment once.
-type TargetSearch struct {
-	Store    storage.Store
-	Catalog  *catalog.Catalog
-	Log      *slog.Logger
-	Recovery Recovery
-	Known    map[string][]segment.Mark // of each segment that was read, by its key: where recovery could end
-	begin    []byte                    // how the last one begins: the one before it may have a record that ends there
-	Said     time.Time
+type search struct {
+	known map[string][]segment.Mark // of each segment that was read, by its key: where recovery could end
+	begin []byte                    // how the last one begins: the one before it may have a record that ends there
+	said  time.Time
 }
 
 // seekAhead is how many segments are read at once.
@@ -51,13 +46,13 @@ func (r Recovery) wants(m segment.Mark) bool {
 }
 
 // seek is the last place behind a backup at which its recovery along path could be told to end; nil if there is none.
-func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
-	b, err := s.Catalog.Backup(ctx, e)
+func (c *Selector) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
+	b, err := c.Catalog.Backup(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	size := segment.Size(b.SegmentSize)
-	w, err := WaitForRange(ctx, s.Store, b.SystemID, path, size, 0)
+	w, err := WaitForRange(ctx, c.Store, b.SystemID, path, size, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +69,7 @@ func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline
 		if len(batch) == 0 {
 			return nil, nil
 		}
-		if err := s.look(ctx, b.SystemID, batch); err != nil {
+		if err := c.look(ctx, b.SystemID, batch); err != nil {
 			return nil, err
 		}
 		for _, f := range batch {
@@ -90,43 +85,43 @@ func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline
 
 // look finds the marks that the recovery could end at in segments that follow each other, the newest first. What is damaged
 // has none: recovery does not get past it either.
-func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searchedSegment) error {
-	if time.Since(s.Said) >= WalSay {
-		s.Log.Info("reading the WAL for the target, the newest segments first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
-		s.Said = time.Now()
+func (c *Selector) look(ctx context.Context, sysid uint64, files []*searchedSegment) error {
+	if time.Since(c.search.said) >= WalSay {
+		c.Log.Info("reading the WAL for the target, the newest segments first", "target", c.Recovery.Goal(), "segment", files[0].name, "read", len(c.search.known))
+		c.search.said = time.Now()
 	}
 	begin := make(chan []byte, 1) // of the segment behind the one that is read
-	begin <- s.begin
+	begin <- c.search.begin
 	g, reading := errgroup.WithContext(ctx)
 	for _, f := range files {
 		var ok bool
-		if f.marks, ok = s.Known[object.Key(sysid, f.name)]; ok {
+		if f.marks, ok = c.search.known[object.Key(sysid, f.name)]; ok {
 			continue
 		}
 		r := survey.MarksRequest{SystemID: sysid, Segment: f.name, Chain: f.chain, After: &awaited{from: begin}}
 		own := make(chan []byte, 1)
 		r.Begin = func(data []byte) { own <- data }
 		begin = own
-		g.Go(func() error { return s.read(reading, r, f) })
+		g.Go(func() error { return c.read(reading, r, f) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.begin = <-begin
+	c.search.begin = <-begin
 	for _, f := range files {
-		s.Known[object.Key(sysid, f.name)] = f.marks
+		c.search.known[object.Key(sysid, f.name)] = f.marks
 	}
 	return nil
 }
 
-func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *searchedSegment) error {
-	err := survey.Marks(ctx, s.Store, r, func(m segment.Mark) {
-		if s.Recovery.wants(m) {
+func (c *Selector) read(ctx context.Context, r survey.MarksRequest, f *searchedSegment) error {
+	err := survey.Marks(ctx, c.Store, r, func(m segment.Mark) {
+		if c.Recovery.wants(m) {
 			f.marks = append(f.marks, m)
 		}
 	})
 	if errors.Is(err, object.ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
-		s.Log.Warn("cannot read all WAL for the target", "target", s.Recovery.Goal(), "error", err)
+		c.Log.Warn("cannot read all WAL for the target", "target", c.Recovery.Goal(), "error", err)
 		f.marks, err = nil, nil
 	}
 	return err
@@ -152,7 +147,7 @@ func (c *Selector) notFound(complete []*catalog.Entry) error {
 		what = "The transaction may be older, have written nothing, have been a subtransaction, or not have ended. " + what
 	}
 	return Unreachable("%s is not in the WAL after the oldest backup, %s, along the timelines that recovery follows (%d segments were read)\n%s Another --target-timeline may have it. If you name a backup, pgobj does not search for the target.",
-		c.Recovery.Goal(), complete[0].ID, len(c.Seek.Known), what)
+		c.Recovery.Goal(), complete[0].ID, len(c.search.known), what)
 }
 
 // Where says where the target is.

@@ -160,8 +160,7 @@ func (p *Plan) look(ctx context.Context) error {
 	for _, problem := range state.Problems {
 		r.Log.Warn("the catalog is damaged", "problem", problem)
 	}
-	c := &recovery.Selector{Store: r.Store, Recovery: r.Recovery, Trees: map[uint64]timeline.Tree{},
-		Seek: &recovery.TargetSearch{Store: r.Store, Catalog: r.Catalog, Log: r.Log, Recovery: r.Recovery, Known: map[string][]segment.Mark{}, Said: time.Now()}}
+	c := &recovery.Selector{Store: r.Store, Catalog: r.Catalog, Log: r.Log, Recovery: r.Recovery}
 	found, err := c.Choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || catalog.IsLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.

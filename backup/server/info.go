@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -36,10 +37,10 @@ type Info struct {
 	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
 	LogDirectory                                string // relative to the data directory, or absolute
 
-	Tablespaces []Tablespace
-	Databases   []Database // of a running server
+	Tablespaces []catalog.Tablespace
+	Databases   []catalog.Database // of a running server
 	// Subscriptions are those of all databases, as far as the role may know them.
-	Subscriptions []Subscription
+	Subscriptions []catalog.Subscription
 	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
@@ -57,13 +58,6 @@ const (
 	spaceTries = 10
 	spacePause = 100 * time.Millisecond
 )
-
-// Tablespace is a tablespace other than pg_default and pg_global.
-type Tablespace struct {
-	OID      uint32
-	Name     string
-	Location string // absolute; empty for an in-place tablespace, which is a directory in pg_tblspc
-}
 
 // Info asks the server about itself.
 func (s *Session) Info(ctx context.Context) (Info, error) {
@@ -128,7 +122,7 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 
 // tablespaces asks again when the server cannot tell: the link of one that is being dropped goes a moment before its
 // row does.
-func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
+func (s *Session) tablespaces(ctx context.Context) ([]catalog.Tablespace, error) {
 	var rows [][]string
 	var err error
 	for range spaceTries {
@@ -143,9 +137,9 @@ func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	var spaces []Tablespace
+	var spaces []catalog.Tablespace
 	for _, r := range rows {
-		var t Tablespace
+		var t catalog.Tablespace
 		if err := scan(r, &t.OID, &t.Name, &t.Location); err != nil {
 			return nil, err
 		}
@@ -157,21 +151,14 @@ func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
 	return spaces, nil
 }
 
-// Database is a database of the server.
-type Database struct {
-	OID      uint32
-	Name     string
-	Template bool
-}
-
-func (s *Session) databases(ctx context.Context) ([]Database, error) {
+func (s *Session) databases(ctx context.Context) ([]catalog.Database, error) {
 	rows, err := s.query(ctx, `SELECT oid, datname, datistemplate FROM pg_database ORDER BY oid`)
 	if err != nil {
 		return nil, err
 	}
-	var all []Database
+	var all []catalog.Database
 	for _, r := range rows {
-		var d Database
+		var d catalog.Database
 		if err := scan(r, &d.OID, &d.Name, &d.Template); err != nil {
 			return nil, err
 		}
@@ -180,17 +167,14 @@ func (s *Session) databases(ctx context.Context) ([]Database, error) {
 	return all, nil
 }
 
-// Subscription is a subscription to logical replication.
-type Subscription struct{ Database, Name string }
-
-func (s *Session) subscriptions(ctx context.Context) ([]Subscription, error) {
+func (s *Session) subscriptions(ctx context.Context) ([]catalog.Subscription, error) {
 	rows, err := s.query(ctx, `SELECT datname, subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid ORDER BY 1, 2`)
 	if declined(err) {
 		return nil, nil // no right to know
 	}
-	var all []Subscription
+	var all []catalog.Subscription
 	for _, r := range rows {
-		all = append(all, Subscription{r[0], r[1]})
+		all = append(all, catalog.Subscription{Database: r[0], Name: r[1]})
 	}
 	return all, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/conninfo"
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -294,7 +295,7 @@ type StopPoint struct {
 	// is silently corrupt. They must never be written into the live data directory.
 	Label, TablespaceMap []byte
 	// Tablespaces are those that there are when the backup has ended.
-	Tablespaces []Tablespace
+	Tablespaces []catalog.Tablespace
 }
 
 // Stop ends the backup and does not wait for WAL to be archived: the server would wait for ever when

@@ -20,9 +20,8 @@ func (s *Session) Watch(ctx context.Context) (watched context.Context, stop func
 // watch calls look now and then, until it returns an error: then the backup is void.
 func watch(ctx context.Context, every time.Duration, look func(context.Context) error) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() { // stop waits for it
-		defer close(done)
+	var looking sync.WaitGroup // for which stop waits
+	looking.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
@@ -36,10 +35,10 @@ func watch(ctx context.Context, every time.Duration, look func(context.Context) 
 				}
 			}
 		}
-	}()
+	})
 	return watched, sync.OnceFunc(func() {
 		cancel(context.Canceled)
-		<-done
+		looking.Wait()
 	})
 }
 
