@@ -2,7 +2,6 @@ package content
 
 import (
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -15,8 +14,7 @@ func SpaceOf(f *manifest.File) (oid uint32, ok bool) {
 	if f.Type != manifest.TypeLink || path.Dir(p) != "pg_tblspc" {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(path.Base(p), 10, 32)
-	return uint32(n), err == nil && strconv.FormatUint(n, 10) == path.Base(p)
+	return datadir.SpaceOID(path.Base(p))
 }
 
 // ManifestScan is what a first reading of the manifest tells. That it can be read to its end at all also shows, before
@@ -63,11 +61,10 @@ func (m *Files) Scan(only *Databases) (*ManifestScan, error) {
 
 func (s *ManifestScan) Add(f *manifest.File) {
 	p := f.RawPath()
-	if _, ok := SpaceOf(f); !ok && f.Type == manifest.TypeLink && path.Dir(p) == "pg_tblspc" {
-		s.Stray = append(s.Stray, p)
-	}
 	if oid, ok := SpaceOf(f); ok {
 		s.Spaces[oid] = f.RawLink()
+	} else if f.Type == manifest.TypeLink && path.Dir(p) == "pg_tblspc" {
+		s.Stray = append(s.Stray, p)
 	}
 	switch {
 	case p == manifest.Root:

@@ -19,6 +19,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -386,11 +387,9 @@ func (r *Reader) checkOrder(f Place) error {
 		}
 		return nil
 	}
-	for i := r.tail; i < len(Tail); i++ {
-		if Tail[i] == path {
-			r.tail = i + 1
-			return nil
-		}
+	if i := slices.Index(Tail[r.tail:], path); i >= 0 {
+		r.tail += i + 1
+		return nil
 	}
 	if r.tail > 0 || r.last != "" && path <= r.last {
 		return fmt.Errorf("%q comes after %q", path, r.last)

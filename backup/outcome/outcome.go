@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
@@ -182,10 +181,8 @@ func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Time
 	names, _ := datadir.ReadDir(filepath.Join(dir, "pg_wal"))
 	newest := after
 	for _, name := range names {
-		if segment.Classify(name) == segment.History {
-			if t, err := strconv.ParseUint(name[:8], 16, 32); err == nil {
-				newest = max(newest, segment.Timeline(t))
-			}
+		if t, err := segment.TimelineOf(name); err == nil && segment.Classify(name) == segment.History {
+			newest = max(newest, t)
 		}
 	}
 	return newest

@@ -202,11 +202,10 @@ func (f *Frame) Wait(ctx context.Context) error {
 
 // Full is a part that is complete and waits to be stored.
 type Full struct {
-	Name   string
-	Body   []byte
-	Index  Hash  // SHA-256 of the index's stored frame
-	Raw    int64 // content bytes of its members
-	Frames int
+	Name  string
+	Body  []byte
+	Index Hash  // SHA-256 of the index's stored frame
+	Raw   int64 // content bytes of its members
 }
 
 // trailer is the fixed-size skippable frame at a part's very end: mark, version, where the index frame

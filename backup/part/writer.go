@@ -30,7 +30,6 @@ type Writer struct {
 	line   IndexLine
 	open   *Frame
 	index  bytes.Buffer
-	frames int
 	bytes  int64
 	header bytes.Buffer
 }
@@ -124,7 +123,6 @@ func (w *Writer) Seal() error {
 	if err := json.NewEncoder(&w.index).Encode(w.line); err != nil {
 		return fmt.Errorf("index a frame: %w", err)
 	}
-	w.frames++
 	w.line = IndexLine{Members: w.line.Members[:0]}
 	w.raw, w.open = w.raw[:0], nil
 	close(f.sealed)
@@ -162,11 +160,11 @@ func (w *Writer) finish() error {
 	}
 	index := Sum(buf[off:])
 	buf = appendTrailer(buf, int64(off), len(buf)-off, index)
-	next, err := w.emit(Full{Name: w.name, Body: buf, Index: index, Raw: w.bytes, Frames: w.frames})
+	next, err := w.emit(Full{Name: w.name, Body: buf, Index: index, Raw: w.bytes})
 	if err != nil {
 		return err
 	}
-	w.buf, w.name, w.frames, w.bytes = next[:0], "", 0, 0
+	w.buf, w.name, w.bytes = next[:0], "", 0
 	w.index.Reset()
 	return nil
 }

@@ -193,12 +193,7 @@ func (c *Selector) beforeConsistent(e *catalog.Entry) error {
 
 // tooEarly: every backup ends after the target.
 func (c *Selector) tooEarly(complete []*catalog.Entry) error {
-	first := complete[0]
-	for _, e := range complete {
-		if e.Commit.Summary.Consistent.Before(first.Commit.Summary.Consistent) {
-			first = e
-		}
-	}
+	first := slices.MinFunc(complete, func(a, b *catalog.Entry) int { return a.Commit.Summary.Consistent.Compare(b.Commit.Summary.Consistent) })
 	b := first.Commit.Summary
 	if c.Recovery.TargetLSN != 0 {
 		return Unreachable("no backup is old enough for %s; the oldest backup, %s, can restore any point from %s on", c.Recovery.TargetLSN, first.ID, b.StopLSN)

@@ -13,7 +13,6 @@ import (
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/outcome"
-	"github.com/pgobj/pgobj/backup/target"
 	"github.com/pgobj/pgobj/backup/unpack"
 	"github.com/pgobj/pgobj/storage"
 )
@@ -70,7 +69,11 @@ func (p *Plan) restore(ctx context.Context) error {
 		return err
 	}
 	if t.Delta {
-		if err := p.removeExtraneous(ctx); err != nil {
+		lines, err := p.manifest.Read()
+		if err == nil {
+			err = t.Sweep(ctx, lines)
+		}
+		if err != nil {
 			return fmt.Errorf("remove files that are not in the backup: %w", err)
 		}
 	}
@@ -93,14 +96,4 @@ func (p *Plan) restore(ctx context.Context) error {
 		return fmt.Errorf("fsync the directories: %w", err)
 	}
 	return t.Finish()
-}
-
-// removeExtraneous takes away what the backup does not have: a server would read some of it, such as WAL of
-// another history, or signal files.
-func (p *Plan) removeExtraneous(ctx context.Context) error {
-	lines, err := p.manifest.Read()
-	if err != nil {
-		return err
-	}
-	return target.NewSweeper(ctx, p.target, lines).Sweep()
 }

@@ -35,7 +35,6 @@ type Info struct {
 	SummarizeWAL                                bool   // 17 and later
 	Streams                                     int    // connections in pg_stat_replication
 	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
-	LogDirectory                                string // relative to the data directory, or absolute
 
 	Tablespaces []catalog.Tablespace
 	Databases   []catalog.Database // of a running server
@@ -116,7 +115,7 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	if set["config_file"] != "" {
 		info.ConfigFile = filepath.Clean(set["config_file"])
 	}
-	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
+	info.StatsTempDirectory = set["stats_temp_directory"]
 	return info, nil
 }
 

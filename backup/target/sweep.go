@@ -24,11 +24,10 @@ type sweeper struct {
 	tail  map[string]bool // what of manifest.Tail is in the manifest
 }
 
-func NewSweeper(ctx context.Context, t *Target, lines *manifest.Reader) *sweeper {
-	return &sweeper{ctx: ctx, t: t, lines: lines, tail: map[string]bool{}}
-}
-
-func (s *sweeper) Sweep() error {
+// Sweep removes what a backup with these lines does not have: a server would read some of it, such as WAL of another history, or
+// signal files.
+func (t *Target) Sweep(ctx context.Context, lines *manifest.Reader) error {
+	s := &sweeper{ctx: ctx, t: t, lines: lines, tail: map[string]bool{}}
 	if err := s.next(); err != nil {
 		return err
 	}
