@@ -42,6 +42,7 @@ const (
 	maxConfFiles = 100
 )
 
+// Scan reads all lines; of databases that are not restored only the size counts.
 func (m *Files) Scan(only *Databases) (*ManifestScan, error) {
 	s := &ManifestScan{Bytes: map[string]int64{}, Links: map[string]Linked{}, Entries: map[string]bool{}, Files: map[string]bool{}, Spaces: map[uint32]string{}}
 	for f, err := range m.All() {
