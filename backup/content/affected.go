@@ -3,7 +3,6 @@ package content
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -54,17 +53,9 @@ func (m *Files) Affected(err error) error {
 	if !ok {
 		return err
 	}
-	lines, e := m.Read()
-	if e != nil {
-		return err
-	}
 	var paths []string
 	n, last := 0, ""
-	for {
-		f, e := lines.Next()
-		if e == io.EOF {
-			break
-		}
+	for f, e := range m.All() {
 		if e != nil {
 			return err
 		}

@@ -16,6 +16,11 @@ import (
 
 var update = flag.Bool("update", false, "make testdata/pg_control.* anew, with servers of all versions")
 
+const (
+	controlFile = ControlPath
+	controlSize = 8192 // of the file
+)
+
 // serverControl is pg_control as the server itself reads it.
 const serverControl = `
 	SELECT system_identifier, pg_control_version, catalog_version_no, extract(epoch FROM pg_control_last_modified)::bigint,

@@ -79,15 +79,15 @@ func (h *host) command(ctx context.Context, name string, args ...string) *exec.C
 }
 
 // check runs a program that looks for damage. Its error holds what it says.
-func (h *host) check(ctx context.Context, name string, args ...string) (string, error) {
+func (h *host) check(ctx context.Context, name string, args ...string) error {
 	out, err := h.command(ctx, name, args...).CombinedOutput()
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %s: %w\n%s", ErrFailed, filepath.Base(name), err, lastLines(string(out), 20))
+		return fmt.Errorf("%w: %s: %w\n%s", ErrFailed, filepath.Base(name), err, lastLines(string(out), 20))
 	}
-	return string(out), nil
+	return nil
 }
 
 func (h *host) has(name string) bool {

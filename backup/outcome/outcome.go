@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
-	"strconv"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -183,10 +182,8 @@ func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Time
 	names, _ := datadir.ReadDir(filepath.Join(dir, "pg_wal"))
 	newest := after
 	for _, name := range names {
-		if segment.Classify(name) == segment.History {
-			if t, err := strconv.ParseUint(name[:8], 16, 32); err == nil {
-				newest = max(newest, segment.Timeline(t))
-			}
+		if t, err := segment.TimelineOf(name); err == nil && segment.Classify(name) == segment.History {
+			newest = max(newest, t)
 		}
 	}
 	return newest

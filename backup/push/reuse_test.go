@@ -382,7 +382,7 @@ func TestALyingPageHashIsNoticed(t *testing.T) {
 	if _, err := x.verify(b.ID); !errors.Is(err, part.ErrDamaged) {
 		t.Errorf("verify: %v", err)
 	}
-	_, err = restore.Fetch(t.Context(), restore.Request{Store: x.store, Catalog: x.catalog(), Target: filepath.Join(t.TempDir(), "r"), Workers: 2, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler)})
+	_, err = fetch(t.Context(), restore.Request{Store: x.store, Catalog: x.catalog(), Target: filepath.Join(t.TempDir(), "r"), Workers: 2, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler)})
 	if !errors.Is(err, part.ErrDamaged) {
 		t.Errorf("restore: %v", err)
 	}

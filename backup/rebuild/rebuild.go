@@ -217,7 +217,7 @@ func (r *Plan) whole(ctx context.Context, f *Found, listed bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
 	}
-	f.reuses = slices.Sorted(maps.Keys(others(parts, f.Backup)))
+	f.reuses = slices.DeleteFunc(slices.Sorted(maps.Keys(parts)), func(id string) bool { return id == f.Backup })
 	var missing []string
 	for _, p := range f.b.Parts {
 		if size, there := r.sizes[p.Name]; there && size == p.Size {
@@ -289,11 +289,4 @@ func (r *Plan) Run(ctx context.Context) error {
 		}
 	}
 	return r.catalog.Rebuild(ctx, r.state, next)
-}
-
-// others are the backups, other than one, that parts are of.
-func others(parts map[string][]int, id string) map[string][]int {
-	parts = maps.Clone(parts)
-	delete(parts, id)
-	return parts
 }

@@ -81,7 +81,7 @@ func (p *Plan) warnOtherWay(last segment.Segment) {
 
 func (p *Plan) savedInVain(format string, args ...any) error {
 	return fmt.Errorf("%w: %s has WAL that was never archived (%s), and %w\nOr give --discard-wal instead of --save-wal: its transactions are then lost",
-		backup.ErrTarget, p.target.Dir, firstFew(p.Saved), fmt.Errorf(format, args...))
+		backup.ErrTarget, p.target.Dir, backup.Some(p.Saved, 3), fmt.Errorf(format, args...))
 }
 
 // lastSaved is the last segment that is saved; false when there is none: other files hold no transactions.

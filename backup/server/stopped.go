@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
@@ -112,18 +113,18 @@ func (s *Stopped) Info(context.Context) (Info, error) {
 }
 
 // tablespaces are the links in pg_tblspc. Their names are only in the database, so their OIDs stand for them.
-func (s *Stopped) tablespaces() ([]Tablespace, error) {
+func (s *Stopped) tablespaces() ([]catalog.Tablespace, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "pg_tblspc"))
 	if err != nil {
 		return nil, datadir.Explain("list tablespaces in", s.dir, err)
 	}
-	var spaces []Tablespace
+	var spaces []catalog.Tablespace
 	for _, e := range entries {
 		oid, ok := datadir.SpaceOID(e.Name())
 		if !ok {
 			continue
 		}
-		t := Tablespace{OID: oid, Name: e.Name()}
+		t := catalog.Tablespace{OID: oid, Name: e.Name()}
 		if !e.IsDir() {
 			if t.Location, err = os.Readlink(filepath.Join(s.dir, "pg_tblspc", e.Name())); err != nil {
 				return nil, datadir.Explain("read link", e.Name(), err)

@@ -43,6 +43,22 @@ type Written struct {
 	Comments []string           // before them
 }
 
+// InAuto are all that go to postgresql.auto.conf.
+func (w Written) InAuto() []recovery.Setting {
+	if w.File == AutoConf {
+		return slices.Concat(w.Recovery, w.Auto)
+	}
+	return w.Auto
+}
+
+// Own is the text of File where that is a file of its own; empty: it is not.
+func (w Written) Own() string {
+	if w.File == "" || w.File == AutoConf {
+		return ""
+	}
+	return Block(nil, w.Recovery)
+}
+
 // SettingsFor puts together what a restore writes. conf is what the configuration in the backup says.
 func SettingsFor(r recovery.Recovery, major int, conf ConfScan) Written {
 	w := Written{File: AutoConf, Recovery: r.Settings(major)}
@@ -104,6 +120,7 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 	for line := range strings.Lines(conf) {
 		text := strings.TrimSpace(line)
 		name, _ := Parse(text)
+		_, needed := parameterDefaults[name]
 		switch {
 		case text == blockBegin:
 			ours = true
@@ -111,7 +128,7 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 		case text == blockEnd:
 			ours = false
 			continue
-		case ours && !isNeeded(name):
+		case ours && !needed:
 			continue
 		case IsOneOf(text, anew):
 			out.WriteString("# before pgobj's restore: ")
@@ -123,15 +140,5 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 
 func IsOneOf(line string, anew []recovery.Setting) bool {
 	name, _ := Parse(line)
-	for _, s := range recovery.RecoverySettings {
-		if name == s {
-			return true
-		}
-	}
-	for _, s := range anew {
-		if name == s.Name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(recovery.RecoverySettings, name) || slices.ContainsFunc(anew, func(s recovery.Setting) bool { return s.Name == name })
 }

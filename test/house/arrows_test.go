@@ -54,7 +54,7 @@ var arrows = map[string][]string{
 	"backup/datadir":   {},
 	"backup/replay":    {},
 	"backup/readback":  {"backup/manifest", "backup/part"},
-	"backup/server":    {"backup/conninfo", "backup/datadir", "walstore/timeline"},
+	"backup/server":    {"backup/conninfo", "backup/datadir", "catalog", "walstore/timeline"},
 	"backup/archiving": {"backup/server", "walstore/object"},
 	"backup/content":   {"backup", "backup/datadir", "backup/manifest", "backup/part", "catalog", "storage/codec"},
 	"backup/pack":      {"backup", "backup/content", "backup/datadir", "backup/manifest", "backup/part", "backup/readback", "catalog", "storage/codec"},
