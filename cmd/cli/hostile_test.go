@@ -43,7 +43,7 @@ func TestControlCharacters(t *testing.T) {
 		t.Errorf("the list is %q (%v)", got, err)
 	}
 	var out strings.Builder
-	if report(&out, errors.New("x\x1b[2J\ny\x1b")); out.String() != "ERROR:  x\\u001b[2J\nDETAIL:  y\\u001b\n" {
+	if report(&out, "text", errors.New("x\x1b[2J\ny\x1b")); out.String() != "ERROR:  x\\u001b[2J\nDETAIL:  y\\u001b\n" {
 		t.Errorf("an error says %q", out.String())
 	}
 	if got, want := show.Visible("a\tb\n\xff\x9bc ü\x00"), "a\tb\n\xff\x9bc ü\\u0000"; got != want {

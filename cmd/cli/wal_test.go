@@ -147,7 +147,7 @@ func TestReceiveTells(t *testing.T) {
 		{receive.Position{Timeline: 1, Begin: 0x100, Received: 0x180}, "stopped at 0/180 on timeline 1; WAL received from 0/100 on is not stored", app.ExitStorage},
 	} {
 		var out bytes.Buffer
-		code := report(io.Discard, (&wal.WalReceive{}).Tell(&app.App{Streams: app.Streams{Out: &out}}, c.end))
+		code := report(io.Discard, "text", (&wal.WalReceive{}).Tell(&app.App{Streams: app.Streams{Out: &out}}, c.end))
 		if out.String() != c.want+"\n" || code != c.code {
 			t.Errorf("%+v: %s (exit code %d), want %s (%d)", c.end, &out, code, c.want, c.code)
 		}

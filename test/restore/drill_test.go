@@ -72,7 +72,7 @@ func TestDrill(t *testing.T) {
 			}
 			// Before the last row, which the same check now misses.
 			d = s.Drill(t, exitDrill, backup.Backup, "--target-lsn", at, "--sql", check)
-			if d.Backup != backup.Backup || !strings.Contains(d.Error, "division by zero") || !strings.HasSuffix(d.StepNames(), "sql failed") {
+			if d.Backup != backup.Backup || !strings.Contains(d.Reason, "division by zero") || !strings.HasSuffix(d.StepNames(), "sql failed") {
 				t.Errorf("SQL that fails: %+v", d)
 			}
 			// Nothing of this has touched the original, or its archive.
@@ -178,7 +178,7 @@ func TestDrillFindsDamage(t *testing.T) {
 	if o := s.Run(t, "backup-push"); o.Code != 13 {
 		t.Fatalf("a backup with a damaged page: %v", o)
 	}
-	if d := s.Drill(t, exitDrill); !strings.Contains(d.Error, "steps") || !strings.HasSuffix(d.StepNames(), "pg_amcheck failed") {
+	if d := s.Drill(t, exitDrill); !strings.Contains(d.Reason, "steps") || !strings.HasSuffix(d.StepNames(), "pg_amcheck failed") {
 		t.Errorf("a damaged page: %+v", d)
 	}
 	for _, args := range [][]string{{"--bindir", "/nonexistent"}, {"--scratch", "/nonexistent/" + strings.Repeat("x", 90)}, {"--bindir", s.BinDir, "--scratch", "/nonexistent"}} {

@@ -16,7 +16,7 @@ import (
 type drilled struct {
 	Backup     string  `json:"backup"`
 	OK         bool    `json:"ok"`
-	Error      string  `json:"error"`
+	Reason     string  `json:"reason"`
 	Recovery   float64 `json:"recovery_seconds"`
 	EndLSN     string  `json:"end_lsn"`
 	Timeline   int     `json:"timeline"`

@@ -41,7 +41,7 @@ func (s *Site) Stops(t testing.TB, space string, env []string, args ...string) {
 func (s *Site) DrillIsNotHeld(t testing.TB, space string) {
 	t.Helper()
 	before := Survey(t, space)
-	if d := s.Drill(t, ExitUsage); !strings.Contains(d.Error, "the backup does not have a tablespace that recovery creates") {
+	if d := s.Drill(t, ExitUsage); !strings.Contains(d.Reason, "the backup does not have a tablespace that recovery creates") {
 		t.Errorf("the drill: %+v", d)
 	}
 	if o := s.Must(t, "backup-list"); strings.Contains(o.Out, "DRILL FAILED") {
