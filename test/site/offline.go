@@ -75,8 +75,8 @@ func (s *Site) Cold(t *testing.T, b BackupEntry, want string) {
 
 // UnreachableCold: what has not been archived cannot be recovered to.
 func (s *Site) UnreachableCold(t *testing.T, b BackupEntry) {
-	s.Refuses(t, ExitUnreachable, "the archive has no WAL after it", []string{b.Backup, "--target-timeline=latest"})
-	s.Refuses(t, ExitUnreachable, "Without a target it can be restored as it is", []string{b.Backup, "--target-xid=70000"})
+	s.Refuses(t, ExitUnreachable, "unreachable-target", "no WAL after", []string{b.Backup, "--target-timeline=latest"})
+	s.Refuses(t, ExitUnreachable, "unreachable-target", "Without a target", []string{b.Backup, "--target-xid=70000"})
 }
 
 // Rolled lets the server go on, and recovers from the offline backup to points after it.

@@ -73,12 +73,12 @@ func TestWALOfAnotherCluster(t *testing.T) {
 			if !strings.Contains(b.Log(), "ERROR:  push ") || !strings.Contains(b.Log(), "HINT:  ") {
 				t.Errorf("the server's log does not say why: %s", site.LastLines(b.Log(), 10))
 			}
-			b.Fails(t, nil, site.ExitConflict, site.Says(theirs, "backup-push"), "wal-receive")
+			b.Fails(t, nil, site.ExitConflict, "wrong-cluster", site.Says(theirs), "wal-receive")
 			if _, err := os.Stat(filepath.Join(st.Directory, "main/wal", theirs)); !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("WAL of the second cluster is there: %v", err)
 			}
 			if len(c.flags) > 0 {
-				b.Fails(t, nil, site.ExitConflict, site.Says("--new-incarnation"), "backup-push")
+				b.Fails(t, nil, site.ExitConflict, "catalog-of-other-cluster", site.Says("--new-incarnation"), "backup-push")
 			}
 			b.Backup(t, c.flags...)
 			b.Archived(t)
