@@ -166,7 +166,7 @@ func TestTimes(t *testing.T) {
 		tz         string
 		text, says string
 	}{
-		{berlin, "Europe/Berlin", "2026-10-25 02:30", "the first time is '2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
+		{berlin, "Europe/Berlin", "2026-10-25 02:30", "'2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
 		{berlin, "Europe/Berlin", "2026-03-29 02:30", "never show"},
 		{time.UTC, "<+01>-1", "2026-11-16 02:30", `("<+01>-1", from the variable TZ`},
 		{time.UTC, "Europe/Berlni", "2026-11-16", `("Europe/Berlni", from the variable TZ`},

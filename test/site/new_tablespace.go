@@ -28,7 +28,7 @@ func (s *Site) Stops(t testing.TB, space string, env []string, args ...string) {
 	c.AddEnv(env...)
 	_ = c.Launch(t.Context()) // a standby is open before it stops
 	testenv.Eventually(t, time.Minute, "the server stops", func() bool { return !c.Running() })
-	if !strings.Contains(c.Log(), "recovery would create a tablespace") {
+	if !strings.Contains(c.Log(), "would create a tablespace") {
 		t.Errorf("%v: it did not stop for that:\n%s", args, LastLines(c.Log(), 20))
 	}
 	if got := c.Log(); strings.Contains(got, "selected new timeline") {

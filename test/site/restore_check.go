@@ -73,7 +73,7 @@ func (s *Site) ChecksShortRecoveries(t testing.TB) {
 	if s.Major < 13 {
 		s.RestoreCheck(t, ExitNotReached, "no such point", target)
 	} else {
-		s.RestoreCheck(t, ExitNotReached, "the server stopped in recovery", target)
+		s.RestoreCheck(t, ExitNotReached, "stopped in recovery", target)
 	}
 	holed, short := s.Fetch(t), s.Fetch(t)
 	segments, err := filepath.Glob(filepath.Join(s.Directory, "main", "wal", "*", "00000001", strings.Repeat("?", 24)+".zst"))

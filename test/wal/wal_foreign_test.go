@@ -25,11 +25,13 @@ func TestTwoClustersInOnePlace(t *testing.T) {
 	ofA, ofB := site.WalSegment(site.Wal1, a.Sysid, site.Mib, 1), site.WalSegment(site.Wal1, b.Sysid, site.Mib, 2)
 	a.MustPush(t, site.Wal1, ofA)
 	before := site.Tree(t, st.Directory)
-	if o, _ := b.Fetch(t, site.Wal1); o.Code != 255 || !strings.Contains(o.Err, fmt.Sprint(b.Sysid)) {
-		t.Errorf("the second cluster has no archive: %v", o)
+	b.Env = append(b.Env, site.JSONLog)
+	o, _ := b.Fetch(t, site.Wal1)
+	if f := o.MustFail(t, 255, "unknown-archive"); !f.Names(fmt.Sprint(b.Sysid)) {
+		t.Errorf("the second cluster has no archive: %+v", f)
 	}
-	if o := b.Push(t, site.Wal1, ofA); o.Code != 11 || !strings.Contains(o.Err, fmt.Sprint(a.Sysid)) || !strings.Contains(o.Err, fmt.Sprint(b.Sysid)) {
-		t.Errorf("WAL of the other cluster in pg_wal: %v", o)
+	if f := b.Push(t, site.Wal1, ofA).MustFail(t, 11, "invalid-wal-file"); !f.Names(fmt.Sprint(a.Sysid), fmt.Sprint(b.Sysid)) {
+		t.Errorf("WAL of the other cluster in pg_wal: %+v", f)
 	}
 	if after := site.Tree(t, st.Directory); !maps.Equal(before, after) {
 		t.Errorf("the repository changed: %v", site.Differences(before, after))
