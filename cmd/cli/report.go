@@ -26,7 +26,7 @@ type failure struct {
 // otherKind is the kind of an error that meanings do not have.
 const otherKind = "other"
 
-// judge finds out what an error means; nil is exit code 0.
+// judge finds out what an error means. The exit code of nil is 0.
 func judge(err error) (f failure) {
 	if err == nil {
 		return f
@@ -59,10 +59,18 @@ func judge(err error) (f failure) {
 // finish ends a command's output, and returns its exit code. With --json standard output is one JSON value in any case: the result,
 // or, of a command that has none, why it failed. The text for people goes to standard error as always.
 func finish(a *app.App, err error) int {
-	if f := judge(err); f.Text != "" && slices.Contains(a.Args, "--json") && !a.Raw.Wrote() {
+	if f := judge(err); f.Text != "" && wantsJSON(a.Args) && !a.Raw.Wrote() {
 		_ = show.JSON(a.Out, map[string]failure{"error": f}) // if this fails, the command's own failure is still the one to report
 	}
 	return report(a.Err, logFormat(a.Args), a.Raw.End(err))
+}
+
+// wantsJSON says whether a command line has --json, also one that cannot be understood.
+func wantsJSON(args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 { // what follows are no flags
+		args = args[:i]
+	}
+	return slices.Contains(args, "--json")
 }
 
 // logFormat is --log-format, also of a command line that cannot be understood.

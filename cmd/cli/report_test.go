@@ -108,6 +108,14 @@ func TestFailureAfterResult(t *testing.T) {
 	}
 }
 
+// TestFileCalledJSON: what follows -- is no flag, and standard output is for the file's bytes.
+func TestFileCalledJSON(t *testing.T) {
+	out, _, code := printed(t, "--storage=file://"+t.TempDir(), "backup-cat", "latest", "--", "--json")
+	if out != "" || code != app.ExitNotFound {
+		t.Errorf("exit code %d, stdout %q", code, out)
+	}
+}
+
 // TestFailureInJSONLog: a collector of logs gets JSON on each line, also of those who are given no --json.
 func TestFailureInJSONLog(t *testing.T) {
 	out, messages, code := printed(t, "wal-fetch", "--log-format=json", "--storage=file:///none", "000000010000000000000001")
