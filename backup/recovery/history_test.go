@@ -83,7 +83,7 @@ func TestCover(t *testing.T) {
 		"the first is missing":          {"1/4 1/5", 0, "", "1/3", 0, 3 * mb},
 		"the child has not begun":       {"1/3 1/4 1/5", 0, "1/5", "", 3, 6 * mb},
 		"until the parent's middle":     {"1/3 1/4 1/5 2/6", 5 * mb, "1/4", "", 2, 5 * mb},
-		"a gap behind the end":          {"1/3 1/4 2/6", 4*mb + 1, "1/4", "", 2, 5 * mb},
+		"a gap after the end":           {"1/3 1/4 2/6", 4*mb + 1, "1/4", "", 2, 5 * mb},
 		"nothing":                       {"", 0, "", "", 0, 3 * mb},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,13 +129,13 @@ func TestGap(t *testing.T) {
 	}{
 		"to the end":              {Recovery{}, false, true},
 		"LSN before":              {Recovery{TargetLSN: 0x4ffe00}, false, false},
-		"LSN behind":              {Recovery{TargetLSN: 0x4ffe01}, false, true},
-		"time behind, surely":     {Recovery{TargetTime: noon}, false, true},
+		"LSN after":               {Recovery{TargetLSN: 0x4ffe01}, false, true},
+		"time after, surely":      {Recovery{TargetTime: noon}, false, true},
 		"time, nobody knows":      {Recovery{TargetTime: noon.Add(-time.Second)}, true, false},
 		"xid, nobody knows":       {Recovery{TargetXID: 77}, true, false},
 		"as soon as consistent":   {Recovery{TargetImmediate: true}, false, false},
 		"a time that is to come":  {Recovery{TargetTime: noon.Add(2 * time.Hour)}, false, true},
-		"restore point, somewhen": {Recovery{TargetName: "x"}, true, false},
+		"restore point, any time": {Recovery{TargetName: "x"}, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			warnings, err := (&Selector{Recovery: c.r}).CheckWAL(false, b, w, s, noon.Add(time.Hour))
@@ -143,7 +143,7 @@ func TestGap(t *testing.T) {
 				t.Errorf("warnings %q, error %v", warnings, err)
 			}
 			if c.err && c.r.TargetTime.Before(noon.Add(time.Minute)) && !strings.Contains(err.Error(), "Backup B ") {
-				t.Errorf("it does not name the backup behind the gap: %v", err)
+				t.Errorf("it does not name the backup after the gap: %v", err)
 			}
 		})
 	}

@@ -50,7 +50,7 @@ func (r Recovery) wants(m segment.Mark) bool {
 	return m.Point && r.TargetName != "" && m.Name == r.TargetName || !m.Point && r.TargetXID != 0 && m.XID == uint32(r.TargetXID)
 }
 
-// seek is the last place behind a backup at which its recovery along path could be told to end; nil if there is none.
+// seek is the last place after a backup at which its recovery along path could be told to end; nil if there is none.
 func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
 	b, err := s.Catalog.Backup(ctx, e)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searched
 		s.Log.Info("reading the WAL for the target, the newest segments first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
 		s.Said = time.Now()
 	}
-	begin := make(chan []byte, 1) // of the segment behind the one that is read
+	begin := make(chan []byte, 1) // of the segment after the one that is read
 	begin <- s.begin
 	g, reading := errgroup.WithContext(ctx)
 	for _, f := range files {
@@ -152,7 +152,7 @@ func (a *awaited) Read(b []byte) (int, error) {
 	return a.data.Read(b)
 }
 
-// notFound: no backup has the target behind it.
+// notFound: the target is after no backup.
 func (c *Selector) notFound(complete []*catalog.Entry) error {
 	what := "If it was created recently, archive it: SELECT pg_switch_wal()."
 	if c.Recovery.TargetXID != 0 {

@@ -57,7 +57,7 @@ func (w *walReader) read(at segment.LSN, n int) (data []byte, end segment.LSN, e
 		}
 		data = append(data, chunk...)
 		n -= len(chunk)
-		if at += segment.LSN(len(chunk)); n > 0 { // it goes on behind the next page's header
+		if at += segment.LSN(len(chunk)); n > 0 { // it goes on after the next page's header
 			if at += shortPageHeader; at%segment.LSN(w.control.SegmentSize) == shortPageHeader {
 				at += segment.HeaderSize - shortPageHeader
 			}

@@ -184,7 +184,7 @@ func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	return nil
 }
 
-// oneCommand is the grammar of the command line's command alone, behind settings, which all take a value: building all
+// oneCommand is the grammar of the command line's command alone, after settings, which all take a value: building all
 // of it takes longer than all else that wal-push does with a file that was archived ahead. What it cannot parse, and
 // help, needs the whole.
 func oneCommand(args []string) (target any, settings *app.Settings, ok bool) {

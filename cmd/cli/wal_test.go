@@ -82,8 +82,8 @@ func TestWALOfALostTimeline(t *testing.T) {
 	}
 }
 
-// What is missing on a timeline hurts the backups that can be recovered along it, and no others.
-func TestWALHurtsBackups(t *testing.T) {
+// What is missing on a timeline affects the backups that can be recovered along it, and no others.
+func TestWALAffectsBackups(t *testing.T) {
 	w := newWALWorld(t)
 	const early, late = "20261116T050000Z-0001", "20261116T090000Z-0002"
 	for no := uint64(5); no <= 10; no++ {

@@ -11,7 +11,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// TestQuietServer: where nothing happens any more, PostgreSQL takes no time behind the last transaction for reached. None is
+// TestQuietServer: where nothing happens any more, PostgreSQL takes no time after the last transaction for reached. None is
 // promised, and the error says how the state at that time is had.
 func TestQuietServer(t *testing.T) {
 	for _, major := range []int{12, 15} {
@@ -40,7 +40,7 @@ func TestQuietServer(t *testing.T) {
 			if major < 13 { // it opens with all WAL
 				o := s.Must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), "--plan", "--target-time", between)
 				if !strings.Contains(o.Out, "opens with all WAL") {
-					t.Errorf("a time behind the last transaction: %v", o)
+					t.Errorf("a time after the last transaction: %v", o)
 				}
 				return
 			}

@@ -99,7 +99,7 @@ func TestReceiveBesideWALPush(t *testing.T) {
 	site.PutFile(t, last[len(last)-1], site.Flip(data, len(data)/2))
 	piece := strings.TrimSuffix(filepath.Base(last[len(last)-1]), ".zst")
 	if o := s.Run(t, "wal-verify", "--json"); o.Code != 8 || !strings.Contains(o.Out, `"name": "`+piece+`"`) || !strings.Contains(o.Out, `"segment": "`+piece[:24]+`"`) {
-		t.Errorf("it does not name %s, and the backup that it hurts: %v", piece, o)
+		t.Errorf("it does not name %s, and the backup that it affects: %v", piece, o)
 	}
 	// One of a segment that has been archived since is of no use, and so no harm.
 	left := strings.Replace(last[len(last)-1], piece[:24], site.LastOf(full), 1)
@@ -174,7 +174,7 @@ func TestReceiveFollowsTimelines(t *testing.T) {
 	}
 }
 
-// A slot that is made anew at the server that has taken the other's place keeps WAL from then on only: what that has removed
+// A slot that is created again at the server that has taken the other's place keeps WAL from then on only: what that has removed
 // before is a gap, and said to be.
 func TestReceiveFromReplacementThatLacksWAL(t *testing.T) {
 	t.Parallel()

@@ -69,7 +69,7 @@ func TestOnlyDatabase(t *testing.T) {
 			}
 			c.Exec(t, `DROP DATABASE other`)
 			c.Exec(t, `DROP DATABASE "odd ""name"`)
-			c.Exec(t, `CREATE DATABASE anew`)
+			c.Exec(t, `CREATE DATABASE fresh`)
 			if names, _ := filepath.Glob(filepath.Join(dir, "base", oid)); len(names) > 0 {
 				t.Errorf("after DROP DATABASE there is %v", names)
 			}

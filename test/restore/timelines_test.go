@@ -53,7 +53,7 @@ func TestRestoreTimelines(t *testing.T) {
 		"a restore point of the old line":           {append([]string{"--target-timeline=1", "--target-name=old line"}, promote...), "1 2 3", a.Backup},
 		"along the branch":                          {[]string{"--target-timeline", "2"}, "1 2 20 21", b.Backup},
 		"along the old line":                        {[]string{"--target-timeline", "1"}, "1 2 3 4 5", c.Backup},
-		"from behind the fork":                      {[]string{c.Backup}, "1 2 3 4 5", c.Backup},
+		"from after the fork":                       {[]string{c.Backup}, "1 2 3 4 5", c.Backup},
 		"until the backup is consistent":            {append([]string{c.Backup, "--target", "immediate"}, promote...), "1 2 3 4", c.Backup},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func decodeObject(t testing.TB, data []byte) (m Object) {
 	return m
 }
 
-// rechain writes the whole log anew, after edit, with all hashes right again.
+// rechain writes the whole log again, after edit, with all hashes right again.
 func rechain(t testing.TB, repo string, edit func(record Object)) {
 	t.Helper()
 	records, err := filepath.Glob(filepath.Join(repo, "main/catalog/log/*.json"))
@@ -67,7 +67,7 @@ func rechain(t testing.TB, repo string, edit func(record Object)) {
 	}
 }
 
-// Replace writes a file anew, under a new inode.
+// Replace writes a file again, under a new inode.
 func Replace(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {

@@ -49,7 +49,7 @@ func (s *Site) tryStart(t testing.TB, dir string) *pgtest.Cluster {
 	return c
 }
 
-// ChecksAStandby: it follows, and for a while it is behind.
+// ChecksAStandby: it follows, and for a while it lags.
 func (s *Site) ChecksAStandby(t testing.TB) {
 	t.Helper()
 	dir := s.Fetch(t, "--standby")
@@ -75,7 +75,7 @@ func (s *Site) ChecksShortRecoveries(t testing.TB) {
 	} else {
 		s.RestoreCheck(t, ExitNotReached, "stopped in recovery", target)
 	}
-	holed, short := s.Fetch(t), s.Fetch(t)
+	withGap, short := s.Fetch(t), s.Fetch(t)
 	segments, err := filepath.Glob(filepath.Join(s.Directory, "main", "wal", "*", "00000001", strings.Repeat("?", 24)+".zst"))
 	if err != nil || len(segments) < 4 {
 		t.Fatalf("the archive has %v (%v)", segments, err)
@@ -85,8 +85,8 @@ func (s *Site) ChecksShortRecoveries(t testing.TB) {
 	if err := os.Remove(last[0]); err != nil {
 		t.Fatal(err)
 	}
-	s.tryStart(t, holed)
-	s.RestoreCheck(t, ExitNotReached, missing, holed)
+	s.tryStart(t, withGap)
+	s.RestoreCheck(t, ExitNotReached, missing, withGap)
 	if err := os.Remove(last[1]); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // LastRecord reads a whole segment and returns where the last record begins that is whole in it: recovery with the target
-// recovery_target_lsn needs a record at the target or behind it. False when there is none. The error is r's own, or ErrHeader.
+// recovery_target_lsn needs a record at the target or after it. False when there is none. The error is r's own, or ErrHeader.
 func LastRecord(r io.Reader) (last LSN, found bool, err error) {
 	return lastRecord(r, func([]byte) bool { return true })
 }
@@ -36,7 +36,7 @@ func lastRecord(r io.Reader, counts func(head []byte) bool) (last LSN, found boo
 }
 
 // End reads a segment of a server that does not run, and returns where its WAL ends as far as recovery would read it: the byte
-// behind the last record that is whole, has its CRC, and follows the one before (ValidXLogRecord and ReadRecord in xlogreader.c).
+// after the last record that is whole, has its CRC, and follows the one before (ValidXLogRecord and ReadRecord in xlogreader.c).
 // complete says that the segment goes on in the next one, or was ended early (XLOG_SWITCH): end is then the end of the segment. after is the beginning of
 // the next segment, in which the last record may end; nil: there is none. 0: no whole record begins in it. The error is r's own, or ErrHeader.
 func End(r, after io.Reader) (end LSN, complete bool, err error) {
@@ -61,7 +61,7 @@ func End(r, after io.Reader) (end LSN, complete bool, err error) {
 		if isSwitch(head) {
 			return border, true, nil
 		}
-		// The next record begins behind the header of a page, if this one ends with the page before.
+		// The next record begins after the header of a page, if this one ends with the page before.
 		before, end = at, min(p.lsn(records.end-8)+8, border)
 	}
 }
