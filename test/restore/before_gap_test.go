@@ -40,7 +40,7 @@ func TestBeforeAGap(t *testing.T) {
 			site.Must(t, os.Remove(object[0]))
 
 			o := s.Run(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"))
-			advice := regexp.MustCompile(`--target-lsn ([0-9A-F/]+); `).FindStringSubmatch(o.Err)
+			advice := regexp.MustCompile(`can be restored: --target-lsn ([0-9A-F/]+); `).FindStringSubmatch(o.Err)
 			if o.Code != 14 || advice == nil {
 				t.Fatalf("to the end: %v", o)
 			}

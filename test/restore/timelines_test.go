@@ -80,7 +80,7 @@ func TestRestoreTimelines(t *testing.T) {
 		s.Refuses(t, 14, "unreachable-target", a.Backup, []string{"--target-time", "2001-01-01 00:00:00Z"})
 		s.Refuses(t, 14, "unreachable-target", "is in the future", []string{a.Backup, "--target-time", "2999-01-01 00:00:00Z"})
 		s.Refuses(t, 14, "unreachable-target", "the archive ends at", []string{"--target-timeline=1", "--target-lsn", "F/1"})
-		s.Refuses(t, 2, "usage", "--target-xid and --target-name contradict each other", []string{"--target-xid=7", "--target-name=x"})
+		s.Refuses(t, 2, "usage", "--target-xid and --target-name", []string{"--target-xid=7", "--target-name=x"})
 		s.Refuses(t, 2, "usage", "--exclusive needs", []string{"--exclusive"})
 		s.Refuses(t, 2, "usage", "has no target", []string{"--standby", "--target-xid=7"})
 		s.Refuses(t, 2, "usage", "--primary-conninfo", []string{"--primary-conninfo=host=x"})
