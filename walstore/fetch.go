@@ -189,7 +189,7 @@ func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 	return ErrAbsent
 }
 
-// unlessForked returns ErrAbsent when no later timeline has left this one behind a missing segment, else the gap: that
+// unlessForked returns ErrAbsent when no later timeline has left this one after a missing segment, else the gap: that
 // segment was complete then. The standby that made the new timeline does not archive it, as it has received it by
 // streaming, and the server that would have may be gone.
 func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {

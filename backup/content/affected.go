@@ -44,7 +44,7 @@ func (e *InPart) in(f *manifest.File) bool {
 	return false
 }
 
-// named is how many files hurt names; the others it counts.
+// named is how many files affected names; the others it counts.
 const named = 5
 
 // Affected adds to an error about a damaged part which files of the backup have content there.

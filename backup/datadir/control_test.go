@@ -14,7 +14,7 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-var update = flag.Bool("update", false, "make testdata/pg_control.* anew, with servers of all versions")
+var update = flag.Bool("update", false, "make testdata/pg_control.* again, with servers of all versions")
 
 const (
 	controlFile = ControlPath

@@ -80,7 +80,7 @@ type WalkOptions struct {
 	// content is left out.
 	StatsTempDir string
 	// Shutdown is set for a server that was shut down cleanly: its backup has the WAL that is named there, and, as
-	// no recovery will make them anew, unlogged relations.
+	// no recovery will make them again, unlogged relations.
 	Shutdown *Shutdown
 	Warn     func(path, reason string) // told of what was left out or looks wrong; may be nil
 }
@@ -120,7 +120,7 @@ type fileID struct{ dev, ino uint64 }
 type mark uint8
 
 const (
-	skipContent mark = 1 + iota // the server makes the content anew
+	skipContent mark = 1 + iota // the server makes the content again
 	spaceWithin                 // a tablespace's location: its PG_* directories are reached through pg_tblspc
 )
 
@@ -393,7 +393,7 @@ func Explain(verb, path string, err error) error {
 // belongs to the data.
 type Shutdown struct {
 	Checkpoint segment.LSN // the record
-	End        segment.LSN // the byte behind it
+	End        segment.LSN // the byte after it
 	WAL        []WALFile   // in order of their names
 }
 

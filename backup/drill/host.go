@@ -157,7 +157,7 @@ func (h *host) start(args []string) (*scratchServer, error) {
 	ctx := context.Background() // it is stopped in its own ways
 	s.cmd = h.command(ctx, "postgres", args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// If we are killed the server does not stay behind.
+	// If we are killed the server does not stay.
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w: start the server: %w", ErrHost, err)

@@ -284,7 +284,7 @@ func (r *Reader) Next() (*File, error) {
 	return f, err
 }
 
-// line returns the next line, and nil behind the last one.
+// line returns the next line, and nil after the last one.
 func (r *Reader) line() (*File, error) {
 	if !r.lines.Scan() {
 		if err := r.lines.Err(); err != nil {

@@ -117,7 +117,7 @@ func (o *Outcome) followed(dir string) timeline.Path {
 	return longer
 }
 
-// goneOn says whether the archive has records behind the end of a recovery that has reached what it had. Its last segment is
+// goneOn says whether the archive has records after the end of a recovery that has reached what it had. Its last segment is
 // as long as the others wherever its last record ends.
 func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
 	x, w := o.Restored, o.WAL

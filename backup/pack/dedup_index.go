@@ -23,7 +23,7 @@ import (
 
 const (
 	// MinLiveShare: a part of whose content less than one in thin bytes is still referred to is not reused. What
-	// it holds is at hand on this host, so storing it anew costs no download, and it bounds what dead
+	// it holds is at hand on this host, so storing it again costs no download, and it bounds what dead
 	// bytes the repository keeps and a restore reads: no part is kept for less than a quarter.
 	MinLiveShare = 4
 	// maxPatchedShare: a chunk of which more than one page in patchedMost has been stored apart from the

@@ -190,5 +190,5 @@ func hashPages(b []byte) PageHashes {
 
 var zeros [512]byte
 
-// padding is what tar puts behind n bytes of content.
+// padding is what tar puts after n bytes of content.
 func padding(n int) int { return -n & 511 }

@@ -56,7 +56,7 @@ type Request struct {
 	Workers        int
 	Spread         bool // wait for a spread checkpoint instead of an immediate one
 	Labels         map[string]string
-	Full           bool          // store everything anew
+	Full           bool          // store everything again
 	Reread         bool          // read every file, whatever its attributes say
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
 	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived

@@ -77,7 +77,7 @@ func (m *model) step() {
 		m.set(f, append(bytes.Clone(old), random(m.rnd.Uint64(), page*m.rnd.IntN(200)+m.rnd.IntN(2)*100)...))
 	case 5: // it is truncated
 		m.set(f, old[:m.rnd.IntN(len(old)+1)])
-	case 6: // it is renamed (VACUUM FULL and the like write a file anew)
+	case 6: // it is renamed (VACUUM FULL and the like write a file again)
 		to := name()
 		if err := os.Rename(filepath.Join(m.pgdata, f), filepath.Join(m.pgdata, to)); err != nil {
 			m.t.Fatal(err)

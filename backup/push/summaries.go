@@ -16,7 +16,7 @@ func (p *push) summaries(ctx context.Context) (err error) {
 	if !p.info.SummarizeWAL || b == nil || p.Reread || b.SystemID != p.info.SystemID {
 		return nil
 	}
-	// A standby may be behind the end of a backup of its primary, which then holds pages from the standby's future.
+	// A standby may be before the end of a backup of its primary, which then holds pages from the standby's future.
 	if b.StopLSN > p.start.LSN {
 		return nil
 	}

@@ -27,7 +27,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// describer makes the backup.json of a backup anew from its manifest, the indexes of the parts that it refers to,
+// describer rebuilds the backup.json of a backup from its manifest, the indexes of the parts that it refers to,
 // and some files that it holds.
 type describer struct {
 	store storage.Store
@@ -203,7 +203,7 @@ func (d *describer) last() string {
 	return last
 }
 
-// rebuildList makes the list of a manifest's sections anew from the indexes of the backup's own parts. That is possible
+// rebuildList rebuilds the list of a manifest's sections from the indexes of the backup's own parts. That is possible
 // when all of them were stored by this backup: what was taken over from earlier ones, no index tells.
 func rebuildList(ctx context.Context, s storage.Store, id string, sizes map[string]int64) ([]byte, error) {
 	var sections []manifest.Section

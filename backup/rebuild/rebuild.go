@@ -1,4 +1,4 @@
-// Package rebuild makes a lost or damaged catalog anew from what is stored.
+// Package rebuild rebuilds a lost or damaged catalog from what is stored.
 package rebuild
 
 import (
@@ -24,7 +24,7 @@ type Fate string
 
 const (
 	Back      Fate = "back"      // it is whole, and the log does not tell of it (any more)
-	Described Fate = "described" // as Back, or listed; its backup.json or the list of its manifest is made anew
+	Described Fate = "described" // as Back, or listed; its backup.json or the list of its manifest is rebuilt
 	Lost      Fate = "lost"      // it was listed, or has a description, but cannot be restored: it will not be listed
 	Damaged   Fate = "damaged"   // it stays listed as it is, and what is wrong with it cannot be mended
 	Unknown   Fate = "unknown"   // it has parts, and nothing that says what they are: they are left alone

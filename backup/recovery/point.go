@@ -226,7 +226,7 @@ func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalo
 	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":
 		return nil, Unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the data directory of the old server is still there, archive its last WAL: pgobj wal-push --all PGDATA", w.End, w.Last, r.TargetLSN)
 	case w.Missing != "":
-		return holed(r, w, later(s, b, w))
+		return pastGap(r, w, later(s, b, w))
 	case r.TargetXID != 0 || r.TargetName != "":
 		warnings = append(warnings, fmt.Sprintf("only the recovery shows whether the archive has the target, after the end of the backup: if not, PostgreSQL %s; then name an older backup, or none, so that pgobj searches for the target", AtTheEnd(b.PGVersion)))
 	}
@@ -241,8 +241,8 @@ func AtTheEnd(version int) string {
 	return "opens with all WAL that there is"
 }
 
-// holed: recovery ends at a gap, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
-func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
+// pastGap: recovery ends at a gap, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
+func pastGap(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 	gap := fmt.Sprintf("there is a gap in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
 	what := "pgobj pitr-windows shows what can be restored."
 	if w.Before > 0 {

@@ -25,7 +25,7 @@ type Recovery struct {
 	TargetLSN       segment.LSN
 	TargetName      string // of a restore point
 	TargetImmediate bool   // as soon as the backup is consistent
-	Exclusive       bool   // stop before the target (time, xid, LSN) instead of behind it
+	Exclusive       bool   // stop before the target (time, xid, LSN) instead of after it
 	Timeline        string // a decimal number, current or latest; empty: latest, and current with TargetImmediate
 	TargetAction    string // at a target: pause, promote or shutdown; empty: PostgreSQL's default, which is pause
 

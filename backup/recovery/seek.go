@@ -96,7 +96,7 @@ func (c *Selector) look(ctx context.Context, sysid uint64, files []*searchedSegm
 		c.Log.Info("reading the WAL for the target, the newest segments first", "target", c.Recovery.Goal(), "segment", files[0].name, "read", len(c.search.known))
 		c.search.said = time.Now()
 	}
-	begin := make(chan []byte, 1) // of the segment behind the one that is read
+	begin := make(chan []byte, 1) // of the segment after the one that is read
 	begin <- c.search.begin
 	g, reading := errgroup.WithContext(ctx)
 	for _, f := range files {
@@ -147,7 +147,7 @@ func (a *awaited) Read(b []byte) (int, error) {
 	return a.data.Read(b)
 }
 
-// notFound: no backup has the target behind it.
+// notFound: the target is after no backup.
 func (c *Selector) notFound(complete []*catalog.Entry) error {
 	what := "If it was created recently, archive it: SELECT pg_switch_wal()."
 	if c.Recovery.TargetXID != 0 {

@@ -356,7 +356,7 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 	p.command(&r, conf.Archiving)
 	w := settings.SettingsFor(r, b.PGVersion/10000, conf)
 	if stops := p.warnTablespaces() || p.gap; stops && w.File != "" && b.PGVersion >= 150000 {
-		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a gap, or at what it must not replay.
+		// Looking ahead, recovery would ask for the segment after the target's, and stop at a gap, or at what it must not replay.
 		w.Recovery = append(w.Recovery, recovery.Setting{Name: "recovery_prefetch", Value: "off"})
 	}
 	if p.only != nil && b.PGVersion >= 130000 && (!b.Offline() || len(p.Path) > 0) {

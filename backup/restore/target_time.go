@@ -38,7 +38,7 @@ func (p *Plan) checkTime(ctx context.Context) error {
 	return recovery.Unreachable("%s\nRemove --target-time: recovery to the end of the WAL gives the same state, and the server opens. If the server has written more since then, archive it first: SELECT pg_switch_wal(); if the server is stopped: pgobj wal-push --all PGDATA", met)
 }
 
-// lastCommit is when the last transaction ended that the recovery will meet behind the beginning of the backup; zero when
+// lastCommit is when the last transaction ended that the recovery will meet after the beginning of the backup; zero when
 // there is none.
 func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
 	b, size := p.Backup, segment.Size(p.Backup.SegmentSize)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Primary is the primary of a standby that a backup is taken of. Each call connects anew.
+// Primary is the primary of a standby that a backup is taken of. Each call makes a new connection.
 type Primary struct {
 	DSN      string
 	SystemID uint64 // of the standby

@@ -23,7 +23,7 @@ func isSteering(r recovery.Recovery, name string) bool {
 }
 
 // neutral are the settings that undo what left says. They come before the recovery's own: PostgreSQL reads a target that is empty
-// behind another one as a second target.
+// after another one as a second target.
 func neutral(r recovery.Recovery, left []ConfLine, own []recovery.Setting) (s []recovery.Setting) {
 	for _, n := range recovery.Steering {
 		named := func(l ConfLine) bool { return l.Name == n.Name }
@@ -112,9 +112,9 @@ func Block(comments []string, settings []recovery.Setting) string {
 	return b.String()
 }
 
-// CommentOut turns the recovery settings in a configuration file into comments, and those that are set anew, and
+// CommentOut turns the recovery settings in a configuration file into comments, and those that are set again, and
 // drops what an earlier restore wrote, but for the settings that recovery needs: the server has run with them since.
-func CommentOut(conf string, anew []recovery.Setting) string {
+func CommentOut(conf string, again []recovery.Setting) string {
 	var out strings.Builder
 	ours := false
 	for line := range strings.Lines(conf) {
@@ -130,7 +130,7 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 			continue
 		case ours && !needed:
 			continue
-		case IsOneOf(text, anew):
+		case IsOneOf(text, again):
 			out.WriteString("# before pgobj's restore: ")
 		}
 		out.WriteString(strings.TrimSuffix(line, "\n") + "\n")
@@ -138,7 +138,7 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 	return out.String()
 }
 
-func IsOneOf(line string, anew []recovery.Setting) bool {
+func IsOneOf(line string, again []recovery.Setting) bool {
 	name, _ := Parse(line)
-	return slices.Contains(recovery.RecoverySettings, name) || slices.ContainsFunc(anew, func(s recovery.Setting) bool { return s.Name == name })
+	return slices.Contains(recovery.RecoverySettings, name) || slices.ContainsFunc(again, func(s recovery.Setting) bool { return s.Name == name })
 }

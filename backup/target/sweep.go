@@ -76,7 +76,7 @@ func (s *sweeper) next() (err error) {
 }
 
 // dir goes through a directory, whose path in the data directory is p. In byte order of whole paths the content
-// of "a" comes where "a/" sorts among its siblings, behind "a.b".
+// of "a" comes where "a/" sorts among its siblings, after "a.b".
 func (s *sweeper) dir(p string, root *os.Root, name string) error {
 	names, err := rootNames(root, name)
 	if err != nil {

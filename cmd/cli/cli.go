@@ -70,7 +70,7 @@ func run(ctx context.Context, a *app.App) (code int) {
 				panic(r)
 			}
 			if code = int(e); code == 0 {
-				code = report(a.Err, a.Raw.EndHelp())
+				code = report(a.Err, logFormat(a.Args), a.Raw.EndHelp())
 			}
 		}
 	}()
@@ -78,14 +78,14 @@ func run(ctx context.Context, a *app.App) (code int) {
 	a.Out = show.Printable{Writer: a.Raw}
 	var err error
 	if a.ConfigFile, err = loadConfig(a.Args); err != nil {
-		return report(a.Err, wal.BadCommandLine(a.Args, err))
+		return finish(a, wal.BadCommandLine(a.Args, err))
 	}
 	command, settings, err := parse(a)
 	if err == nil {
 		err = settings.Check()
 	}
 	if err != nil {
-		return report(a.Err, wal.BadCommandLine(a.Args, err))
+		return finish(a, wal.BadCommandLine(a.Args, err))
 	}
 	settings.FromAWS()
 	if settings.S3CAFile != "" { // restore_command has it, too, and is run from elsewhere
@@ -108,7 +108,7 @@ func run(ctx context.Context, a *app.App) (code int) {
 	default:
 		err = app.TimedOut(limited, err)
 	}
-	return report(a.Err, a.Raw.End(err))
+	return finish(a, err)
 }
 
 func parse(a *app.App) (*kong.Context, *app.Settings, error) {
@@ -184,7 +184,7 @@ func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	return nil
 }
 
-// oneCommand is the grammar of the command line's command alone, behind settings, which all take a value: building all
+// oneCommand is the grammar of the command line's command alone, after settings, which all take a value: building all
 // of it takes longer than all else that wal-push does with a file that was archived ahead. What it cannot parse, and
 // help, needs the whole.
 func oneCommand(args []string) (target any, settings *app.Settings, ok bool) {

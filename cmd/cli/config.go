@@ -17,16 +17,7 @@ import (
 // of this process, where it is not set already: flags come first, then the environment, then the file. There the
 // clients of the storage find their credentials, and processes that are started do, too.
 func loadConfig(args []string) (app.Config, error) {
-	path := os.Getenv("PGOBJ_CONFIG")
-	for i, arg := range args {
-		value, is := strings.CutPrefix(arg, configFlag+"=")
-		switch {
-		case is:
-			path = value
-		case arg == configFlag && i+1 < len(args):
-			path = args[i+1]
-		}
-	}
+	path := flagValue(args, configFlag, os.Getenv("PGOBJ_CONFIG"))
 	if path == "" {
 		return app.Config{}, nil
 	}
@@ -45,6 +36,20 @@ func loadConfig(args []string) (app.Config, error) {
 }
 
 const configFlag = "--config"
+
+// flagValue finds a flag of a command line that is not parsed yet: of several, the last.
+func flagValue(args []string, name, otherwise string) string {
+	for i, arg := range args {
+		value, is := strings.CutPrefix(arg, name+"=")
+		switch {
+		case is:
+			otherwise = value
+		case arg == name && i+1 < len(args):
+			otherwise = args[i+1]
+		}
+	}
+	return otherwise
+}
 
 // environment lists the variables that the fields of a grammar stand for; of those with certain placeholders, if any are given.
 func environment(t reflect.Type, placeholders ...string) (names []string) {

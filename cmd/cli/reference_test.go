@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -9,10 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/pgobj/pgobj/cmd/cli/app"
 )
 
 // TestReference: docs/configuration.md and docs/exit-codes.md are what the code says (-update writes them).
@@ -118,5 +122,25 @@ proven that the file does not exist, above 125 to stop a recovery.
 	if n == 0 {
 		t.Fatal("errors.go has no exit codes")
 	}
+	errorKinds(&b)
 	return b.String()
+}
+
+func errorKinds(b *strings.Builder) {
+	b.WriteString(`
+## Kinds of errors
+
+The exit code says what sort of trouble it is, and the kind what exactly. With ` + "`--json`" + ` it is the member ` + "`error.kind`" + ` on standard output, with
+` + "`--log-format json`" + ` on standard error: see [JSON.md](../cmd/cli/JSON.md). Where no code stands here, the kind is a cause: the code is that of
+the trouble that it causes, such as 3 of the storage's and 9 of PostgreSQL's. ` + "`wal-fetch`" + ` has the same kinds with its own codes.
+
+| kind | code | meaning |
+| --- | --- | --- |
+`)
+	all := append(slices.Clone(meanings), meaning{errors.New("none of these; the text says what"), app.ExitFailure, otherKind, ""})
+	slices.SortFunc(all, func(a, b meaning) int { return cmp.Compare(a.kind, b.kind) })
+	for _, m := range all {
+		code := map[bool]string{true: strconv.Itoa(m.code)}[m.code != 0]
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", m.kind, code, m.err)
+	}
 }

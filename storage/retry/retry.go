@@ -20,7 +20,7 @@ import (
 // Policy says how long to try. Zero fields mean the default.
 type Policy struct {
 	// Budget is how long one operation may go on after its first failure (default 5 minutes). It begins
-	// anew when a download or listing has come further, so that a long one survives many short outages.
+	// again when a download or listing has come further, so that a long one survives many short outages.
 	Budget time.Duration
 	// FirstWait and MaxWait bound the pause before another attempt (defaults 200 ms and 20 s). It
 	// doubles, and a random part of up to a half is taken off, so that many clients do not return as one.
@@ -36,7 +36,7 @@ type Policy struct {
 
 const (
 	enoughToBeAlive   = 4 << 10 // bytes in Policy.Stall
-	enoughToGoFurther = 1 << 20 // bytes of a download that make the budget begin anew
+	enoughToGoFurther = 1 << 20 // bytes of a download that make the budget begin again
 )
 
 // New returns s with retries. Each is logged as one warning; the last error is returned, not logged.
@@ -210,7 +210,7 @@ func (s *store) settle(ctx context.Context, key string, body io.ReaderAt, size i
 	return exists
 }
 
-// List goes on behind the last key that was seen.
+// List goes on after the last key that was seen.
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		e := effort{s: s, op: "list", key: prefix}

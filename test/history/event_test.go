@@ -390,7 +390,7 @@ func (h *history) reseed(old *server) {
 	}
 	s := h.place()
 	s.root = old.root
-	h.note("the old primary is seeded anew")
+	h.note("the old primary is seeded again")
 	h.run(nil, ok, append([]string{"backup-fetch", data, "--delta", "--discard-wal"}, h.standbyFlags(s)...)...)
 	h.seeded(s)
 }

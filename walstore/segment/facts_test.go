@@ -168,10 +168,10 @@ func TestLastChange(t *testing.T) {
 	}
 	alone := last(segmentOf(0, slices.Concat(fill(160), commit)))
 	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x40, nil)))); got != alone {
-		t.Errorf("with a switch behind it the last change is at %s, without it is at %s", got, alone)
+		t.Errorf("with a switch after it the last change is at %s, without it is at %s", got, alone)
 	}
 	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x10, nil)))); got <= alone {
-		t.Errorf("a checkpoint behind it does not count: %s, %s", got, alone)
+		t.Errorf("a checkpoint after it does not count: %s, %s", got, alone)
 	}
 }
 

@@ -35,7 +35,7 @@ type Settings struct {
 	RetryFor    time.Duration  `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"Retry failed storage operations for up to this time (wal-fetch on a standby: at most 10s, because PostgreSQL asks again)."`
 	Timeout     *time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"End with exit code 18 if the command has not finished after this time (default: never; wal-push 5m)."`
 	LogLevel    string         `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Minimum log level: debug, info, warn, error."`
-	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log, and of the error of a command that fails: text or json."`
 }
 
 // FromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a directory

@@ -158,7 +158,7 @@ func (s *Shown) describe(state *catalog.State, b *catalog.Backup) {
 	}
 }
 
-// offset of a location within a segment; the whole size when it is just behind it.
+// offset of a location within a segment; the whole size when it is just after it.
 func offset(lsn segment.LSN, name string, size segment.Size) int64 {
 	seg, err := segment.ParseName(name, size)
 	if err != nil {
