@@ -2,6 +2,7 @@ package backup
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -24,4 +25,13 @@ func Stamp(t time.Time) string {
 		return utc
 	}
 	return utc + " (" + t.Local().Format("2006-01-02 15:04:05.999999 -07:00") + " here)"
+}
+
+// Some are the first of many names.
+func Some(names []string, most int) string {
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if n := len(names); n > most {
+		text += fmt.Sprintf(" and %d more", n-most)
+	}
+	return text
 }

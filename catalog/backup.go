@@ -123,11 +123,10 @@ func (c *Catalog) PutBackup(ctx context.Context, b *Backup) (string, error) {
 func (c *Catalog) Backup(ctx context.Context, e *Entry) (*Backup, error) {
 	var parts []Part
 	b, err := c.Parts(ctx, e, func(p Part) { parts = append(parts, p) })
-	if err != nil {
-		return nil, err
+	if err == nil {
+		b.Parts = parts
 	}
-	b.Parts = parts
-	return b, nil
+	return b, err
 }
 
 // Parts is Backup for those who need not hold all parts at the same time: what it returns has none, each gets them.

@@ -126,7 +126,7 @@ func TestUnreadableRecordIsNotWritten(t *testing.T) {
 	}
 }
 
-// What no record can say of a backup does not come into a catalog that is made anew.
+// What no record can say of a backup does not come into a rebuilt catalog.
 func TestImpossibleDescription(t *testing.T) {
 	for name, spoil := range map[string]func(*Backup){
 		"no WAL": func(b *Backup) { b.LastWAL = "" }, "no segment size": func(b *Backup) { b.SegmentSize = 0 },

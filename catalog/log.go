@@ -97,7 +97,7 @@ func (c *Catalog) advance(ctx context.Context, s *State) error {
 	if err != nil {
 		return err
 	}
-	// A listing may lag behind; only "there is no such record" proves that this is the head.
+	// A listing may be out of date; only "there is no such record" proves that this is the head.
 	g, probing := errgroup.WithContext(ctx)
 	var next []byte
 	g.Go(func() (err error) {
@@ -307,7 +307,7 @@ func (r *Record) limit() int {
 const sealSize = len(`,"self":""}`) + 2*sha256.Size
 
 // seal encodes v, with the hash of what is before it as the last member. The next record's prev would
-// betray a damaged one, but there is none behind the newest, nor behind a checkpoint.
+// betray a damaged one, but there is none after the newest, nor after a checkpoint.
 func seal(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -248,7 +248,7 @@ func TestCheckpointsOnlySaveTime(t *testing.T) {
 	s := load(t, store)
 	ops := store.Ops()[before:]
 	if got := len(ops); got != 3+1+3+1 {
-		t.Errorf("reading 253 records took %d requests: want a listing and two checkpoints, a listing, 3 records and a look behind the last: %v", got, ops)
+		t.Errorf("reading 253 records took %d requests: want a listing and two checkpoints, a listing, 3 records and a look beyond the last: %v", got, ops)
 	}
 	if encode(t, s) != encode(t, written) {
 		t.Errorf("a reader sees\n%s\nthe writer\n%s", encode(t, s), encode(t, written))

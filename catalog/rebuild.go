@@ -164,7 +164,7 @@ func (c *Catalog) ReadBackup(ctx context.Context, id string) (*Backup, string, e
 		return nil, "", err
 	}
 	b.Parts = parts
-	// What no record can say of a backup, the log that is made anew cannot either.
+	// What no record can say of a backup, a rebuilt log cannot either.
 	commit, server := Commit{Backup: id, Summary: b.Summary}, Server{SegmentSize: segment.Size(b.SegmentSize)}
 	if err := cmp.Or(commit.check(), server.check()); err != nil {
 		return nil, "", fmt.Errorf("%w: %s: %v", ErrDamaged, BackupKey(id), err)

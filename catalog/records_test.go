@@ -58,7 +58,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// A gap of any size is told at once, and what is before and behind it, as it is.
+// A gap of any size is told at once, and what is before and after it, as it is.
 func TestRecordsAroundGaps(t *testing.T) {
 	store := mem.New()
 	add(t, store, begin("a"), commit("a"), begin("b"))

@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/storage"
 )
 
-// page is how many keys a store returns at once: those behind the first cost nothing.
+// page is how many keys a store returns at once: those after the first cost nothing.
 const page = 1000
 
 // CheckServer says why a name cannot be a server's. It is one directory below the storage: a server that lay within

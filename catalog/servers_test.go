@@ -108,7 +108,7 @@ func TestCheckServer(t *testing.T) {
 			t.Errorf("%q may be the name of a server", bad)
 		}
 	}
-	if err := CheckServer("team/x/db"); !strings.Contains(err.Error(), "two names, such as team-x-db\n") || !strings.Contains(err.Error(), "server db of the storage whose URL ends with /team/x") {
+	if err := CheckServer("team/x/db"); !strings.Contains(err.Error(), "team-x-db\n") || !strings.Contains(err.Error(), "/team/x") {
 		t.Error(err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // story is a history that is written down by hand, day by day. A backup takes 1 segment of WAL, a day 10.
 type story struct {

@@ -211,7 +211,7 @@ func (v *view) anchors(list []*catalog.Entry, t time.Time) []*catalog.Entry {
 }
 
 // anchor is that for one timeline. When nobody tells where that one comes from, it may be any that is older. A
-// backup behind which WAL was deleted, under another policy, reaches only its own end, and nothing else does:
+// backup after which WAL was deleted, under another policy, reaches only its own end, and nothing else does:
 // it is one more.
 func (v *view) anchor(list []*catalog.Entry, sysid uint64, tli segment.Timeline, t time.Time) []*catalog.Entry {
 	var before, after, cut *catalog.Entry

@@ -15,12 +15,12 @@ const End = math.MaxUint64
 // WAL is what becomes of the segments From to To (or End) of one timeline, and why. The ranges of a timeline
 // follow each other without gap, from segment 0 to End.
 type WAL struct {
-	SystemID uint64
-	Timeline segment.Timeline
-	Size     segment.Size
-	From, To uint64
-	Keep     bool
-	Reason   string
+	SystemID uint64           `json:"system_id,string"`
+	Timeline segment.Timeline `json:"timeline"`
+	Size     segment.Size     `json:"-"`
+	From, To uint64           `json:"-"`
+	Keep     bool             `json:"keep"`
+	Reason   string           `json:"reason"`
 }
 
 // need is a range of segments that something needs.

@@ -182,6 +182,14 @@ func (e *NotDeleted) Error() string {
 	return fmt.Sprintf("%v (and %d more)", e.Errors[0], len(e.Errors)-1)
 }
 
+// OrNil is the error, or nil where it names no object.
+func (e *NotDeleted) OrNil() error {
+	if len(e.Errors) == 0 {
+		return nil
+	}
+	return e
+}
+
 func (e *NotDeleted) Unwrap() []error {
 	var errs []error
 	for _, x := range e.Errors {
@@ -201,10 +209,7 @@ func DeleteEach(keys []string, remove func(key string) error) error {
 			return err
 		}
 	}
-	if len(failed.Errors) > 0 {
-		return failed
-	}
-	return nil
+	return failed.OrNil()
 }
 
 // KindOf returns the Kind of the storage error in err's chain, and KindOther when there is none.

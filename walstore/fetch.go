@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/owned"
@@ -101,11 +100,8 @@ func ThroughTemp(dest string, fill func(io.Writer) error) (err error) {
 func openTemp(dest string) (*os.File, error) {
 	dir, base := filepath.Split(dest)
 	path := dir + ".pgobj-" + base + ".tmp"
-	if f, err := owned.Open(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		mine, err1 := f.Stat()
-		there, err2 := os.Lstat(path) // it could have become the other process's dest meanwhile
-		if err == nil && err1 == nil && err2 == nil && os.SameFile(mine, there) && f.Truncate(0) == nil {
+	if f, err := owned.Lock(path); err == nil { // not once it has become the other process's dest
+		if f.Truncate(0) == nil {
 			return f, nil
 		}
 		f.Close()
@@ -193,7 +189,7 @@ func absence(ctx context.Context, s storage.Store, r FetchRequest) error {
 	return ErrAbsent
 }
 
-// unlessForked returns ErrAbsent when no later timeline has left this one behind a missing segment, else the gap: that
+// unlessForked returns ErrAbsent when no later timeline has left this one after a missing segment, else the gap: that
 // segment was complete then. The standby that made the new timeline does not archive it, as it has received it by
 // streaming, and the server that would have may be gone.
 func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
@@ -201,15 +197,10 @@ func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
 	if err != nil {
 		return err
 	}
-	for last := missing.Timeline; ; {
-		next, err := nextTimeline(ctx, s, r.SystemID, afterTimeline(r.SystemID, last))
+	for next, err := range timelinesAfter(ctx, s, r.SystemID, missing.Timeline) {
 		if err != nil {
 			return err
 		}
-		if next == 0 {
-			return ErrAbsent
-		}
-		last = next
 		path, err := ReadPath(ctx, s, r.SystemID, next)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
@@ -221,6 +212,7 @@ func unlessForked(ctx context.Context, s storage.Store, r FetchRequest) error {
 			return &GapError{Missing: r.Name, Next: segment.HistoryName(next), Store: s.String()}
 		}
 	}
+	return ErrAbsent
 }
 
 func hasWAL(ctx context.Context, s storage.Store, sysid uint64) (bool, error) {

@@ -183,7 +183,7 @@ func TestListedButGone(t *testing.T) {
 	}
 }
 
-// A segment that a later timeline has behind it was complete when that began, wherever it has gone since.
+// A segment that a later timeline comes after was complete when that began, wherever it has gone since.
 func TestAbsenceBeforeFork(t *testing.T) {
 	s := mem.New()
 	const tli1seg4, tli1seg5 = "000000010000000000000004", "000000010000000000000005"

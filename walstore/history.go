@@ -73,10 +73,9 @@ func BackupEnd(ctx context.Context, s storage.Store, sysid uint64, segmentName s
 	return 0, &object.DamagedError{Key: object.Key(sysid, name), Store: s.String(), Err: errors.New("it does not say where the backup ended")}
 }
 
-// SizeOf is the segment size as the header of an archived segment, or of its first piece, has it.
+// SizeOf is the segment size as the header of an archived segment, or of its first piece, has it; 0 where that is too short for one.
 func SizeOf(ctx context.Context, s storage.Store, o object.Object) (segment.Size, error) {
-	return object.SizeIn(func(w io.Writer) error {
-		var err error
+	first, err := object.First(segment.HeaderSize, func(w io.Writer) (err error) {
 		if o.Type == segment.Received {
 			_, err = o.Piece.Read(ctx, s, o.SystemID, w)
 		} else {
@@ -84,4 +83,9 @@ func SizeOf(ctx context.Context, s storage.Store, o object.Object) (segment.Size
 		}
 		return err
 	})
+	if err != nil || len(first) < segment.HeaderSize {
+		return 0, err
+	}
+	h, err := segment.ParseHeader(first)
+	return h.Size, err
 }

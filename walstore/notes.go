@@ -1,7 +1,6 @@
 package walstore
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
-	"github.com/pgobj/pgobj/walstore/partial"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -130,7 +128,10 @@ func completeNotes(ctx context.Context, s storage.Store, o object.Object, n *seg
 	if n.Cut == nil || err != nil {
 		return nil
 	}
-	next, err := beginning(ctx, s, o.SystemID, seg.Next().Name(size))
+	next, err := object.First(Beginning, func(w io.Writer) error { // it is not checked, but by what is read in it
+		_, err := Read(ctx, s, seg.Next().Name(size), o.SystemID, w)
+		return err
+	})
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, object.ErrDamaged) {
 		return nil
 	}
@@ -138,41 +139,10 @@ func completeNotes(ctx context.Context, s storage.Store, o object.Object, n *seg
 	return err
 }
 
-// beginning is how an archived segment begins; it is not checked, but by what is read in it.
-func beginning(ctx context.Context, s storage.Store, sysid uint64, name string) ([]byte, error) {
-	first := make([]byte, 0, Beginning)
-	_, err := Read(ctx, s, name, sysid, object.WriterFunc(func(p []byte) (int, error) {
-		if first = append(first, p[:min(len(p), Beginning-len(first))]...); len(first) == Beginning {
-			return 0, object.ErrEnough
-		}
-		return len(p), nil
-	}))
-	if len(first) == Beginning {
-		return first, nil
-	}
-	return first, err
-}
-
-// ParametersIn are the changes of settings in what was received of a segment; see Chain.
-func ParametersIn(ctx context.Context, s storage.Store, sysid uint64, chain []object.Piece) ([]segment.Parameters, error) {
-	var n segment.Notes
-	err := Through(func(w io.Writer) error { return partial.ReadChain(ctx, s, sysid, chain, w) }, func(r io.Reader) (err error) {
-		n, err = notesIn(r)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the received parts of %s: %w", chain[0].Segment, err)
-	}
-	return n.Parameters, nil
-}
-
 // notesOf finds the notes of an archived segment, and checks all of it.
 func notesOf(ctx context.Context, s storage.Store, o object.Object) (n segment.Notes, err error) {
-	err = Through(func(w io.Writer) error {
-		_, err := Read(ctx, s, o.Name, o.SystemID, w)
-		return err
-	}, func(r io.Reader) (err error) {
-		n, err = notesIn(r)
+	err = Source{SystemID: o.SystemID, Segment: o.Name}.Read(ctx, s, func(_ []byte, content io.Reader) (err error) {
+		n, err = notesIn(content)
 		return err
 	})
 	return n, err
@@ -188,13 +158,11 @@ func NotesOfFile(path string) (segment.Notes, error) {
 	return notesIn(f)
 }
 
-// notesIn finds the notes of a segment, or of its beginning.
 func notesIn(r io.Reader) (segment.Notes, error) {
 	var n segment.Noter
-	pages := bufio.NewReaderSize(r, 1<<20)
-	for page := make([]byte, 64<<10); ; {
-		got, err := io.ReadFull(pages, page)
-		_, _ = n.Write(page[:got]) // never fails
+	for pages := make([]byte, 64<<10); ; {
+		got, err := io.ReadFull(r, pages)
+		_, _ = n.Write(pages[:got]) // never fails
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			return n.Notes(), nil
 		}
@@ -210,21 +178,14 @@ func LastChanges(ctx context.Context, s storage.Store, sysid uint64, tli segment
 	last := map[uint32]segment.LSN{}
 	var after []byte
 	for no := segment.Before(tli, until, size).No; no >= segment.At(tli, from, size).No; no-- {
-		name := segment.Segment{Timeline: tli, No: no}.Name(size)
-		fill := func(w io.Writer) error {
-			_, err := Read(ctx, s, name, sysid, w)
-			return err
-		}
-		err := Through(fill, func(r io.Reader) error {
-			whole := bufio.NewReaderSize(r, Beginning)
-			first, _ := whole.Peek(Beginning) // an error comes again
-			before := bytes.Clone(first)
-			err := segment.Changes(whole, bytes.NewReader(after), until, func(db uint32, at segment.LSN) { last[db] = max(last[db], at) })
-			after = before
+		x := Source{SystemID: sysid, Segment: segment.Segment{Timeline: tli, No: no}.Name(size)}
+		err := x.Read(ctx, s, func(begin []byte, in io.Reader) error {
+			err := segment.Changes(in, bytes.NewReader(after), until, func(db uint32, at segment.LSN) { last[db] = max(last[db], at) })
+			after = begin
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("look for changes of databases in %s: %w", name, err)
+			return nil, fmt.Errorf("look for changes of databases: %w", err)
 		}
 	}
 	return last, nil

@@ -98,7 +98,7 @@ func TestFetchReceived(t *testing.T) {
 			putPieces(t, s, data, seg2, 4096, 300_000, 700_000)
 			putPieces(t, s, data, seg2, 0, 700)
 		}, ask: &walstore.Received{}, want: 700_000},
-		"behind a gap": {prepare: func(t *testing.T, s storage.Store, data []byte) { putPieces(t, s, data, seg2, received2+1, 700_000) },
+		"after a gap": {prepare: func(t *testing.T, s storage.Store, data []byte) { putPieces(t, s, data, seg2, received2+1, 700_000) },
 			ask: &walstore.Received{}, want: received2},
 		"all of it": {prepare: func(t *testing.T, s storage.Store, data []byte) { putPieces(t, s, data, seg2, received2, segSize) },
 			ask: &walstore.Received{}, want: segSize},

@@ -343,12 +343,12 @@ func (r PushRequest) Sharing() PushRequest {
 type encoderPool struct {
 	codec    codec.Codec
 	encoders chan *codec.Encoder // nil: one that nobody has needed yet
-	free     chan []byte
+	free     sync.Pool           // of *[]byte
 }
 
 // newEncoderPool makes one in which so many pieces are compressed at once.
 func newEncoderPool(level, workers int) *encoderPool {
-	w := &encoderPool{codec.Codec{Name: "zstd", Level: level}, make(chan *codec.Encoder, workers), make(chan []byte, 4*workers)}
+	w := &encoderPool{codec: codec.Codec{Name: "zstd", Level: level}, encoders: make(chan *codec.Encoder, workers)}
 	for range workers {
 		w.encoders <- nil
 	}
@@ -368,21 +368,15 @@ func (w *encoderPool) compress(piece []byte) (frame []byte, err error) {
 }
 
 func (w *encoderPool) buffer() []byte {
-	select {
-	case b := <-w.free:
-		return b
-	default:
-		return make([]byte, object.PieceSize)
+	if b, ok := w.free.Get().(*[]byte); ok {
+		return *b
 	}
+	return make([]byte, object.PieceSize)
 }
 
 func (w *encoderPool) giveBack(b []byte) {
-	if cap(b) < object.PieceSize {
-		return
-	}
-	select {
-	case w.free <- b[:cap(b)]:
-	default:
+	if b = b[:cap(b)]; len(b) >= object.PieceSize {
+		w.free.Put(&b)
 	}
 }
 

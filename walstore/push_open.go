@@ -27,7 +27,7 @@ func PushOpen(ctx context.Context, s storage.Store, path string, n int64, sysid 
 	if _, err := Inspect(f, name, func() (uint64, error) { return sysid, nil }); err != nil {
 		return false, fmt.Errorf("push %s: %w", name, err)
 	}
-	for _, p := range partial.OpenPieces(name, n) {
+	for _, p := range partial.Split(name, 0, n) {
 		if err := partial.PutPiece(ctx, s, sysid, p, f); err != nil {
 			return false, err
 		}

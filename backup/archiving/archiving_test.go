@@ -15,7 +15,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// busy is a server that has archived another segment whenever it is asked; somebody brings them here, behind by lag.
+// busy is a server that has archived another segment whenever it is asked; somebody brings them here, later by lag.
 type busy struct {
 	store storage.Store
 	lag   int64
@@ -38,14 +38,14 @@ func (b *busy) Archiver(ctx context.Context) (server.ArchiverStatus, error) {
 
 func (b *busy) SwitchWAL(context.Context) error { return nil }
 
-// What wal-receive or a standby brings to a busy server's archive is always a little behind what the server has archived elsewhere.
+// What wal-receive or a standby brings to a busy server's archive is always a little older than what the server has archived elsewhere.
 func TestNewestIsAlwaysOnItsWay(t *testing.T) {
 	for lag, want := range map[int64]error{3: nil, 1 << 40: ErrElsewhere} {
 		s := mem.New()
 		w := &Watch{Server: &busy{s, lag, segment.Segment{Timeline: 1, No: 100}}, Store: s, SystemID: 1, Log: slog.New(slog.DiscardHandler)}
 		w.Begin(t.Context())
 		if err := w.Run(t.Context(), Any); !errors.Is(err, want) {
-			t.Errorf("%d behind: %v, want %v", lag, err, want)
+			t.Errorf("a lag of %d: %v, want %v", lag, err, want)
 		}
 	}
 }

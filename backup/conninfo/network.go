@@ -58,9 +58,8 @@ func (s *settings) version(keyword string) (uint16, error) {
 
 // dialer takes the settings of TCP. Where none is given Go's own hold, which find a dead connection earlier than Linux's.
 func (s *settings) dialer() error {
-	var values [5]int
-	given := false
-	for i, keyword := range []string{"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"} {
+	values := map[string]int{}
+	for _, keyword := range []string{"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"} {
 		text := strings.TrimSpace(s.value(keyword))
 		if text == "" {
 			continue
@@ -69,21 +68,20 @@ func (s *settings) dialer() error {
 		if err != nil {
 			return fmt.Errorf("%s is %q: use a whole number", named(keyword), text)
 		}
-		values[i], given = n, true
-		if n <= 0 && i > 0 {
-			values[i] = -1 // as the system has it
+		if values[keyword] = n; n <= 0 && keyword != "keepalives" {
+			values[keyword] = -1 // as the system has it
 		}
 	}
-	if !given {
+	if len(values) == 0 {
 		return nil
 	}
 	seconds := func(n int) time.Duration { return time.Duration(n) * time.Second }
-	d := &net.Dialer{Timeout: s.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: seconds(values[1]), Interval: seconds(values[2]), Count: values[3]}}
-	if strings.TrimSpace(s.value("keepalives")) == "0" {
+	d := &net.Dialer{Timeout: s.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: seconds(values["keepalives_idle"]), Interval: seconds(values["keepalives_interval"]), Count: values["keepalives_count"]}}
+	if n, set := values["keepalives"]; set && n == 0 {
 		d.KeepAlive, d.KeepAliveConfig = -1, net.KeepAliveConfig{}
 	}
-	if values[4] > 0 {
-		d.Control = userTimeout(values[4])
+	if ms := values["tcp_user_timeout"]; ms > 0 {
+		d.Control = userTimeout(ms)
 	}
 	s.DialFunc = d.DialContext
 	return nil

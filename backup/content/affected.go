@@ -3,7 +3,6 @@ package content
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -45,7 +44,7 @@ func (e *InPart) in(f *manifest.File) bool {
 	return false
 }
 
-// named is how many files hurt names; the others it counts.
+// named is how many files affected names; the others it counts.
 const named = 5
 
 // Affected adds to an error about a damaged part which files of the backup have content there.
@@ -54,17 +53,9 @@ func (m *Files) Affected(err error) error {
 	if !ok {
 		return err
 	}
-	lines, e := m.Read()
-	if e != nil {
-		return err
-	}
 	var paths []string
 	n, last := 0, ""
-	for {
-		f, e := lines.Next()
-		if e == io.EOF {
-			break
-		}
+	for f, e := range m.All() {
 		if e != nil {
 			return err
 		}

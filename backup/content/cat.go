@@ -37,19 +37,10 @@ func Cat(ctx context.Context, s storage.Store, b *catalog.Backup, name string, t
 		return err
 	}
 	defer m.Close()
-	lines, err := m.Read()
-	if err != nil {
-		return err
-	}
 	name = path.Clean(name)
 	found := false
-	for {
-		f, err := lines.Next()
-		if errors.Is(err, io.EOF) && !found {
-			return fmt.Errorf("%w: backup %s has no %q", ErrNoFile, b.ID, name)
-		} else if errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
+	for f, err := range m.All() {
+		if err != nil {
 			return err
 		}
 		if f.RawPath() != name {
@@ -63,14 +54,14 @@ func Cat(ctx context.Context, s storage.Store, b *catalog.Backup, name string, t
 			return fmt.Errorf("read %q of backup %s: %w", name, b.ID, err)
 		}
 	}
+	if !found {
+		return fmt.Errorf("%w: backup %s has no %q", ErrNoFile, b.ID, name)
+	}
+	return nil
 }
 
 // writeContent fetches what one line of the manifest lists, neighbours with one request, and writes chunk by chunk.
 func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.Writer) error {
-	r, err := NewFrameReader(s)
-	if err != nil {
-		return err
-	}
 	var extents []manifest.Extent
 	last := map[int]manifest.Chunk{} // the chunk that an extent is the last one of
 	for _, c := range f.Chunks {
@@ -78,27 +69,19 @@ func writeContent(ctx context.Context, s storage.Store, f *manifest.File, to io.
 		last[len(extents)-1] = c
 	}
 	data := make([]byte, 0, part.ChunkSize)
-	for done := 0; done < len(extents); {
-		n := Joined(extents[done:])
-		err := r.Read(ctx, extents[done:done+n], func(i int, content []byte) error {
-			data = append(data, content...)
-			c, whole := last[done+i]
-			if !whole {
-				return nil
-			}
-			if c.SHA256 != (part.Hash{}) && part.Sum(data) != c.SHA256 {
-				return fmt.Errorf("%w: the hash of the chunk at %d does not match the manifest", part.ErrDamaged, extents[done+i].At/part.ChunkSize*part.ChunkSize)
-			}
-			_, err := to.Write(data)
-			data = data[:0]
-			return err
-		})
-		if err != nil {
-			return err
+	return ReadExtents(ctx, s, extents, func(i int, content []byte) error {
+		data = append(data, content...)
+		c, whole := last[i]
+		if !whole {
+			return nil
 		}
-		done += n
-	}
-	return nil
+		if c.SHA256 != (part.Hash{}) && part.Sum(data) != c.SHA256 {
+			return fmt.Errorf("%w: the hash of the chunk at %d does not match the manifest", part.ErrDamaged, extents[i].At/part.ChunkSize*part.ChunkSize)
+		}
+		_, err := to.Write(data)
+		data = data[:0]
+		return err
+	})
 }
 
 // ReadContent fetches a small file.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/part"
@@ -18,7 +20,7 @@ type Files struct {
 	Sections []manifest.Section
 	Lines    []int // of each section
 	Entries  int64
-	Spool    *manifest.Spool
+	spool    *manifest.Spool
 }
 
 // FetchManifest brings the manifest to this host, and checks every hash before a line of it is believed.
@@ -27,16 +29,21 @@ func FetchManifest(ctx context.Context, s storage.Store, b *catalog.Backup) (*Fi
 	if err != nil {
 		return nil, err
 	}
-	m := &Files{Backup: b.ID}
-	if m.Sections, m.Entries, err = manifest.ReadList(data, b.ID); err != nil {
+	return FetchListed(ctx, s, b.ID, data)
+}
+
+// FetchListed is FetchManifest with the list of sections of a backup.
+func FetchListed(ctx context.Context, s storage.Store, backup string, list []byte) (_ *Files, err error) {
+	m := &Files{Backup: backup}
+	if m.Sections, m.Entries, err = manifest.ReadList(list, backup); err != nil {
 		return nil, err
 	}
-	if m.Spool, err = manifest.NewSpool(); err != nil {
+	if m.spool, err = manifest.NewSpool(); err != nil {
 		return nil, err
 	}
-	if err := m.Fill(ctx, s); err != nil {
-		m.Spool.Close()
-		return nil, fmt.Errorf("fetch the manifest of backup %s: %w", b.ID, err)
+	if err := m.fill(ctx, s); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("fetch the manifest of backup %s: %w", backup, err)
 	}
 	return m, nil
 }
@@ -57,32 +64,35 @@ func ReadList(ctx context.Context, s storage.Store, b *catalog.Backup) ([]byte, 
 	return data, nil
 }
 
-// Fill fetches the sections into the spool file.
-func (m *Files) Fill(ctx context.Context, s storage.Store) error {
+// fill fetches the sections into the spool file.
+func (m *Files) fill(ctx context.Context, s storage.Store) error {
 	extents := make([]manifest.Extent, len(m.Sections))
 	for i, x := range m.Sections {
 		extents[i] = x.Extent
 	}
-	return ReadSections(ctx, s, extents, func(data []byte) error {
-		i := len(m.Lines)
+	return ReadExtents(ctx, s, extents, func(i int, data []byte) error {
 		if part.Sum(data) != m.Sections[i].SHA256 {
 			return fmt.Errorf("%w: the hash of section %d does not match the list", manifest.ErrDamaged, i+1)
 		}
 		m.Lines = append(m.Lines, bytes.Count(data, []byte("\n")))
-		_, err := m.Spool.Write(data)
+		_, err := m.spool.Write(data)
 		return err
 	})
 }
 
-// ReadSections fetches sections of a manifest, neighbours with one request, and gives each to use.
-func ReadSections(ctx context.Context, s storage.Store, extents []manifest.Extent, use func(data []byte) error) error {
+// ReadExtents fetches extents, neighbours with one request, and gives the content of each to use, by its index.
+func ReadExtents(ctx context.Context, s storage.Store, extents []manifest.Extent, use func(i int, data []byte) error) error {
 	r, err := NewFrameReader(s)
 	if err != nil {
 		return err
 	}
 	for done := 0; done < len(extents); {
 		n := Joined(extents[done:])
-		if err := r.Read(ctx, extents[done:done+n], func(_ int, data []byte) error { return use(data) }); err != nil {
+		body, err := r.Open(ctx, extents[done:done+n])
+		if err == nil {
+			err = r.Take(body, extents[done:done+n], func(i int, data []byte) error { return use(done+i, data) })
+		}
+		if err != nil {
 			return err
 		}
 		done += n
@@ -91,9 +101,25 @@ func ReadSections(ctx context.Context, s storage.Store, extents []manifest.Exten
 }
 
 // Read begins to read the lines, from the first one.
-func (m *Files) Read() (*manifest.Reader, error) { return m.Spool.Read(m.Backup, m.Entries) }
+func (m *Files) Read() (*manifest.Reader, error) { return m.spool.Read(m.Backup, m.Entries) }
 
-func (m *Files) Close() { m.Spool.Close() }
+// All are the lines, up to the first error.
+func (m *Files) All() iter.Seq2[*manifest.File, error] {
+	return func(yield func(*manifest.File, error) bool) {
+		lines, err := m.Read()
+		for err == nil {
+			var f *manifest.File
+			if f, err = lines.Next(); err == nil && !yield(f, nil) {
+				return
+			}
+		}
+		if err != io.EOF {
+			yield(nil, err)
+		}
+	}
+}
+
+func (m *Files) Close() { m.spool.Close() }
 
 func PartNumbers(parts []catalog.Part) (map[string][]int, error) {
 	numbers := map[string][]int{}

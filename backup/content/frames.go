@@ -42,22 +42,13 @@ type FrameReader struct {
 	store       storage.Store
 	dec         *codec.Decoder
 	stored, raw []byte
-	Fetched     *atomic.Int64 // counts stored bytes, when set
-	Expanded    *atomic.Int64 // counts the bytes that they expand to, when set
+	Fetched     *atomic.Int64 // counts stored bytes
+	Expanded    *atomic.Int64 // counts the bytes that they expand to
 }
 
 func NewFrameReader(s storage.Store) (*FrameReader, error) {
 	dec, err := codec.NewDecoder()
-	return &FrameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame)}, err
-}
-
-// Read fetches the frames of joined extents with one request, and gives the content of each to take, by its index.
-func (r *FrameReader) Read(ctx context.Context, extents []manifest.Extent, take func(i int, data []byte) error) error {
-	body, err := r.Open(ctx, extents)
-	if err != nil {
-		return err
-	}
-	return r.Take(body, extents, take)
+	return &FrameReader{store: s, dec: dec, raw: make([]byte, 0, part.MaxFrame), Fetched: new(atomic.Int64), Expanded: new(atomic.Int64)}, err
 }
 
 // Open makes the request for joined extents. It may be called while take is at work on others.
@@ -114,17 +105,13 @@ func (r *FrameReader) frame(body io.Reader, codec codec.Codec, x manifest.Extent
 	if err != nil {
 		return err
 	}
-	if r.Fetched != nil {
-		r.Fetched.Add(skip + int64(x.Size))
-	}
+	r.Fetched.Add(skip + int64(x.Size))
 	if part.Sum(r.stored) != x.SHA256 {
 		return fmt.Errorf("%w: part %s: the hash of the frame at %d does not match", part.ErrDamaged, part.Key(x.Part), x.Off)
 	}
 	if r.raw, err = r.dec.Decode(codec, r.raw[:0], r.stored, part.MaxFrame); err != nil {
 		return fmt.Errorf("%w: part %s: the frame at %d cannot be expanded: %w", part.ErrDamaged, part.Key(x.Part), x.Off, err)
 	}
-	if r.Expanded != nil {
-		r.Expanded.Add(int64(len(r.raw)))
-	}
+	r.Expanded.Add(int64(len(r.raw)))
 	return nil
 }

@@ -1,10 +1,7 @@
 package content
 
 import (
-	"errors"
-	"io"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -17,8 +14,7 @@ func SpaceOf(f *manifest.File) (oid uint32, ok bool) {
 	if f.Type != manifest.TypeLink || path.Dir(p) != "pg_tblspc" {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(path.Base(p), 10, 32)
-	return uint32(n), err == nil && strconv.FormatUint(n, 10) == path.Base(p)
+	return datadir.SpaceOID(path.Base(p))
 }
 
 // ManifestScan is what a first reading of the manifest tells. That it can be read to its end at all also shows, before
@@ -33,7 +29,6 @@ type ManifestScan struct {
 	Stray   []string          // links in pg_tblspc that PostgreSQL has not made
 	Confs   []*manifest.File  // files with settings
 	Control *manifest.File    // pg_control
-	mode    manifest.Mode     // of the data directory
 }
 
 // Linked is where a link of the original led.
@@ -47,13 +42,10 @@ const (
 	maxConfFiles = 100
 )
 
-func ScanManifest(m *manifest.Reader, only *Databases) (*ManifestScan, error) {
+// Scan reads all lines; of databases that are not restored only the size counts.
+func (m *Files) Scan(only *Databases) (*ManifestScan, error) {
 	s := &ManifestScan{Bytes: map[string]int64{}, Links: map[string]Linked{}, Entries: map[string]bool{}, Files: map[string]bool{}, Spaces: map[uint32]string{}}
-	for {
-		f, err := m.Next()
-		if errors.Is(err, io.EOF) {
-			return s, nil
-		}
+	for f, err := range m.All() {
 		if err != nil {
 			return nil, err
 		}
@@ -65,19 +57,18 @@ func ScanManifest(m *manifest.Reader, only *Databases) (*ManifestScan, error) {
 		}
 		s.Add(f)
 	}
+	return s, nil
 }
 
 func (s *ManifestScan) Add(f *manifest.File) {
 	p := f.RawPath()
-	if _, ok := SpaceOf(f); !ok && f.Type == manifest.TypeLink && path.Dir(p) == "pg_tblspc" {
-		s.Stray = append(s.Stray, p)
-	}
 	if oid, ok := SpaceOf(f); ok {
 		s.Spaces[oid] = f.RawLink()
+	} else if f.Type == manifest.TypeLink && path.Dir(p) == "pg_tblspc" {
+		s.Stray = append(s.Stray, p)
 	}
 	switch {
 	case p == manifest.Root:
-		s.mode = f.Mode
 		return
 	case f.Type != manifest.TypeLink && f.RawLink() != "":
 		s.Links[p] = Linked{f.RawLink(), f.Type == manifest.TypeFile}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,11 +16,8 @@ import (
 // ErrControl: the bytes are not a whole pg_control that PostgreSQL 10 or later wrote.
 var ErrControl = errors.New("not a valid pg_control")
 
-const (
-	controlFile    = "global/pg_control"
-	controlSize    = 8192 // of the file
-	controlMaxData = 512  // of the struct in it: one sector, so that it is written as one
-)
+// controlMaxData is the size of the struct in it: one sector, so that it is written as one.
+const controlMaxData = 512
 
 // State is the cluster's state (DBState in PostgreSQL's pg_control.h).
 type State uint32
@@ -271,7 +267,7 @@ func (r *structReader) time() time.Time { return time.Unix(int64(r.u64()), 0).UT
 func ReadControl(dataDir string) (Control, []byte, error) {
 	var lastErr error
 	for range 100 {
-		b, err := readControlBytes(dataDir)
+		b, err := os.ReadFile(filepath.Join(dataDir, ControlPath))
 		if err != nil {
 			return Control{}, nil, fmt.Errorf("read pg_control: %w", err)
 		}
@@ -282,16 +278,7 @@ func ReadControl(dataDir string) (Control, []byte, error) {
 		lastErr = err
 		time.Sleep(10 * time.Millisecond)
 	}
-	return Control{}, nil, fmt.Errorf("read %s: %w", filepath.Join(dataDir, controlFile), lastErr)
-}
-
-func readControlBytes(dataDir string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(dataDir, controlFile))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, controlSize))
+	return Control{}, nil, fmt.Errorf("read %s: %w", filepath.Join(dataDir, ControlPath), lastErr)
 }
 
 const ControlPath = "global/pg_control"

@@ -14,7 +14,12 @@ import (
 	"github.com/pgobj/pgobj/test/pgtest"
 )
 
-var update = flag.Bool("update", false, "make testdata/pg_control.* anew, with servers of all versions")
+var update = flag.Bool("update", false, "make testdata/pg_control.* again, with servers of all versions")
+
+const (
+	controlFile = ControlPath
+	controlSize = 8192 // of the file
+)
 
 // serverControl is pg_control as the server itself reads it.
 const serverControl = `

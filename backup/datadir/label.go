@@ -76,8 +76,8 @@ func (l *Label) startLocation(value string) (err error) {
 	if l.StartLSN, err = segment.ParseLSN(lsn); err != nil {
 		return err
 	}
-	tli, err := strconv.ParseUint(name[:8], 16, 32)
-	l.StartFile, l.Timeline = name, segment.Timeline(tli)
+	l.StartFile = name
+	l.Timeline, err = segment.TimelineOf(name)
 	return err
 }
 

@@ -3,7 +3,6 @@ package datadir
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,16 +69,19 @@ func Within(path, dir string) bool {
 // ReadDir lists the names in a directory; none when it is not there.
 func ReadDir(dir string) ([]string, error) {
 	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if gone(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := f.Readdirnames(-1) // only names: a million of them fit, a million FileInfo would not
+	if gone(err) {
+		err = nil
+	}
 	slices.Sort(names)
-	return names, err
+	return slices.Compact(names), err // a directory that changes while it is read may give a name twice
 }
 
 func Exists(path string) bool {

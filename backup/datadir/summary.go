@@ -56,7 +56,7 @@ func (c *Changes) Of(e Entry, fileBlocks uint32) (blocks []uint32, known bool) {
 	}
 	first, end := uint64(e.Segno)*uint64(fileBlocks), uint64(e.Segno+1)*uint64(fileBlocks)
 	if uint64(f.limit) < end && f.limit != math.MaxUint32 {
-		return nil, false // truncated or made anew somewhere in this file or before it
+		return nil, false // truncated or created again somewhere in this file or before it
 	}
 	for _, b := range f.Blocks {
 		if first <= uint64(b) && uint64(b) < end {

@@ -3,13 +3,14 @@ package datadir
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,11 +63,11 @@ func (e Entry) Replayed() bool {
 // Opened is the entry with the attributes of the file that was opened for it: since the walk another may have got its
 // name.
 func (e Entry) Opened(f *os.File) (Entry, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	st, err := f.Stat()
+	if err != nil {
 		return Entry{}, Explain("read", e.Source, err)
 	}
-	o := newEntry(node{}, &st)
+	o := newEntry(node{}, st)
 	e.Mode, e.UID, e.GID, e.Size, e.Mtime, e.Ctime, e.Dev, e.Ino = o.Mode, o.UID, o.GID, o.Size, o.Mtime, o.Ctime, o.Dev, o.Ino
 	return e, nil
 }
@@ -79,13 +80,18 @@ type WalkOptions struct {
 	// content is left out.
 	StatsTempDir string
 	// Shutdown is set for a server that was shut down cleanly: its backup has the WAL that is named there, and, as
-	// no recovery will make them anew, unlogged relations.
+	// no recovery will make them again, unlogged relations.
 	Shutdown *Shutdown
 	Warn     func(path, reason string) // told of what was left out or looks wrong; may be nil
 }
 
 // VersionDir is the directory that the cluster has in each tablespace (TABLESPACE_VERSION_DIRECTORY).
-func (o WalkOptions) VersionDir() string { return fmt.Sprintf("PG_%d_%d", o.Major, o.CatalogVersion) }
+func (o WalkOptions) VersionDir() string { return VersionDir(o.Major, o.CatalogVersion) }
+
+// VersionDir is the directory that a cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
+func VersionDir(major int, catalogVersion uint32) string {
+	return fmt.Sprintf("PG_%d_%d", major, catalogVersion)
+}
 
 // Walk yields what belongs to a backup of the data directory root, in byte order of the paths. After an
 // error it ends. The rules are those of PostgreSQL's own basebackup.c; global/pg_control is not yielded,
@@ -114,7 +120,7 @@ type fileID struct{ dev, ino uint64 }
 type mark uint8
 
 const (
-	skipContent mark = 1 + iota // the server makes the content anew
+	skipContent mark = 1 + iota // the server makes the content again
 	spaceWithin                 // a tablespace's location: its PG_* directories are reached through pg_tblspc
 )
 
@@ -161,21 +167,20 @@ func (w *walker) prepare() error {
 	} else if d != "" {
 		w.mark(filepath.Join(w.root, d), skipContent)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(w.root, &st); err != nil {
+	st, err := os.Stat(w.root)
+	if err != nil {
 		return Explain("read the data directory", w.root, err)
 	}
-	w.chain = append(w.chain, idOf(&st))
-	if w.marks[idOf(&st)] == skipContent {
-		delete(w.marks, idOf(&st)) // a senseless setting must not empty the backup
+	w.chain = append(w.chain, idOf(st))
+	if w.marks[idOf(st)] == skipContent {
+		delete(w.marks, idOf(st)) // a senseless setting must not empty the backup
 	}
 	return nil
 }
 
 func (w *walker) mark(path string, m mark) {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) == nil {
-		w.marks[idOf(&st)] = m
+	if st, err := os.Stat(path); err == nil {
+		w.marks[idOf(st)] = m
 	}
 }
 
@@ -184,7 +189,7 @@ func (w *walker) dir(d node) bool {
 	names := d.children
 	if names == nil {
 		var err error
-		if names, err = readNames(d.source); err != nil {
+		if names, err = ReadDir(d.source); err != nil {
 			return w.fail(Explain("read directory", d.source, err))
 		}
 	}
@@ -216,7 +221,7 @@ func (w *walker) dir(d node) bool {
 		if in.excluded(name) {
 			continue
 		}
-		e, enter, ok := w.visit(in, node{path: join(d.path, name), source: d.source + "/" + name, name: name})
+		e, enter, ok := w.visit(in, node{path: path.Join(d.path, name), source: d.source + "/" + name, name: name})
 		if !ok {
 			return false
 		}
@@ -279,18 +284,18 @@ func (w *walker) visit(in scope, n node) (yielded bool, enter *node, ok bool) {
 
 // entry looks at one name. It is nil for what does not belong to a backup.
 func (w *walker) entry(n node) (*Entry, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(n.source, &st); err != nil {
+	st, err := os.Lstat(n.source)
+	if err != nil {
 		return nil, Explain("read", n.source, err)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return w.link(n, &st)
+	if st.Mode().Type() == fs.ModeSymlink {
+		return w.link(n, st)
 	}
-	e := newEntry(n, &st)
+	e := newEntry(n, st)
 	switch {
-	case st.Mode&unix.S_IFMT == unix.S_IFREG:
+	case st.Mode().IsRegular():
 		return e, nil
-	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+	case !st.IsDir():
 		w.opt.Warn(n.path, "left out: it is not a file, a directory or a link")
 		return nil, nil
 	case n.name == "lost+found": // of the file system, and not ours to read
@@ -301,15 +306,15 @@ func (w *walker) entry(n node) (*Entry, error) {
 }
 
 // link decides on a symbolic link; st is the link's own.
-func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
+func (w *walker) link(n node, st fs.FileInfo) (*Entry, error) {
 	target, err := os.Readlink(n.source)
 	if err != nil {
 		return nil, Explain("read link", n.source, err)
 	}
 	e := newEntry(n, st)
 	e.Type, e.Link = TypeLink, target
-	var to unix.Stat_t
-	switch err := unix.Stat(n.source, &to); {
+	to, err := os.Stat(n.source)
+	switch {
 	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("follow link %s: it leads back to itself through %s: remove it", n.source, target)
 	case gone(err) || errors.Is(err, unix.ENOTDIR):
@@ -325,14 +330,13 @@ func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
 	case err != nil:
 		return nil, Explain("follow link", n.source, err)
 	}
-	behind := newEntry(n, &to)
+	behind := newEntry(n, to)
 	behind.Link = target
-	isDir := to.Mode&unix.S_IFMT == unix.S_IFDIR
 	switch {
-	case isSpacePath(n.path) && isDir:
+	case isSpacePath(n.path) && to.IsDir():
 		behind.Type = TypeTablespace
 		return behind, nil
-	case emptyDirs[n.path] && isDir:
+	case emptyDirs[n.path] && to.IsDir():
 		behind.Type = TypeDir
 		return behind, nil
 	}
@@ -341,62 +345,31 @@ func (w *walker) link(n node, st *unix.Stat_t) (*Entry, error) {
 		return nil, Explain("follow link", n.source, err)
 	}
 	switch {
-	case within(real, w.real):
+	case Within(real, w.real):
 		return e, nil // the walk gets there on its own
-	case to.Mode&unix.S_IFMT == unix.S_IFREG:
+	case to.Mode().IsRegular():
 		return behind, nil
-	case !isDir:
+	case !to.IsDir():
 		w.opt.Warn(n.path, "the link does not lead to a file or a directory (to "+target+"); only the link is kept")
 		return e, nil
-	case within(w.real, real):
+	case Within(w.real, real):
 		return nil, fmt.Errorf("follow link %s: it leads to %s, which contains the data directory itself: remove the link", n.source, target)
-	case slices.Contains(w.chain, idOf(&to)):
+	case slices.Contains(w.chain, idOf(to)):
 		return nil, fmt.Errorf("follow link %s: it leads back to %s, which contains it: remove the link", n.source, target)
 	}
 	behind.Type = TypeDir
 	return behind, nil
 }
 
-func newEntry(n node, st *unix.Stat_t) *Entry {
-	mode := fs.FileMode(st.Mode & 0o777)
-	if st.Mode&unix.S_ISUID != 0 {
-		mode |= fs.ModeSetuid
-	}
-	if st.Mode&unix.S_ISGID != 0 {
-		mode |= fs.ModeSetgid
-	}
-	if st.Mode&unix.S_ISVTX != 0 {
-		mode |= fs.ModeSticky
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		mode |= fs.ModeDir
-	case unix.S_IFLNK:
-		mode |= fs.ModeSymlink
-	}
-	id := idOf(st)
-	return &Entry{Path: n.path, Source: n.source, Mode: mode, UID: int(st.Uid), GID: int(st.Gid), Size: st.Size,
-		Mtime: time.Unix(st.Mtim.Unix()), Ctime: time.Unix(st.Ctim.Unix()), Dev: id.dev, Ino: id.ino}
+func newEntry(n node, fi fs.FileInfo) *Entry {
+	st, id := fi.Sys().(*syscall.Stat_t), idOf(fi)
+	return &Entry{Path: n.path, Source: n.source, Mode: fi.Mode(), UID: int(st.Uid), GID: int(st.Gid), Size: fi.Size(),
+		Mtime: fi.ModTime(), Ctime: time.Unix(st.Ctim.Unix()), Dev: id.dev, Ino: id.ino}
 }
 
-func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
-
-// readNames returns the sorted names in a directory; none when the directory is gone.
-func readNames(dir string) ([]string, error) {
-	f, err := os.Open(dir)
-	if gone(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1) // only names: a million of them fit, a million FileInfo would not
-	if err != nil && !gone(err) && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil // a directory that changes while it is read may give a name twice
+func idOf(fi fs.FileInfo) fileID {
+	st := fi.Sys().(*syscall.Stat_t)
+	return fileID{uint64(st.Dev), uint64(st.Ino)}
 }
 
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }
@@ -416,23 +389,11 @@ func Explain(verb, path string, err error) error {
 	return fmt.Errorf("%s %s: %w%s", verb, path, err, hint)
 }
 
-// within says whether path is dir or lies below it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
-}
-
-func join(dir, name string) string {
-	if dir == "" {
-		return name
-	}
-	return dir + "/" + name
-}
-
 // Shutdown is where a server was shut down. It starts with the checkpoint record there, so that much WAL
 // belongs to the data.
 type Shutdown struct {
 	Checkpoint segment.LSN // the record
-	End        segment.LSN // the byte behind it
+	End        segment.LSN // the byte after it
 	WAL        []WALFile   // in order of their names
 }
 

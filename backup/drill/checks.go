@@ -37,10 +37,8 @@ func (d *drill) verifyBackup(ctx context.Context) (string, error) {
 	for _, name := range d.plan.OwnChanged() {
 		args = append(args, "--ignore="+name)
 	}
-	return "", second(d.check(ctx, "pg_verifybackup", append(args, d.plan.Target)...))
+	return "", d.check(ctx, "pg_verifybackup", append(args, d.plan.Target)...)
 }
-
-func second(_ string, err error) error { return err }
 
 // recover starts the server and waits until it takes connections, which is when its recovery is over.
 func (d *drill) recover(ctx context.Context) (_ string, err error) {
@@ -195,7 +193,7 @@ func (d *drill) amcheck(ctx context.Context) (string, error) {
 	if !has {
 		return "", skipped("the extension amcheck is not installed here")
 	}
-	return "", second(d.check(ctx, "pg_amcheck", append(d.where(), "--all", "--install-missing", "--maintenance-db="+d.base, "--jobs="+strconv.Itoa(d.Fetch.Workers))...))
+	return "", d.check(ctx, "pg_amcheck", append(d.where(), "--all", "--install-missing", "--maintenance-db="+d.base, "--jobs="+strconv.Itoa(d.Fetch.Workers))...)
 }
 
 // where leads libpq's programs to the drill's server.
@@ -260,5 +258,5 @@ func (d *drill) checksums(ctx context.Context) (string, error) {
 	case !d.has(program):
 		return "", skipped("it is not in " + d.bin)
 	}
-	return "", second(d.check(ctx, program, args...))
+	return "", d.check(ctx, program, args...)
 }

@@ -11,11 +11,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -155,14 +152,8 @@ func (d *drill) owner() string {
 	if d.User != "" || os.Geteuid() != 0 {
 		return d.User
 	}
-	st, err := os.Stat(d.Scratch)
-	if err != nil {
-		return ""
-	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
-		if u, err := user.LookupId(strconv.Itoa(int(sys.Uid))); err == nil {
-			return u.Username
-		}
+	if u := server.FileOwner(d.Scratch); u != nil {
+		return u.Username
 	}
 	return ""
 }

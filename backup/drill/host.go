@@ -79,15 +79,15 @@ func (h *host) command(ctx context.Context, name string, args ...string) *exec.C
 }
 
 // check runs a program that looks for damage. Its error holds what it says.
-func (h *host) check(ctx context.Context, name string, args ...string) (string, error) {
+func (h *host) check(ctx context.Context, name string, args ...string) error {
 	out, err := h.command(ctx, name, args...).CombinedOutput()
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %s: %w\n%s", ErrFailed, filepath.Base(name), err, lastLines(string(out), 20))
+		return fmt.Errorf("%w: %s: %w\n%s", ErrFailed, filepath.Base(name), err, lastLines(string(out), 20))
 	}
-	return string(out), nil
+	return nil
 }
 
 func (h *host) has(name string) bool {
@@ -157,7 +157,7 @@ func (h *host) start(args []string) (*scratchServer, error) {
 	ctx := context.Background() // it is stopped in its own ways
 	s.cmd = h.command(ctx, "postgres", args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// If we are killed the server does not stay behind.
+	// If we are killed the server does not stay.
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w: start the server: %w", ErrHost, err)

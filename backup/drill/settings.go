@@ -83,7 +83,7 @@ func (d *drill) chooseSettings(ctx context.Context) (string, error) {
 // least is a configuration with which the recovery goes on.
 func (d *drill) least() string {
 	lines := "max_prepared_transactions = 1000\n"
-	for _, s := range d.plan.Needs() {
+	for _, s := range d.plan.Needs {
 		if s.Name != "max_prepared_transactions" || len(s.Value) > 3 {
 			lines += s.String() + "\n"
 		}

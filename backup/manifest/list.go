@@ -51,21 +51,12 @@ func WriteList(backup string, sections []Section, entries int64) ([]byte, error)
 		return nil, err
 	}
 	enc := json.NewEncoder(zw)
-	if err := enc.Encode(header{format, 1, backup}); err != nil {
-		return nil, err
-	}
+	err = enc.Encode(header{format, 1, backup})
 	for _, s := range sections {
-		if err := enc.Encode(s); err != nil {
-			return nil, err
-		}
+		err = cmp.Or(err, enc.Encode(s))
 	}
-	if err := enc.Encode(footer{true, entries}); err != nil {
-		return nil, err
-	}
-	if err := zw.Close(); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	err = cmp.Or(err, enc.Encode(footer{true, entries}), zw.Close())
+	return buf.Bytes(), err
 }
 
 // ReadList is WriteList backwards, and checks that every section makes sense by itself.

@@ -19,9 +19,9 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/pgobj/pgobj/backup/part"
 )
@@ -124,31 +124,16 @@ type Extent struct {
 }
 
 // SetPath sets the path from its bytes, whatever their encoding.
-func (f *File) SetPath(raw string) { f.Path, f.Hex = encode(raw) }
+func (f *File) SetPath(raw string) { f.Path, f.Hex = part.Text(raw) }
 
 // RawPath is the path's bytes.
-func (f *File) RawPath() string { return decode(f.Path, f.Hex) }
+func (f *File) RawPath() string { return part.Raw(f.Path, f.Hex) }
 
 // SetLink sets the link's target from its bytes.
-func (f *File) SetLink(raw string) { f.Link, f.LHex = encode(raw) }
+func (f *File) SetLink(raw string) { f.Link, f.LHex = part.Text(raw) }
 
 // RawLink is the bytes of the link's target.
-func (f *File) RawLink() string { return decode(f.Link, f.LHex) }
-
-func encode(raw string) (text, hexed string) {
-	if utf8.ValidString(raw) {
-		return raw, ""
-	}
-	return "", hex.EncodeToString([]byte(raw))
-}
-
-func decode(text, hexed string) string {
-	if hexed == "" {
-		return text
-	}
-	raw, _ := hex.DecodeString(hexed) // check has seen to it
-	return string(raw)
-}
+func (f *File) RawLink() string { return part.Raw(f.Link, f.LHex) }
 
 // A section ends after sectionSize bytes, or after a path that its own hash chooses (one in sectionLines): so
 // that the same lines make the same sections whatever comes and goes before them.
@@ -299,7 +284,7 @@ func (r *Reader) Next() (*File, error) {
 	return f, err
 }
 
-// line returns the next line, and nil behind the last one.
+// line returns the next line, and nil after the last one.
 func (r *Reader) line() (*File, error) {
 	if !r.lines.Scan() {
 		if err := r.lines.Err(); err != nil {
@@ -402,11 +387,9 @@ func (r *Reader) checkOrder(f Place) error {
 		}
 		return nil
 	}
-	for i := r.tail; i < len(Tail); i++ {
-		if Tail[i] == path {
-			r.tail = i + 1
-			return nil
-		}
+	if i := slices.Index(Tail[r.tail:], path); i >= 0 {
+		r.tail += i + 1
+		return nil
 	}
 	if r.tail > 0 || r.last != "" && path <= r.last {
 		return fmt.Errorf("%q comes after %q", path, r.last)

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
-	"strconv"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -118,7 +117,7 @@ func (o *Outcome) followed(dir string) timeline.Path {
 	return longer
 }
 
-// goneOn says whether the archive has records behind the end of a recovery that has reached what it had. Its last segment is
+// goneOn says whether the archive has records after the end of a recovery that has reached what it had. Its last segment is
 // as long as the others wherever its last record ends.
 func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
 	x, w := o.Restored, o.WAL
@@ -129,8 +128,8 @@ func (o *Outcome) goneOn(ctx context.Context, s storage.Store) bool {
 	if w.Received || segment.At(0, from-1, x.SegmentSize).No != segment.At(0, w.End-1, x.SegmentSize).No {
 		return true
 	}
-	last, found, err := survey.LastChange(ctx, s, x.SystemID, w.Last)
-	return err == nil && found && last >= o.At
+	last, err := survey.NewSegments(s, x.SystemID).Facts(ctx, w.Last)
+	return err == nil && last.LastChange >= o.At
 }
 
 // silent judges by pg_control, when no server answers.
@@ -183,10 +182,8 @@ func (o *Outcome) newestHistory(dir string, after segment.Timeline) segment.Time
 	names, _ := datadir.ReadDir(filepath.Join(dir, "pg_wal"))
 	newest := after
 	for _, name := range names {
-		if segment.Classify(name) == segment.History {
-			if t, err := strconv.ParseUint(name[:8], 16, 32); err == nil {
-				newest = max(newest, segment.Timeline(t))
-			}
+		if t, err := segment.TimelineOf(name); err == nil && segment.Classify(name) == segment.History {
+			newest = max(newest, t)
 		}
 	}
 	return newest

@@ -23,7 +23,7 @@ import (
 
 const (
 	// MinLiveShare: a part of whose content less than one in thin bytes is still referred to is not reused. What
-	// it holds is at hand on this host, so storing it anew costs no download, and it bounds what dead
+	// it holds is at hand on this host, so storing it again costs no download, and it bounds what dead
 	// bytes the repository keeps and a restore reads: no part is kept for less than a quarter.
 	MinLiveShare = 4
 	// maxPatchedShare: a chunk of which more than one page in patchedMost has been stored apart from the
@@ -197,16 +197,8 @@ func (p *DedupIndex) Close() {
 
 // learn reads the manifest once for the contents that it knows, up to a number of them.
 func (p *DedupIndex) learn(most int) error {
-	lines, err := p.Files.Read()
-	if err != nil {
-		return err
-	}
-	for len(p.Known) < most {
-		f, err := lines.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
+	for f, err := range p.Files.All() {
+		if err != nil || len(p.Known) >= most {
 			return err
 		}
 		for _, c := range f.Chunks {
@@ -253,13 +245,20 @@ func (p *DedupIndex) usable(extents []manifest.Extent) bool {
 		if _, sealed := p.closed.Load(x.Part); sealed {
 			return false
 		}
-		if _, ok := p.Parts[x.Part]; !ok {
-			if _, ok := p.OrphanParts[x.Part]; !ok {
-				return false
-			}
+		if _, ok := p.Part(x.Part); !ok {
+			return false
 		}
 	}
 	return len(extents) > 0
+}
+
+// Part is a part that another run has stored, and that is worth keeping.
+func (p *DedupIndex) Part(name string) (catalog.Part, bool) {
+	x, ok := p.Parts[name]
+	if !ok {
+		x, ok = p.OrphanParts[name]
+	}
+	return x, ok
 }
 
 // lookup finds content of n bytes by its hash.
@@ -295,20 +294,16 @@ func (p *DedupIndex) Reclaim(ctx context.Context, backup string) (int64, error) 
 	var bytes atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(adopters)
-	for info, err := range p.Store.List(ctx, part.Key(backup)+"/", "") {
+	for x, err := range part.List(ctx, p.Store, backup) {
 		if err != nil {
-			return 0, errors.Join(g.Wait(), fmt.Errorf("look for parts of backup %s: %w", backup, err))
-		}
-		name := info.Key[len(part.Key("")):]
-		if _, _, err := part.ParseName(name); err != nil {
-			continue
+			return 0, errors.Join(g.Wait(), err)
 		}
 		if !p.room() {
 			break
 		}
 		g.Go(func() error {
-			if lines, sum, err := part.ReadIndex(ctx, p.Store, name, info.Size, part.Hash{}); err == nil {
-				bytes.Add(p.adoptPart(catalog.Part{Name: name, Size: info.Size, Index: sum.String()}, lines))
+			if lines, sum, err := part.ReadIndex(ctx, p.Store, x.Name, x.Size, part.Hash{}); err == nil {
+				bytes.Add(p.adoptPart(catalog.Part{Name: x.Name, Size: x.Size, Index: sum.String()}, lines))
 			}
 			return nil
 		})

@@ -49,7 +49,7 @@ type Config struct {
 	Prev       *DedupIndex      // what earlier backups offer
 	Changes    *datadir.Changes // what has changed since the previous backup, when the server knows that
 	Reread     bool             // trust no attributes: read every file
-	Now        func() time.Time // for what is opened anew
+	Now        func() time.Time // for what is opened again
 	Warn       func(path, reason string)
 	Emit       func(*manifest.File) error // takes the lines, in order, from one goroutine
 }

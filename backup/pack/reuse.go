@@ -217,7 +217,7 @@ func (l *line) admits(extents, old int) bool {
 // split cuts a chunk, which begins at the file's offset at, into runs of changed and of unchanged pages.
 func split(old []manifest.Extent, changed []bool, at int64) []run {
 	var runs []run
-	x, used := 0, 0 // the old extent under the page, and how much of it lies behind
+	x, used := 0, 0 // the old extent under the page, and how much of it lies after it
 	for _, fresh := range changed {
 		var r run
 		if r.fresh = fresh; !fresh {

@@ -231,7 +231,7 @@ func (p *Packer) put(w *part.Writer, l *line, i int, content part.Content) (chun
 	return c, err
 }
 
-// verifyPages notes the pages of data whose checksum does not hold and that replay will not write anew.
+// verifyPages notes the pages of data whose checksum does not hold and that replay will not rewrite.
 // A page that a running write tore reads differently the second time: then it is no damage.
 func (p *Packer) verifyPages(src *source, data []byte, at int64) error {
 	first := src.Entry.Segno*p.FileBlocks + uint32(at/int64(p.PageSize))

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -33,26 +35,47 @@ type uploader struct {
 	buffers  chan []byte
 
 	mu    sync.Mutex
-	last  int                  // number of the newest part
-	Parts map[string]*UsedPart // by name
+	last  int // number of the newest part
+	parts UsedParts
+}
+
+// UsedParts are the parts that a backup refers to, by name.
+type UsedParts map[string]*UsedPart
+
+// Part is one of them, from now on.
+func (u UsedParts) Part(name string) *UsedPart {
+	if u[name] == nil {
+		u[name] = &UsedPart{Part: catalog.Part{Name: name}}
+	}
+	return u[name]
+}
+
+// Refer counts what is referred to in each part.
+func (u UsedParts) Refer(extents []manifest.Extent) {
+	for _, x := range extents {
+		u.Part(x.Part).usage.Refer(x.Off, x.Size, x.Len)
+	}
+}
+
+// List describes the parts for backup.json, in the order of their names.
+func (u UsedParts) List() (all []catalog.Part) {
+	for _, name := range slices.Sorted(maps.Keys(u)) {
+		c := u[name].Part
+		c.Live = u[name].usage.Live(c.Size, c.Raw)
+		all = append(all, c)
+	}
+	return all
 }
 
 // UsedPart is a part that this backup refers to.
 type UsedPart struct {
 	catalog.Part
-	Usage part.Usage
-}
-
-// Used describes the part for backup.json.
-func (p *UsedPart) Used() catalog.Part {
-	c := p.Part
-	c.Live = p.Usage.Live(c.Size, c.Raw)
-	return c
+	usage part.Usage
 }
 
 // NewUploader is for the parts of a backup, packed by a number of workers. frames is told where the frames are.
 func NewUploader(ctx context.Context, s storage.Store, backup string, codec codec.Codec, workers int, prev *DedupIndex, frames *readback.Frames, progress *backup.Progress) *uploader {
-	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, frames: frames, Parts: map[string]*UsedPart{}}
+	u := &uploader{store: s, backup: backup, codec: codec, progress: progress, prev: prev, frames: frames, parts: UsedParts{}}
 	u.group, u.Ctx = errgroup.WithContext(ctx)
 	u.buffers = make(chan []byte, 2*workers+1)
 	for range 2*workers + 1 {
@@ -101,7 +124,7 @@ func (u *uploader) next() string {
 // keep begins to store a full part and returns a buffer for the next one, as soon as there is one.
 func (u *uploader) keep(f part.Full) ([]byte, error) {
 	u.mu.Lock()
-	p := u.part(f.Name)
+	p := u.parts.Part(f.Name)
 	p.Size, p.Index, p.Raw = int64(len(f.Body)), f.Index.String(), f.Raw
 	u.mu.Unlock()
 	u.group.Go(func() error {
@@ -135,36 +158,21 @@ func (u *uploader) heldTo(key string) error {
 	return err
 }
 
-func (u *uploader) part(name string) *UsedPart {
-	p := u.Parts[name]
-	if p == nil {
-		p = &UsedPart{Part: catalog.Part{Name: name}}
-		if old, ok := u.prev.Parts[name]; ok {
-			p.Part = old
-		} else if old, ok := u.prev.OrphanParts[name]; ok {
-			p.Part = old
-		}
-		u.Parts[name] = p
-	}
-	return p
-}
-
 // Refer counts what is referred to in each part.
 func (u *uploader) Refer(extents []manifest.Extent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, x := range extents {
-		u.part(x.Part).Usage.Refer(x.Off, x.Size, x.Len)
-	}
+	u.parts.Refer(extents)
 }
 
-// SizeOf is the size of a part that another backup has stored.
-func (p *DedupIndex) SizeOf(name string) (int64, bool) {
-	x, ok := p.Parts[name]
-	if !ok {
-		x, ok = p.OrphanParts[name]
+// Used describes the parts that the backup refers to, once all are stored.
+func (u *uploader) Used() []catalog.Part {
+	for name, p := range u.parts {
+		if old, ok := u.prev.Part(name); ok {
+			p.Part = old
+		}
 	}
-	return x.Size, ok
+	return u.parts.List()
 }
 
 // Wait returns when every part is stored.

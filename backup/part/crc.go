@@ -6,7 +6,7 @@ import (
 
 var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// CombineCRC returns the CRC-32C of two pieces one behind the other from their own CRCs and the second's
+// CombineCRC returns the CRC-32C of two pieces one after the other from their own CRCs and the second's
 // length: the first CRC is moved on by n zero bytes, which is multiplication by x^(8n) modulo the
 // polynomial.
 func CombineCRC(a, b uint32, n int64) uint32 {

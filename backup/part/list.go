@@ -44,7 +44,7 @@ func List(ctx context.Context, s storage.Store, backup string) iter.Seq2[Stored,
 	}
 }
 
-// page is how many keys a store returns at once: those behind the first cost nothing.
+// page is how many keys a store returns at once: those after the first cost nothing.
 const page = 1000
 
 // ListOf yields the parts that some backups have stored. It costs about one listing for every thousand of them, not one

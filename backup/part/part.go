@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/storage/codec"
@@ -145,14 +146,24 @@ type Member struct {
 	crc uint32 // of the content, while it is being packed
 }
 
-// path is the path, whichever way it is kept.
-func (m *Member) path() string {
-	if m.Hex == "" {
-		return m.Path
+// Text splits a path, or what a link says, into text and, when it is no UTF-8, its bytes in hexadecimal: JSON has no others.
+func Text(raw string) (text, hexed string) {
+	if utf8.ValidString(raw) {
+		return raw, ""
 	}
-	raw, _ := hex.DecodeString(m.Hex) // Add has made it
+	return "", hex.EncodeToString([]byte(raw))
+}
+
+// Raw joins them again. A reader has checked that they are hexadecimal.
+func Raw(text, hexed string) string {
+	if hexed == "" {
+		return text
+	}
+	raw, _ := hex.DecodeString(hexed)
 	return string(raw)
 }
+
+func (m *Member) path() string { return Raw(m.Path, m.Hex) }
 
 // IndexLine describes one frame in a part's index.
 type IndexLine struct {
@@ -191,11 +202,10 @@ func (f *Frame) Wait(ctx context.Context) error {
 
 // Full is a part that is complete and waits to be stored.
 type Full struct {
-	Name   string
-	Body   []byte
-	Index  Hash  // SHA-256 of the index's stored frame
-	Raw    int64 // content bytes of its members
-	Frames int
+	Name  string
+	Body  []byte
+	Index Hash  // SHA-256 of the index's stored frame
+	Raw   int64 // content bytes of its members
 }
 
 // trailer is the fixed-size skippable frame at a part's very end: mark, version, where the index frame

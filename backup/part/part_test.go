@@ -113,7 +113,7 @@ func TestReadIndex(t *testing.T) {
 	}
 }
 
-// No flipped bit anywhere behind the frames goes unnoticed, and none makes the reader panic.
+// No flipped bit anywhere after the frames goes unnoticed, and none makes the reader panic.
 func TestReadIndexNoticesDamage(t *testing.T) {
 	parts, _, _, _ := write(t, codec.Default, []int{100, 20000, 7})
 	p := parts[0]

@@ -3,7 +3,6 @@ package part
 import (
 	"bytes"
 	"fmt"
-	"hash/crc32"
 
 	"github.com/pgobj/pgobj/storage/codec"
 )
@@ -11,11 +10,10 @@ import (
 // proven says whether what a frame expands to is, in each member, the content whose CRC was taken when it was hashed, and
 // between them what was packed. So the frame holds what was read, and not what a fault of the memory has made of it since.
 func proven(expanded, raw []byte, members []Member) error {
-	table := crc32.MakeTable(crc32.Castagnoli) // made once by the library
 	at := 0
 	for _, m := range members {
 		end := m.Skip + m.Len
-		if !bytes.Equal(expanded[at:m.Skip], raw[at:m.Skip]) || crc32.Checksum(expanded[m.Skip:end], table) != m.crc {
+		if !bytes.Equal(expanded[at:m.Skip], raw[at:m.Skip]) || Checksum(expanded[m.Skip:end]) != m.crc {
 			return fmt.Errorf("%w: the data of %q differs", codec.ErrMispacked, m.path())
 		}
 		at = end

@@ -3,12 +3,10 @@ package part
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"time"
-	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -32,7 +30,6 @@ type Writer struct {
 	line   IndexLine
 	open   *Frame
 	index  bytes.Buffer
-	frames int
 	bytes  int64
 	header bytes.Buffer
 }
@@ -83,10 +80,8 @@ func (w *Writer) Add(c Content) (*Frame, int, error) {
 	skip := len(w.raw)
 	w.raw = append(w.raw, c.Data...)
 	w.raw = append(w.raw, zeros[:padding(len(c.Data))]...)
-	m := Member{Path: c.Path, At: c.At, Len: len(c.Data), Skip: skip, SHA256: c.SHA256, crc: c.CRC32C}
-	if !utf8.ValidString(c.Path) {
-		m.Path, m.Hex = "", hex.EncodeToString([]byte(c.Path))
-	}
+	m := Member{At: c.At, Len: len(c.Data), Skip: skip, SHA256: c.SHA256, crc: c.CRC32C}
+	m.Path, m.Hex = Text(c.Path)
 	if c.Relation {
 		m.Pages = hashPages(c.Data)
 	}
@@ -128,7 +123,6 @@ func (w *Writer) Seal() error {
 	if err := json.NewEncoder(&w.index).Encode(w.line); err != nil {
 		return fmt.Errorf("index a frame: %w", err)
 	}
-	w.frames++
 	w.line = IndexLine{Members: w.line.Members[:0]}
 	w.raw, w.open = w.raw[:0], nil
 	close(f.sealed)
@@ -166,11 +160,11 @@ func (w *Writer) finish() error {
 	}
 	index := Sum(buf[off:])
 	buf = appendTrailer(buf, int64(off), len(buf)-off, index)
-	next, err := w.emit(Full{Name: w.name, Body: buf, Index: index, Raw: w.bytes, Frames: w.frames})
+	next, err := w.emit(Full{Name: w.name, Body: buf, Index: index, Raw: w.bytes})
 	if err != nil {
 		return err
 	}
-	w.buf, w.name, w.frames, w.bytes = next[:0], "", 0, 0
+	w.buf, w.name, w.bytes = next[:0], "", 0
 	w.index.Reset()
 	return nil
 }
@@ -196,5 +190,5 @@ func hashPages(b []byte) PageHashes {
 
 var zeros [512]byte
 
-// padding is what tar puts behind n bytes of content.
+// padding is what tar puts after n bytes of content.
 func padding(n int) int { return -n & 511 }

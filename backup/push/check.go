@@ -83,7 +83,7 @@ func checkArchiving(i server.Info) error {
 
 // checkDirectory makes sure, when the backup has started, that the files are those of the server that started it: a
 // primary and its standby have one system identifier, and often the same path on their hosts.
-func (p *push) checkDirectory() error {
+func (p *push) checkDirectory(context.Context) error {
 	if p.info.Shutdown != nil {
 		return nil // there is only the directory
 	}
@@ -103,7 +103,7 @@ func (p *push) checkDirectory() error {
 }
 
 // checkStart refuses a backup that begins in WAL which was deleted, before everything is copied: commit would.
-func (p *push) checkStart() error {
+func (p *push) checkStart(context.Context) error {
 	first := segment.At(p.start.Timeline, p.start.LSN, p.info.SegmentSize).Name(p.info.SegmentSize)
 	return p.state.CheckWAL(catalog.Summary{SystemID: p.info.SystemID, FirstWAL: first, LastWAL: first})
 }

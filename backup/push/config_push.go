@@ -78,12 +78,7 @@ func (p *push) configDir(dir string) (files []string) {
 	if err != nil {
 		p.warn(dir, fmt.Sprintf("the configuration in it is not in the backup: %v", err))
 	}
-	for _, name := range names {
-		if strings.HasSuffix(name, ".conf") && !strings.HasPrefix(name, ".") {
-			files = append(files, filepath.Join(dir, name))
-		}
-	}
-	return files
+	return settings.Counted(dir, names)
 }
 
 func octal(mode fs.FileMode) string { return fmt.Sprintf("%04o", mode.Perm()) }

@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"os"
-	"slices"
 	"syscall"
 
 	"github.com/pgobj/pgobj/backup"
@@ -63,10 +61,9 @@ func (p *push) copy(ctx context.Context) error {
 	p.damage(pk.Damaged)
 	p.backup.Size, p.backup.Files, p.backup.Read = p.meant.Bytes, p.meant.Files, p.Progress.Read.Load()
 	p.backup.Reused, p.backup.Repeated = p.Progress.Reused.Load(), p.Progress.Repeated.Load()
-	for _, name := range slices.Sorted(maps.Keys(u.Parts)) {
-		used := u.Parts[name].Used()
-		p.backup.Parts = append(p.backup.Parts, used)
-		if _, ok := p.prev.OrphanParts[name]; ok {
+	p.backup.Parts = u.Used()
+	for _, used := range p.backup.Parts {
+		if _, ok := p.prev.OrphanParts[used.Name]; ok {
 			p.backup.Adopted += used.Live
 		}
 	}

@@ -113,7 +113,7 @@ func (x *site) mustPush(change func(*Request)) *catalog.Backup {
 func (x *site) fetch(id string) string {
 	x.t.Helper()
 	dir := filepath.Join(x.t.TempDir(), "restored")
-	if _, err := restore.Fetch(x.t.Context(), restore.Request{
+	if _, err := fetch(x.t.Context(), restore.Request{
 		Store: x.store, Catalog: x.catalog(), Target: dir, Backup: id, Workers: 2, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		x.t.Fatal(err)
@@ -181,4 +181,14 @@ func newMemSite(t *testing.T) *site { return newSite(t, mem.New()) }
 
 func (x *site) Changes(context.Context, timeline.Path) (*datadir.Changes, error) {
 	return nil, datadir.ErrNoSummaries
+}
+
+// fetch plans a restore and runs the plan.
+func fetch(ctx context.Context, r restore.Request) (*catalog.Backup, error) {
+	p, err := restore.NewPlan(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return p.Backup, p.Run(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup"
@@ -92,9 +93,7 @@ func (p *push) directoryChanges(ctx context.Context, last segment.Segment) (dirs
 func (p *push) lostDatabases(ctx context.Context, lost []replay.Lost) error {
 	known := p.backup.Databases
 	if info, err := p.Session.Info(ctx); err == nil { // it knows those that are new; without it their OIDs have to do
-		for _, d := range info.Databases {
-			known = append(known, catalog.Database{OID: d.OID, Name: d.Name})
-		}
+		known = slices.Concat(known, info.Databases)
 	}
 	var what []string
 	for _, l := range lost {

@@ -16,9 +16,9 @@ import (
 	"github.com/pgobj/pgobj/storage/storagetest"
 )
 
-// What was in a part that is lost, or is cut off, the next backup stores anew: it must not refer to it.
+// What was in a part that is lost, or is cut off, the next backup stores again: it must not refer to it.
 func TestLostPartsAreNotReused(t *testing.T) {
-	for name, hurt := range map[string]func(s storage.Store, key string) error{
+	for name, damage := range map[string]func(s storage.Store, key string) error{
 		"missing": func(s storage.Store, key string) error { return s.Delete(t.Context(), key) },
 		"cut off": func(s storage.Store, key string) error {
 			data, err := storage.ReadAll(t.Context(), s, key, 1<<30)
@@ -42,7 +42,7 @@ func TestLostPartsAreNotReused(t *testing.T) {
 			}
 			// Every part in turn, so also that with lines of the manifest.
 			for _, p := range first.Parts {
-				if err := hurt(x.store, part.Key(p.Name)); err != nil {
+				if err := damage(x.store, part.Key(p.Name)); err != nil {
 					t.Fatal(err)
 				}
 				b := x.mustPush(nil)

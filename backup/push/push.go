@@ -14,7 +14,6 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -35,7 +34,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
-// Cluster is what a backup needs of PostgreSQL: a cluster.Session, or a cluster.Stopped.
+// Cluster is what a backup needs of PostgreSQL: a server.Session, or a server.Stopped.
 type Cluster interface {
 	Info(ctx context.Context) (server.Info, error)
 	Start(ctx context.Context, label string, fast bool) (server.StartPoint, error)
@@ -57,7 +56,7 @@ type Request struct {
 	Workers        int
 	Spread         bool // wait for a spread checkpoint instead of an immediate one
 	Labels         map[string]string
-	Full           bool          // store everything anew
+	Full           bool          // store everything again
 	Reread         bool          // read every file, whatever its attributes say
 	NewIncarnation bool          // accept another system identifier than the catalog's last one
 	WALTimeout     time.Duration // how long to wait for the last WAL segment to be archived
@@ -176,12 +175,7 @@ func (p *push) appendBegin(ctx context.Context, begin catalog.Begin) (err error)
 	b.Compression = p.Codec.String()
 	b.Owner = owner(p.PGDATA)
 	b.Host, err = os.Hostname()
-	for _, d := range p.info.Databases {
-		b.Databases = append(b.Databases, catalog.Database{OID: d.OID, Name: d.Name, Template: d.Template})
-	}
-	for _, s := range p.info.Subscriptions {
-		b.Subscriptions = append(b.Subscriptions, catalog.Subscription(s))
-	}
+	b.Databases, b.Subscriptions = p.info.Databases, p.info.Subscriptions
 	return err
 }
 
@@ -249,21 +243,11 @@ func (p *push) loadBase(ctx context.Context) (reuses []string, err error) {
 // warnOfLost names the parts of the last backup that cannot be reused because something happened to them.
 func (p *push) warnOfLost() {
 	if len(p.prev.Lost) > 0 {
-		p.warn(part.Key(""), "parts of earlier backups are missing or have a different size than when they were stored: "+some(p.prev.Lost)+": their content is stored again for this backup; to see which other backups are damaged: pgobj backup-verify all")
+		p.warn(part.Key(""), "parts of earlier backups are missing or have a different size than when they were stored: "+backup.Some(p.prev.Lost, 5)+": their content is stored again for this backup; to see which other backups are damaged: pgobj backup-verify all")
 	}
 	if len(p.prev.Sealed) > 0 {
-		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+some(p.prev.Sealed)+": their content is stored again for this backup; to restore an older backup, restore its archived objects first, which pgobj backup-files BACKUP --target=full --url lists")
+		p.warn(part.Key(""), "parts of earlier backups are archived, or their encryption key cannot be used: "+backup.Some(p.prev.Sealed, 5)+": their content is stored again for this backup; to restore an older backup, restore its archived objects first, which pgobj backup-files BACKUP --target=full --url lists")
 	}
-}
-
-// some are the first of many names.
-func some(names []string) string {
-	const most = 5
-	text := strings.Join(names[:min(len(names), most)], ", ")
-	if n := len(names); n > most {
-		text += fmt.Sprintf(" and %d more", n-most)
-	}
-	return text
 }
 
 // incarnation enters the cluster in the catalog when it is new there. Another system identifier is
@@ -300,16 +284,7 @@ func (p *push) run(ctx context.Context) error {
 	if p.start, err = p.Session.Start(ctx, "pgobj "+p.backup.ID, !p.Spread); err != nil {
 		return err
 	}
-	if err := p.checkDirectory(); err != nil {
-		return err
-	}
-	if err := p.checkStart(); err != nil {
-		return err
-	}
-	if err := p.archiveHistory(ctx); err != nil {
-		return err
-	}
-	if p.changes, err = p.summaries(ctx); err != nil {
+	if err := inOrder(ctx, p.checkDirectory, p.checkStart, p.archiveHistory, p.summaries); err != nil {
 		return err
 	}
 	watched, done := p.watch(ctx)
@@ -323,16 +298,17 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.settle(ctx); err != nil {
-		return err
+	return inOrder(ctx, p.settle, p.checkReplay, p.warnMinimal, p.commit)
+}
+
+// inOrder takes steps up to the first that fails.
+func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	if err := p.checkReplay(ctx); err != nil {
-		return err
-	}
-	if err := p.warnMinimal(ctx); err != nil {
-		return err
-	}
-	return p.commit(ctx)
+	return nil
 }
 
 func (p *push) commit(ctx context.Context) error {

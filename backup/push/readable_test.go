@@ -127,7 +127,7 @@ func (x *site) spoilSection(id string, change func([]byte) []byte) {
 	x.t.Fatal("no part has sections")
 }
 
-// Of a database that has not changed the manifest is not fetched a second time: only the section of the files that are made anew is.
+// Of a database that has not changed the manifest is not fetched a second time: only the section of the rewritten files is.
 func TestKnownSectionsAreNotFetchedAgain(t *testing.T) {
 	x := newMemSite(t)
 	for i := range 3000 {
@@ -177,7 +177,7 @@ func TestAnyDataDirectoryComesBack(t *testing.T) {
 	}
 }
 
-// oddTree makes files, directories and links, with names in which everything is that sorts before, behind or like a slash.
+// oddTree makes files, directories and links, with names in which everything is that sorts before, after or like a slash.
 func (x *site) oddTree(rnd *rand.Rand, n int) {
 	x.t.Helper()
 	pieces := []string{"a", "b", ".", "-", "/", "/", "0", "!", "~", "\n", "\xff", "\xc3\x28", "é", "\u2028", "\\", "\"", "<", "pg_wal", "00000002.history", "000000020000000000000004"}

@@ -25,7 +25,10 @@ func (p *push) remember() (err error) {
 			p.meant.Require("pg_wal/" + f.Name)
 		}
 	}
-	p.frames, err = readback.NewFrames(p.prev.SizeOf)
+	p.frames, err = readback.NewFrames(func(name string) (int64, bool) {
+		x, ok := p.prev.Part(name)
+		return x.Size, ok
+	})
 	return err
 }
 
@@ -88,7 +91,7 @@ func (p *push) readManifest(ctx context.Context) error {
 			extents = append(extents, s.Extent)
 		}
 	}
-	err = content.ReadSections(ctx, p.Store, extents, func(data []byte) error {
+	err = content.ReadExtents(ctx, p.Store, extents, func(_ int, data []byte) error {
 		if err := known(); err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (m *model) step() {
 		m.set(f, append(bytes.Clone(old), random(m.rnd.Uint64(), page*m.rnd.IntN(200)+m.rnd.IntN(2)*100)...))
 	case 5: // it is truncated
 		m.set(f, old[:m.rnd.IntN(len(old)+1)])
-	case 6: // it is renamed (VACUUM FULL and the like write a file anew)
+	case 6: // it is renamed (VACUUM FULL and the like write a file again)
 		to := name()
 		if err := os.Rename(filepath.Join(m.pgdata, f), filepath.Join(m.pgdata, to)); err != nil {
 			m.t.Fatal(err)
@@ -382,7 +382,7 @@ func TestALyingPageHashIsNoticed(t *testing.T) {
 	if _, err := x.verify(b.ID); !errors.Is(err, part.ErrDamaged) {
 		t.Errorf("verify: %v", err)
 	}
-	_, err = restore.Fetch(t.Context(), restore.Request{Store: x.store, Catalog: x.catalog(), Target: filepath.Join(t.TempDir(), "r"), Workers: 2, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler)})
+	_, err = fetch(t.Context(), restore.Request{Store: x.store, Catalog: x.catalog(), Target: filepath.Join(t.TempDir(), "r"), Workers: 2, Progress: &backup.Progress{}, Log: slog.New(slog.DiscardHandler)})
 	if !errors.Is(err, part.ErrDamaged) {
 		t.Errorf("restore: %v", err)
 	}

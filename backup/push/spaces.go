@@ -16,7 +16,6 @@ import (
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
-	"github.com/pgobj/pgobj/backup/server"
 	"github.com/pgobj/pgobj/catalog"
 )
 
@@ -24,7 +23,7 @@ import (
 // server is asked a second time, as one may have been dropped a moment ago.
 func (p *push) checkTablespaces(ctx context.Context) error {
 	for try := range 2 {
-		i := slices.IndexFunc(p.info.Tablespaces, func(t server.Tablespace) bool {
+		i := slices.IndexFunc(p.info.Tablespaces, func(t catalog.Tablespace) bool {
 			_, err := os.Stat(filepath.Join(p.PGDATA, datadir.SpacePath(t.OID), p.walkOptions(nil).VersionDir()))
 			return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 		})
@@ -42,7 +41,7 @@ func (p *push) checkTablespaces(ctx context.Context) error {
 	return nil
 }
 
-func unseen(t server.Tablespace, why string) error {
+func unseen(t catalog.Tablespace, why string) error {
 	return fmt.Errorf("%w: tablespace %s, at %s: %s", backup.ErrUnseen, t.Name, cmp.Or(t.Location, datadir.SpacePath(t.OID)), why)
 }
 

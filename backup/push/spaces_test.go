@@ -20,11 +20,11 @@ import (
 // Tablespaces come and go while a backup begins and runs: each that a restore will meet is listed.
 func TestTablespacesAreListed(t *testing.T) {
 	p := &push{Request: Request{PGDATA: "/data", Log: slog.New(slog.DiscardHandler)}, seenTablespaces: map[uint32]datadir.Entry{}}
-	p.info.Tablespaces = []server.Tablespace{
+	p.info.Tablespaces = []catalog.Tablespace{
 		{OID: 1, Name: "stays", Location: "/stays"}, {OID: 2, Name: "gone before the start", Location: "/gone"}, {OID: 3, Name: "gone after the start", Location: "/odd\n\\r"},
 		{OID: 4, Name: "gone after the walk", Location: "/walked"}, {OID: 5, Name: "old name", Location: "/renamed"}, {OID: 6, Name: "again", Location: "/six"}, {OID: 7, Name: "in place"},
 	}
-	p.stop.Tablespaces = []server.Tablespace{
+	p.stop.Tablespaces = []catalog.Tablespace{
 		{OID: 1, Name: "stays", Location: "/stays"}, {OID: 5, Name: "new name", Location: "/renamed"}, {OID: 7, Name: "in place"}, {OID: 8, Name: "again", Location: "/eight"},
 		{OID: 9, Name: "new", Location: "/new"}, {OID: 12, Name: "moved by hand"},
 	}
@@ -52,7 +52,7 @@ func TestTablespacesAreListed(t *testing.T) {
 // spaceSite is a site whose server knows tablespaces in the end.
 type spaceSite struct {
 	*site
-	spaces []server.Tablespace
+	spaces []catalog.Tablespace
 }
 
 func (s spaceSite) Stop(ctx context.Context) (server.StopPoint, error) {
@@ -70,8 +70,8 @@ func TestUnseenTablespace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, lost := range []server.Tablespace{{OID: 16400, Name: "one", Location: place}, {OID: 16401, Name: "two", Location: filepath.Join(place, "none")}} {
-		_, err := x.push(func(r *Request) { r.Session = spaceSite{x, []server.Tablespace{lost}} })
+	for _, lost := range []catalog.Tablespace{{OID: 16400, Name: "one", Location: place}, {OID: 16401, Name: "two", Location: filepath.Join(place, "none")}} {
+		_, err := x.push(func(r *Request) { r.Session = spaceSite{x, []catalog.Tablespace{lost}} })
 		if !errors.Is(err, backup.ErrUnseen) || !strings.Contains(err.Error(), "tablespace "+lost.Name+", at "+lost.Location) {
 			t.Errorf("a backup without %s: %v", lost.Name, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/pgobj/pgobj/backup"
@@ -156,16 +157,15 @@ func (p *push) watch(ctx context.Context) (watched context.Context, stop func())
 		pending = segment.Segment{Timeline: at.Timeline, No: at.No - 1}.Name(p.info.SegmentSize)
 	}
 	copying, cancel := context.WithCancelCause(alive)
-	done := make(chan struct{})
-	go func() { // stop waits for it
-		defer close(done)
+	var running sync.WaitGroup // for which stop waits
+	running.Go(func() {
 		if err := p.archive.Run(copying, pending); err != nil {
 			cancel(err)
 		}
-	}()
+	})
 	return copying, func() {
 		cancel(context.Canceled)
-		<-done
+		running.Wait()
 		leave()
 	}
 }

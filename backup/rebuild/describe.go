@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path"
 	"regexp"
@@ -28,12 +27,12 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// describer makes the backup.json of a backup anew from its manifest, the indexes of the parts that it refers to,
+// describer rebuilds the backup.json of a backup from its manifest, the indexes of the parts that it refers to,
 // and some files that it holds.
 type describer struct {
 	store storage.Store
 	sizes map[string]int64 // of the parts that there are
-	parts map[string]*pack.UsedPart
+	parts pack.UsedParts
 	small map[string]*manifest.File // the files that tell something
 	b     *catalog.Backup
 }
@@ -43,21 +42,14 @@ const lostWithJSON = "described again by catalog-rebuild; lost are configuration
 
 // describeAnew returns what backup.json has to say. The summary comes from the log when that still has it.
 func describeAnew(ctx context.Context, s storage.Store, id string, list []byte, sizes map[string]int64, commit *catalog.Commit) (*catalog.Backup, error) {
-	d := &describer{store: s, sizes: sizes, parts: map[string]*pack.UsedPart{}, small: map[string]*manifest.File{}, b: &catalog.Backup{ID: id, Warnings: []string{lostWithJSON}}}
-	f := &content.Files{Backup: id}
-	var err error
-	if f.Sections, f.Entries, err = manifest.ReadList(list, id); err != nil {
-		return nil, err
-	}
-	if f.Spool, err = manifest.NewSpool(); err != nil {
+	d := &describer{store: s, sizes: sizes, parts: pack.UsedParts{}, small: map[string]*manifest.File{}, b: &catalog.Backup{ID: id, Warnings: []string{lostWithJSON}}}
+	f, err := content.FetchListed(ctx, s, id, list)
+	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if err := f.Fill(ctx, s); err != nil {
-		return nil, err
-	}
 	for _, x := range f.Sections {
-		d.refer([]manifest.Extent{x.Extent})
+		d.parts.Refer([]manifest.Extent{x.Extent})
 	}
 	if err := d.readLines(f); err != nil {
 		return nil, err
@@ -72,32 +64,13 @@ func describeAnew(ctx context.Context, s storage.Store, id string, list []byte, 
 	return d.b, nil
 }
 
-func (d *describer) refer(extents []manifest.Extent) {
-	for _, x := range extents {
-		p := d.parts[x.Part]
-		if p == nil {
-			p = &pack.UsedPart{Part: catalog.Part{Name: x.Part}}
-			d.parts[x.Part] = p
-		}
-		p.Usage.Refer(x.Off, x.Size, x.Len)
-	}
-}
-
 func (d *describer) readLines(f *content.Files) error {
-	lines, err := f.Read()
-	if err != nil {
-		return err
-	}
-	for {
-		l, err := lines.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
+	for l, err := range f.All() {
 		if err != nil {
 			return err
 		}
 		for _, c := range l.Chunks {
-			d.refer(c.Extents)
+			d.parts.Refer(c.Extents)
 		}
 		p := l.RawPath()
 		oid, space := content.SpaceOf(l)
@@ -112,6 +85,7 @@ func (d *describer) readLines(f *content.Files) error {
 			}
 		}
 	}
+	return nil
 }
 
 // readIndexes completes what is known of the parts.
@@ -135,9 +109,7 @@ func (d *describer) readIndexes(ctx context.Context) error {
 		})
 	}
 	err := g.Wait()
-	for _, name := range slices.Sorted(maps.Keys(d.parts)) {
-		d.b.Parts = append(d.b.Parts, d.parts[name].Used())
-	}
+	d.b.Parts = d.parts.List()
 	return err
 }
 
@@ -231,7 +203,7 @@ func (d *describer) last() string {
 	return last
 }
 
-// rebuildList makes the list of a manifest's sections anew from the indexes of the backup's own parts. That is possible
+// rebuildList rebuilds the list of a manifest's sections from the indexes of the backup's own parts. That is possible
 // when all of them were stored by this backup: what was taken over from earlier ones, no index tells.
 func rebuildList(ctx context.Context, s storage.Store, id string, sizes map[string]int64) ([]byte, error) {
 	var sections []manifest.Section
@@ -252,28 +224,26 @@ func rebuildList(ctx context.Context, s storage.Store, id string, sizes map[stri
 		}
 	}
 	slices.SortFunc(sections, func(a, b manifest.Section) int { return cmp.Compare(a.Extent.At, b.Extent.At) })
-	r, err := content.NewFrameReader(s)
-	if err != nil {
-		return nil, err
-	}
 	at, entries, ended := int64(0), int64(0), false
+	var extents []manifest.Extent
 	for _, x := range sections {
 		if x.Extent.At != at {
 			break
 		}
 		at += int64(x.Extent.Len)
-		err := r.Read(ctx, []manifest.Extent{x.Extent}, func(_ int, data []byte) error {
-			if part.Sum(data) != x.SHA256 {
-				return fmt.Errorf("%w: the hash of a manifest section in part %s does not match its index", part.ErrDamaged, x.Extent.Part)
-			}
-			entries += int64(bytes.Count(data, []byte("\n")))
-			lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-			ended = bytes.Contains(lines[len(lines)-1], []byte(`"path":"`+datadir.ControlPath+`"`))
-			return nil
-		})
-		if err != nil {
-			return nil, err
+		extents = append(extents, x.Extent)
+	}
+	err := content.ReadExtents(ctx, s, extents, func(i int, data []byte) error {
+		if part.Sum(data) != sections[i].SHA256 {
+			return fmt.Errorf("%w: the hash of a manifest section in part %s does not match its index", part.ErrDamaged, extents[i].Part)
 		}
+		entries += int64(bytes.Count(data, []byte("\n")))
+		lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+		ended = bytes.Contains(lines[len(lines)-1], []byte(`"path":"`+datadir.ControlPath+`"`))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if n := len(sections); !ended || sections[n-1].Extent.At+int64(sections[n-1].Extent.Len) != at {
 		return nil, fmt.Errorf("%w: its own parts do not have all of its content; the rest is in parts of earlier backups, which only %s listed", manifest.ErrDamaged, catalog.ManifestKey(id))

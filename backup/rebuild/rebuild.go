@@ -1,4 +1,4 @@
-// Package rebuild makes a lost or damaged catalog anew from what is stored.
+// Package rebuild rebuilds a lost or damaged catalog from what is stored.
 package rebuild
 
 import (
@@ -24,7 +24,7 @@ type Fate string
 
 const (
 	Back      Fate = "back"      // it is whole, and the log does not tell of it (any more)
-	Described Fate = "described" // as Back, or listed; its backup.json or the list of its manifest is made anew
+	Described Fate = "described" // as Back, or listed; its backup.json or the list of its manifest is rebuilt
 	Lost      Fate = "lost"      // it was listed, or has a description, but cannot be restored: it will not be listed
 	Damaged   Fate = "damaged"   // it stays listed as it is, and what is wrong with it cannot be mended
 	Unknown   Fate = "unknown"   // it has parts, and nothing that says what they are: they are left alone
@@ -217,7 +217,7 @@ func (r *Plan) whole(ctx context.Context, f *Found, listed bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
 	}
-	f.reuses = slices.Sorted(maps.Keys(others(parts, f.Backup)))
+	f.reuses = slices.DeleteFunc(slices.Sorted(maps.Keys(parts)), func(id string) bool { return id == f.Backup })
 	var missing []string
 	for _, p := range f.b.Parts {
 		if size, there := r.sizes[p.Name]; there && size == p.Size {
@@ -289,11 +289,4 @@ func (r *Plan) Run(ctx context.Context) error {
 		}
 	}
 	return r.catalog.Rebuild(ctx, r.state, next)
-}
-
-// others are the backups, other than one, that parts are of.
-func others(parts map[string][]int, id string) map[string][]int {
-	parts = maps.Clone(parts)
-	delete(parts, id)
-	return parts
 }

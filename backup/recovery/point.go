@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,15 +29,17 @@ type Selection struct {
 // Selector finds the backup to begin with, and the timeline to follow.
 type Selector struct {
 	Store    storage.Store
+	Catalog  *catalog.Catalog
+	Log      *slog.Logger
 	Recovery Recovery
-	Trees    map[uint64]timeline.Tree
-	Seek     *TargetSearch
+	trees    map[uint64]timeline.Tree
+	search   search
 }
 
 func (c *Selector) tree(ctx context.Context, systemID uint64) (tree timeline.Tree, err error) {
-	if tree = c.Trees[systemID]; tree == nil {
+	if tree = c.trees[systemID]; tree == nil {
 		if tree, err = ReadTree(ctx, c.Store, systemID); err == nil {
-			c.Trees[systemID] = tree
+			c.trees[systemID] = tree
 		}
 	}
 	return tree, err
@@ -45,6 +48,7 @@ func (c *Selector) tree(ctx context.Context, systemID uint64) (tree timeline.Tre
 // Choose resolves the backup's name and the target. Without a name it is the newest backup that ends before
 // the target, on a timeline from which the target's can be reached.
 func (c *Selector) Choose(ctx context.Context, s *catalog.State, name string) (*Selection, error) {
+	c.trees, c.search = map[uint64]timeline.Tree{}, search{known: map[string][]segment.Mark{}, said: time.Now()}
 	if !catalog.IsLatest(name) {
 		e, err := s.Resolve(name)
 		if err != nil {
@@ -112,7 +116,7 @@ func (c *Selector) newest(ctx context.Context, s *catalog.State) (*Selection, er
 			return nil, c.ambiguous(tree, first, e, to)
 		}
 		if err == nil && c.Recovery.Seeks() {
-			at, err := c.Seek.seek(ctx, e, tree.Path(to).From(b.Timeline, b.StartLSN))
+			at, err := c.seek(ctx, e, tree.Path(to).From(b.Timeline, b.StartLSN))
 			if err != nil {
 				return nil, err
 			}
@@ -131,7 +135,7 @@ func (c *Selector) newest(ctx context.Context, s *catalog.State) (*Selection, er
 			first, reason = e, err
 		}
 	}
-	if first != nil && len(c.Seek.Known) == 0 {
+	if first != nil && len(c.search.known) == 0 {
 		return nil, fmt.Errorf("%w\nNo other backup can reach it. From backup %s: --target-timeline %d", reason, first.ID, first.Commit.Summary.Timeline)
 	}
 	if c.Recovery.Seeks() {
@@ -189,12 +193,7 @@ func (c *Selector) beforeConsistent(e *catalog.Entry) error {
 
 // tooEarly: every backup ends after the target.
 func (c *Selector) tooEarly(complete []*catalog.Entry) error {
-	first := complete[0]
-	for _, e := range complete {
-		if e.Commit.Summary.Consistent.Before(first.Commit.Summary.Consistent) {
-			first = e
-		}
-	}
+	first := slices.MinFunc(complete, func(a, b *catalog.Entry) int { return a.Commit.Summary.Consistent.Compare(b.Commit.Summary.Consistent) })
 	b := first.Commit.Summary
 	if c.Recovery.TargetLSN != 0 {
 		return Unreachable("no backup is old enough for %s; the oldest backup, %s, can restore any point from %s on", c.Recovery.TargetLSN, first.ID, b.StopLSN)
@@ -227,7 +226,7 @@ func (c *Selector) CheckWAL(found bool, b *catalog.Backup, w WALRange, s *catalo
 	case r.TargetLSN != 0 && w.End < r.TargetLSN && w.Missing == "":
 		return nil, Unreachable("the archive ends at %s (%s), before the target %s\nEarlier points can be restored. If the data directory of the old server is still there, archive its last WAL: pgobj wal-push --all PGDATA", w.End, w.Last, r.TargetLSN)
 	case w.Missing != "":
-		return holed(r, w, later(s, b, w))
+		return pastGap(r, w, later(s, b, w))
 	case r.TargetXID != 0 || r.TargetName != "":
 		warnings = append(warnings, fmt.Sprintf("only the recovery shows whether the archive has the target, after the end of the backup: if not, PostgreSQL %s; then name an older backup, or none, so that pgobj searches for the target", AtTheEnd(b.PGVersion)))
 	}
@@ -242,8 +241,8 @@ func AtTheEnd(version int) string {
 	return "opens with all WAL that there is"
 }
 
-// holed: recovery ends at a gap, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
-func holed(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
+// pastGap: recovery ends at a gap, so what comes after it cannot be had; nor can an LSN that no record before it reaches.
+func pastGap(r Recovery, w WALRange, after *catalog.Entry) ([]string, error) {
 	gap := fmt.Sprintf("there is a gap in the WAL: %s is missing, although %s is there", w.Missing, w.Beyond)
 	what := "pgobj pitr-windows shows what can be restored."
 	if w.Before > 0 {

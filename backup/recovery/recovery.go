@@ -4,6 +4,7 @@ package recovery
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ type Recovery struct {
 	TargetLSN       segment.LSN
 	TargetName      string // of a restore point
 	TargetImmediate bool   // as soon as the backup is consistent
-	Exclusive       bool   // stop before the target (time, xid, LSN) instead of behind it
+	Exclusive       bool   // stop before the target (time, xid, LSN) instead of after it
 	Timeline        string // a decimal number, current or latest; empty: latest, and current with TargetImmediate
 	TargetAction    string // at a target: pause, promote or shutdown; empty: PostgreSQL's default, which is pause
 
@@ -38,18 +39,21 @@ type Recovery struct {
 
 // Check refuses settings that contradict each other or that PostgreSQL would not understand.
 func (r Recovery) Check() error {
-	targets := r.targets()
+	var flags []string
+	for _, t := range r.targets() {
+		flags = append(flags, t.flag)
+	}
 	timed := !r.TargetTime.IsZero() || r.TargetXID != 0 || r.TargetLSN != 0
 	switch {
-	case len(targets) > 1:
-		return fmt.Errorf("%s: give only one target", strings.Join(targets, " and "))
-	case r.Standby && len(targets) > 0:
-		return fmt.Errorf("a standby follows its primary and has no target: remove --standby or %s", targets[0])
+	case len(flags) > 1:
+		return fmt.Errorf("%s: give only one target", strings.Join(flags, " and "))
+	case r.Standby && len(flags) > 0:
+		return fmt.Errorf("a standby follows its primary and has no target: remove --standby or %s", flags[0])
 	case r.Exclusive && !timed:
 		return fmt.Errorf("--exclusive needs --target-time, --target-xid or --target-lsn")
 	case !r.Standby && (r.PrimaryConnInfo != "" || r.PrimarySlotName != ""):
 		return fmt.Errorf("--primary-conninfo and --primary-slot-name need --standby")
-	case r.NoSettings && (len(targets) > 0 || r.Standby || r.Timeline != ""):
+	case r.NoSettings && (len(flags) > 0 || r.Standby || r.Timeline != ""):
 		return fmt.Errorf("--no-recovery-settings writes no target, no timeline and no standby settings: remove those options")
 	case len(r.TargetName) >= 64: // MAXFNAMELEN
 		return fmt.Errorf("the restore point's name has %d bytes, PostgreSQL allows 63", len(r.TargetName))
@@ -67,18 +71,24 @@ func (r Recovery) Check() error {
 	return nil
 }
 
-// targets are the flags of the targets that are set.
-func (r Recovery) targets() (set []string) {
-	for _, t := range []struct {
-		flag string
-		is   bool
-	}{{"--target-time", !r.TargetTime.IsZero()}, {"--target-xid", r.TargetXID != 0}, {"--target-lsn", r.TargetLSN != 0},
-		{"--target-name", r.TargetName != ""}, {"--target immediate", r.TargetImmediate}} {
-		if t.is {
-			set = append(set, t.flag)
-		}
-	}
-	return set
+// target is one that is set: its flag, its setting, and in words where recovery ends.
+type target struct {
+	set  bool
+	flag string
+	Setting
+	goal string
+}
+
+// targets are those that are set.
+func (r Recovery) targets() []target {
+	return slices.DeleteFunc([]target{
+		// A numeric offset is understood even where the server has no time zone data.
+		{!r.TargetTime.IsZero(), "--target-time", Setting{"recovery_target_time", r.TargetTime.UTC().Format("2006-01-02 15:04:05.999999") + "+00"}, backup.Stamp(r.TargetTime)},
+		{r.TargetXID != 0, "--target-xid", Setting{"recovery_target_xid", strconv.FormatUint(r.TargetXID, 10)}, fmt.Sprintf("transaction %d", r.TargetXID)},
+		{r.TargetLSN != 0, "--target-lsn", Setting{"recovery_target_lsn", r.TargetLSN.String()}, r.TargetLSN.String()},
+		{r.TargetName != "", "--target-name", Setting{"recovery_target_name", r.TargetName}, fmt.Sprintf("restore point %q", r.TargetName)},
+		{r.TargetImmediate, "--target immediate", Setting{"recovery_target", "immediate"}, "the end of the backup"},
+	}, func(t target) bool { return !t.set })
 }
 
 func (r Recovery) ToTheEnd() bool { return len(r.targets()) == 0 }
@@ -86,17 +96,8 @@ func (r Recovery) ToTheEnd() bool { return len(r.targets()) == 0 }
 // Goal says in words where recovery ends.
 func (r Recovery) Goal() string {
 	before := map[bool]string{true: "just before ", false: ""}[r.Exclusive]
-	switch {
-	case !r.TargetTime.IsZero():
-		return before + backup.Stamp(r.TargetTime)
-	case r.TargetXID != 0:
-		return before + fmt.Sprintf("transaction %d", r.TargetXID)
-	case r.TargetLSN != 0:
-		return before + r.TargetLSN.String()
-	case r.TargetName != "":
-		return fmt.Sprintf("restore point %q", r.TargetName)
-	case r.TargetImmediate:
-		return "the end of the backup"
+	for _, t := range r.targets() {
+		return before + t.goal
 	}
 	return "the end of the WAL"
 }
@@ -128,7 +129,7 @@ func (r Recovery) Settings(major int) []Setting {
 		add("primary_slot_name", r.PrimarySlotName)
 	}
 	add("recovery_target_timeline", r.TimelineSetting(major))
-	for _, t := range r.targetSettings() {
+	for _, t := range r.targets() {
 		add(t.Name, t.Value)
 	}
 	if r.Exclusive {
@@ -155,27 +156,6 @@ func (r Recovery) TimelineSetting(major int) string {
 		return ""
 	}
 	return t
-}
-
-func (r Recovery) targetSettings() []Setting {
-	var s []Setting
-	if !r.TargetTime.IsZero() {
-		// A numeric offset is understood even where the server has no time zone data.
-		s = append(s, Setting{"recovery_target_time", r.TargetTime.UTC().Format("2006-01-02 15:04:05.999999") + "+00"})
-	}
-	if r.TargetXID != 0 {
-		s = append(s, Setting{"recovery_target_xid", strconv.FormatUint(r.TargetXID, 10)})
-	}
-	if r.TargetLSN != 0 {
-		s = append(s, Setting{"recovery_target_lsn", r.TargetLSN.String()})
-	}
-	if r.TargetName != "" {
-		s = append(s, Setting{"recovery_target_name", r.TargetName})
-	}
-	if r.TargetImmediate {
-		s = append(s, Setting{"recovery_target", "immediate"})
-	}
-	return s
 }
 
 // RecoverySettings are those that PostgreSQL 12 and later reads from its configuration and earlier ones

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"slices"
 	"time"
 
@@ -14,22 +14,18 @@ import (
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
+	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
-	"github.com/pgobj/pgobj/walstore/survey"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
 
-// TargetSearch looks through the WAL in the archive for a restore point or the end of a transaction: nothing else tells which
+// search is what was found in the WAL in the archive, of a restore point or the end of a transaction: nothing else tells which
 // backups are from before it. It begins with the newest WAL, and reads each segment once.
-type TargetSearch struct {
-	Store    storage.Store
-	Catalog  *catalog.Catalog
-	Log      *slog.Logger
-	Recovery Recovery
-	Known    map[string][]segment.Mark // of each segment that was read, by its key: where recovery could end
-	begin    []byte                    // how the last one begins: the one before it may have a record that ends there
-	Said     time.Time
+type search struct {
+	known map[string][]segment.Mark // of each segment that was read, by its key: where recovery could end
+	begin []byte                    // how the last one begins: the one before it may have a record that ends there
+	said  time.Time
 }
 
 // seekAhead is how many segments are read at once.
@@ -51,20 +47,20 @@ func (r Recovery) wants(m segment.Mark) bool {
 }
 
 // seek is the last place after a backup at which its recovery along path could be told to end; nil if there is none.
-func (s *TargetSearch) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
-	b, err := s.Catalog.Backup(ctx, e)
+func (c *Selector) seek(ctx context.Context, e *catalog.Entry, path timeline.Path) (*segment.Mark, error) {
+	b, err := c.Catalog.Backup(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	w, err := WaitForRange(ctx, s.Store, b.SystemID, path, segment.Size(b.SegmentSize), 0)
+	w, err := WaitForRange(ctx, c.Store, b.SystemID, path, segment.Size(b.SegmentSize), 0)
 	if err != nil {
 		return nil, err
 	}
-	return s.Find(ctx, b, path, w)
+	return c.Find(ctx, b, path, w)
 }
 
 // Find is seek in a range of WAL.
-func (s *TargetSearch) Find(ctx context.Context, b *catalog.Backup, path timeline.Path, w WALRange) (*segment.Mark, error) {
+func (c *Selector) Find(ctx context.Context, b *catalog.Backup, path timeline.Path, w WALRange) (*segment.Mark, error) {
 	size := segment.Size(b.SegmentSize)
 	last, none := segment.ParseName(w.Last, size) // none: there is no segment
 	no, low := last.No, max(1, segment.At(0, max(b.StartLSN, b.StopLSN), size).No)
@@ -79,66 +75,60 @@ func (s *TargetSearch) Find(ctx context.Context, b *catalog.Backup, path timelin
 		if len(batch) == 0 {
 			return nil, nil
 		}
-		if err := s.look(ctx, b.SystemID, batch); err != nil {
+		if err := c.look(ctx, b.SystemID, batch); err != nil {
 			return nil, err
 		}
 		for _, f := range batch {
-			if i := lastIndex(f.marks, func(m segment.Mark) bool { return m.At >= b.StopLSN && m.At < w.End }); i >= 0 {
-				return &f.marks[i], nil
+			for _, m := range slices.Backward(f.marks) {
+				if m.At >= b.StopLSN && m.At < w.End {
+					return &m, nil
+				}
 			}
 		}
 		batch = nil
 	}
 }
 
-func lastIndex[T any](all []T, is func(T) bool) int {
-	for i, x := range slices.Backward(all) {
-		if is(x) {
-			return i
-		}
-	}
-	return -1
-}
-
 // look finds the marks that the recovery could end at in segments that follow each other, the newest first. What is damaged
 // has none: recovery does not get past it either.
-func (s *TargetSearch) look(ctx context.Context, sysid uint64, files []*searchedSegment) error {
-	if time.Since(s.Said) >= WalSay {
-		s.Log.Info("reading the WAL for the target, the newest segments first", "target", s.Recovery.Goal(), "segment", files[0].name, "read", len(s.Known))
-		s.Said = time.Now()
+func (c *Selector) look(ctx context.Context, sysid uint64, files []*searchedSegment) error {
+	if time.Since(c.search.said) >= WalSay {
+		c.Log.Info("reading the WAL for the target, the newest segments first", "target", c.Recovery.Goal(), "segment", files[0].name, "read", len(c.search.known))
+		c.search.said = time.Now()
 	}
-	begin := make(chan []byte, 1) // of the segment behind the one that is read
-	begin <- s.begin
+	begin := make(chan []byte, 1) // of the segment after the one that is read
+	begin <- c.search.begin
 	g, reading := errgroup.WithContext(ctx)
 	for _, f := range files {
 		var ok bool
-		if f.marks, ok = s.Known[object.Key(sysid, f.name)]; ok {
+		if f.marks, ok = c.search.known[object.Key(sysid, f.name)]; ok {
 			continue
 		}
-		r := survey.MarksRequest{SystemID: sysid, Segment: f.name, Chain: f.chain, After: &awaited{from: begin}}
-		own := make(chan []byte, 1)
-		r.Begin = func(data []byte) { own <- data }
+		after, own := &awaited{from: begin}, make(chan []byte, 1)
 		begin = own
-		g.Go(func() error { return s.read(reading, r, f) })
+		g.Go(func() error { return c.read(reading, sysid, f, after, own) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.begin = <-begin
+	c.search.begin = <-begin
 	for _, f := range files {
-		s.Known[object.Key(sysid, f.name)] = f.marks
+		c.search.known[object.Key(sysid, f.name)] = f.marks
 	}
 	return nil
 }
 
-func (s *TargetSearch) read(ctx context.Context, r survey.MarksRequest, f *searchedSegment) error {
-	err := survey.Marks(ctx, s.Store, r, func(m segment.Mark) {
-		if s.Recovery.wants(m) {
-			f.marks = append(f.marks, m)
-		}
+func (c *Selector) read(ctx context.Context, sysid uint64, f *searchedSegment, after io.Reader, begin chan<- []byte) error {
+	err := walstore.Source{SystemID: sysid, Segment: f.name, Chain: f.chain}.Read(ctx, c.Store, func(own []byte, in io.Reader) error {
+		begin <- own
+		return segment.Marks(in, after, func(m segment.Mark) {
+			if c.Recovery.wants(m) {
+				f.marks = append(f.marks, m)
+			}
+		})
 	})
 	if errors.Is(err, object.ErrDamaged) || errors.Is(err, storage.ErrNotFound) {
-		s.Log.Warn("cannot read all WAL for the target", "target", s.Recovery.Goal(), "error", err)
+		c.Log.Warn("cannot read all WAL for the target", "target", c.Recovery.Goal(), "error", err)
 		f.marks, err = nil, nil
 	}
 	return err
@@ -157,14 +147,14 @@ func (a *awaited) Read(b []byte) (int, error) {
 	return a.data.Read(b)
 }
 
-// notFound: no backup has the target behind it.
+// notFound: the target is after no backup.
 func (c *Selector) notFound(complete []*catalog.Entry) error {
 	what := "If it was created recently, archive it: SELECT pg_switch_wal()."
 	if c.Recovery.TargetXID != 0 {
 		what = "The transaction may be older, have written nothing, have been a subtransaction, or not have ended. " + what
 	}
 	return Unreachable("%s is not in the WAL after the oldest backup, %s, along the timelines that recovery follows (%d segments were read)\n%s Another --target-timeline may have it. If you name a backup, pgobj does not search for the target.",
-		c.Recovery.Goal(), complete[0].ID, len(c.Seek.Known), what)
+		c.Recovery.Goal(), complete[0].ID, len(c.search.known), what)
 }
 
 // Where says where the target is.

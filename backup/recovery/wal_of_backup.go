@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"slices"
 
 	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
@@ -68,9 +69,9 @@ func FindWAL(ctx context.Context, r WALRequest) (BackupWAL, error) {
 	if t.Needed = t.End < b.StopLSN && !b.Offline(); t.Needed && t.Missing == "" {
 		t.Missing = c.Next.Name(c.Size)
 	}
-	for _, w := range r.State.WAL {
-		t.Deleted = t.Deleted || t.Missing != "" && w.SystemID == b.SystemID && w.First <= t.Missing && t.Missing <= w.Last
-	}
+	t.Deleted = t.Missing != "" && slices.ContainsFunc(r.State.WAL, func(w catalog.WALRange) bool {
+		return w.SystemID == b.SystemID && w.First <= t.Missing && t.Missing <= w.Last
+	})
 	return t, nil
 }
 

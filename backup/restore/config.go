@@ -77,12 +77,17 @@ func mainConfig(b *catalog.Backup) string {
 	return ""
 }
 
+// configNames are the paths of the files as they were.
+func configNames(b *catalog.Backup) (names []string) {
+	for _, f := range b.ConfigFiles {
+		names = append(names, f.Path)
+	}
+	return names
+}
+
 // configPaths is where each file and directory of the configuration goes: as they lay to each other.
 func configPaths(b *catalog.Backup) map[string]string {
-	var all []string
-	for _, f := range b.ConfigFiles {
-		all = append(all, f.Path)
-	}
+	all := configNames(b)
 	for _, d := range b.ConfigDirs {
 		all = append(all, path.Join(d.Path, "any"))
 	}
@@ -180,13 +185,13 @@ func configDirectories(b *catalog.Backup, paths map[string]string) (all []target
 	for _, d := range b.ConfigDirs {
 		modes[paths[d.Path]] = modeOf(d.Mode)
 	}
-	seen := map[string]bool{".": true}
+	seen := map[string]bool{}
 	files := map[string]bool{}
 	for _, f := range b.ConfigFiles {
 		files[paths[f.Path]] = true
 	}
 	for _, rel := range paths {
-		for dir := range parents(rel + "/") {
+		for dir := rel; dir != "."; dir = path.Dir(dir) {
 			if !seen[dir] && !files[dir] {
 				seen[dir] = true
 				all = append(all, target.Placed{Path: dir, Mode: cmp.Or(modes[dir], directoryMode)})
@@ -224,10 +229,7 @@ func (p *Plan) explainChanges() {
 // warnConfig speaks of configuration that a server needs and will not find.
 func (p *Plan) warnConfig(s *content.ManifestScan) {
 	c := p.config
-	var names []string
-	for _, f := range p.Backup.ConfigFiles {
-		names = append(names, f.Path)
-	}
+	names := configNames(p.Backup)
 	all := strings.Join(names, ", ")
 	switch {
 	case len(names) == 0 || p.request.Layout.ConfigDir != "":
@@ -245,10 +247,7 @@ func (p *Plan) warnConfig(s *content.ManifestScan) {
 
 // checkConfigFiles refuses what cannot be.
 func checkConfigFiles(b *catalog.Backup) error {
-	var names []string
-	for _, f := range b.ConfigFiles {
-		names = append(names, f.Path)
-	}
+	names := configNames(b)
 	for i, name := range names {
 		if !isClean(name) || slices.ContainsFunc(names[i+1:], func(o string) bool { return datadir.Within(o, name) || datadir.Within(name, o) }) {
 			return fmt.Errorf("%w: backup.json of %s names a configuration file %.200q, which is not possible, or not together with the others", catalog.ErrDamaged, b.ID, name)

@@ -13,21 +13,9 @@ import (
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/manifest"
 	"github.com/pgobj/pgobj/backup/outcome"
-	"github.com/pgobj/pgobj/backup/target"
 	"github.com/pgobj/pgobj/backup/unpack"
-	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/storage"
 )
-
-// Fetch plans a restore and runs the plan. Until it returns nil, PostgreSQL does not start on the target.
-func Fetch(ctx context.Context, r Request) (*catalog.Backup, error) {
-	p, err := NewPlan(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	return p.Backup, p.Run(ctx)
-}
 
 // Run does what the plan says. Until it returns nil, PostgreSQL does not start on the target; when it fails or is
 // killed, the same request with Delta goes on from what is there.
@@ -81,15 +69,15 @@ func (p *Plan) restore(ctx context.Context) error {
 		return err
 	}
 	if t.Delta {
-		if err := p.removeExtraneous(ctx); err != nil {
+		lines, err := p.manifest.Read()
+		if err == nil {
+			err = t.Sweep(ctx, lines)
+		}
+		if err != nil {
 			return fmt.Errorf("remove files that are not in the backup: %w", err)
 		}
 	}
-	lines, err := p.manifest.Read()
-	if err != nil {
-		return err
-	}
-	if err := unpack.NewUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).Unpack(lines, p.Backup.Size); err != nil {
+	if err := unpack.NewUnpacker(ctx, p.request.Store, t, p.request.Workers, p.request.Progress).Unpack(p.manifest.All(), p.Backup.Size); err != nil {
 		return err
 	}
 	if err := t.RelocateMap(); err != nil {
@@ -108,25 +96,4 @@ func (p *Plan) restore(ctx context.Context) error {
 		return fmt.Errorf("fsync the directories: %w", err)
 	}
 	return t.Finish()
-}
-
-// removeExtraneous takes away what the backup does not have: a server would read some of it, such as WAL of
-// another history, or signal files.
-func (p *Plan) removeExtraneous(ctx context.Context) error {
-	lines, err := p.manifest.Read()
-	if err != nil {
-		return err
-	}
-	return target.NewSweeper(ctx, p.target, lines).Sweep()
-}
-
-// parents yields the directories above a path, the highest first.
-func parents(p string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for i := range len(p) {
-			if os.IsPathSeparator(p[i]) && !yield(p[:i]) {
-				return
-			}
-		}
-	}
 }

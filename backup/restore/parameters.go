@@ -37,9 +37,9 @@ func (p *Plan) readChanges(ctx context.Context, path timeline.Path, wal recovery
 	store, b := p.request.Store, p.Backup
 	all, err := recovery.ParametersOf(ctx, store, wal.Notes, path, segment.Size(b.SegmentSize))
 	if err == nil && wal.Received {
-		var more []segment.Parameters
-		more, err = walstore.ParametersIn(ctx, store, b.SystemID, wal.Tail)
-		all = append(all, more...)
+		var received segment.Facts
+		received, err = p.segments.Received(ctx, wal.Tail)
+		all = append(all, received.Parameters...)
 	}
 	if err := p.unread(err); err != nil {
 		return err
@@ -65,14 +65,14 @@ func (p *Plan) readByHand(ctx context.Context) error {
 
 // checkMinimal refuses a target that lies where PostgreSQL does not replay all that was done: up to 13 it says so in its log
 // only, from 14 on it stops (CheckRequiredParameterValues). What has not been looked for, as the backup was named, is looked for before that place.
-func (p *Plan) checkMinimal(ctx context.Context, seek *recovery.TargetSearch) (err error) {
+func (p *Plan) checkMinimal(ctx context.Context, c *recovery.Selector) (err error) {
 	r := p.request.Recovery
 	if p.minimal == 0 || r.TargetImmediate || !r.TargetTime.IsZero() { // checkTime
 		return nil
 	}
 	at := p.found.At
 	if at == nil && r.Seeks() {
-		if at, err = seek.Find(ctx, p.Backup, p.Path, p.WAL); err != nil {
+		if at, err = c.Find(ctx, p.Backup, p.Path, p.WAL); err != nil {
 			return err
 		}
 		p.found.At = at
@@ -104,10 +104,10 @@ func (p *Plan) need(ctx context.Context, s *content.ManifestScan, conf settings.
 	if control.Parameters.Minimal() && !asShutDown {
 		return recovery.Unreachable("the server was stopped with wal_level = minimal when backup %s was taken, so no recovery can start from it\nWithout a target it can be restored as it was.", p.Backup.ID)
 	}
-	p.needs = settings.Needed(control.Parameters, p.changes)
+	p.Needs = settings.Needed(control.Parameters, p.changes)
 	var names, left []string
 	values := p.configured(conf.Own)
-	for _, n := range p.needs {
+	for _, n := range p.Needs {
 		forStart := n.Name == settings.RoomForPrepared
 		switch {
 		case !forStart && (asShutDown && !byHand || conf.Blind != nil), conf.Has(n, values):
@@ -165,6 +165,3 @@ func (p *Plan) control(ctx context.Context, s *content.ManifestScan) (datadir.Co
 	}
 	return datadir.ParseControl(data)
 }
-
-// Needs are the settings without which the recovery stops, as far as the archive knows.
-func (p *Plan) Needs() []recovery.Setting { return p.needs }

@@ -57,17 +57,18 @@ type Plan struct {
 	SavedIn  string   // the directory to which
 	Dangers  []settings.ConfLine
 	Warnings []string
-	LeftOut  int64 // bytes of databases that are not restored
-	Begun    bool  // Run has come to change the target: when it fails, what is there is no whole cluster
+	LeftOut  int64              // bytes of databases that are not restored
+	Needs    []recovery.Setting // the settings without which the recovery stops, as far as the archive knows
+	Begun    bool               // Run has come to change the target: when it fails, what is there is no whole cluster
 
 	request  Request
 	found    *recovery.Selection
+	segments *survey.Segments
 	open     openSegment          // of the data directory that is replaced
 	coldEnd  segment.LSN          // of the WAL that a backup of a stopped server does not replay
 	gap      bool                 // there is a gap on the path, or just after it
 	changes  []segment.Parameters // of the server's settings, on the path
 	minimal  segment.LSN          // where the path ends, as wal_level is minimal from there on; 0: it does not
-	needs    []recovery.Setting   // without which recovery stops
 	expected bool                 // the recovery is to get to the WAL that is saved
 	target   *target.Target
 	only     *content.Databases
@@ -109,7 +110,7 @@ func NewPlan(ctx context.Context, r Request) (_ *Plan, err error) {
 	if p.only, err = content.OnlyDatabases(p.Backup, r.Databases); err != nil {
 		return nil, err
 	}
-	s, err := p.survey()
+	s, err := p.manifest.Scan(p.only)
 	if err != nil {
 		return nil, err
 	}
@@ -164,8 +165,7 @@ func (p *Plan) look(ctx context.Context) error {
 	for _, problem := range state.Problems {
 		r.Log.Warn("the catalog is damaged", "problem", problem)
 	}
-	c := &recovery.Selector{Store: r.Store, Recovery: r.Recovery, Trees: map[uint64]timeline.Tree{},
-		Seek: &recovery.TargetSearch{Store: r.Store, Catalog: r.Catalog, Log: r.Log, Recovery: r.Recovery, Known: map[string][]segment.Mark{}, Said: time.Now()}}
+	c := &recovery.Selector{Store: r.Store, Catalog: r.Catalog, Log: r.Log, Recovery: r.Recovery}
 	found, err := c.Choose(ctx, state, r.Backup)
 	if len(state.Problems) > 0 && (err != nil || catalog.IsLatest(r.Backup)) {
 		// What cannot be read may be the newest backup, and an older one is not what was asked for.
@@ -185,7 +185,7 @@ func (p *Plan) look(ctx context.Context) error {
 		p.manifest, err = content.FetchManifest(fetching, r.Store, p.Backup)
 		fetched <- err
 	}()
-	p.found = found
+	p.found, p.segments = found, survey.NewSegments(r.Store, p.Backup.SystemID)
 	asShutDown := p.Backup.Offline() && !p.Recovery.RollsForward()
 	if asShutDown {
 		asShutDown, err = p.leaveOffline(ctx)
@@ -220,7 +220,7 @@ func (p *Plan) follow(ctx context.Context, c *recovery.Selector, found *recovery
 	if err := p.readParameters(ctx); err != nil {
 		return err
 	}
-	if err := p.checkMinimal(ctx, c.Seek); err != nil {
+	if err := p.checkMinimal(ctx, c); err != nil {
 		return err
 	}
 	if found.At != nil {
@@ -269,18 +269,12 @@ func (p *Plan) lookForGap(ctx context.Context, until segment.LSN) (w recovery.WA
 	if w.Missing == "" || w.Last == "" {
 		return w, nil
 	}
-	if w.Before, _, err = survey.LastRecord(ctx, store, b.SystemID, w.Last); err != nil {
+	last, err := p.segments.Facts(ctx, w.Last)
+	if err != nil {
 		p.request.Log.Debug("the last record before the gap is unknown", "error", err) // and recovery may never come there
 	}
+	w.Before = last.LastRecord
 	return w, ctx.Err()
-}
-
-func (p *Plan) survey() (*content.ManifestScan, error) {
-	lines, err := p.manifest.Read()
-	if err != nil {
-		return nil, err
-	}
-	return content.ScanManifest(lines, p.only)
 }
 
 // measure tells how much goes where, and refuses what does not fit.
@@ -362,7 +356,7 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 	p.command(&r, conf.Archiving)
 	w := settings.SettingsFor(r, b.PGVersion/10000, conf)
 	if stops := p.warnTablespaces() || p.gap; stops && w.File != "" && b.PGVersion >= 150000 {
-		// Looking ahead, recovery would ask for the segment behind the target's, and stop at a gap, or at what it must not replay.
+		// Looking ahead, recovery would ask for the segment after the target's, and stop at a gap, or at what it must not replay.
 		w.Recovery = append(w.Recovery, recovery.Setting{Name: "recovery_prefetch", Value: "off"})
 	}
 	if p.only != nil && b.PGVersion >= 130000 && (!b.Offline() || len(p.Path) > 0) {
@@ -377,13 +371,10 @@ func (p *Plan) configure(ctx context.Context, s *content.ManifestScan) error {
 		}
 	}
 	p.written = w
-	auto := w.Auto
-	if w.File == settings.AutoConf {
-		auto = slices.Concat(w.Recovery, w.Auto)
-	} else if w.File != "" {
+	if w.Own() != "" {
 		p.Settings = append(p.Settings, fileSettings(w.File, w.Recovery))
 	}
-	if auto != nil {
+	if auto := w.InAuto(); auto != nil {
 		p.Settings = append(p.Settings, fileSettings(settings.AutoConf, auto))
 	}
 	if w.Signal != "" {

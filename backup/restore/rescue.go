@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/pgobj/pgobj/backup"
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -40,12 +39,12 @@ func (p *Plan) rescue(ctx context.Context) error {
 	if gone, err := p.gone(ctx, names); err != nil || gone != "" {
 		return cmp.Or(err, fmt.Errorf("%w: %s has WAL that was never archived (%s), but the segment before it, %s, is neither there nor in the archive: these transactions are only in the data files, and no restore brings them back\n"+
 			"Start the server and take a backup, or move the directory away and restore to a new one. Or give up these transactions with --discard-wal",
-			backup.ErrTarget, t.Dir, firstFew(names), gone))
+			backup.ErrTarget, t.Dir, backup.Some(names, 3), gone))
 	}
 	if r.SaveWAL == "" {
 		return fmt.Errorf("%w: %s has %d WAL file(s) that were never archived (%s): only they may have the last transactions\n"+
 			"To recover with them, archive them first: pgobj wal-push --all %s\nOr keep a copy with --save-wal DIR, or give them up with --discard-wal",
-			backup.ErrTarget, t.Dir, len(names), firstFew(names), t.Dir)
+			backup.ErrTarget, t.Dir, len(names), backup.Some(names, 3), t.Dir)
 	}
 	to, err := filepath.Abs(r.SaveWAL)
 	if err != nil || datadir.Within(to, t.Dir) {
@@ -53,13 +52,6 @@ func (p *Plan) rescue(ctx context.Context) error {
 	}
 	p.Saved, p.SavedIn = names, to
 	return nil
-}
-
-func firstFew(names []string) string {
-	if len(names) > 3 {
-		return strings.Join(names[:3], ", ") + " …"
-	}
-	return strings.Join(names, ", ")
 }
 
 // unarchived lists the files of pg_wal that may hold what neither the archive nor the backup has. PostgreSQL notes in

@@ -81,7 +81,7 @@ func (p *Plan) warnOtherWay(last segment.Segment) {
 
 func (p *Plan) savedInVain(format string, args ...any) error {
 	return fmt.Errorf("%w: %s has WAL that was never archived (%s), and %w\nOr give --discard-wal instead of --save-wal: its transactions are then lost",
-		backup.ErrTarget, p.target.Dir, firstFew(p.Saved), fmt.Errorf(format, args...))
+		backup.ErrTarget, p.target.Dir, backup.Some(p.Saved, 3), fmt.Errorf(format, args...))
 }
 
 // lastSaved is the last segment that is saved; false when there is none: other files hold no transactions.
@@ -118,7 +118,7 @@ func (p *Plan) withSaved() storage.Store {
 			s.keys = append(s.keys, object.Key(p.Backup.SystemID, name))
 			continue
 		}
-		for _, piece := range partial.OpenPieces(name, p.open.valid) {
+		for _, piece := range partial.Split(name, 0, p.open.valid) {
 			s.keys = append(s.keys, piece.Key(p.Backup.SystemID))
 		}
 	}

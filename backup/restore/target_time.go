@@ -11,7 +11,6 @@ import (
 	"github.com/pgobj/pgobj/storage"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/segment"
-	"github.com/pgobj/pgobj/walstore/survey"
 )
 
 // checkTime holds a target time against the last transaction that the recovery will meet: PostgreSQL takes a time for
@@ -39,12 +38,13 @@ func (p *Plan) checkTime(ctx context.Context) error {
 	return recovery.Unreachable("%s\nRemove --target-time: recovery to the end of the WAL gives the same state, and the server opens. If the server has written more since then, archive it first: SELECT pg_switch_wal(); if the server is stopped: pgobj wal-push --all PGDATA", met)
 }
 
-// lastCommit is when the last transaction ended that the recovery will meet behind the beginning of the backup; zero when
+// lastCommit is when the last transaction ended that the recovery will meet after the beginning of the backup; zero when
 // there is none.
 func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
-	b, store, size := p.Backup, p.request.Store, segment.Size(p.Backup.SegmentSize)
+	b, size := p.Backup, segment.Size(p.Backup.SegmentSize)
 	if p.WAL.Received {
-		at, found, err := survey.LastCommitOf(ctx, store, b.SystemID, p.WAL.Tail)
+		received, err := p.segments.Received(ctx, p.WAL.Tail)
+		at, found := received.LastCommit(0)
 		if err := p.unread(err); found || err != nil {
 			return at, err
 		}
@@ -54,7 +54,8 @@ func (p *Plan) lastCommit(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil // there is no segment
 	}
 	for no := last.No; no >= max(1, segment.At(0, b.StartLSN, size).No); no-- {
-		at, found, err := survey.LastCommit(ctx, store, b.SystemID, recovery.NameOf(p.Path, p.WAL, no, size), p.WAL.End)
+		facts, err := p.segments.Facts(ctx, recovery.NameOf(p.Path, p.WAL, no, size))
+		at, found := facts.LastCommit(p.WAL.End)
 		if err := p.unread(err); found || err != nil {
 			return at, err
 		}

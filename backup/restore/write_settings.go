@@ -18,16 +18,12 @@ import (
 // writeSettings writes what makes PostgreSQL recover, and keeps it from archiving, when it is started on the
 // target.
 func writeSettings(t *target.Target, w settings.Written) error {
-	auto := w.Auto
-	switch w.File {
-	case settings.AutoConf:
-		auto = append(w.Recovery, w.Auto...)
-	case "":
-	default:
-		if err := t.WriteFile(w.File, []byte(settings.Block(nil, w.Recovery))); err != nil {
+	if text := w.Own(); text != "" {
+		if err := t.WriteFile(w.File, []byte(text)); err != nil {
 			return err
 		}
 	}
+	auto := w.InAuto()
 	old, err := t.ReadFile(settings.AutoConf)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -35,12 +35,11 @@ type Info struct {
 	SummarizeWAL                                bool   // 17 and later
 	Streams                                     int    // connections in pg_stat_replication
 	StatsTempDirectory                          string // up to 14; relative to the data directory, or absolute
-	LogDirectory                                string // relative to the data directory, or absolute
 
-	Tablespaces []Tablespace
-	Databases   []Database // of a running server
+	Tablespaces []catalog.Tablespace
+	Databases   []catalog.Database // of a running server
 	// Subscriptions are those of all databases, as far as the role may know them.
-	Subscriptions []Subscription
+	Subscriptions []catalog.Subscription
 	// ConfigFiles are the absolute paths of all configuration files in use, as far as the role may know
 	// them: config_file, hba_file, ident_file and what they include.
 	ConfigFiles     []string
@@ -58,13 +57,6 @@ const (
 	spaceTries = 10
 	spacePause = 100 * time.Millisecond
 )
-
-// Tablespace is a tablespace other than pg_default and pg_global.
-type Tablespace struct {
-	OID      uint32
-	Name     string
-	Location string // absolute; empty for an in-place tablespace, which is a directory in pg_tblspc
-}
 
 // Info asks the server about itself.
 func (s *Session) Info(ctx context.Context) (Info, error) {
@@ -89,29 +81,20 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 
 func (s *Session) basics(ctx context.Context) (Info, error) {
 	// wal_segment_size is in 8 kB in version 10 and in bytes later; pg_size_bytes reads both as printed.
-	rows, err := s.query(ctx, `
+	info := Info{VersionNum: s.version}
+	err := s.row(ctx, `
 		SELECT s.system_identifier, s.catalog_version_no, c.timeline_id, pg_is_in_recovery(),
 		       pg_size_bytes(current_setting('wal_segment_size')),
 		       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
 		       CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END
-		FROM pg_control_system() s, pg_control_checkpoint() c`)
+		FROM pg_control_system() s, pg_control_checkpoint() c`,
+		&info.SystemID, &info.CatalogVersion, &info.Timeline, &info.InRecovery, &info.SegmentSize, &info.PostmasterStart, &info.ReplayPaused)
 	if err != nil {
 		return Info{}, err
 	}
-	r, info := rows[0], Info{VersionNum: s.version, InRecovery: rows[0][3] == "t", ReplayPaused: rows[0][6] == "t"}
-	sysid, err1 := strconv.ParseInt(r[0], 10, 64) // SQL has no unsigned numbers
-	catalog, err2 := strconv.ParseUint(r[1], 10, 32)
-	size, err3 := strconv.ParseUint(r[4], 10, 64)
-	var err4, err5 error
-	info.Timeline, err4 = datadir.ParseTimeline(r[2])
-	info.PostmasterStart, err5 = parseMicros(r[5])
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
-		return Info{}, err
-	}
-	info.SystemID, info.CatalogVersion, info.SegmentSize = uint64(sysid), uint32(catalog), segment.Size(size)
 
 	// From pg_settings, where a setting that the version lacks or the role may not see is simply absent.
-	rows, err = s.query(ctx, `SELECT name, setting FROM pg_settings`)
+	rows, err := s.query(ctx, `SELECT name, setting FROM pg_settings`)
 	if err != nil {
 		return Info{}, err
 	}
@@ -126,22 +109,19 @@ func (s *Session) basics(ctx context.Context) (Info, error) {
 	info.ArchiveMode, info.ArchiveCommand, info.ArchiveLibrary = set["archive_mode"], set["archive_command"], set["archive_library"]
 	info.DataChecksums, info.FullPageWrites = set["data_checksums"] == "on", set["full_page_writes"] == "on"
 	info.SummarizeWAL = set["summarize_wal"] == "on"
-	if rows, err = s.query(ctx, `SELECT count(*) FROM pg_stat_replication`); err == nil {
-		info.Streams, err = strconv.Atoi(rows[0][0])
-	}
-	if err != nil {
+	if err := s.row(ctx, `SELECT count(*) FROM pg_stat_replication`, &info.Streams); err != nil {
 		return Info{}, fmt.Errorf("count the standbys that stream: %w", err)
 	}
 	if set["config_file"] != "" {
 		info.ConfigFile = filepath.Clean(set["config_file"])
 	}
-	info.StatsTempDirectory, info.LogDirectory = set["stats_temp_directory"], set["log_directory"]
+	info.StatsTempDirectory = set["stats_temp_directory"]
 	return info, nil
 }
 
 // tablespaces asks again when the server cannot tell: the link of one that is being dropped goes a moment before its
 // row does.
-func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
+func (s *Session) tablespaces(ctx context.Context) ([]catalog.Tablespace, error) {
 	var rows [][]string
 	var err error
 	for range spaceTries {
@@ -156,13 +136,12 @@ func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	var spaces []Tablespace
+	var spaces []catalog.Tablespace
 	for _, r := range rows {
-		oid, err := strconv.ParseUint(r[0], 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("tablespace %s: %w", r[1], err)
+		var t catalog.Tablespace
+		if err := scan(r, &t.OID, &t.Name, &t.Location); err != nil {
+			return nil, err
 		}
-		t := Tablespace{OID: uint32(oid), Name: r[1], Location: r[2]}
 		if !filepath.IsAbs(t.Location) {
 			t.Location = "" // in place: the server says pg_tblspc/OID
 		}
@@ -171,40 +150,30 @@ func (s *Session) tablespaces(ctx context.Context) ([]Tablespace, error) {
 	return spaces, nil
 }
 
-// Database is a database of the server.
-type Database struct {
-	OID      uint32
-	Name     string
-	Template bool
-}
-
-func (s *Session) databases(ctx context.Context) ([]Database, error) {
+func (s *Session) databases(ctx context.Context) ([]catalog.Database, error) {
 	rows, err := s.query(ctx, `SELECT oid, datname, datistemplate FROM pg_database ORDER BY oid`)
 	if err != nil {
 		return nil, err
 	}
-	var all []Database
+	var all []catalog.Database
 	for _, r := range rows {
-		oid, err := strconv.ParseUint(r[0], 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("database %s: %w", r[1], err)
+		var d catalog.Database
+		if err := scan(r, &d.OID, &d.Name, &d.Template); err != nil {
+			return nil, err
 		}
-		all = append(all, Database{uint32(oid), r[1], r[2] == "t"})
+		all = append(all, d)
 	}
 	return all, nil
 }
 
-// Subscription is a subscription to logical replication.
-type Subscription struct{ Database, Name string }
-
-func (s *Session) subscriptions(ctx context.Context) ([]Subscription, error) {
+func (s *Session) subscriptions(ctx context.Context) ([]catalog.Subscription, error) {
 	rows, err := s.query(ctx, `SELECT datname, subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid ORDER BY 1, 2`)
 	if declined(err) {
 		return nil, nil // no right to know
 	}
-	var all []Subscription
+	var all []catalog.Subscription
 	for _, r := range rows {
-		all = append(all, Subscription{r[0], r[1]})
+		all = append(all, catalog.Subscription{Database: r[0], Name: r[1]})
 	}
 	return all, err
 }
@@ -260,7 +229,9 @@ type ArchiverStatus struct {
 // Archiver asks how archiving is doing. A failure that is newer than the last success means that it is
 // stuck now.
 func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
-	rows, err := s.query(ctx, `
+	var a ArchiverStatus
+	var command, library string
+	err := s.row(ctx, `
 		SELECT last_archived_wal, (extract(epoch FROM last_archived_time) * 1000000)::bigint, archived_count,
 		       last_failed_wal, (extract(epoch FROM last_failed_time) * 1000000)::bigint, failed_count,
 		       (SELECT setting FROM pg_settings WHERE name = 'archive_mode'),
@@ -269,22 +240,11 @@ func (s *Session) Archiver(ctx context.Context) (ArchiverStatus, error) {
 		       (SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NULL),
 		       (SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL),
 		       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-		FROM pg_stat_archiver`)
+		FROM pg_stat_archiver`, &a.LastArchived, &a.LastArchivedAt, &a.ArchivedCount, &a.LastFailed, &a.LastFailedAt, &a.FailedCount,
+		&a.Mode, &command, &library, &a.Receivers, &a.Standbys, &a.Now)
 	if err != nil {
 		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
 	}
-	r := rows[0]
-	a := ArchiverStatus{LastArchived: r[0], LastFailed: r[3], Mode: r[6], Command: cmp.Or(r[8], r[7]), Library: r[8] != ""}
-	var errs [7]error
-	a.LastArchivedAt, errs[0] = parseMicros(r[1])
-	a.ArchivedCount, errs[1] = strconv.ParseInt(r[2], 10, 64)
-	a.LastFailedAt, errs[2] = parseMicros(r[4])
-	a.FailedCount, errs[3] = strconv.ParseInt(r[5], 10, 64)
-	a.Receivers, errs[4] = strconv.Atoi(r[9])
-	a.Standbys, errs[5] = strconv.Atoi(r[10])
-	a.Now, errs[6] = parseMicros(r[11])
-	if err := errors.Join(errs[:]...); err != nil {
-		return ArchiverStatus{}, fmt.Errorf("read pg_stat_archiver: %w", err)
-	}
+	a.Command, a.Library = cmp.Or(library, command), library != ""
 	return a, nil
 }

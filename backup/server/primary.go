@@ -3,10 +3,9 @@ package server
 import (
 	"context"
 	"fmt"
-	"strconv"
 )
 
-// Primary is the primary of a standby that a backup is taken of. Each call connects anew.
+// Primary is the primary of a standby that a backup is taken of. Each call makes a new connection.
 type Primary struct {
 	DSN      string
 	SystemID uint64 // of the standby
@@ -39,17 +38,15 @@ func (p *Primary) do(ctx context.Context, f func(*Session) error) error {
 		return err
 	}
 	defer s.Close(context.WithoutCancel(ctx))
-	rows, err := s.query(ctx, `SELECT system_identifier, pg_is_in_recovery() FROM pg_control_system()`)
-	if err != nil {
+	var id uint64
+	var standby bool
+	if err := s.row(ctx, `SELECT system_identifier, pg_is_in_recovery() FROM pg_control_system()`, &id, &standby); err != nil {
 		return refused(err)
 	}
-	id, err := strconv.ParseInt(rows[0][0], 10, 64) // SQL has no unsigned numbers
 	switch {
-	case err != nil:
-		return err
-	case uint64(id) != p.SystemID:
-		return fmt.Errorf("%w: the server that answered as the primary has system identifier %d, but the standby has %d", ErrRefused, uint64(id), p.SystemID)
-	case rows[0][1] == "t":
+	case id != p.SystemID:
+		return fmt.Errorf("%w: the server that answered as the primary has system identifier %d, but the standby has %d", ErrRefused, id, p.SystemID)
+	case standby:
 		return fmt.Errorf("%w: the server that answered as the primary is a standby itself", ErrRefused)
 	}
 	return f(s)

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -12,79 +10,49 @@ import (
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
-// walReader reads records from the segments in a pg_wal.
-type walReader struct {
-	dir     string
-	control datadir.Control
-	page    segment.LSN // size of a WAL page, from the header of the first segment that was opened
-}
-
-const (
-	recordHeader    = 24      // sizeof(XLogRecord)
-	shortPageHeader = 24      // SizeOfXLogShortPHD
-	maxCheckpoint   = 8 << 10 // the record has some 120 bytes
-)
-
-// shutdownRecord checks that there is the record of a shutdown checkpoint at an LSN, and returns where it ends
-// (xlogrecord.h; XLOG_CHECKPOINT_SHUTDOWN in pg_control.h, the same from 10 to 18).
-func (w *walReader) shutdownRecord(at segment.LSN) (end segment.LSN, err error) {
-	head, _, err := w.read(at, recordHeader)
+// shutdownRecord checks that the record of the shutdown checkpoint is where pg_control says, and returns where it ends, and the
+// size of a WAL page.
+func shutdownRecord(walDir string, c datadir.Control) (end, page segment.LSN, err error) {
+	seg := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize)
+	f, h, err := openSegment(walDir, seg, c)
 	if err != nil {
-		return 0, err
-	}
-	total := binary.LittleEndian.Uint32(head)
-	const rmXLOG, opMask, checkpointShutdown = 0, 0xF0, 0x00
-	if total < recordHeader || total > maxCheckpoint || head[17] != rmXLOG || head[16]&opMask != checkpointShutdown {
-		return 0, errors.New("there is no record of a shutdown")
-	}
-	record, end, err := w.read(at, int(total))
-	if err != nil {
-		return 0, err
-	}
-	table := crc32.MakeTable(crc32.Castagnoli)
-	if crc32.Update(crc32.Checksum(record[recordHeader:], table), table, record[:20]) != binary.LittleEndian.Uint32(head[20:]) {
-		return 0, errors.New("the record's CRC does not match")
-	}
-	return (end + 7) &^ 7, nil
-}
-
-// read returns n bytes of WAL from an LSN on, without the headers of pages, and where they end.
-func (w *walReader) read(at segment.LSN, n int) (data []byte, end segment.LSN, err error) {
-	for n > 0 {
-		chunk, err := w.within(at, n)
-		if err != nil {
-			return nil, 0, err
-		}
-		data = append(data, chunk...)
-		n -= len(chunk)
-		if at += segment.LSN(len(chunk)); n > 0 { // it goes on behind the next page's header
-			if at += shortPageHeader; at%segment.LSN(w.control.SegmentSize) == shortPageHeader {
-				at += segment.HeaderSize - shortPageHeader
-			}
-		}
-	}
-	return data, at, nil
-}
-
-// within reads up to n bytes from an LSN on, to the end of the page at most.
-func (w *walReader) within(at segment.LSN, n int) ([]byte, error) {
-	c := w.control
-	seg := segment.At(c.Timeline, at, c.SegmentSize)
-	name := seg.Name(c.SegmentSize)
-	f, err := os.Open(filepath.Join(w.dir, name))
-	if err != nil {
-		return nil, datadir.Explain("open", name, err)
+		return 0, 0, err
 	}
 	defer f.Close()
+	next, _, err := openSegment(walDir, seg.Next(), c)
+	var after io.Reader = failing{err} // which counts only when the record goes on there
+	if err == nil {
+		defer next.Close()
+		after = next
+	}
+	end, err = segment.Shutdown(f, after, c.Checkpoint)
+	return end, segment.LSN(h.PageSize), err
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// openSegment opens a segment of the cluster and checks its header.
+func openSegment(walDir string, seg segment.Segment, c datadir.Control) (f *os.File, h segment.Header, err error) {
+	name := seg.Name(c.SegmentSize)
+	if f, err = os.Open(filepath.Join(walDir, name)); err != nil {
+		return nil, h, datadir.Explain("open", name, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, h, err
 	}
 	first := make([]byte, segment.HeaderSize)
 	if _, err := f.ReadAt(first, 0); err != nil {
-		return nil, datadir.Explain("read", name, err)
+		return nil, h, datadir.Explain("read", name, err)
 	}
-	h, err := segment.ParseHeader(first)
+	h, err = segment.ParseHeader(first)
 	if err == nil {
 		err = h.Verify(name, st.Size())
 	}
@@ -92,12 +60,7 @@ func (w *walReader) within(at segment.LSN, n int) ([]byte, error) {
 		err = fmt.Errorf("it belongs to the cluster with system identifier %d", h.SystemID)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, h, fmt.Errorf("%s: %w", name, err)
 	}
-	w.page = segment.LSN(h.PageSize)
-	data := make([]byte, min(segment.LSN(n), w.page-at%w.page))
-	if _, err := f.ReadAt(data, int64(at-seg.Start(c.SegmentSize))); err != nil {
-		return nil, datadir.Explain("read", name, err)
-	}
-	return data, nil
+	return f, h, nil
 }

@@ -29,41 +29,24 @@ func (s *Session) Recovery(ctx context.Context) (r Recovery, err error) {
 	if s.version >= 140000 { // the other is true as soon as a pause has been asked for
 		paused = `pg_get_wal_replay_pause_state() = 'paused'`
 	}
-	rows, err := s.query(ctx, `
+	r.VersionNum, r.Settings = s.version, map[string]int{}
+	var all string
+	err = s.row(ctx, `
 		SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN `+paused+` END, pg_last_wal_replay_lsn(),
 		  (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint,
-		  CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+		  CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END,
 		  (SELECT setting FROM pg_settings WHERE name = 'data_directory'), (SELECT system_identifier FROM pg_control_system()),
 		  (SELECT string_agg(name || ' ' || setting, ',') FROM pg_settings
-		    WHERE name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction'))`)
+		    WHERE name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction'))`,
+		&r.InRecovery, &r.Paused, &r.Replayed, &r.LastCommit, &r.Timeline, &r.DataDirectory, &r.SystemID, &all)
 	if err != nil {
 		return r, fmt.Errorf("ask the server about its recovery: %w", err)
 	}
-	row := rows[0]
-	r = Recovery{VersionNum: s.version, InRecovery: row[0] == "t", Paused: row[1] == "t", DataDirectory: row[5]}
-	if row[2] != "" {
-		if r.Replayed, err = segment.ParseLSN(row[2]); err != nil {
-			return r, err
-		}
-	}
-	if r.LastCommit, err = parseMicros(row[3]); err != nil {
-		return r, err
-	}
-	if row[4] != "" {
-		t, err := strconv.ParseUint(row[4], 16, 32)
-		if err != nil {
-			return r, fmt.Errorf("%q is not a timeline", row[4])
-		}
-		r.Timeline = segment.Timeline(t)
-	}
-	r.Settings = map[string]int{}
-	for s := range strings.SplitSeq(row[7], ",") {
+	for s := range strings.SplitSeq(all, ",") {
 		name, value, _ := strings.Cut(s, " ")
 		r.Settings[name], _ = strconv.Atoi(value) // they are numbers
 	}
-	id, err := strconv.ParseInt(row[6], 10, 64) // SQL has no unsigned numbers
-	r.SystemID = uint64(id)
-	return r, err
+	return r, nil
 }
 
 // HasExtension says whether an extension could be installed, or is.

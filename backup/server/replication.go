@@ -173,7 +173,7 @@ func (r *Replication) History(ctx context.Context, tli segment.Timeline) ([]byte
 }
 
 // CreateSlot makes a physical slot that keeps WAL from now on. One that is there already is as good, unless it keeps nothing:
-// such a slot has lost its WAL (max_slot_wal_keep_size; PostgreSQL 18 refuses to use it), or was never used. It is made anew.
+// such a slot has lost its WAL (max_slot_wal_keep_size; PostgreSQL 18 refuses to use it), or was never used. It is created again.
 func (r *Replication) CreateSlot(ctx context.Context, name string) (made bool, err error) {
 	if r.Major() >= 15 { // spares the server's log an error each time
 		row, err := r.row(ctx, "READ_REPLICATION_SLOT "+quoteName(name), 3)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgobj/pgobj/backup/conninfo"
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 )
 
@@ -110,21 +111,19 @@ func (s *Session) prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}
-	rows, err := s.query(ctx, `
-		SELECT current_setting('server_version_num'), pg_backend_pid(), set_config('client_encoding', 'SQL_ASCII', false)`)
+	var pid uint32
+	err = s.row(ctx, `
+		SELECT current_setting('server_version_num'), pg_backend_pid(), set_config('client_encoding', 'SQL_ASCII', false)`, &s.version, &pid)
 	if err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
-	}
-	if s.version, err = strconv.Atoi(rows[0][0]); err != nil {
-		return fmt.Errorf("prepare the session: server_version_num: %w", err)
 	}
 	if s.version < minVersion {
 		return fmt.Errorf("%w: the server is %d.%d, the oldest supported version is 10", ErrVersion, s.version/10000, s.version/100%100)
 	}
 	// A server tells its process ID in the connection's first exchange. PgBouncer and its like send a
 	// number of their own there. (A pooler in session mode would do no harm, but cannot be told apart.)
-	if pid := strconv.FormatUint(uint64(s.conn.PID()), 10); pid != rows[0][1] {
-		return fmt.Errorf("%w (it says that the server process is %s, but it is %s): connect to the server itself", ErrPooler, pid, rows[0][1])
+	if said := s.conn.PID(); said != pid {
+		return fmt.Errorf("%w (it says that the server process is %d, but it is %d): connect to the server itself", ErrPooler, said, pid)
 	}
 	// From pg_settings, because later versions have more of them: idle_session_timeout is in 14,
 	// transaction_timeout (it ends single statements, too) in 17. Nothing here waits for locks but those on the system's
@@ -174,6 +173,54 @@ func (s *Session) locked(ctx context.Context, sql string, args ...string) ([][]s
 	return rows, nil
 }
 
+// row runs a statement that has one row, and reads its columns: see scan.
+func (s *Session) row(ctx context.Context, sql string, into ...any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lockedRow(ctx, sql, into...)
+}
+
+// lockedRow is row for a caller that holds s.mu.
+func (s *Session) lockedRow(ctx context.Context, sql string, into ...any) error {
+	rows, err := s.locked(ctx, sql)
+	if err != nil {
+		return err
+	}
+	return scan(rows[0], into...)
+}
+
+// scan reads the first columns of a row, each into what it points to; times are in microseconds since 1970. NULL leaves that as it is.
+func scan(row []string, into ...any) (err error) {
+	for i, to := range into {
+		text, n := row[i], int64(0)
+		if text == "" {
+			continue
+		}
+		switch to := to.(type) {
+		case *string:
+			*to = text
+		case *bool:
+			*to = text == "t"
+		case *time.Time:
+			n, err = strconv.ParseInt(text, 10, 64)
+			*to = time.UnixMicro(n).UTC()
+		case *uint64: // SQL has no unsigned numbers
+			n, err = strconv.ParseInt(text, 10, 64)
+			*to = uint64(n)
+		case *segment.LSN:
+			*to, err = segment.ParseLSN(text)
+		case *segment.Timeline:
+			*to, err = datadir.ParseTimeline(text)
+		default:
+			_, err = fmt.Sscan(text, to)
+		}
+		if err != nil {
+			return fmt.Errorf("column %d is %q: %w", i+1, text, err)
+		}
+	}
+	return nil
+}
+
 // inFull adds the detail and the hint that came with a server's error; its text lacks them.
 func inFull(err error) error {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Detail+e.Hint != "" {
@@ -209,28 +256,20 @@ func (s *Session) Start(ctx context.Context, label string, fast bool) (StartPoin
 	if err != nil {
 		return StartPoint{}, fmt.Errorf("start backup: %w", refused(err))
 	}
-	lsn, err := segment.ParseLSN(rows[0][0])
-	if err != nil {
-		return StartPoint{}, fmt.Errorf("start backup: %w", err)
-	}
+	var p StartPoint
+	err = scan(rows[0], &p.LSN)
 	// The start call has just made the checkpoint that pg_control tells of, so its timeline is the one
 	// that the start LSN is on. (Stop's label says it for certain.)
-	rows, err = s.locked(ctx, `
+	if err == nil {
+		err = s.lockedRow(ctx, `
 		SELECT timeline_id, pg_is_in_recovery(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-		FROM pg_control_checkpoint()`)
-	if err != nil {
-		return StartPoint{}, fmt.Errorf("start backup: read the timeline: %w", err)
+		FROM pg_control_checkpoint()`, &p.Timeline, &p.InRecovery, &p.Time)
 	}
-	tli, err := datadir.ParseTimeline(rows[0][0])
 	if err != nil {
 		return StartPoint{}, fmt.Errorf("start backup: %w", err)
 	}
-	at, err := parseMicros(rows[0][2])
-	if err != nil {
-		return StartPoint{}, fmt.Errorf("start backup: %w", err)
-	}
-	s.started, s.inRecovery = true, rows[0][1] == "t"
-	return StartPoint{LSN: lsn, Timeline: tli, Time: at, InRecovery: s.inRecovery}, nil
+	s.started, s.inRecovery = true, p.InRecovery
+	return p, nil
 }
 
 // refused marks what the server itself says no to, and keeps apart what happened to the session.
@@ -259,7 +298,7 @@ type StopPoint struct {
 	// is silently corrupt. They must never be written into the live data directory.
 	Label, TablespaceMap []byte
 	// Tablespaces are those that there are when the backup has ended.
-	Tablespaces []Tablespace
+	Tablespaces []catalog.Tablespace
 }
 
 // Stop ends the backup and does not wait for WAL to be archived: the server would wait for ever when
@@ -288,28 +327,19 @@ func (s *Session) stop(ctx context.Context) (StopPoint, error) {
 	}
 	s.started = false
 	p := StopPoint{Label: []byte(rows[0][1]), TablespaceMap: []byte(rows[0][2])}
-	if p.LSN, err = segment.ParseLSN(rows[0][0]); err != nil {
+	if err := scan(rows[0], &p.LSN); err != nil {
 		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
 	}
 	// A standby stops at its minimum recovery point, which has a timeline of its own.
-	rows, err = s.locked(ctx, `
+	err = s.lockedRow(ctx, `
 		SELECT CASE WHEN pg_is_in_recovery()
 		         THEN greatest(c.timeline_id, r.min_recovery_end_timeline) ELSE c.timeline_id END,
 		       (extract(epoch FROM greatest(clock_timestamp(), CASE WHEN pg_is_in_recovery()
 		         THEN pg_last_xact_replay_timestamp() END)) * 1000000)::bigint,
 		       coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END, '0/0')
-		FROM pg_control_checkpoint() c, pg_control_recovery() r`)
+		FROM pg_control_checkpoint() c, pg_control_recovery() r`, &p.Timeline, &p.Time, &p.Replayed)
 	if err != nil {
 		return StopPoint{}, fmt.Errorf("stop backup: read the timeline: %w", err)
-	}
-	if p.Timeline, err = datadir.ParseTimeline(rows[0][0]); err != nil {
-		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
-	}
-	if p.Time, err = parseMicros(rows[0][1]); err != nil {
-		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
-	}
-	if p.Replayed, err = segment.ParseLSN(rows[0][2]); err != nil {
-		return StopPoint{}, fmt.Errorf("stop backup: %w", err)
 	}
 	return p, nil
 }
@@ -323,16 +353,4 @@ func (s *Session) promoted(ctx context.Context, err error) error {
 		}
 	}
 	return refused(err)
-}
-
-// parseMicros reads microseconds since 1970; the empty string (NULL) is the zero time.
-func parseMicros(s string) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is not a time", s)
-	}
-	return time.UnixMicro(n).UTC(), nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/test/pgtest"
 	"github.com/pgobj/pgobj/test/testenv"
 	"github.com/pgobj/pgobj/walstore/segment"
@@ -87,7 +88,7 @@ func testBackup(t *testing.T, major int) {
 		!strings.HasPrefix(info.Version, fmt.Sprint(major)) {
 		t.Errorf("%+v", info)
 	}
-	if want := []Tablespace{{OID: info.Tablespaces[0].OID, Name: "Raum", Location: space}}; !slices.Equal(info.Tablespaces, want) {
+	if want := []catalog.Tablespace{{OID: info.Tablespaces[0].OID, Name: "Raum", Location: space}}; !slices.Equal(info.Tablespaces, want) {
 		t.Errorf("%+v, want %+v", info.Tablespaces, want)
 	}
 	for _, f := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "more.conf"} {

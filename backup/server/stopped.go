@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/catalog"
 	"github.com/pgobj/pgobj/walstore/segment"
 	"github.com/pgobj/pgobj/walstore/timeline"
 )
@@ -70,19 +71,19 @@ func (s *Stopped) idle() error {
 // findWAL reads the record of the checkpoint with which the server was shut down.
 func (s *Stopped) findWAL() error {
 	c := s.control
-	w := walReader{dir: filepath.Join(s.dir, "pg_wal"), control: c}
-	end, err := w.shutdownRecord(c.Checkpoint)
+	walDir := filepath.Join(s.dir, "pg_wal")
+	end, page, err := shutdownRecord(walDir, c)
 	if err != nil {
 		return fmt.Errorf("%w cleanly: the checkpoint of pg_control, at %s, cannot be read from the WAL, so the server cannot start either: %w", ErrNotStopped, c.Checkpoint, err)
 	}
 	s.shutdown = datadir.Shutdown{Checkpoint: c.Checkpoint, End: end}
 	for seg := segment.At(c.Timeline, c.Checkpoint, c.SegmentSize); seg.Start(c.SegmentSize) < end; seg = seg.Next() {
 		used := int64(end - seg.Start(c.SegmentSize))
-		pages := (used + int64(w.page) - 1) / int64(w.page) // the server goes on in the last one
-		s.shutdown.WAL = append(s.shutdown.WAL, datadir.WALFile{Name: seg.Name(c.SegmentSize), Keep: min(pages*int64(w.page), int64(c.SegmentSize))})
+		pages := (used + int64(page) - 1) / int64(page) // the server goes on in the last one
+		s.shutdown.WAL = append(s.shutdown.WAL, datadir.WALFile{Name: seg.Name(c.SegmentSize), Keep: min(pages*int64(page), int64(c.SegmentSize))})
 	}
 	history := segment.HistoryName(c.Timeline)
-	if st, err := os.Stat(filepath.Join(w.dir, history)); err == nil { // its descendants need it; timeline 1 has none
+	if st, err := os.Stat(filepath.Join(walDir, history)); err == nil { // its descendants need it; timeline 1 has none
 		s.shutdown.WAL = append(s.shutdown.WAL, datadir.WALFile{Name: history, Keep: st.Size()})
 	}
 	return nil
@@ -112,18 +113,18 @@ func (s *Stopped) Info(context.Context) (Info, error) {
 }
 
 // tablespaces are the links in pg_tblspc. Their names are only in the database, so their OIDs stand for them.
-func (s *Stopped) tablespaces() ([]Tablespace, error) {
+func (s *Stopped) tablespaces() ([]catalog.Tablespace, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "pg_tblspc"))
 	if err != nil {
 		return nil, datadir.Explain("list tablespaces in", s.dir, err)
 	}
-	var spaces []Tablespace
+	var spaces []catalog.Tablespace
 	for _, e := range entries {
 		oid, ok := datadir.SpaceOID(e.Name())
 		if !ok {
 			continue
 		}
-		t := Tablespace{OID: oid, Name: e.Name()}
+		t := catalog.Tablespace{OID: oid, Name: e.Name()}
 		if !e.IsDir() {
 			if t.Location, err = os.Readlink(filepath.Join(s.dir, "pg_tblspc", e.Name())); err != nil {
 				return nil, datadir.Explain("read link", e.Name(), err)

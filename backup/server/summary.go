@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -64,10 +63,9 @@ func (s *Session) cover(ctx context.Context, w timeline.Span) ([]timeline.Span, 
 		}
 		at, found := w.Begin, []timeline.Span(nil)
 		for _, r := range rows {
-			from, err1 := segment.ParseLSN(r[0])
-			to, err2 := segment.ParseLSN(r[1])
-			if err1 != nil || err2 != nil {
-				return nil, fmt.Errorf("list WAL summaries: %w", errors.Join(err1, err2))
+			var from, to segment.LSN
+			if err := scan(r, &from, &to); err != nil {
+				return nil, fmt.Errorf("list WAL summaries: %w", err)
 			}
 			if from > at {
 				return nil, fmt.Errorf("%w: there is no summary of timeline %d from %s to %s", datadir.ErrNoSummaries, w.Timeline, at, from)
@@ -79,12 +77,12 @@ func (s *Session) cover(ctx context.Context, w timeline.Span) ([]timeline.Span, 
 		if at >= w.End {
 			return found, nil
 		}
-		rows, err = s.query(ctx, `SELECT summarized_tli::text || '/' || summarized_lsn || '/' || pending_lsn FROM pg_get_wal_summarizer_state()`)
-		if err != nil {
+		before := state
+		if err := s.row(ctx, `SELECT summarized_tli::text || '/' || summarized_lsn || '/' || pending_lsn FROM pg_get_wal_summarizer_state()`, &state); err != nil {
 			return nil, fmt.Errorf("ask for the WAL summarizer: %w", inDoubt(err))
 		}
-		if rows[0][0] != state {
-			state, moved = rows[0][0], time.Now()
+		if state != before {
+			moved = time.Now()
 		}
 		if time.Since(moved) > summarizerWait {
 			return nil, fmt.Errorf("%w: the summarizer stopped at %s, before %s", datadir.ErrNoSummaries, state, w.End)
@@ -109,14 +107,11 @@ func (s *Session) readSummary(ctx context.Context, c *datadir.Changes, x timelin
 	}
 	for _, r := range rows {
 		var n [4]uint32
-		for i := range n {
-			v, err := strconv.ParseUint(r[i], 10, 32)
-			if err != nil {
-				return fmt.Errorf("read the WAL summary from %s to %s: %w", x.Begin, x.End, err)
-			}
-			n[i] = uint32(v)
+		err := scan(r, &n[0], &n[1], &n[2], &n[3])
+		if err == nil {
+			err = c.Add(n, r[4] == "t", r[5])
 		}
-		if err := c.Add(n, r[4] == "t", r[5]); err != nil {
+		if err != nil {
 			return fmt.Errorf("read the WAL summary from %s to %s: %w", x.Begin, x.End, err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -21,9 +20,8 @@ func (s *Session) Watch(ctx context.Context) (watched context.Context, stop func
 // watch calls look now and then, until it returns an error: then the backup is void.
 func watch(ctx context.Context, every time.Duration, look func(context.Context) error) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() { // stop waits for it
-		defer close(done)
+	var looking sync.WaitGroup // for which stop waits
+	looking.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
@@ -37,10 +35,10 @@ func watch(ctx context.Context, every time.Duration, look func(context.Context) 
 				}
 			}
 		}
-	}()
+	})
 	return watched, sync.OnceFunc(func() {
 		cancel(context.Canceled)
-		<-done
+		looking.Wait()
 	})
 }
 
@@ -54,15 +52,17 @@ func (s *Session) ping(ctx context.Context) error {
 	// context that is cancelled would cancel the query.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
 	defer cancel()
-	rows, err := s.locked(ctx, `SELECT pg_backend_pid(), pg_is_in_recovery()`)
+	var pid uint32
+	var inRecovery bool
+	err := s.lockedRow(ctx, `SELECT pg_backend_pid(), pg_is_in_recovery()`, &pid, &inRecovery)
 	switch {
 	case err != nil && !errors.Is(err, ErrSessionLost):
 		return fmt.Errorf("%w: %w", ErrSessionLost, err)
 	case err != nil:
 		return err
-	case rows[0][0] != strconv.FormatUint(uint64(s.conn.PID()), 10):
+	case pid != s.conn.PID():
 		return fmt.Errorf("%w: another server process answers", ErrPooler)
-	case s.started && s.inRecovery && rows[0][1] != "t":
+	case s.started && s.inRecovery && !inRecovery:
 		return ErrPromoted
 	}
 	return nil

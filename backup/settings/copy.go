@@ -3,6 +3,8 @@ package settings
 import (
 	"path/filepath"
 	"strings"
+
+	"github.com/pgobj/pgobj/backup/recovery"
 )
 
 // Copy says where a copy of a configuration lies, and of which files. All paths are absolute and clean.
@@ -83,7 +85,7 @@ func (c Copy) line(file, name, value string) (now string, keep bool) {
 	case value == "" || ok && to == filepath.Clean(value):
 		return "", true
 	case ok:
-		return Line(name, to), false
+		return recovery.Setting{Name: name, Value: to}.String(), false
 	}
 	return "", !c.Whole
 }

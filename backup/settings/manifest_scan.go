@@ -30,7 +30,7 @@ func (c *ConfScan) Scan(file, text string, b *catalog.Backup) {
 		if name == "hot_standby" && slices.Contains([]string{"off", "false", "no", "0"}, strings.ToLower(value)) {
 			c.Blind = &l
 		}
-		if isNeeded(name) {
+		if _, needed := parameterDefaults[name]; needed {
 			c.parameters = append(c.parameters, l)
 		}
 		if l.Why = danger(name, value, b); l.Why != "" {

@@ -3,7 +3,6 @@ package settings
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/pgobj/pgobj/backup/datadir"
@@ -14,6 +13,16 @@ func Counts(file string) bool {
 	return strings.HasSuffix(file, ".conf") && !strings.HasPrefix(filepath.Base(file), ".")
 }
 
+// Counted are the files with these names in a directory, which have an order, that include_dir reads.
+func Counted(dir string, names []string) (files []string) {
+	for _, name := range names {
+		if Counts(name) {
+			files = append(files, filepath.Join(dir, name))
+		}
+	}
+	return files
+}
+
 // OnDisk are the files of this host.
 var OnDisk = Source{
 	Read: func(file string) (string, bool) {
@@ -22,12 +31,6 @@ var OnDisk = Source{
 	},
 	List: func(dir string) (files []string, ok bool) {
 		names, err := datadir.ReadDir(dir)
-		for _, name := range names {
-			if Counts(name) {
-				files = append(files, filepath.Join(dir, name))
-			}
-		}
-		slices.Sort(files)
-		return files, err == nil
+		return Counted(dir, names), err == nil
 	},
 }

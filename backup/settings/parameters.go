@@ -25,12 +25,6 @@ func Needed(control segment.Parameters, changes []segment.Parameters) (settings 
 	return settings
 }
 
-// isNeeded knows the names of those.
-func isNeeded(name string) bool {
-	_, ok := parameterDefaults[name]
-	return ok
-}
-
 // parameterDefaults are what they are in PostgreSQL 10 to 18 where nothing sets them.
 var parameterDefaults = map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
 

@@ -23,7 +23,7 @@ func isSteering(r recovery.Recovery, name string) bool {
 }
 
 // neutral are the settings that undo what left says. They come before the recovery's own: PostgreSQL reads a target that is empty
-// behind another one as a second target.
+// after another one as a second target.
 func neutral(r recovery.Recovery, left []ConfLine, own []recovery.Setting) (s []recovery.Setting) {
 	for _, n := range recovery.Steering {
 		named := func(l ConfLine) bool { return l.Name == n.Name }
@@ -41,6 +41,22 @@ type Written struct {
 	Recovery []recovery.Setting // in File
 	Auto     []recovery.Setting // in postgresql.auto.conf, beside those
 	Comments []string           // before them
+}
+
+// InAuto are all that go to postgresql.auto.conf.
+func (w Written) InAuto() []recovery.Setting {
+	if w.File == AutoConf {
+		return slices.Concat(w.Recovery, w.Auto)
+	}
+	return w.Auto
+}
+
+// Own is the text of File where that is a file of its own; empty: it is not.
+func (w Written) Own() string {
+	if w.File == "" || w.File == AutoConf {
+		return ""
+	}
+	return Block(nil, w.Recovery)
 }
 
 // SettingsFor puts together what a restore writes. conf is what the configuration in the backup says.
@@ -96,14 +112,15 @@ func Block(comments []string, settings []recovery.Setting) string {
 	return b.String()
 }
 
-// CommentOut turns the recovery settings in a configuration file into comments, and those that are set anew, and
+// CommentOut turns the recovery settings in a configuration file into comments, and those that are set again, and
 // drops what an earlier restore wrote, but for the settings that recovery needs: the server has run with them since.
-func CommentOut(conf string, anew []recovery.Setting) string {
+func CommentOut(conf string, again []recovery.Setting) string {
 	var out strings.Builder
 	ours := false
 	for line := range strings.Lines(conf) {
 		text := strings.TrimSpace(line)
 		name, _ := Parse(text)
+		_, needed := parameterDefaults[name]
 		switch {
 		case text == blockBegin:
 			ours = true
@@ -111,9 +128,9 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 		case text == blockEnd:
 			ours = false
 			continue
-		case ours && !isNeeded(name):
+		case ours && !needed:
 			continue
-		case IsOneOf(text, anew):
+		case IsOneOf(text, again):
 			out.WriteString("# before pgobj's restore: ")
 		}
 		out.WriteString(strings.TrimSuffix(line, "\n") + "\n")
@@ -121,17 +138,7 @@ func CommentOut(conf string, anew []recovery.Setting) string {
 	return out.String()
 }
 
-func IsOneOf(line string, anew []recovery.Setting) bool {
+func IsOneOf(line string, again []recovery.Setting) bool {
 	name, _ := Parse(line)
-	for _, s := range recovery.RecoverySettings {
-		if name == s {
-			return true
-		}
-	}
-	for _, s := range anew {
-		if name == s.Name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(recovery.RecoverySettings, name) || slices.ContainsFunc(again, func(s recovery.Setting) bool { return s.Name == name })
 }

@@ -44,11 +44,6 @@ func unquote(s string) string {
 	return out.String()
 }
 
-// Line is a setting as a line of a configuration file.
-func Line(name, value string) string {
-	return name + " = '" + strings.ReplaceAll(strings.ReplaceAll(value, `\`, `\\`), "'", "''") + "'"
-}
-
 // Value is what a file says of a setting: the last line counts. False: it says nothing.
 func Value(text, name string) (value string, ok bool) {
 	for line := range strings.Lines(text) {

@@ -44,7 +44,7 @@ func (t *Target) findLeft(b *catalog.Backup) {
 		p := "pg_tblspc/" + name
 		to, err := os.Readlink(filepath.Join(t.Dir, p))
 		if err == nil && filepath.IsAbs(to) && !datadir.Within(to, t.Dir) && t.Mount(p) == nil {
-			t.Left = append(t.Left, &mount{Path: p, Name: "tablespace " + name, Location: datadir.RealPath(to), version: tablespaceVersion(b)})
+			t.Left = append(t.Left, &mount{Path: p, Name: "tablespace " + name, Location: datadir.RealPath(to), version: datadir.VersionDir(b.PGVersion/10000, b.CatalogVersion)})
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (t *Target) lay(l Layout, b *catalog.Backup, s *content.ManifestScan) error
 
 func (t *Target) laySpace(l Layout, b *catalog.Backup, ts catalog.Tablespace) (err error) {
 	oid := strconv.FormatUint(uint64(ts.OID), 10)
-	m := &mount{Path: "pg_tblspc/" + oid, Name: "tablespace " + ts.Name, version: tablespaceVersion(b)}
+	m := &mount{Path: "pg_tblspc/" + oid, Name: "tablespace " + ts.Name, version: datadir.VersionDir(b.PGVersion/10000, b.CatalogVersion)}
 	m.Location = t.relocate(ts.Location, b.PGDATA)
 	if l.TablespaceRoot != "" {
 		m.Location = filepath.Join(l.TablespaceRoot, directoryName(ts.Name, oid))
@@ -191,11 +191,6 @@ func (t *Target) relocate(location, pgdata string) string {
 		return filepath.Join(t.Dir, rel)
 	}
 	return location
-}
-
-// tablespaceVersion is the directory that this cluster has in a tablespace (TABLESPACE_VERSION_DIRECTORY).
-func tablespaceVersion(b *catalog.Backup) string {
-	return fmt.Sprintf("PG_%d_%d", b.PGVersion/10000, b.CatalogVersion)
 }
 
 // check refuses every place that may not be written to, before anything is.
@@ -332,9 +327,8 @@ type room struct {
 }
 
 // Rooms adds up what is written to each file system.
-func (t *Target) Rooms(data int64) ([]room, error) {
+func (t *Target) Rooms(data int64) (all []*room, err error) {
 	byDevice := map[uint64]*room{}
-	var order []*room
 	add := func(dir string, bytes int64) error {
 		existing := dir
 		var st unix.Stat_t
@@ -349,7 +343,7 @@ func (t *Target) Rooms(data int64) ([]room, error) {
 		if r == nil {
 			r = &room{Free: int64(fs.Bavail) * fs.Bsize}
 			byDevice[uint64(st.Dev)] = r
-			order = append(order, r)
+			all = append(all, r)
 		}
 		r.Dirs, r.Need = append(r.Dirs, dir), r.Need+bytes
 		return nil
@@ -361,10 +355,6 @@ func (t *Target) Rooms(data int64) ([]room, error) {
 		if err := add(m.Dir(), m.Bytes); err != nil {
 			return nil, err
 		}
-	}
-	var all []room
-	for _, r := range order {
-		all = append(all, *r)
 	}
 	return all, nil
 }

@@ -27,7 +27,7 @@ func (t *Target) ReadFile(name string) (string, error) {
 }
 
 // RelocateMap rewrites tablespace_map where tablespaces went elsewhere: recovery makes the links in
-// pg_tblspc anew from it, and would lead back to the original's.
+// pg_tblspc again from it, and would lead back to the original's.
 func (t *Target) RelocateMap() error {
 	old, err := t.ReadFile("tablespace_map")
 	if err != nil || old == "" {

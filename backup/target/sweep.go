@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -23,11 +24,10 @@ type sweeper struct {
 	tail  map[string]bool // what of manifest.Tail is in the manifest
 }
 
-func NewSweeper(ctx context.Context, t *Target, lines *manifest.Reader) *sweeper {
-	return &sweeper{ctx: ctx, t: t, lines: lines, tail: map[string]bool{}}
-}
-
-func (s *sweeper) Sweep() error {
+// Sweep removes what a backup with these lines does not have: a server would read some of it, such as WAL of another history, or
+// signal files.
+func (t *Target) Sweep(ctx context.Context, lines *manifest.Reader) error {
+	s := &sweeper{ctx: ctx, t: t, lines: lines, tail: map[string]bool{}}
 	if err := s.next(); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (s *sweeper) next() (err error) {
 }
 
 // dir goes through a directory, whose path in the data directory is p. In byte order of whole paths the content
-// of "a" comes where "a/" sorts among its siblings, behind "a.b".
+// of "a" comes where "a/" sorts among its siblings, after "a.b".
 func (s *sweeper) dir(p string, root *os.Root, name string) error {
 	names, err := rootNames(root, name)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *sweeper) dir(p string, root *os.Root, name string) error {
 		for n := len(waiting) - 1; n >= 0 && (before == "" || waiting[n]+"/" < before); n-- {
 			at := waiting[n]
 			waiting = waiting[:n]
-			if err := s.enter(below(p, at), root, join(name, at)); err != nil {
+			if err := s.enter(path.Join(p, at), root, path.Join(name, at)); err != nil {
 				return err
 			}
 		}
@@ -98,7 +98,7 @@ func (s *sweeper) dir(p string, root *os.Root, name string) error {
 		if err := enter(n); err != nil {
 			return err
 		}
-		kept, err := s.visit(below(p, n), root, join(name, n))
+		kept, err := s.visit(path.Join(p, n), root, path.Join(name, n))
 		if err != nil {
 			return err
 		}
@@ -107,21 +107,6 @@ func (s *sweeper) dir(p string, root *os.Root, name string) error {
 		}
 	}
 	return enter("")
-}
-
-// below is the path of a name in the directory p of the data directory.
-func below(p, name string) string {
-	if p == "" {
-		return name
-	}
-	return p + "/" + name
-}
-
-func join(dir, name string) string {
-	if dir == "." {
-		return name
-	}
-	return dir + "/" + name
 }
 
 // enter goes into a directory, or to where a link that belongs there leads.

@@ -101,7 +101,7 @@ func (u *unpacker) alike(w want, buf []byte) ([]byte, error) {
 	for done := 0; done < c.len; {
 		b := buf[done:min(done+compareSize, c.len)]
 		if n, _ := f.ReadAt(b, c.at+int64(done)); n < len(b) {
-			return nil, nil // what is shorter, or cannot be read, is to be written anew
+			return nil, nil // what is shorter, or cannot be read, is to be written again
 		}
 		crc = crc32.Update(crc, part.Castagnoli, b)
 		done += len(b)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -102,8 +103,8 @@ func NewUnpacker(ctx context.Context, s storage.Store, t *target.Target, workers
 
 // Unpack restores everything that the manifest lists, and returns when all of it is written and fsynced.
 // size is what the catalog says that all files hold.
-func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
-	err := u.plan(m, size)
+func (u *unpacker) Unpack(lines iter.Seq2[*manifest.File, error], size int64) error {
+	err := u.plan(lines, size)
 	close(u.jobs)
 	u.working.Wait()
 	close(u.written)
@@ -114,13 +115,9 @@ func (u *unpacker) Unpack(m *manifest.Reader, size int64) error {
 }
 
 // plan reads the manifest, makes directories and links, and hands out the rest window by window.
-func (u *unpacker) plan(m *manifest.Reader, size int64) error {
+func (u *unpacker) plan(lines iter.Seq2[*manifest.File, error], size int64) error {
 	var out *output
-	for {
-		f, err := m.Next()
-		if err == io.EOF {
-			break
-		}
+	for f, err := range lines {
 		if err != nil {
 			return err
 		}
@@ -318,28 +315,19 @@ func (u *unpacker) put(w want, data []byte) error {
 // about the content of a member, which the CRC tells at next to no cost.
 func (c *assembly) written(o *output, data []byte) error {
 	if c.one {
-		return c.checkOne(data)
+		if c.sum != (part.Hash{}) && part.Checksum(data) != uint32(c.crc) {
+			return fmt.Errorf("%w: the CRC of the chunk at %d does not match the manifest", part.ErrDamaged, c.at)
+		}
+		return nil
 	}
 	if c.left.Add(-1) > 0 {
 		return nil
 	}
-	c.data = make([]byte, c.len)
-	if _, err := o.file.ReadAt(c.data, c.at); err != nil {
+	data = make([]byte, c.len)
+	if _, err := o.file.ReadAt(data, c.at); err != nil {
 		return err
 	}
-	return c.check()
-}
-
-func (c *assembly) checkOne(data []byte) error {
-	if c.sum != (part.Hash{}) && part.Checksum(data) != uint32(c.crc) {
-		return fmt.Errorf("%w: the CRC of the chunk at %d does not match the manifest", part.ErrDamaged, c.at)
-	}
-	return nil
-}
-
-func (c *assembly) check() error {
-	defer func() { c.data = nil }()
-	return c.checkSum(part.Sum(c.data))
+	return c.checkSum(part.Sum(data))
 }
 
 func (c *assembly) checkSum(sum part.Hash) error {

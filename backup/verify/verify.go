@@ -68,16 +68,12 @@ func Verify(ctx context.Context, r Request) (v Verified, err error) {
 	if err := r.wal(ctx, b, &v); err != nil {
 		return v, err
 	}
-	m, err := f.Read()
-	if err != nil {
-		return v, err
-	}
 	u := unpack.NewUnpacker(ctx, r.Store, nil, r.Workers, r.Progress)
 	if r.partly() {
 		// By the frame in which a chunk begins: the small files that share one are read together.
 		u.Skip = func(c manifest.Chunk) bool { return !r.Picks(c.Extents[0].Part, c.Extents[0].Off) }
 	}
-	return v, f.Affected(u.Unpack(m, b.Size))
+	return v, f.Affected(u.Unpack(f.All(), b.Size))
 }
 
 func (r *Request) partly() bool { return r.Sample > 0 && r.Sample < 100 }

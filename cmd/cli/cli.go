@@ -72,13 +72,12 @@ func run(ctx context.Context, a *app.App) (code int) {
 				panic(r)
 			}
 			if code = int(e); code == 0 {
-				code = report(a.Err, a.Raw.EndHelp())
+				code = report(a.Err, logFormat(a.Args), a.Raw.EndHelp())
 			}
 		}
 	}()
 	a.Raw = &app.Output{Writer: a.Out}
 	a.Out = show.Printable{Writer: a.Raw}
-	var err error
 	env := os.Environ() // without what the files say: that differs between servers
 	var unclear error
 	a.ConfigFile, unclear = loadConfig(a.Args)
@@ -87,7 +86,7 @@ func run(ctx context.Context, a *app.App) (code int) {
 		err = settings.Check()
 	}
 	if err = first(command, err, unclear); err != nil {
-		return report(a.Err, wal.BadCommandLine(a.Args, err))
+		return finish(a, wal.BadCommandLine(a.Args, err))
 	}
 	settings.FromAWS()
 	if settings.S3CAFile != "" { // restore_command has it, too, and is run from elsewhere
@@ -97,10 +96,10 @@ func run(ctx context.Context, a *app.App) (code int) {
 	a.Config = a.ConfigFile.Path // absolute: others run from elsewhere
 	a.Log = newLogger(a.Err, a.LogLevel, a.LogFormat)
 	if err := suits(command, a); err != nil {
-		return report(a.Err, wal.BadCommandLine(a.Args, err))
+		return finish(a, wal.BadCommandLine(a.Args, err))
 	}
 	if a.ConfigFile.Many() && command.Selected().Tag.Get(servers) != noServer {
-		return report(a.Err, a.Raw.End(forEach(ctx, a, command, env)))
+		return finish(a, forEach(ctx, a, command, env))
 	}
 	for _, file := range a.ConfigFile.Leaks {
 		a.Log.Warn("every user on this host can read the secrets in the configuration file: run chmod o= on it", "file", file)
@@ -116,7 +115,7 @@ func run(ctx context.Context, a *app.App) (code int) {
 	default:
 		err = app.TimedOut(limited, err)
 	}
-	return report(a.Err, a.Raw.End(err))
+	return finish(a, err)
 }
 
 func parse(a *app.App) (*kong.Context, *app.Settings, error) {
@@ -192,7 +191,7 @@ func verbatim(c *kong.DecodeContext, to reflect.Value) error {
 	return nil
 }
 
-// oneCommand is the grammar of the command line's command alone, behind settings, which all take a value: building all
+// oneCommand is the grammar of the command line's command alone, after settings, which all take a value: building all
 // of it takes longer than all else that wal-push does with a file that was archived ahead. What it cannot parse, and
 // help, needs the whole.
 func oneCommand(args []string) (target any, settings *app.Settings, ok bool) {

@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -110,6 +111,20 @@ func selector(e ast.Expr) string {
 	return ""
 }
 
+// TestKinds: a script that knows a kind knows one entry of the table.
+func TestKinds(t *testing.T) {
+	seen := map[string]error{otherKind: nil}
+	for _, m := range meanings {
+		if !regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`).MatchString(m.kind) {
+			t.Errorf("%v has the kind %q: want short words in lower case, with hyphens", m.err, m.kind)
+		}
+		if other, twice := seen[m.kind]; twice {
+			t.Errorf("%v and %v have the kind %s", m.err, other, m.kind)
+		}
+		seen[m.kind] = m.err
+	}
+}
+
 func TestExitCodesSuitPostgreSQL(t *testing.T) {
 	for _, m := range meanings {
 		if m.code < 0 || m.code > 125 {
@@ -118,7 +133,7 @@ func TestExitCodesSuitPostgreSQL(t *testing.T) {
 	}
 	for code := range 6 { // an error of every kind, as deep as it comes
 		err := fmt.Errorf("back up: %w", &storage.Error{Op: "put", Key: "k", Store: "s", Kind: storage.Kind(code)})
-		if got := report(&bytes.Buffer{}, err); got < 1 || got > 125 {
+		if got := report(&bytes.Buffer{}, "text", err); got < 1 || got > 125 {
 			t.Errorf("%v has exit code %d", err, got)
 		}
 	}
@@ -126,16 +141,16 @@ func TestExitCodesSuitPostgreSQL(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	var out bytes.Buffer
-	if code := report(&out, nil); code != 0 || out.Len() != 0 {
+	if code := report(&out, "text", nil); code != 0 || out.Len() != 0 {
 		t.Errorf("no error: %d %q", code, &out)
 	}
-	code := report(&out, fmt.Errorf("do it: %w\nfirst detail\n\nsecond detail", app.ErrUsage))
+	code := report(&out, "text", fmt.Errorf("do it: %w\nfirst detail\n\nsecond detail", app.ErrUsage))
 	want := "ERROR:  do it: invalid setting\nDETAIL:  first detail\nDETAIL:  second detail\nHINT:  See pgobj --help, and --help of the command. The help names the environment variables, too.\n"
 	if code != app.ExitUsage || out.String() != want {
 		t.Errorf("%d %q, want %q", code, out.String(), want)
 	}
 	out.Reset()
-	if code := report(&out, errors.New("what nobody foresaw")); code != app.ExitFailure || out.String() != "ERROR:  what nobody foresaw\n" {
+	if code := report(&out, "text", errors.New("what nobody foresaw")); code != app.ExitFailure || out.String() != "ERROR:  what nobody foresaw\n" {
 		t.Errorf("%d %q", code, out.String())
 	}
 }
@@ -151,7 +166,7 @@ func TestTimes(t *testing.T) {
 		tz         string
 		text, says string
 	}{
-		{berlin, "Europe/Berlin", "2026-10-25 02:30", "the first time is '2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
+		{berlin, "Europe/Berlin", "2026-10-25 02:30", "'2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
 		{berlin, "Europe/Berlin", "2026-03-29 02:30", "never show"},
 		{time.UTC, "<+01>-1", "2026-11-16 02:30", `("<+01>-1", from the variable TZ`},
 		{time.UTC, "Europe/Berlni", "2026-11-16", `("Europe/Berlni", from the variable TZ`},
@@ -195,7 +210,7 @@ func TestUnfinishedDeletion(t *testing.T) {
 		app.ExitFailure: fmt.Errorf("%w: no space left on device", sweep.ErrUnfinished),
 	} {
 		var out bytes.Buffer
-		if code := report(&out, err); code != want || !strings.Contains(out.String(), "delete garbage --confirm") || strings.Contains(out.String(), "Run the command again") {
+		if code := report(&out, "text", err); code != want || !strings.Contains(out.String(), "delete garbage --confirm") || strings.Contains(out.String(), "Run the command again") {
 			t.Errorf("exit code %d, want %d\n%s", code, want, out.String())
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/pgobj/pgobj/cmd/cli/show"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // hash is not compared: each addition to the format changes all of them.
 var hash = regexp.MustCompile(`[0-9a-f]{64}`)

@@ -19,7 +19,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for command, v := range map[string]any{"backup-list": app.Listed{}, "backup-show": lists.Shown{}, "backup-files": lists.ListedFile{}, "server-list": lists.ServerEntry{},
+	for command, v := range map[string]any{"Failures": failure{}, "backup-list": app.Listed{}, "backup-show": lists.Shown{}, "backup-files": lists.ListedFile{}, "server-list": lists.ServerEntry{},
 		"restore-check": backups.CheckedRestore{}} {
 		_, section, ok := strings.Cut(string(text), "\n## "+command)
 		if !ok {

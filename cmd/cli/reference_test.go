@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -140,6 +141,7 @@ A command for several servers (` + "`--server all`, `--server a,b`" + `) ends wi
 ` + ranked(t, codes) + `. Stored data that is damaged comes before what a person has to set right, and that before what may pass by itself. A
 process that crashed counts as 1.
 `)
+	errorKinds(&b)
 	return b.String()
 }
 
@@ -176,5 +178,24 @@ func TestSampleConfiguration(t *testing.T) {
 		if err != nil || len(c.Names()) == 0 || len(c.Global) < 4 {
 			t.Errorf("%s: %+v (%v) of\n%s", doc, c, err, sample)
 		}
+	}
+}
+
+func errorKinds(b *strings.Builder) {
+	b.WriteString(`
+## Kinds of errors
+
+The exit code says what sort of trouble it is, and the kind what exactly. With ` + "`--json`" + ` it is the member ` + "`error.kind`" + ` on standard output, with
+` + "`--log-format json`" + ` on standard error: see [JSON.md](../cmd/cli/JSON.md). Where no code stands here, the kind is a cause: the code is that of
+the trouble that it causes, such as 3 of the storage's and 9 of PostgreSQL's. ` + "`wal-fetch`" + ` has the same kinds with its own codes.
+
+| kind | code | meaning |
+| --- | --- | --- |
+`)
+	all := append(slices.Clone(meanings), meaning{errors.New("none of these; the text says what"), app.ExitFailure, otherKind, ""})
+	slices.SortFunc(all, func(a, b meaning) int { return cmp.Compare(a.kind, b.kind) })
+	for _, m := range all {
+		code := map[bool]string{true: strconv.Itoa(m.code)}[m.code != 0]
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", m.kind, code, m.err)
 	}
 }

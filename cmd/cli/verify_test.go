@@ -20,18 +20,27 @@ func TestVerifyNothing(t *testing.T) {
 	w.backup("lost", "20261116T010000Z-0001", 1, 1, nil, nil)
 	w.add("offline", server)
 	w.backup("offline", "20261116T010000Z-0001", 1, 1, nil, func(b *catalog.Backup) { b.From = "offline" })
+	for _, c := range []struct {
+		code                int
+		kind, command, name string
+	}{
+		{app.ExitNotFound, "no-server", "backup-verify all --server=typo", "typo"},
+		{app.ExitNotFound, "no-server", "backup-verify all --server=typo --json", "typo"},
+		{app.ExitNotFound, "no-backup", "backup-verify all --server=fresh", ""},
+		{app.ExitNotFound, "no-server", "wal-verify --server=typo", "typo"},
+		{app.ExitNotFound, "no-server", "wal-verify --server=typo --json", "typo"},
+		{app.ExitUsage, "usage", "wal-verify --server=lost --acknowledge=000000010000000000000001", "--reason"},
+		{app.ExitUsage, "usage", "wal-verify --server=lost --acknowledge=1 --reason=x", `--acknowledge is "1"`},
+	} {
+		if f := w.fails(c.code, c.kind, strings.Fields(c.command)...); !strings.Contains(f.Text, c.name) {
+			t.Errorf("%s: it does not name %s: %+v", c.command, c.name, f)
+		}
+	}
 	for _, c := range []struct{ command, says string }{
-		{"backup-verify all --server=typo", "A server is listed after its first wal-push or backup-push.\nexit code 6\n"},
-		{"backup-verify all --server=typo --json", "exit code 6\n"},
-		{"backup-verify all --server=fresh", "exit code 6\n"},
-		{"wal-verify --server=typo", "A server is listed after its first wal-push or backup-push.\nexit code 6\n"},
-		{"wal-verify --server=typo --json", "exit code 6\n"},
-		{"wal-verify --server=lost", "backup 20261116T010000Z-0001 CANNOT BE RESTORED: it needs 000000010000000000000001\nexit code 11\n"},
-		{"wal-verify --server=lost --acknowledge=000000010000000000000001", "--acknowledge needs --reason: wal-list and wal-verify will print why the segments are lost\nHINT:  See pgobj --help, and --help of the command. The help names the environment variables, too.\nexit code 2\n"},
-		{"wal-verify --server=lost --acknowledge=1 --reason=x", "--acknowledge is \"1\": use FROM..TO, two names of WAL segments\nHINT:  See pgobj --help, and --help of the command. The help names the environment variables, too.\nexit code 2\n"},
+		{"wal-verify --server=lost", "000000010000000000000001\nexit code 11\n"},
 		{"wal-verify --server=offline", "checked 0 files, 0 B as stored: 0 damaged\n"},
-		{"wal-list --server=lost", "server lost has no WAL in file:///STORAGE/lost\n"},
-		{"pitr-windows --server=lost", "nothing can be restored: server lost has no backup with all its WAL in file:///STORAGE/lost\n"},
+		{"wal-list --server=lost", "no WAL in file:///STORAGE/lost\n"},
+		{"pitr-windows --server=lost", "all its WAL in file:///STORAGE/lost\n"},
 	} {
 		if got := w.pgobj(strings.Fields(c.command)...); !strings.HasSuffix(got, c.says) {
 			t.Errorf("%s: want %s, got\n%s", c.command, c.says, got)

@@ -202,14 +202,30 @@ func (w *world) story() {
 	w.now = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
 }
 
+func (w *world) run(args ...string) (out, messages string, code int) {
+	var o, e bytes.Buffer
+	a := &app.App{Streams: app.Streams{Out: &o, Err: &e}, Version: "v0.1", Args: append([]string{"--storage=file://" + w.dir, "--server=db1"}, args...),
+		Now: func() time.Time { return w.now }}
+	code = run(context.WithoutCancel(w.t.Context()), a)
+	return o.String(), e.String(), code
+}
+
+// fails runs a command line that has to fail, with this exit code and kind, and returns all that it says of that.
+func (w *world) fails(code int, kind string, args ...string) failure {
+	w.t.Helper()
+	_, messages, got := w.run(append([]string{"--log-format=json"}, args...)...)
+	lines := strings.Split(strings.TrimSpace(messages), "\n")
+	f := failureIn(w.t, lines[len(lines)-1])
+	if got != code || f.Kind != kind {
+		w.t.Errorf("%q: exit code %d, want %d and kind %s: %+v", args, got, code, kind, f)
+	}
+	return f
+}
+
 // pgobj runs a command line, and returns what a user sees: results, messages (without the log) and exit code.
 func (w *world) pgobj(args ...string) string {
-	var out, messages bytes.Buffer
-	a := &app.App{Streams: app.Streams{Out: &out, Err: &messages}, Version: "v0.1", Args: append([]string{"--storage=file://" + w.dir, "--server=db1"}, args...),
-		Now: func() time.Time { return w.now }}
-	code := run(context.WithoutCancel(w.t.Context()), a)
-	text := out.String()
-	for line := range strings.Lines(messages.String()) {
+	text, messages, code := w.run(args...)
+	for line := range strings.Lines(messages) {
 		if !strings.HasPrefix(line, "time=") {
 			text += line
 		}

@@ -80,7 +80,7 @@ func withOffset(text string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// wallClock reads a time of day, as if it were of UTC, and the zone behind it.
+// wallClock reads a time of day, as if it were of UTC, and the zone after it.
 func wallClock(text string) (wall time.Time, zone string, ok bool) {
 	if m := regexp.MustCompile(`^(.*\d) ?([A-Za-z][A-Za-z0-9_+/-]*)$`).FindStringSubmatch(text); m != nil {
 		text, zone = m[1], m[2]

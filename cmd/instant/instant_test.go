@@ -54,7 +54,7 @@ func TestParse(t *testing.T) {
 // TestRefused: what is not one point in time is refused, with what can be meant.
 func TestRefused(t *testing.T) {
 	for _, c := range []struct{ text, zone, tz, says string }{
-		{"2026-10-25 02:30:00", "Europe/Berlin", "", "first time is '2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
+		{"2026-10-25 02:30:00", "Europe/Berlin", "", "'2026-10-25 02:30:00+02:00', the second '2026-10-25 02:30:00+01:00'"},
 		{"2026-10-25 02:00", "Europe/Berlin", "", "twice"},
 		{"2026-10-25 02:59:59.999999", "Europe/Berlin", "", "twice"},
 		{"2026-11-01 01:30 America/New_York", "UTC", "", "'2026-11-01 01:30:00-04:00', the second '2026-11-01 01:30:00-05:00'"},

@@ -16,7 +16,7 @@ var version = "development"
 
 func main() {
 	// PostgreSQL's archiver dies of a command that a signal ended, and does not count the failure
-	// (postgresql-contracts: exit codes above 125): so every signal that can be caught becomes an
+	// (wait_result_is_any_signal: exit codes above 128): so every signal that can be caught becomes an
 	// ordinary error. SIGPIPE is ignored for the same reason: a closed stderr is no reason to die.
 	signal.Ignore(syscall.SIGPIPE)
 	// Nothing stops that: a signal in between would end the process after all, and undoing it takes a tenth of a millisecond.

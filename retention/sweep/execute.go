@@ -57,7 +57,7 @@ type Refused struct {
 }
 
 // Execute does what the plan says, and nothing else. It finishes earlier deletions first. When somebody else wrote
-// to the log meanwhile, it makes the plan anew and goes on only if that deletes the same; otherwise the error is
+// to the log meanwhile, it makes the plan again and goes on only if that deletes the same; otherwise the error is
 // ErrChanged, and nothing has been deleted. From where the log has the deletion, the error is ErrUnfinished.
 func Execute(ctx context.Context, r Request, p *Plan) (Result, error) {
 	var result Result

@@ -116,7 +116,7 @@ func TestTakenForDead(t *testing.T) {
 			}
 		}})
 		err := s.push(t.Context(), slow, "me", true)
-		if own == "" || err == nil || !strings.Contains(err.Error(), "is not running any more") {
+		if own == "" || err == nil || !strings.Contains(err.Error(), "not running") {
 			t.Errorf("%s is deleted: %v", own, err)
 		}
 		sound(t, store)
@@ -267,7 +267,7 @@ func verdict(t testing.TB, p *process, err error) string {
 	case p.name != "push" && (errors.Is(err, sweep.ErrChanged) || errors.Is(err, retention.ErrRefused) || errors.Is(err, catalog.ErrNoBackup)):
 		return "refused"
 	case p.name == "push" && p.patient: // deletions leave what runs alone, so this one has no excuse
-	case p.name != "delete" && (errors.Is(err, backup.ErrWALMissing) || errors.Is(err, catalog.ErrWALDeleted) || strings.Contains(err.Error(), "has been deleted") || strings.Contains(err.Error(), "is not running any more")):
+	case p.name != "delete" && (errors.Is(err, backup.ErrWALMissing) || errors.Is(err, catalog.ErrWALDeleted) || strings.Contains(err.Error(), "has been deleted") || strings.Contains(err.Error(), "not running")):
 		return "refused"
 	case errors.Is(err, storage.ErrNotFound):
 		return "lost what it read"

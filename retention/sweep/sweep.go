@@ -57,10 +57,11 @@ type Plan struct {
 // WAL is a range with what was found in it.
 type WAL struct {
 	retention.WAL
-	First, Last string // names; Last is "" when a range that stays has no end
-	Files       int
-	Bytes       int64
-	Held        int // files that would go, but are younger than Request.Hold
+	First string `json:"first"`          // names
+	Last  string `json:"last,omitempty"` // "" when a range that stays has no end
+	Files int    `json:"files,omitempty"`
+	Bytes int64  `json:"bytes,omitempty"`
+	Held  int    `json:"held,omitempty"` // files that would go, but are younger than Request.Hold
 }
 
 // Empty says that there is nothing to delete.

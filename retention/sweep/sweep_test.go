@@ -429,7 +429,7 @@ func TestSharedPartLost(t *testing.T) {
 	}
 }
 
-// So it is with the oldest that a policy counts, far behind the newest and without anything in common with those that go.
+// So it is with the oldest that a policy counts, far older than the newest and without anything in common with those that go.
 func TestOldPartLost(t *testing.T) {
 	s, store := seeded(t, 0)
 	for i := range 70 {

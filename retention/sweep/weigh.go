@@ -11,12 +11,17 @@ import (
 
 // Weight is what a complete backup costs, and what would become of it.
 type Weight struct {
-	Refers  int64 // bytes of the parts that it refers to
-	Alone   int64 // of those that no other complete backup refers to
-	Frees   int64 // what deleting it would free: parts and WAL. 0 when Refused
-	Refused string
+	Space
 	// Policy is what the policy says of the backup; nil without one.
 	Policy *retention.Decision
+}
+
+// Space is what the backup occupies.
+type Space struct {
+	Refers  int64  `json:"refers"` // stored bytes of the parts that it refers to
+	Alone   int64  `json:"alone"`  // of those that no other complete backup refers to
+	Frees   int64  `json:"frees"`  // what deleting it would free: parts and WAL. 0 when Refused
+	Refused string `json:"refused,omitempty"`
 }
 
 // Weigh weighs a complete backup against all others, by the same means as a deletion: r.Order gives the limits, and

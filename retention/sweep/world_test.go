@@ -90,7 +90,7 @@ func smallSegments(control []byte) {
 	}
 }
 
-// change writes some of the files anew.
+// change writes some of the files again.
 func (s *fakeServer) change(t testing.TB, r *rand.Rand, share float64) {
 	t.Helper()
 	for i := range 6 {

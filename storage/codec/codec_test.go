@@ -38,7 +38,7 @@ var formats = []format{
 	}},
 }
 
-// check packs src as a frame behind something else, and holds what decoders make of it against src.
+// check packs src as a frame after something else, and holds what decoders make of it against src.
 func (f format) check(t testing.TB, e *Encoder, src []byte) []byte {
 	t.Helper()
 	kept := bytes.Clone(src)

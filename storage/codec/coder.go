@@ -29,7 +29,7 @@ const (
 )
 
 // appendTable makes the table for what has been counted, n symbols, appends what the decoder has to know of it, and
-// counts anew.
+// counts from zero.
 func (c *coder) appendTable(dst []byte, n int) ([]byte, byte) {
 	defer clear(c.count[:])
 	end := len(c.count)

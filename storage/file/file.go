@@ -34,7 +34,7 @@ type Config struct {
 	Create bool
 }
 
-// New returns the store in cfg.Dir. It does not look at the directory: each operation opens it anew, so
+// New returns the store in cfg.Dir. It does not look at the directory: each operation opens it again, so
 // that a disk that is mounted or lost later is noticed.
 func New(cfg Config) (storage.Store, error) {
 	if !filepath.IsAbs(cfg.Dir) {

@@ -71,6 +71,26 @@ func Open(path string, flag int, mode os.FileMode) (*os.File, error) {
 	return f, nil
 }
 
+// ErrBusy: another process already does this.
+var ErrBusy = errors.New("another process already does this")
+
+// Lock opens a file as Open does, makes it if there is none, and takes the lock that it stands for, which ends with the process.
+// ErrBusy: another process has it, or the file has been renamed or removed meanwhile, so that a lock on it is none.
+func Lock(path string) (*os.File, error) {
+	f, err := Open(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	mine, err1 := f.Stat()
+	there, err2 := os.Lstat(path)
+	if err != nil || err1 != nil || err2 != nil || !os.SameFile(mine, there) {
+		f.Close()
+		return nil, ErrBusy
+	}
+	return f, nil
+}
+
 // Named looks at an open file whose path a person gave. It may be any kind of file, and root may be given one of any owner: root
 // has named it. Errors: ErrStranger, or those of os.Lstat.
 func Named(f *os.File) error {

@@ -4,6 +4,7 @@
 package retry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 // Policy says how long to try. Zero fields mean the default.
 type Policy struct {
 	// Budget is how long one operation may go on after its first failure (default 5 minutes). It begins
-	// anew when a download or listing has come further, so that a long one survives many short outages.
+	// again when a download or listing has come further, so that a long one survives many short outages.
 	Budget time.Duration
 	// FirstWait and MaxWait bound the pause before another attempt (defaults 200 ms and 20 s). It
 	// doubles, and a random part of up to a half is taken off, so that many clients do not return as one.
@@ -35,7 +36,7 @@ type Policy struct {
 
 const (
 	enoughToBeAlive   = 4 << 10 // bytes in Policy.Stall
-	enoughToGoFurther = 1 << 20 // bytes of a download that make the budget begin anew
+	enoughToGoFurther = 1 << 20 // bytes of a download that make the budget begin again
 )
 
 // New returns s with retries. Each is logged as one warning; the last error is returned, not logged.
@@ -125,13 +126,13 @@ func cause(err error) error {
 	return err
 }
 
-// simple repeats an operation that is a single question.
-func (s *store) simple(ctx context.Context, op, key string, attempt func(context.Context) error) error {
+// simple repeats an operation that is a single question. attempt learns how many attempts have failed before.
+func (s *store) simple(ctx context.Context, op, key string, attempt func(w *watch, failed int) error) error {
 	e := effort{s: s, op: op, key: key}
 	for {
 		w := newWatch(ctx, s.p)
 		w.begin()
-		err := w.explain(attempt(w.ctx), op, key, s)
+		err := w.explain(attempt(w, e.failed), op, key, s)
 		w.close()
 		if err == nil {
 			return nil
@@ -143,8 +144,8 @@ func (s *store) simple(ctx context.Context, op, key string, attempt func(context
 }
 
 func (s *store) Stat(ctx context.Context, key string) (info storage.Info, err error) {
-	err = s.simple(ctx, "stat", key, func(ctx context.Context) (err error) {
-		info, err = s.s.Stat(ctx, key)
+	err = s.simple(ctx, "stat", key, func(w *watch, _ int) (err error) {
+		info, err = s.s.Stat(w.ctx, key)
 		return err
 	})
 	return info, err
@@ -156,8 +157,8 @@ func (s *store) Delete(ctx context.Context, keys ...string) error {
 		return nil
 	}
 	final := &storage.NotDeleted{}
-	err := s.simple(ctx, "delete", keys[0], func(ctx context.Context) error {
-		err := s.s.Delete(ctx, keys...)
+	err := s.simple(ctx, "delete", keys[0], func(w *watch, _ int) error {
+		err := s.s.Delete(w.ctx, keys...)
 		some, ok := errors.AsType[*storage.NotDeleted](err)
 		if !ok {
 			return err
@@ -176,31 +177,25 @@ func (s *store) Delete(ctx context.Context, keys ...string) error {
 		keys = again
 		return &storage.Error{Op: "delete", Key: again[0], Store: s.String(), Kind: storage.KindTransient, Err: cause(some)}
 	})
-	if err == nil && len(final.Errors) > 0 {
-		return final
-	}
-	return err
+	return cmp.Or(err, final.OrNil())
 }
 
 // Put repeats the whole object. When an attempt before this one has ended without a clear answer, it
 // may have created the object: then "exists" is a success if, and only if, the bytes are the same.
 func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	e := effort{s: s, op: "put", key: key}
-	for {
-		w := newWatch(ctx, s.p)
-		w.begin()
-		err := w.explain(s.s.Put(w.ctx, key, watchedReader{body, w}, size), "put", key, s)
-		w.close()
-		if err == nil {
+	var exists error
+	err := s.simple(ctx, "put", key, func(w *watch, failed int) error {
+		err := s.s.Put(w.ctx, key, watchedReader{body, w}, size)
+		if failed > 0 && storage.KindOf(err) == storage.KindExists {
+			exists = err
 			return nil
 		}
-		if e.failed > 0 && storage.KindOf(err) == storage.KindExists {
-			return s.settle(ctx, key, body, size, err)
-		}
-		if err = e.again(ctx, err); err != nil {
-			return err
-		}
+		return err
+	})
+	if exists != nil {
+		return s.settle(ctx, key, body, size, exists)
 	}
+	return err
 }
 
 // settle returns nil when the stored object is body, exists when it is another.
@@ -215,7 +210,7 @@ func (s *store) settle(ctx context.Context, key string, body io.ReaderAt, size i
 	return exists
 }
 
-// List goes on behind the last key that was seen.
+// List goes on after the last key that was seen.
 func (s *store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		e := effort{s: s, op: "list", key: prefix}

@@ -98,8 +98,8 @@ func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 		if startAfter != "" {
 			in.StartAfter = &startAfter
 		}
-		for {
-			out, err := c.api.ListObjectsV2(ctx, in)
+		for pages := s3.NewListObjectsV2Paginator(c.api, in); pages.HasMorePages(); {
+			out, err := pages.NextPage(ctx)
 			if err != nil {
 				yield(storage.Info{}, err)
 				return
@@ -116,10 +116,6 @@ func (c *client) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 					return
 				}
 			}
-			if !aws.ToBool(out.IsTruncated) {
-				return
-			}
-			in.ContinuationToken = out.NextContinuationToken
 		}
 	}
 }

@@ -94,12 +94,21 @@ func judge(req *http.Request, resp *http.Response) (*http.Response, *Failure) {
 	return nil, &Failure{Kind: storage.KindOther, Status: resp.StatusCode, Message: "request of a kind that no driver makes"}
 }
 
+// readAnswer is the body of an answer, up to a limit, with the failure of the connection.
+func readAnswer(resp *http.Response, limit int64, what string) ([]byte, *Failure) {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit))
+	if err != nil {
+		return body, &Failure{Kind: storage.KindTransient, Err: fmt.Errorf("read %s: %w", what, err)}
+	}
+	return body, nil
+}
+
 // judgeEmpty is for answers without a body.
 func judgeEmpty(resp *http.Response, ok bool) (*http.Response, *Failure) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	resp.Body.Close()
-	if err != nil {
-		return nil, &Failure{Kind: storage.KindTransient, Err: fmt.Errorf("read answer: %w", err)}
+	body, failure := readAnswer(resp, maxErrorBody, "answer")
+	if failure != nil {
+		return nil, failure
 	}
 	if body = bytes.TrimSpace(body); !ok || len(body) > 0 {
 		return nil, strange(resp, body)
@@ -112,10 +121,9 @@ func judgeEmpty(resp *http.Response, ok bool) (*http.Response, *Failure) {
 // endpoint may answer with its list of buckets) or of a page that has no next one although it is
 // truncated, an SDK makes a shorter list without a word.
 func judgeList(req *http.Request, resp *http.Response) (*http.Response, *Failure) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxListBody))
-	resp.Body.Close()
-	if err != nil {
-		return nil, &Failure{Kind: storage.KindTransient, Err: fmt.Errorf("read list: %w", err)}
+	body, failure := readAnswer(resp, maxListBody, "list")
+	if failure != nil {
+		return nil, failure
 	}
 	var doc errorDoc
 	if xml.Unmarshal(body, &doc) != nil || doc.XMLName.Local == "Error" || doc.XMLName.Local == "html" {
@@ -140,8 +148,7 @@ func judgeObject(req *http.Request, resp *http.Response) (*http.Response, *Failu
 	}
 	asked := req.Header.Get("Range")
 	if _, err := http.ParseTime(resp.Header.Get("Last-Modified")); err != nil || resp.Header.Get("ETag") == "" {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-		resp.Body.Close()
+		body, _ := readAnswer(resp, maxErrorBody, "answer")
 		return nil, strange(resp, body)
 	}
 	switch {

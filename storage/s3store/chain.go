@@ -75,7 +75,7 @@ func onTheWay(ctx context.Context, err error) bool {
 	return !refused
 }
 
-// renew is called when the store refused the credentials used. It reads the chain anew, as
+// renew is called when the store refused the credentials used. It reads the chain again, as
 // an agent may have put fresh ones into the shared file, and reports whether they differ: then the
 // request deserves another attempt.
 func (c *chain) renew(ctx context.Context, accessKey, token string) bool {

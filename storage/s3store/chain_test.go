@@ -64,7 +64,7 @@ func TestCredentialsOfTheEnvironment(t *testing.T) {
 	}
 }
 
-// Credentials that expire in the middle are read anew: an agent may have replaced them in the file.
+// Credentials that expire in the middle are read again: an agent may have replaced them in the file.
 func TestExpiredCredentialsAreReadAgain(t *testing.T) {
 	server := s3server.ForTest(t, s3server.Versity)
 	file := cleanEnv(t)

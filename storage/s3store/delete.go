@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -38,10 +37,7 @@ func (s *store) Delete(ctx context.Context, keys ...string) error {
 			return err
 		}
 	}
-	if len(failed.Errors) > 0 {
-		return failed
-	}
-	return nil
+	return failed.OrNil()
 }
 
 func (s *store) removeMany(ctx context.Context, keys []string) error {
@@ -98,18 +94,14 @@ func (s *store) outcome(keys []string, r *deleteResult) error {
 		}
 		failed.Errors = append(failed.Errors, &storage.Error{Op: "delete", Key: key, Store: s.String(), Kind: f.Kind, Err: f})
 	}
-	if len(failed.Errors) > 0 {
-		return failed
-	}
-	return nil
+	return failed.OrNil()
 }
 
 // judgeDelete requires a whole <DeleteResult>, and reads it for the caller: SDKs differ in what they make of it.
 func judgeDelete(req *http.Request, resp *http.Response) (*http.Response, *Failure) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxListBody))
-	resp.Body.Close()
-	if err != nil {
-		return nil, &Failure{Kind: storage.KindTransient, Err: fmt.Errorf("read answer: %w", err)}
+	body, failure := readAnswer(resp, maxListBody, "answer")
+	if failure != nil {
+		return nil, failure
 	}
 	var result deleteResult
 	if xml.Unmarshal(body, &result) != nil || result.XMLName.Local != "DeleteResult" {

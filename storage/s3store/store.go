@@ -108,7 +108,7 @@ func (s *store) Put(ctx context.Context, key string, body io.ReaderAt, size int6
 		return err
 	}
 	defer c.end()
-	src := &source{r: body, size: size}
+	src := &source{in: io.NewSectionReader(body, 0, size)}
 	err = c.client.Put(c.ctx, s.prefix+key, src, size)
 	if broken := src.stop(); broken != nil {
 		return &storage.Error{Op: "put", Key: key, Store: s.String(), Err: fmt.Errorf("read the data to store: %w", broken)}
@@ -270,9 +270,7 @@ func (o *object) Close() error {
 // any more, which the HTTP transport may go on doing after an early answer.
 type source struct {
 	mu      sync.Mutex
-	r       io.ReaderAt
-	size    int64
-	off     int64
+	in      *io.SectionReader
 	err     error
 	stopped bool
 }
@@ -286,17 +284,16 @@ func (s *source) Read(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
-	if s.off >= s.size {
-		return 0, io.EOF
-	}
-	p = p[:min(int64(len(p)), s.size-s.off)]
-	n, err := s.r.ReadAt(p, s.off)
-	s.off += int64(n)
-	if n == len(p) {
+	at, _ := s.in.Seek(0, io.SeekCurrent) // never fails
+	want := min(int64(len(p)), s.in.Size()-at)
+	n, err := s.in.Read(p)
+	switch {
+	case want <= 0:
+		return n, err
+	case int64(n) == want:
 		return n, nil
-	}
-	if err == nil || err == io.EOF {
-		err = fmt.Errorf("%d of %d bytes: %w", s.off, s.size, io.ErrUnexpectedEOF)
+	case err == nil || err == io.EOF:
+		err = fmt.Errorf("%d of %d bytes: %w", at+int64(n), s.in.Size(), io.ErrUnexpectedEOF)
 	}
 	s.err = err
 	return n, err
@@ -305,17 +302,7 @@ func (s *source) Read(p []byte) (int, error) {
 func (s *source) Seek(offset int64, whence int) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch whence {
-	case io.SeekCurrent:
-		offset += s.off
-	case io.SeekEnd:
-		offset += s.size
-	}
-	if offset < 0 {
-		return 0, errors.New("seek before the beginning")
-	}
-	s.off = offset
-	return offset, nil
+	return s.in.Seek(offset, whence)
 }
 
 func (s *source) stop() error {

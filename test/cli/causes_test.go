@@ -31,15 +31,15 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-// hints reads the table of causes: the name of each error, and what it tells the user.
-func hints(t *testing.T) map[string]string {
+// kinds reads the table of causes: the name of each error, and its kind.
+func kinds(t *testing.T) map[string]string {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), "../../cmd/cli/causes.go", nil, 0)
 	site.Must(t, err)
 	table := map[string]string{}
 	ast.Inspect(f, func(n ast.Node) bool {
 		entry, ok := n.(*ast.CompositeLit)
-		if !ok || len(entry.Elts) != 3 {
+		if !ok || len(entry.Elts) != 4 {
 			return true
 		}
 		name := ""
@@ -58,28 +58,28 @@ func hints(t *testing.T) map[string]string {
 	return table
 }
 
-// causeRig makes causes happen, and sees to it that each prints its own hint.
+// causeRig makes causes happen, and sees to it that each is told apart.
 type causeRig struct {
 	site.Site
 	table map[string]string
 }
 
-// gives runs a command in an environment that is made of env alone, and wants a cause's hint and an exit code.
+// gives runs a command in an environment that is made of env alone, and wants a cause's kind and an exit code.
 func (r *causeRig) gives(t *testing.T, cause string, code int, env []string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(r.Pgobj, args...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "AWS_EC2_METADATA_DISABLED=true", "PGOBJ_RETRY_FOR=300ms", "PGOBJ_CONFIG=none"}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "AWS_EC2_METADATA_DISABLED=true", "PGOBJ_RETRY_FOR=300ms", "PGOBJ_CONFIG=none", site.JSONLog}, env...)
 	r.says(t, cause, code, site.Finish(t, testenv.AsPostgres(cmd)))
 }
 
 func (r *causeRig) says(t *testing.T, cause string, code int, o site.Outcome) {
 	t.Helper()
-	hint, known := r.table[cause]
+	kind, known := r.table[cause]
 	if !known {
 		t.Fatalf("the table has no %s", cause)
 	}
-	if o.Code != code || !strings.Contains(o.Err, "\nHINT:  "+hint+"\n") || strings.Count(o.Err, "HINT:  ") != 1 {
-		t.Errorf("%s: want exit code %d and its hint: %v", cause, code, o)
+	if f := o.Failure(); o.Code != code || f.Kind != kind || f.Hint == "" {
+		t.Errorf("%s: want exit code %d, kind %s and a hint: %v", cause, code, kind, o)
 	}
 }
 
@@ -119,7 +119,7 @@ var nowhere = strings.Repeat("x", 64) + ".example"
 
 // Every cause of trouble with settings and the storage: real servers, real TLS, real directories, and the whole program.
 func TestCausesOfTheStorage(t *testing.T) {
-	r := &causeRig{site.Site{Pgobj: testenv.Pgobj(t)}, hints(t)}
+	r := &causeRig{site.Site{Pgobj: testenv.Pgobj(t)}, kinds(t)}
 	plain, secure, versity := s3server.ForTest(t, s3server.MinIOConsole), s3server.ForTest(t, s3server.MinIOTLS), s3server.ForTest(t, s3server.VersityTLS)
 	proxy := fp.ForTest(t, plain.Endpoint)
 	env := func(server *s3server.Server, kv ...string) []string {
@@ -192,7 +192,7 @@ func TestCausesOfTheStorage(t *testing.T) {
 	site.Must(t, os.Mkdir(roots, 0o700))
 	r.gives(t, "storage.ErrDirectoryRights", 4, []string{"PGOBJ_STORAGE=file://" + roots}, "backup-list")
 	small, _ := site.Tmpfs(t, 64<<10)
-	rig := site.NewWALRig(t, site.Store{Settings: []string{"PGOBJ_STORAGE=file://" + small}, Directory: small})
+	rig := site.NewWALRig(t, site.Store{Settings: []string{site.JSONLog, "PGOBJ_STORAGE=file://" + small}, Directory: small})
 	noise := make([]byte, site.Mib)
 	_, err := rand.Read(noise)
 	site.Must(t, err)
@@ -223,7 +223,7 @@ func TestCausesOfTheConnection(t *testing.T) {
 	site.Must(t, testenv.ChownPostgres(key))
 	c := pgtest.Start(t, pgtest.Options{TCP: true, Conf: []string{"ssl = on", "ssl_cert_file = '" + filepath.Join(certs, "public.crt") + "'",
 		"ssl_key_file = '" + key + "'", "max_connections = 3", "superuser_reserved_connections = 0", "max_wal_senders = 0", "wal_level = replica"}})
-	r := &causeRig{site.Site{Pgobj: testenv.Pgobj(t), Cluster: c}, hints(t)}
+	r := &causeRig{site.Site{Pgobj: testenv.Pgobj(t), Cluster: c}, kinds(t)}
 	repo := "PGOBJ_STORAGE=file://" + testenv.Dir(t)
 	hba := func(lines string) {
 		t.Helper()
@@ -258,7 +258,7 @@ func TestCausesOfTheConnection(t *testing.T) {
 	cmd := exec.Command(r.Pgobj, "backup-push")
 	open := testenv.Dir(t)
 	site.Must(t, os.Chmod(open, 0o755))
-	cmd.Env = append(c.Env(), "PGOBJ_STORAGE=file://"+open)
+	cmd.Env = append(c.Env(), site.JSONLog, "PGOBJ_STORAGE=file://"+open)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	r.says(t, "server.ErrNobody", site.ExitPostgres, site.Finish(t, cmd))
 

@@ -25,43 +25,42 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 	dir := testenv.Dir(t)
 	s := &site.Site{Pgobj: testenv.Pgobj(t), Store: site.Store{Settings: env("PGOBJ_STORAGE=file://"+dir, "HOME="+dir)}}
 	for _, command := range [][]string{{"backup-push"}, {"backup-list"}, {"backup-fetch", dir + "/target"}, {"wal-push", "pg_wal/000000010000000000000001"}} {
-		s.Fails(t, env("PGOBJ_STORAGE="), site.ExitUsage, site.Says("--storage", "PGOBJ_STORAGE", "empty"), command...)
-		s.Fails(t, env("PGOBJ_STORAGE=ftp://host/dir"), site.ExitUsage, site.Says("--storage (PGOBJ_STORAGE)", "ftp://host/dir", "file:///", "s3://"), command...)
+		s.Fails(t, env("PGOBJ_STORAGE="), site.ExitUsage, "usage", site.Says("--storage", "PGOBJ_STORAGE", "empty"), command...)
+		s.Fails(t, env("PGOBJ_STORAGE=ftp://host/dir"), site.ExitUsage, "usage", site.Says("--storage (PGOBJ_STORAGE)", "ftp://host/dir", "file:///", "s3://"), command...)
 	}
 	for _, c := range []struct {
 		settings []string
-		code     int
 		says     []string
 		args     []string
 	}{
-		{nil, site.ExitUsage, site.Says("--storage", "two/slashes"), site.Says("backup-list", "--storage=file://two/slashes")},
-		{env("PGOBJ_STORAGE=s3://"), site.ExitUsage, site.Says("--storage", "bucket"), site.Says("backup-list")},
-		{env("PGOBJ_STORAGE=s3://user:" + site.Canary + "@bucket/x"), site.ExitUsage, site.Says("--storage"), site.Says("backup-list")},
-		{env("PGOBJ_STORAGE=file://" + dir + "/missing"), site.ExitNoStore, site.Says(dir+"/missing", "HINT:", "--storage"), site.Says("backup-list")},
-		{env("PGOBJ_SERVER=a b"), site.ExitUsage, site.Says("--server (PGOBJ_SERVER)", `"a b"`), site.Says("backup-list")},
-		{env("PGOBJ_SERVER=.."), site.ExitUsage, site.Says("--server (PGOBJ_SERVER)"), site.Says("backup-list")},
-		{env("PGOBJ_SERVER=team/db"), site.ExitUsage, site.Says("--server (PGOBJ_SERVER)", "two names"), site.Says("wal-push", "pg_wal/000000010000000000000001")},
-		{env("PGOBJ_S3_DRIVER=gcs"), site.ExitUsage, site.Says("--s3-driver", "gcs"), site.Says("backup-list")},
-		{env("PGOBJ_S3_ENDPOINT=https://x"), site.ExitUsage, site.Says("--s3-endpoint (PGOBJ_S3_ENDPOINT)"), site.Says("backup-list")},
-		{env("PGOBJ_STORAGE=s3://b/p", "PGOBJ_S3_ENDPOINT=minio:9000"), site.ExitUsage, site.Says("--s3-endpoint (PGOBJ_S3_ENDPOINT)", "http://host"), site.Says("backup-list")},
-		{env("PGOBJ_STORAGE=s3://b/p", "PGOBJ_S3_CA_FILE="+dir+"/no.pem"), site.ExitUsage, site.Says("--s3-ca-file (PGOBJ_S3_CA_FILE)", dir+"/no.pem"), site.Says("backup-list")},
-		{env("PGOBJ_COMPRESSION=lzma"), site.ExitUsage, site.Says("--compression (PGOBJ_COMPRESSION)", "lzma", "zstd"), site.Says("backup-push")},
-		{env("PGOBJ_COMPRESSION=zstd:99"), site.ExitUsage, site.Says("--compression (PGOBJ_COMPRESSION)", "99"), site.Says("backup-push")},
-		{nil, site.ExitUsage, site.Says("--label", "NAME=VALUE", "nightly"), site.Says("backup-push", "--label=nightly")},
-		{nil, site.ExitUsage, site.Says("--label", "who", "twice"), site.Says("backup-push", "--label=who=me", "--label=who=you")},
-		{env("PGOBJ_JOBS=1000"), site.ExitUsage, site.Says("--jobs (PGOBJ_JOBS)", "1000"), site.Says("backup-push")},
-		{nil, site.ExitUsage, site.Says("--jobs"), site.Says("backup-fetch", dir+"/target", "--jobs=-1")},
-		{env("PGOBJ_RETRY_FOR=0s"), site.ExitUsage, site.Says("--retry-for (PGOBJ_RETRY_FOR)"), site.Says("backup-list")},
-		{nil, site.ExitUsage, site.Says("--timeout (PGOBJ_TIMEOUT)"), site.Says("backup-list", "--timeout=-1s")},
-		{env("PGOBJ_LOG_LEVEL=loud"), site.ExitUsage, site.Says("--log-level", "loud"), site.Says("backup-list")},
-		{nil, site.ExitUsage, site.Says("--target-time", "tomorrow"), site.Says("backup-fetch", dir+"/target", "--target-time=tomorrow")},
-		{nil, site.ExitUsage, site.Says("--target-action", "explode"), site.Says("backup-fetch", dir+"/target", "--target-action=explode")},
-		{nil, site.ExitUsage, site.Says("--no-such-flag"), site.Says("backup-list", "--no-such-flag")},
-		{nil, site.ExitUsage, nil, site.Says("backup-lits")},
-		{nil, site.ExitUsage, nil, nil},
+		{nil, site.Says("--storage", "two/slashes"), site.Says("backup-list", "--storage=file://two/slashes")},
+		{env("PGOBJ_STORAGE=s3://"), site.Says("--storage", "bucket"), site.Says("backup-list")},
+		{env("PGOBJ_STORAGE=s3://user:" + site.Canary + "@bucket/x"), site.Says("--storage"), site.Says("backup-list")},
+		{env("PGOBJ_SERVER=a b"), site.Says("--server (PGOBJ_SERVER)", `"a b"`), site.Says("backup-list")},
+		{env("PGOBJ_SERVER=.."), site.Says("--server (PGOBJ_SERVER)"), site.Says("backup-list")},
+		{env("PGOBJ_SERVER=team/db"), site.Says("--server (PGOBJ_SERVER)", "two names"), site.Says("wal-push", "pg_wal/000000010000000000000001")},
+		{env("PGOBJ_S3_DRIVER=gcs"), site.Says("--s3-driver", "gcs"), site.Says("backup-list")},
+		{env("PGOBJ_S3_ENDPOINT=https://x"), site.Says("--s3-endpoint (PGOBJ_S3_ENDPOINT)"), site.Says("backup-list")},
+		{env("PGOBJ_STORAGE=s3://b/p", "PGOBJ_S3_ENDPOINT=minio:9000"), site.Says("--s3-endpoint (PGOBJ_S3_ENDPOINT)", "http://host"), site.Says("backup-list")},
+		{env("PGOBJ_STORAGE=s3://b/p", "PGOBJ_S3_CA_FILE="+dir+"/no.pem"), site.Says("--s3-ca-file (PGOBJ_S3_CA_FILE)", dir+"/no.pem"), site.Says("backup-list")},
+		{env("PGOBJ_COMPRESSION=lzma"), site.Says("--compression (PGOBJ_COMPRESSION)", "lzma", "zstd"), site.Says("backup-push")},
+		{env("PGOBJ_COMPRESSION=zstd:99"), site.Says("--compression (PGOBJ_COMPRESSION)", "99"), site.Says("backup-push")},
+		{nil, site.Says("--label", "NAME=VALUE", "nightly"), site.Says("backup-push", "--label=nightly")},
+		{nil, site.Says("--label", "who", "twice"), site.Says("backup-push", "--label=who=me", "--label=who=you")},
+		{env("PGOBJ_JOBS=1000"), site.Says("--jobs (PGOBJ_JOBS)", "1000"), site.Says("backup-push")},
+		{nil, site.Says("--jobs"), site.Says("backup-fetch", dir+"/target", "--jobs=-1")},
+		{env("PGOBJ_RETRY_FOR=0s"), site.Says("--retry-for (PGOBJ_RETRY_FOR)"), site.Says("backup-list")},
+		{nil, site.Says("--timeout (PGOBJ_TIMEOUT)"), site.Says("backup-list", "--timeout=-1s")},
+		{env("PGOBJ_LOG_LEVEL=loud"), site.Says("--log-level", "loud"), site.Says("backup-list")},
+		{nil, site.Says("--target-time", "tomorrow"), site.Says("backup-fetch", dir+"/target", "--target-time=tomorrow")},
+		{nil, site.Says("--target-action", "explode"), site.Says("backup-fetch", dir+"/target", "--target-action=explode")},
+		{nil, site.Says("--no-such-flag"), site.Says("backup-list", "--no-such-flag")},
+		{nil, nil, site.Says("backup-lits")},
+		{nil, nil, nil},
 	} {
-		s.Fails(t, c.settings, c.code, c.says, c.args...)
+		s.Fails(t, c.settings, site.ExitUsage, "usage", c.says, c.args...)
 	}
+	s.Fails(t, env("PGOBJ_STORAGE=file://"+dir+"/missing"), site.ExitNoStore, "no-storage-directory", site.Says(dir+"/missing"), "backup-list")
 	if made, err := os.ReadDir(dir); err != nil || len(made) != 0 {
 		t.Errorf("commands that failed made %v (%v)", made, err)
 	}
@@ -73,9 +72,9 @@ func TestStorageThatRefuses(t *testing.T) {
 		for _, driver := range []string{"minio", "aws"} {
 			t.Run(string(kind)+" "+driver, func(t *testing.T) {
 				s := &site.Site{Pgobj: testenv.Pgobj(t), Store: site.S3Store(t, server, driver)}
-				s.Fails(t, env("PGOBJ_STORAGE=s3://no-such-bucket/p"), site.ExitNoStore, site.Says("no-such-bucket", "HINT:", "--storage"), "backup-list")
-				s.Fails(t, env("AWS_ACCESS_KEY_ID="+server.AccessKey, "AWS_SECRET_ACCESS_KEY="+site.Canary), site.ExitDenied, site.Says("HINT:", "credentials"), "--log-level=debug", "backup-list")
-				s.Fails(t, env("AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY="+site.Canary), site.ExitDenied, site.Says("HINT:", "credentials"), "--log-level=debug", "backup-list")
+				s.Fails(t, env("PGOBJ_STORAGE=s3://no-such-bucket/p"), site.ExitNoStore, "no-bucket", site.Says("no-such-bucket"), "backup-list")
+				s.Fails(t, env("AWS_ACCESS_KEY_ID="+server.AccessKey, "AWS_SECRET_ACCESS_KEY="+site.Canary), site.ExitDenied, "bad-credentials", nil, "--log-level=debug", "backup-list")
+				s.Fails(t, env("AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY="+site.Canary), site.ExitDenied, "bad-credentials", nil, "--log-level=debug", "backup-list")
 			})
 		}
 	}
@@ -122,8 +121,8 @@ func TestPatience(t *testing.T) {
 	s := &site.Site{Pgobj: testenv.Pgobj(t), Store: site.Store{Settings: env("PGOBJ_STORAGE=s3://bucket/p", "PGOBJ_S3_ENDPOINT=http://127.0.0.1:1", "AWS_REGION=r", "HOME="+dir),
 		Credentials: env("AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY="+site.Canary)}}
 	for _, command := range [][]string{{"backup-list"}, {"backup-push"}, {"backup-fetch", dir + "/target"}, {"wal-list"}} {
-		s.Fails(t, nil, site.ExitStorage, site.Says("127.0.0.1:1", "gave up after", "HINT:"), append(command, "--retry-for=1s")...)
-		s.Fails(t, env("PGOBJ_TIMEOUT=1s"), site.ExitTimeout, site.Says("not finished within --timeout 1s", "127.0.0.1:1", "HINT:"), command...)
+		s.Fails(t, nil, site.ExitStorage, "storage-unavailable", site.Says("127.0.0.1:1", "gave up after"), append(command, "--retry-for=1s")...)
+		s.Fails(t, env("PGOBJ_TIMEOUT=1s"), site.ExitTimeout, "timeout", site.Says("--timeout 1s", "127.0.0.1:1"), command...)
 	}
 }
 
@@ -138,7 +137,7 @@ func TestEndpointThatIsNoStorage(t *testing.T) {
 	s := &site.Site{Pgobj: testenv.Pgobj(t), Store: site.Store{Settings: env("PGOBJ_STORAGE=s3://bucket/p", "PGOBJ_S3_ENDPOINT=https://"+l.Addr().String(), "AWS_REGION=r"),
 		Credentials: env("AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY="+site.Canary)}}
 	for _, driver := range []string{"minio", "aws"} {
-		s.Fails(t, env("PGOBJ_S3_DRIVER="+driver), site.ExitNoStore, site.Says("does not speak TLS", "--s3-endpoint"), "backup-list")
+		s.Fails(t, env("PGOBJ_S3_DRIVER="+driver), site.ExitNoStore, "storage-without-tls", nil, "backup-list")
 	}
 }
 
@@ -158,7 +157,7 @@ func answerAsSSH(l net.Listener) {
 func TestRefusals(t *testing.T) {
 	s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{})
 	target := filepath.Join(testenv.Dir(t), "target")
-	s.Fails(t, nil, site.ExitNotFound, site.Says("no complete backup", "HINT:"), "backup-fetch", target)
+	s.Fails(t, nil, site.ExitNotFound, "no-backup", nil, "backup-fetch", target)
 	s.Archived(t)
 	if o := s.Must(t, "backup-list"); o.Out != "" || !strings.Contains(o.Err, "no backup") {
 		t.Errorf("backup-list of nothing: %v", o)
@@ -170,42 +169,42 @@ func TestRefusals(t *testing.T) {
 	s.Archived(t)
 	before := site.Objects(t, s.Directory)
 
-	s.Fails(t, nil, site.ExitNotFound, site.Says("20200101T000000Z-0000", b.Backup, "backup-list"), "backup-fetch", target, "20200101T000000Z-0000")
-	s.Fails(t, nil, site.ExitUnreachable, site.Says(b.Backup, "old enough", "2001"), "backup-fetch", target, "--target-time", "2001-01-01 00:00:00+00")
-	s.Fails(t, nil, site.ExitUnreachable, site.Says(b.Backup, "2001"), "backup-fetch", target, b.Backup, "--target-time", "2001-01-01 00:00:00+00")
+	s.Fails(t, nil, site.ExitNotFound, "no-backup", site.Says("20200101T000000Z-0000", b.Backup), "backup-fetch", target, "20200101T000000Z-0000")
+	s.Fails(t, nil, site.ExitUnreachable, "unreachable-target", site.Says(b.Backup, "2001"), "backup-fetch", target, "--target-time", "2001-01-01 00:00:00+00")
+	s.Fails(t, nil, site.ExitUnreachable, "unreachable-target", site.Says(b.Backup, "2001"), "backup-fetch", target, b.Backup, "--target-time", "2001-01-01 00:00:00+00")
 	if _, err := os.Lstat(target); err == nil {
 		t.Error("a restore that was refused has made its target")
 	}
 	s.Eventually(t, `SELECT count(*) FROM pg_ls_dir('pg_wal/archive_status') f WHERE f LIKE '%.ready'`, "0")
 	running := site.Tree(t, s.Data)
-	s.Fails(t, nil, site.ExitTarget, site.Says(s.Data, "runs"), "backup-fetch", s.Data)
+	s.Fails(t, nil, site.ExitTarget, "restore-directory", site.Says(s.Data, "runs"), "backup-fetch", s.Data)
 	site.WriteFile(t, filepath.Join(filepath.Dir(target), "precious"), "data", 0o600)
-	s.Fails(t, nil, site.ExitTarget, site.Says("not empty", "precious"), "backup-fetch", filepath.Dir(target))
-	s.Fails(t, nil, site.ExitTarget, site.Says("precious"), "backup-fetch", filepath.Join(filepath.Dir(target), "precious"))
+	s.Fails(t, nil, site.ExitTarget, "restore-directory", site.Says("not empty", "precious"), "backup-fetch", filepath.Dir(target))
+	s.Fails(t, nil, site.ExitTarget, "restore-directory", site.Says("precious"), "backup-fetch", filepath.Join(filepath.Dir(target), "precious"))
 	if diff := site.Differences(running, site.Tree(t, s.Data)); len(diff) != 0 {
 		t.Errorf("a restore onto a running server changed %v", diff)
 	}
-	s.Fails(t, nil, site.ExitPostgres, site.Says("connect to PostgreSQL"), "backup-push", "--dsn", "host=127.0.0.1 port=1 user=u password="+site.Canary)
-	s.Fails(t, env("PGPASSWORD="+site.Canary, "PGHOST=127.0.0.1", "PGPORT=1"), site.ExitPostgres, site.Says("connect to PostgreSQL"), "backup-push")
+	s.Fails(t, nil, site.ExitPostgres, "cannot-connect", nil, "backup-push", "--dsn", "host=127.0.0.1 port=1 user=u password="+site.Canary)
+	s.Fails(t, env("PGPASSWORD="+site.Canary, "PGHOST=127.0.0.1", "PGPORT=1"), site.ExitPostgres, "cannot-connect", nil, "backup-push")
 
 	t.Run("another cluster", func(t *testing.T) {
 		other := site.NewSite(t, s.Store, pgtest.Options{})
 		theirs := other.SQL(t, `SELECT system_identifier FROM pg_control_system()`)
-		other.Fails(t, nil, site.ExitConflict, site.Says(b.SystemID, theirs, "--server", "--new-incarnation"), "backup-push")
-		s.Fails(t, nil, site.ExitPostgres, site.Says(other.Data, theirs, b.SystemID), "backup-push", other.Data)
-		s.Fails(t, nil, 1, site.Says("/nowhere"), "backup-push", "/nowhere")
+		other.Fails(t, nil, site.ExitConflict, "catalog-of-other-cluster", site.Says(b.SystemID, theirs, "--server", "--new-incarnation"), "backup-push")
+		s.Fails(t, nil, site.ExitPostgres, "backup-not-allowed", site.Says(other.Data, theirs, b.SystemID), "backup-push", other.Data)
+		s.Fails(t, nil, 1, "other", site.Says("/nowhere"), "backup-push", "/nowhere")
 	})
 	t.Run("no archiving", func(t *testing.T) {
 		off := site.NewSite(t, site.Store{Settings: append(slices.Clone(s.Settings), "PGOBJ_SERVER=off")}, pgtest.Options{Conf: []string{"archive_mode = off"}})
-		off.Fails(t, nil, site.ExitPostgres, site.Says("archive_mode is off", "wal-push"), "backup-push")
+		off.Fails(t, nil, site.ExitPostgres, "backup-not-allowed", site.Says("archive_mode"), "backup-push")
 		off.Exec(t, `ALTER SYSTEM SET archive_mode = on`)
 		off.Exec(t, `ALTER SYSTEM SET archive_command = ''`)
 		off.Restart(t)
-		off.Fails(t, nil, site.ExitPostgres, site.Says("archive_command is empty", "wal-push"), "backup-push")
+		off.Fails(t, nil, site.ExitPostgres, "backup-not-allowed", site.Says("archive_command"), "backup-push")
 		off.Exec(t, `ALTER SYSTEM SET archive_command = 'false'`)
 		off.Exec(t, `SELECT pg_reload_conf()`)
 		off.Eventually(t, `SHOW archive_command`, "false")
-		off.Fails(t, nil, site.ExitWAL, site.Says("segment 0000000100000000", "archive_command failed", "pg_stat_archiver"), "backup-push", "--wal-timeout=2s")
+		off.Fails(t, nil, site.ExitWAL, "backup-wal-missing", site.Says("0000000100000000", "archive_command"), "backup-push", "--wal-timeout=2s")
 		if list := off.List(t); len(list) != 0 {
 			t.Errorf("a backup without its WAL is listed: %+v", list)
 		}

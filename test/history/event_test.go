@@ -242,6 +242,9 @@ func (h *history) parameters() {
 	h.Helper()
 	name := pick(h, []string{"max_connections", "max_worker_processes", "max_prepared_transactions", "max_locks_per_transaction", "max_wal_senders"})
 	value := 12 + h.IntN(80)
+	if name == "max_wal_senders" { // up to 11 there have to be fewer than connections
+		value = 2 + h.IntN(10)
+	}
 	h.note("%s = %d", name, value)
 	h.sql("postgres", fmt.Sprintf("ALTER SYSTEM SET %s = %d", name, value))
 	h.restart()
@@ -387,7 +390,7 @@ func (h *history) reseed(old *server) {
 	}
 	s := h.place()
 	s.root = old.root
-	h.note("the old primary is seeded anew")
+	h.note("the old primary is seeded again")
 	h.run(nil, ok, append([]string{"backup-fetch", data, "--delta", "--discard-wal"}, h.standbyFlags(s)...)...)
 	h.seeded(s)
 }

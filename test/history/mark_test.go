@@ -13,9 +13,9 @@ import (
 type mark struct {
 	name     string
 	timeline int
-	at, end  lsn    // end is behind the transaction that PostgreSQL recognizes a target time by
+	at, end  lsn    // end is after the transaction that PostgreSQL recognizes a target time by
 	time     string // no transaction ended between the look and this time
-	xid      string // of the transaction behind it, which changes nothing that is compared
+	xid      string // of the transaction after it, which changes nothing that is compared
 	contents *contents
 }
 

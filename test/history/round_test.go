@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// round restores so many of the backups that are listed, each to its own end and to a mark behind it. The server is stopped meanwhile,
+// round restores so many of the backups that are listed, each to its own end and to a mark after it. The server is stopped meanwhile,
 // and its tablespaces are out of the way, as on another host.
 func (h *history) round(most int) {
 	h.Helper()
@@ -61,7 +61,7 @@ func (h *history) toItsEnd(b *backup) {
 	h.restore(w)
 }
 
-// toAMark restores a backup to a mark that is behind it.
+// toAMark restores a backup to a mark that is after it.
 func (h *history) toAMark(b *backup) {
 	h.Helper()
 	type goal struct {
@@ -78,7 +78,7 @@ func (h *history) toAMark(b *backup) {
 	}
 	slices.SortFunc(goals, func(a, b goal) int { return cmp.Or(strings.Compare(a.name, b.name), a.along-b.along) })
 	if len(goals) == 0 {
-		h.note("no mark is behind backup %s", b.ID)
+		h.note("no mark is after backup %s", b.ID)
 		return
 	}
 	g := pick(h, goals)
@@ -175,7 +175,7 @@ func (h *history) restore(w wish) {
 }
 
 // aside moves the tablespaces of the stopped servers out of the way, and makes empty places for those that a recovery
-// makes anew; what it returns brings them back.
+// makes again; what it returns brings them back.
 func (h *history) aside() func() {
 	h.Helper()
 	all, err := filepath.Glob(filepath.Join(h.dir, "n*", "spaces"))

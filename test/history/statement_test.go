@@ -320,7 +320,7 @@ func createPartitioned(h *history) (string, []string) {
 		"INSERT INTO " + n + "p SELECT i, i, md5(i::text) FROM generate_series(1, 1000) i"}
 }
 
-// insert adds rows behind the last key of a table. A partition takes what is left of its range, or refuses.
+// insert adds rows after the last key of a table. A partition takes what is left of its range, or refuses.
 func insert(h *history) string {
 	return fmt.Sprintf("INSERT INTO %%s (id, a, b) SELECT n + i, i, repeat(md5((n + i)::text), %d) FROM generate_series(1, %d) i, (SELECT coalesce(max(id), 0) AS n FROM %%s) x",
 		1+h.IntN(3), 50+h.IntN(800))

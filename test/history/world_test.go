@@ -76,7 +76,7 @@ type fork struct {
 }
 
 // barrier is a range that recovery may not get across, for a reason that is PostgreSQL's: a restore from before it to
-// behind it may be refused.
+// after it may be refused.
 type barrier struct {
 	timeline int
 	from, to lsn

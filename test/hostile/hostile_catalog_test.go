@@ -22,12 +22,12 @@ func hostileDescriptions() (all []site.Forgery) {
 			f.Json = func(m site.Object) { m[member] = value }
 		}}
 		if len(more) > 0 {
-			c.Code, c.Says, c.Harmless = more[0].Code, more[0].Says, more[0].Harmless
+			c.Code, c.Kind, c.Says, c.Harmless = more[0].Code, more[0].Kind, more[0].Says, more[0].Harmless
 		}
 		all = append(all, c)
 	}
 	harmless := site.Forgery{Harmless: true}
-	target := site.Forgery{Code: site.ExitTarget, Says: "cannot restore to this place"}
+	target := site.Forgery{Code: site.ExitTarget, Kind: "restore-directory"}
 	set("format", "something else")
 	set("id", "20200101T000000Z-0000")
 	set("version", 2, site.Forgery{Code: 12, Says: "backup.json"})
@@ -78,7 +78,7 @@ func hostileDescriptions() (all []site.Forgery) {
 	set("started", "9999-99-99")
 	set("catalog_version", -1)
 	space := func(name string, more site.Forgery, spaces ...any) {
-		all = append(all, site.Forgery{Name: "tablespace " + name, Code: more.Code, Says: more.Says, Harmless: more.Harmless, Args: more.Args, Do: func(f *site.Forger) {
+		all = append(all, site.Forgery{Name: "tablespace " + name, Code: more.Code, Kind: more.Kind, Says: more.Says, Harmless: more.Harmless, Args: more.Args, Do: func(f *site.Forger) {
 			f.Json = func(m site.Object) {
 				var list []any
 				for _, s := range spaces {
@@ -103,7 +103,7 @@ func hostileDescriptions() (all []site.Forgery) {
 	space("in a device", target, at(99999, "evil", "/dev/null"))
 	space("in a file", target, at(99999, "evil", "$VICTIM/precious"))
 	space("with a zero byte", site.Forgery{}, at(99999, "evil", "/tmp/a\x00b"))
-	space("of a huge name", site.Forgery{Code: site.ExitTarget, Says: "ERROR:  tablespace xxx"}, at(99999, strings.Repeat("x", 1_000_000), "$VICTIM"))
+	space("of a huge name", site.Forgery{Code: site.ExitTarget, Kind: "restore-directory", Says: "tablespace xxx"}, at(99999, strings.Repeat("x", 1_000_000), "$VICTIM"))
 	space("of a huge place", target, at(99999, "evil", "/"+strings.Repeat("x", 100_000)))
 	space("with a negative OID", site.Forgery{}, at(-1, "evil", "$VICTIM"))
 	space("with too high an OID", site.Forgery{}, at(json.Number("4294967296"), "evil", "$VICTIM"))
@@ -113,7 +113,7 @@ func hostileDescriptions() (all []site.Forgery) {
 	space("above the data directory", target, at(99999, "evil", "$VICTIM/.."))
 	space("by name up", site.Forgery{Harmless: true, Args: []string{"--tablespace-map-all", "data.spaces"}}, at(99999, "../victim", "$VICTIM"))
 	conf := func(name string, more site.Forgery, files ...any) {
-		all = append(all, site.Forgery{Name: "configuration " + name, Code: more.Code, Says: more.Says, Harmless: more.Harmless, Args: []string{"--config-dir", "$VICTIM/../data.conf"}, Do: func(f *site.Forger) {
+		all = append(all, site.Forgery{Name: "configuration " + name, Code: more.Code, Kind: more.Kind, Says: more.Says, Harmless: more.Harmless, Args: []string{"--config-dir", "$VICTIM/../data.conf"}, Do: func(f *site.Forger) {
 			f.Json = func(m site.Object) { m["config_files"] = files }
 		}})
 	}
@@ -172,10 +172,10 @@ func hostileRecords() (all []site.Forgery) {
 		all = append(all, more)
 	}
 	says := site.Forgery{Says: log, Harmless: true} // a backup that is named is restored, with a warning, if its own records hold
-	edit("of a newer version", "commit", site.Forgery{Code: 6, Says: "no complete backup"}, func(r, _ site.Object) { r["version"] = 2 })
-	edit("of an unknown type", "commit", site.Forgery{Code: 6, Says: "no complete backup"}, func(r, _ site.Object) { r["type"] = "evil" })
-	edit("without its body", "commit", site.Forgery{Code: 6, Says: "no complete backup"}, func(r, _ site.Object) { delete(r, "commit") })
-	edit("with null as its body", "commit", site.Forgery{Code: 6, Says: "no complete backup"}, func(r, _ site.Object) { r["commit"] = nil })
+	edit("of a newer version", "commit", site.Forgery{Code: 6, Kind: "no-backup"}, func(r, _ site.Object) { r["version"] = 2 })
+	edit("of an unknown type", "commit", site.Forgery{Code: 6, Kind: "no-backup"}, func(r, _ site.Object) { r["type"] = "evil" })
+	edit("without its body", "commit", site.Forgery{Code: 6, Kind: "no-backup"}, func(r, _ site.Object) { delete(r, "commit") })
+	edit("with null as its body", "commit", site.Forgery{Code: 6, Kind: "no-backup"}, func(r, _ site.Object) { r["commit"] = nil })
 	for _, n := range []any{0, -1, 1, 9999999999, "3", json.Number("1e300")} {
 		edit(fmt.Sprintf("with the number %v", n), "commit", says, func(r, _ site.Object) { r["n"] = n })
 	}
@@ -260,7 +260,7 @@ func hostileRecords() (all []site.Forgery) {
 	checkpoint("a negative number", harmless, 3, site.Object{"n": -3})
 	checkpoint("null state", harmless, 3, nil)
 	checkpoint("from before the log", site.Forgery{Harmless: true}, 1, site.Object{"n": 1, "head": strings.Repeat("0", 64)})
-	checkpoint("from the future", site.Forgery{Code: 6, Says: "no complete backup"}, 9999999998, site.Object{"n": 9999999998})
+	checkpoint("from the future", site.Forgery{Code: 6, Kind: "no-backup"}, 9999999998, site.Object{"n": 9999999998})
 	checkpoint("a status of its own", harmless, 3, func(f *site.Forger) any {
 		return site.Object{"n": 3, "head": head(f), "entries": []any{site.Object{"id": f.Id, "status": "evil"}}, "committed": []any{f.Id}}
 	})

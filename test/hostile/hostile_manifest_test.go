@@ -20,26 +20,26 @@ import (
 // hostilePaths is every kind of name that is none, for every kind of entry, in both spellings.
 func hostilePaths() (all []site.Forgery) {
 	for what, path := range map[string]string{
-		"up":                    "../evil",
-		"up, far":               strings.Repeat("../", 40) + "tmp/evil",
-		"up from within":        "base/../../evil",
-		"up at the end":         "base/..",
-		"up alone":              "..",
-		"absolute":              "/tmp/evil",
-		"with a dot":            "./evil",
-		"with a dot within":     "base/./evil",
-		"with two slashes":      "base//evil",
-		"with a slash behind":   "evil/",
-		"with a zero byte":      "ev\x00il",
-		"empty":                 "",
-		"the data directory":    ".",
-		"no UTF-8, up":          "\xff/../../evil",
-		"too long a name":       strings.Repeat("x", 300),
-		"too long a path":       "base/" + strings.Repeat("x/", 3000) + "x",
-		"in a file":             "PG_VERSION/evil",
-		"in no directory":       "aaa/bbb/ccc",
-		"tablespace's up":       "pg_tblspc/../../evil",
-		"tablespace of no name": "pg_tblspc/evil",
+		"up":                      "../evil",
+		"up, far":                 strings.Repeat("../", 40) + "tmp/evil",
+		"up from within":          "base/../../evil",
+		"up at the end":           "base/..",
+		"up alone":                "..",
+		"absolute":                "/tmp/evil",
+		"with a dot":              "./evil",
+		"with a dot within":       "base/./evil",
+		"with two slashes":        "base//evil",
+		"with a slash at the end": "evil/",
+		"with a zero byte":        "ev\x00il",
+		"empty":                   "",
+		"the data directory":      ".",
+		"no UTF-8, up":            "\xff/../../evil",
+		"too long a name":         strings.Repeat("x", 300),
+		"too long a path":         "base/" + strings.Repeat("x/", 3000) + "x",
+		"in a file":               "PG_VERSION/evil",
+		"in no directory":         "aaa/bbb/ccc",
+		"tablespace's up":         "pg_tblspc/../../evil",
+		"tablespace of no name":   "pg_tblspc/evil",
 	} {
 		for _, kind := range []manifest.Type{manifest.TypeFile, manifest.TypeDir, manifest.TypeLink} {
 			for _, spelled := range []string{"plain", "hexadecimal"} {
@@ -211,7 +211,7 @@ func hostileLines() (all []site.Forgery) {
 		l.Chunks[0].Extents[0].At = l.At
 		f.Insert(l)
 	})
-	add("lines behind the last", func(f *site.Forger) {
+	add("lines after the last", func(f *site.Forger) {
 		f.Raw = make([]string, 0, 20_000)
 		for i := range 20_000 {
 			f.Raw = append(f.Raw, fmt.Sprintf(`{"path":"zz%06d","type":"dir","mode":"0700"}`, i))
@@ -285,7 +285,7 @@ func hostileLists() (all []site.Forgery) {
 		"with a gap":          func(x *manifest.Extent) { x.At++ },
 		"that is too long":    func(x *manifest.Extent) { x.Len = 1 << 30 },
 		"of another hash":     func(x *manifest.Extent) { x.SHA256[0]++ },
-		"behind its frame":    func(x *manifest.Extent) { x.Skip = part.MaxFrame - x.Len },
+		"beyond its frame":    func(x *manifest.Extent) { x.Skip = part.MaxFrame - x.Len },
 		"of a huge frame":     func(x *manifest.Extent) { x.Size = 1 << 40 },
 		"of a negative place": func(x *manifest.Extent) { x.Off = -5 },
 	} {

@@ -68,7 +68,7 @@ func TestHostileWAL(t *testing.T) {
 		"of zeros":                 forgeWAL(t, make([]byte, len(segment)), len(segment)),
 		"that is its trailer":      stored[len(stored)-64:],
 		"of another format":        edit(0, func([]byte) {}),
-		"with bytes behind":        append(bytes.Clone(stored), "evil"...),
+		"with bytes after it":      append(bytes.Clone(stored), "evil"...),
 	}
 	forged["of another format"][len(forged["of another format"])-48] = 2
 	name := strings.TrimSuffix(filepath.Base(key), ".zst")

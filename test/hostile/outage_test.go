@@ -139,10 +139,8 @@ func TestStorageThatReplaces(t *testing.T) {
 			t.Error(err)
 		}
 	}))
-	o := site.Execute(t, rig.Command(site.ViaProxy(proxy), "backup-push", "--wal-timeout=10m"), nil)
-	if o.Code != 5 || !strings.Contains(o.Err, "ignores If-None-Match") {
-		t.Errorf("backup-push: %v", o)
-	}
+	o := site.Execute(t, rig.Command(site.ViaProxy(proxy), "--log-format=json", "backup-push", "--wal-timeout=10m"), nil)
+	o.MustFail(t, site.ExitNoStore, "storage-replaces")
 	if ids := rig.List(t); len(ids) != 0 {
 		t.Errorf("backup-list shows %v", ids)
 	}
@@ -198,10 +196,8 @@ func TestSessionLost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rig.Touch(t)
-			o := rig.During(t, proxy, site.WhileCopying(), func(*os.Process) { c.do(t) }, "backup-push", "-j2")
-			if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "the backup is not valid") {
-				t.Errorf("backup-push: %v", o)
-			}
+			o := rig.During(t, proxy, site.WhileCopying(), func(*os.Process) { c.do(t) }, "--log-format=json", "backup-push", "-j2")
+			o.MustFail(t, site.ExitPostgres, "session-lost")
 			if ids := rig.List(t); len(ids) != 1 || ids[0] != old {
 				t.Errorf("backup-list shows %v", ids)
 			}
@@ -309,10 +305,9 @@ func TestArchivingBroken(t *testing.T) {
 	before := rig.Records(t)
 	rig.SetArchiveCommand(t, "false")
 	segment := rig.Cluster.SQL(t, `SELECT pg_walfile_name(pg_current_wal_lsn())`)
-	o := rig.Run(t, "backup-push", "--wal-timeout=2s")
-	named := regexp.MustCompile(`segment ([0-9A-F]{24}) did not arrive`).FindStringSubmatch(o.Err)
-	if o.Code != site.ExitWAL || named == nil || named[1] < segment || !strings.Contains(o.Err, "archive_command") {
-		t.Errorf("want exit code %d, and the name of a segment from %s on: %v", site.ExitWAL, segment, o)
+	f := rig.FailsWith(t, site.ExitWAL, "backup-wal-missing", "backup-push", "--wal-timeout=2s")
+	if named := regexp.MustCompile(`segment ([0-9A-F]{24}) `).FindStringSubmatch(f.Text); named == nil || named[1] < segment || !f.Names("archive_command") {
+		t.Errorf("want the name of a segment from %s on: %+v", segment, f)
 	}
 	if now := rig.Records(t); !slices.Equal(now, append(before, "begin", "abort")) {
 		t.Errorf("the log was %v and is %v", before, now)
@@ -334,9 +329,8 @@ func TestDiskFullOnRestore(t *testing.T) {
 	}
 	t.Run("seen before", func(t *testing.T) {
 		dir, _ := site.Tmpfs(t, backups[0].Size/2)
-		o := rig.Run(t, "backup-fetch", filepath.Join(dir, "data"))
-		if o.Code != site.ExitTarget || !strings.Contains(o.Err, "free") {
-			t.Errorf("want exit code %d and a word about space: %v", site.ExitTarget, o)
+		if f := rig.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", filepath.Join(dir, "data")); !f.Names("free") {
+			t.Errorf("want a word about space: %+v", f)
 		}
 		if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
 			t.Errorf("something was written: %v %v", names, err)

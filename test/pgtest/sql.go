@@ -85,7 +85,7 @@ func (c *Cluster) Exec(t testing.TB, sql string, args ...any) {
 // SwitchWAL ends the WAL segment that is being written and returns the name of the newest that is complete.
 func (c *Cluster) SwitchWAL(t testing.TB) string {
 	t.Helper()
-	end := `pg_switch_wal()` // the byte behind the switch, or the beginning of the current segment when nothing is in it
+	end := `pg_switch_wal()` // the byte after the switch, or the beginning of the current segment when nothing is in it
 	if c.Major >= 17 {
 		end += ` - 1` // the older ones count a boundary to the segment that ends there, these to the one that begins
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/pgobj/pgobj/test/testenv"
 )
 
-const elsewhere = "the server archives its WAL elsewhere"
+const elsewhere = "archives-elsewhere"
 
 // archiveTo sets archive_command, and returns when the archiver goes by it, which it has before it begins with another file
 // after the next.
@@ -39,9 +39,9 @@ func TestArchivingElsewhere(t *testing.T) {
 			s := site.NewSite(t, site.DirectoryStore(t), pgtest.Options{Major: major, Template: true})
 			archiveTo(t, s.Cluster, "AWS_SECRET_ACCESS_KEY="+site.Canary+" cp %p "+away+"/%f")
 			for range 2 {
-				o := s.Run(t, "backup-push", "--wal-timeout=1h")
-				if o.Code != site.ExitWAL || !strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, "cp %p "+away+"/%f") || !strings.Contains(o.Err, s.Directory) {
-					t.Errorf("backup-push: %v, want exit code %d, and where the server archives to", o, site.ExitWAL)
+				o := s.Run(t, "--log-format=json", "backup-push", "--wal-timeout=1h")
+				if f := o.MustFail(t, site.ExitWAL, elsewhere); !f.Names("cp %p "+away+"/%f", s.Directory) {
+					t.Errorf("backup-push: %+v, want where the server archives to", f)
 				}
 				if log := s.Must(t, "catalog-log"); strings.Contains(o.Err+log.Out, site.Canary) {
 					t.Errorf("a secret of archive_command is printed: %v %v", o, log)
@@ -58,7 +58,8 @@ func TestArchivingElsewhere(t *testing.T) {
 			s.Exec(t, `SELECT pg_logical_emit_message(false, 'test', 'something to archive')`)
 			s.SwitchWAL(t)
 			s.Eventually(t, `SELECT last_failed_time > last_archived_time FROM pg_stat_archiver`, "t")
-			if o := s.Run(t, "backup-push", "--wal-timeout=2s"); o.Code != site.ExitWAL || strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, "archiving fails at the moment") {
+			o := s.Run(t, "--log-format=json", "backup-push", "--wal-timeout=2s")
+			if o.MustFail(t, site.ExitWAL, "backup-wal-missing"); !strings.Contains(o.Err, "archiving fails") {
 				t.Errorf("backup-push while archiving fails: %v", o)
 			}
 			archiveTo(t, s.Cluster, s.Pgobj+" wal-push %p")
@@ -95,10 +96,8 @@ func TestArchivingElsewhereEndsTheCopy(t *testing.T) {
 	rig.Touch(t)
 	proxy.On(site.PartPuts, faultproxy.Hook(func(faultproxy.Request) { site.WriteFile(t, copying, "", 0o644) }))
 	proxy.On(site.PartPuts, faultproxy.BlackHole())
-	cmd := rig.Command(site.ViaProxy(proxy), "backup-push", "--wal-timeout=1h", "--retry-for=1h")
-	if o := site.ExecuteWithin(t, site.Generous, cmd, nil); o.Code != site.ExitWAL || !strings.Contains(o.Err, elsewhere) {
-		t.Errorf("backup-push: %v, want exit code %d", o, site.ExitWAL)
-	}
+	cmd := rig.Command(site.ViaProxy(proxy), "--log-format=json", "backup-push", "--wal-timeout=1h", "--retry-for=1h")
+	site.ExecuteWithin(t, site.Generous, cmd, nil).MustFail(t, site.ExitWAL, elsewhere)
 }
 
 // TestStandbyArchivingElsewhere: of a standby's backup it is the primary that archives.
@@ -112,9 +111,8 @@ func TestStandbyArchivingElsewhere(t *testing.T) {
 			site.CaughtUp(t, s.Cluster, standby.Cluster)
 			away := filepath.Join(testenv.Dir(t), "%f")
 			archiveTo(t, s.Cluster, "cp %p "+away)
-			o := standby.Run(t, "backup-push", "--wal-timeout=1h", "--primary-dsn", s.DSN("postgres"))
-			if o.Code != site.ExitWAL || !strings.Contains(o.Err, elsewhere) || !strings.Contains(o.Err, away) {
-				t.Errorf("backup-push: %v, want exit code %d", o, site.ExitWAL)
+			if f := standby.FailsWith(t, site.ExitWAL, elsewhere, "backup-push", "--wal-timeout=1h", "--primary-dsn", s.DSN("postgres")); !f.Names(away) {
+				t.Errorf("backup-push: %+v", f)
 			}
 			archiveTo(t, s.Cluster, s.Pgobj+" wal-push %p")
 			site.CaughtUp(t, s.Cluster, standby.Cluster) // so that the backup begins in WAL that is here

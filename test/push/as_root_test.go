@@ -47,9 +47,9 @@ func TestRestoreCheckAsks(t *testing.T) {
 			c := s.Spawn(t, dir)
 
 			access(t, c, "peer")
-			s.Asked(t, dir, 0, "in recovery, paused at the target and open for reading")
+			s.Asked(t, dir, 0, "paused at the target")
 			access(t, c, "reject")
-			s.Asked(t, dir, site.ExitPostgres, "the server runs, but cannot be asked")
+			s.Asked(t, dir, site.ExitPostgres, "cannot be asked")
 			c.SQLIn(t, "tests", `SELECT pg_wal_replay_resume()`)
 			testenv.Eventually(t, time.Minute, "the server is open", func() bool {
 				return c.SQLIn(t, "tests", `SELECT pg_is_in_recovery()`) == "f"

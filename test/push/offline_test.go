@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/pgobj/pgobj/test/faultproxy"
@@ -54,28 +53,29 @@ func TestOfflineRefusals(t *testing.T) {
 	rig, server := site.NewS3Rig(t)
 	want := site.Proof(t, rig.Cluster)
 	rig.Push(t)
-	fails := func(code int, text string, args ...string) {
+	fails := func(code int, kind, text string, args ...string) {
 		t.Helper()
-		o := rig.Run(t, append([]string{"backup-push", "--offline"}, args...)...)
-		if o.Code != code || !strings.Contains(o.Err, text) || len(rig.List(t)) != 1 {
-			t.Errorf("backup-push --offline %v should end with %d and %q: %v", args, code, text, o)
+		f := rig.FailsWith(t, code, kind, append([]string{"backup-push", "--offline"}, args...)...)
+		if !f.Names(text) || len(rig.List(t)) != 1 {
+			t.Errorf("backup-push --offline %v should end with %q: %+v", args, text, f)
 		}
 	}
-	fails(site.ExitPostgres, fmt.Sprintf("one runs in %s (pid %d): stop it with pg_ctl stop -m fast", rig.Cluster.Data, rig.Cluster.PID())) // PGDATA is in the environment
-	fails(site.ExitPostgres, "HINT:  No backup was entered in the catalog.", rig.Cluster.Data)
-	fails(1, "read pg_control", testenv.Dir(t))
+	const notStopped = "server-not-stopped"
+	fails(site.ExitPostgres, notStopped, fmt.Sprintf("%s (pid %d)", rig.Cluster.Data, rig.Cluster.PID())) // PGDATA is in the environment
+	fails(site.ExitPostgres, notStopped, rig.Cluster.Data, rig.Cluster.Data)
+	fails(1, "other", "read pg_control", testenv.Dir(t))
 	standby := rig.Standby(t, rig.Cluster)
 	standby.Stop(t, "fast")
-	fails(site.ExitPostgres, `"shut down in recovery"`, standby.Data)
+	fails(site.ExitPostgres, notStopped, `"shut down in recovery"`, standby.Data)
 	rig.Cluster.Kill(t)
-	fails(site.ExitPostgres, `"in production", so it crashed or was stopped in the mode immediate`)
+	fails(site.ExitPostgres, notStopped, `"in production"`)
 	rig.Cluster.Start(t)
 	rig.Touch(t)
 	rig.Cluster.Stop(t, "fast")
 
 	proxy := faultproxy.ForTest(t, server.Endpoint)
-	o := rig.During(t, proxy, site.WhileCopying(), func(*os.Process) { rig.Cluster.Start(t) }, "backup-push", "-j2", "--offline")
-	if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "the server is not shut down: one runs in ") || len(rig.List(t)) != 1 {
+	o := rig.During(t, proxy, site.WhileCopying(), func(*os.Process) { rig.Cluster.Start(t) }, "--log-format=json", "backup-push", "-j2", "--offline")
+	if f := o.MustFail(t, site.ExitPostgres, notStopped); !f.Names("runs in") || len(rig.List(t)) != 1 {
 		t.Errorf("a server was started during the backup: %v", o)
 	}
 	rig.Touch(t)
@@ -83,8 +83,8 @@ func TestOfflineRefusals(t *testing.T) {
 	o = rig.During(t, proxy, site.WhileCopying(), func(*os.Process) {
 		rig.Cluster.Start(t)
 		rig.Cluster.Stop(t, "fast")
-	}, "backup-push", "-j2", "--offline")
-	if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "not shut down") || len(rig.List(t)) != 1 {
+	}, "--log-format=json", "backup-push", "-j2", "--offline")
+	if o.MustFail(t, site.ExitPostgres, notStopped); len(rig.List(t)) != 1 {
 		t.Errorf("a server was started and stopped during the backup: %v", o)
 	}
 	rig.MustRun(t, "backup-push", "--offline")

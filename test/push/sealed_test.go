@@ -10,7 +10,7 @@ import (
 	"github.com/pgobj/pgobj/test/site"
 )
 
-// TestSealedParts: what a lifecycle rule has archived, or a disabled key encrypts, is stored anew by the next backup, and all else
+// TestSealedParts: what a lifecycle rule has archived, or a disabled key encrypts, is stored again by the next backup, and all else
 // that meets it says what it is and what to do.
 func TestSealedParts(t *testing.T) {
 	server := s3server.ForTest(t, s3server.MinIO)

@@ -128,7 +128,7 @@ func TestStandbyDuringBackup(t *testing.T) {
 		}
 		return ids
 	}
-	push := []string{"backup-push", "-j2", "--primary-dsn", primary.DSN("postgres")}
+	push := []string{"--log-format=json", "backup-push", "-j2", "--primary-dsn", primary.DSN("postgres")}
 
 	change()
 	o := rig.During(t, proxy, site.WhileCopying(), func(*os.Process) { primary.Restart(t) }, push...)
@@ -144,8 +144,8 @@ func TestStandbyDuringBackup(t *testing.T) {
 		primary.Eventually(t, `SHOW full_page_writes`, "off")
 		site.CaughtUp(t, primary, rig.Cluster)
 	}, push...)
-	if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "full_page_writes=off") || !strings.Contains(o.Err, "DETAIL:  ") || !strings.Contains(o.Err, "run CHECKPOINT on the primary") {
-		t.Errorf("full pages were not written: %v", o)
+	if f := o.MustFail(t, site.ExitPostgres, "postgres-refused"); !f.Names("full_page_writes=off") || !strings.Contains(f.Detail, "CHECKPOINT") {
+		t.Errorf("full pages were not written: %+v", f)
 	}
 	listed(2)
 	primary.Exec(t, `ALTER SYSTEM RESET full_page_writes`)
@@ -157,9 +157,7 @@ func TestStandbyDuringBackup(t *testing.T) {
 		rig.Cluster.Exec(t, `SELECT pg_promote()`)
 		rig.Cluster.Eventually(t, `SELECT pg_is_in_recovery()`, "f")
 	}, push...)
-	if o.Code != site.ExitPostgres || !strings.Contains(o.Err, "the standby was promoted during the backup") || !strings.Contains(o.Err, "HINT:  No backup was entered in the catalog. Run the command again.") {
-		t.Errorf("the standby was promoted: %v", o)
-	}
+	o.MustFail(t, site.ExitPostgres, "standby-promoted")
 	listed(2)
 	primary.Stop(t, "fast")
 	id := rig.Push(t) // it is the primary now
@@ -174,32 +172,30 @@ func TestStandbyRefusals(t *testing.T) {
 	s.Backup(t)
 	standby := site.StandbyOf(t, s)
 	site.CaughtUp(t, s.Cluster, standby.Cluster)
-	fails := func(code int, env []string, args []string, texts ...string) {
+	fails := func(code int, kind string, env []string, args []string, names ...string) {
 		t.Helper()
-		cmd := standby.Command(append([]string{"backup-push"}, args...)...)
+		cmd := standby.Command(append([]string{"--log-format=json", "backup-push"}, args...)...)
 		cmd.Env = append(cmd.Env, env...)
 		o := site.Finish(t, cmd)
-		for _, text := range texts {
-			if !strings.Contains(o.Err, text) {
-				t.Errorf("backup-push %v does not speak of %q", args, text)
-			}
+		if f := o.Failure(); o.Code != code || f.Kind != kind || !f.Names(names...) {
+			t.Errorf("backup-push %v should end with %d, %s and %q: %v", args, code, kind, names, o)
 		}
-		if n := len(s.List(t)); o.Code != code || n != 1 {
-			t.Errorf("backup-push %v should end with %d; there are %d backups: %v", args, code, n, o)
+		if n := len(s.List(t)); n != 1 {
+			t.Errorf("after backup-push %v there are %d backups", args, n)
 		}
 	}
 	// Nobody ends the primary's segment.
-	fails(site.ExitWAL, nil, []string{"--wal-timeout=1s"}, "did not arrive in 1s", "SELECT pg_switch_wal()", "--primary-dsn")
+	fails(site.ExitWAL, "backup-wal-missing", nil, []string{"--wal-timeout=1s"}, "in 1s", "SELECT pg_switch_wal()", "--primary-dsn")
 	// The same path on another host: here, another directory with the same system identifier.
-	fails(site.ExitPostgres, nil, []string{s.Data}, s.Data+" is not the data directory of the server that answered", "in production")
-	fails(site.ExitPostgres, s.Env()[:2], []string{standby.Data}, standby.Data+" is not the data directory", "in archive recovery")
+	fails(site.ExitPostgres, "backup-not-allowed", nil, []string{s.Data}, s.Data, "in production")
+	fails(site.ExitPostgres, "backup-not-allowed", s.Env()[:2], []string{standby.Data}, standby.Data, "in archive recovery")
 	// What is called the primary is none, is of another cluster, is not there, or allows nothing.
-	fails(site.ExitPostgres, nil, []string{"--primary-dsn", standby.DSN("postgres")}, "is a standby itself")
+	fails(site.ExitPostgres, "postgres-refused", nil, []string{"--primary-dsn", standby.DSN("postgres")}, "is a standby itself")
 	other := pgtest.Start(t, pgtest.Options{})
-	fails(site.ExitPostgres, nil, []string{"--primary-dsn", other.DSN("postgres")}, "but the standby has ")
-	fails(site.ExitPostgres, nil, []string{"--primary-dsn", "host=/nowhere port=1 user=x"}, "on the primary: cannot connect to PostgreSQL")
+	fails(site.ExitPostgres, "postgres-refused", nil, []string{"--primary-dsn", other.DSN("postgres")}, "system identifier")
+	fails(site.ExitPostgres, "no-socket", nil, []string{"--primary-dsn", "host=/nowhere port=1 user=x"}, "on the primary")
 	s.Exec(t, `CREATE ROLE nobody LOGIN`)
-	fails(site.ExitPostgres, nil, []string{"--primary-dsn", strings.Replace(s.DSN("postgres"), "user=postgres", "user=nobody", 1)}, "permission denied for function pg_switch_wal")
+	fails(site.ExitPostgres, "postgres-refused", nil, []string{"--primary-dsn", strings.Replace(s.DSN("postgres"), "user=postgres", "user=nobody", 1)}, "permission denied for function pg_switch_wal")
 
 	// Replay that is paused is no obstacle: the backup is of that point.
 	standby.Exec(t, `SELECT pg_wal_replay_pause()`)
@@ -230,7 +226,7 @@ func TestStandbyRefusals(t *testing.T) {
 		return site.Finish(t, standby.Command("backup-push", "--wal-timeout=1s")).Code == 0 // unless the server has written something
 	})
 	idle := s.List(t)[2].Backup
-	s.Refuses(t, site.ExitUnreachable, "Without --target immediate it recovers to the same point.", []string{idle, "--target", "immediate"})
+	s.Refuses(t, site.ExitUnreachable, "unreachable-target", "Without --target immediate", []string{idle, "--target", "immediate"})
 	if got := site.Steps(t, s.Spawn(t, s.Fetch(t, idle))); got != "1 2" {
 		t.Errorf("the idle standby's backup has the steps %s", got)
 	}
@@ -243,8 +239,8 @@ func TestStandbyRefusals(t *testing.T) {
 		_ = blind.Wait() // its end is the signal's
 	}()
 	testenv.Eventually(t, time.Minute, "the server says that it lets nobody in", func() bool {
-		o := site.Finish(t, standby.Command("backup-push"))
-		return o.Code == site.ExitPostgres && strings.Contains(o.Err, "not accepting connections") && strings.Contains(o.Err, "Hot standby mode is disabled") &&
-			strings.Contains(o.Err, "hot_standby = on")
+		o := site.Finish(t, standby.Command("--log-format=json", "backup-push"))
+		f := o.Failure()
+		return o.Code == site.ExitPostgres && f.Kind == "server-not-ready" && f.Names("Hot standby mode is disabled", "hot_standby = on")
 	})
 }

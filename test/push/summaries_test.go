@@ -83,7 +83,7 @@ func (s *summarized) equals(t testing.TB, what, backup string) {
 	site.Must(t, os.RemoveAll(dir))
 }
 
-// few is what is read at any time beside tables: catalogs that DDL changes, maps, what is no relation, what is made anew.
+// few is what is read at any time beside tables: catalogs that DDL changes, maps, what is no relation, what is rewritten.
 const few = 5 << 20
 
 // anything is read where files are: of one that is less than two seconds old, attributes prove nothing.

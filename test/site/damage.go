@@ -122,7 +122,7 @@ func (r *FaultRig) Refused(t *testing.T, env []string, id, key string) {
 type partUse struct {
 	Name   string
 	Frames []manifest.Extent // that the backup uses, in the manifest's order
-	end    int64             // behind the last of them
+	end    int64             // after the last of them
 }
 
 // UsedParts reads the manifest of a backup.
@@ -285,7 +285,7 @@ func (r *FaultRig) DamageParts(t *testing.T, first, second string, goodTree map[
 		{"trailer flipped", func(data, _ []byte) []byte { return Flip(data, len(data)-40) }},
 		{"last byte cut", func(data, _ []byte) []byte { return data[:len(data)-1] }},
 		{"index cut", func(data, _ []byte) []byte { return data[:p.end] }},
-		{"more behind", func(data, _ []byte) []byte { return append(bytes.Clone(data), "something"...) }},
+		{"more at the end", func(data, _ []byte) []byte { return append(bytes.Clone(data), "something"...) }},
 	} {
 		t.Run(c.Name, func(t *testing.T) {
 			repo, target := CopyRepo(t, r.Repo), filepath.Join(testenv.Dir(t), "data")

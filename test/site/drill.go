@@ -16,7 +16,8 @@ import (
 type drilled struct {
 	Backup     string  `json:"backup"`
 	OK         bool    `json:"ok"`
-	Error      string  `json:"error"`
+	Reason     string  `json:"reason"`
+	Kind       string  `json:"-"` // of its failure
 	Recovery   float64 `json:"recovery_seconds"`
 	EndLSN     string  `json:"end_lsn"`
 	Timeline   int     `json:"timeline"`
@@ -37,13 +38,14 @@ func (d drilled) StepNames() string {
 func (s *Site) Drill(t testing.TB, code int, args ...string) (d drilled) {
 	t.Helper()
 	scratch := testenv.Dir(t)
-	o := s.Run(t, append([]string{"drill", "--json", "--scratch", scratch, "--bindir", s.BinDir}, args...)...)
+	o := s.Run(t, append([]string{"--log-format=json", "drill", "--json", "--scratch", scratch, "--bindir", s.BinDir}, args...)...)
 	if o.Code != code {
 		t.Fatalf("drill %v: %v, want exit code %d", args, o, code)
 	}
 	if err := json.Unmarshal([]byte(o.Out), &d); err != nil {
 		t.Fatalf("drill --json: %v in %v", err, o)
 	}
+	d.Kind = o.Failure().Kind
 	if names, err := os.ReadDir(scratch); err != nil || len(names) > 0 {
 		t.Errorf("the drill has left %v (%v)", names, err)
 	}

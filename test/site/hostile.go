@@ -46,7 +46,7 @@ func decodeObject(t testing.TB, data []byte) (m Object) {
 	return m
 }
 
-// rechain writes the whole log anew, after edit, with all hashes right again.
+// rechain writes the whole log again, after edit, with all hashes right again.
 func rechain(t testing.TB, repo string, edit func(record Object)) {
 	t.Helper()
 	records, err := filepath.Glob(filepath.Join(repo, "main/catalog/log/*.json"))
@@ -67,7 +67,7 @@ func rechain(t testing.TB, repo string, edit func(record Object)) {
 	}
 }
 
-// Replace writes a file anew, under a new inode.
+// Replace writes a file again, under a new inode.
 func Replace(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
@@ -267,7 +267,8 @@ type Forgery struct {
 	Do       func(f *Forger)
 	Args     []string // more of backup-fetch; $VICTIM stands for the victim's directory
 	Code     int      // 0: 8, the repository is damaged
-	Says     string   // what the message has to name; "": the backup
+	Kind     string   // of the error; "": any
+	Says     string   // what the message has to name; "": the backup, unless there is a Kind
 	Harmless bool     // may be restored, as long as nothing outside is touched
 	Slow     bool     // to make, for the long form
 }
@@ -287,20 +288,24 @@ func (r *FaultRig) TryForgery(t *testing.T, c Forgery, f *Forger) {
 		args = append(args, strings.ReplaceAll(a, "$VICTIM", victim))
 	}
 	// Who wants more than this crashes, which is seen.
-	cmd := r.Program(FromDirectory(f.Repo), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, MemoryLimit>>10), r.Pgobj}, args...)...)
+	cmd := r.Program(append(FromDirectory(f.Repo), JSONLog), "sh", append([]string{"-c", fmt.Sprintf(`ulimit -d %d; exec "$0" "$@"`, MemoryLimit>>10), r.Pgobj}, args...)...)
 	cmd.Dir = place
 	o := Execute(t, cmd, nil)
 	if o.Code == 0 && !c.Harmless {
 		t.Errorf("it was restored: %v", o)
 	}
-	message := strings.SplitN(o.Err[max(0, strings.Index(o.Err, "ERROR:")):], "\nHINT", 2)[0]
+	failure := o.Failure()
+	message := failure.Text + "\n" + failure.Detail
 	if o.Code != 0 {
 		CheckNoControl(t, target)
 		t.Logf("%d %.300s", o.Code, message)
 		if want := cmp.Or(c.Code, ExitDamaged); o.Code != want {
 			t.Errorf("exit code %d, want %d: %v", o.Code, want, o)
 		}
-		if says := cmp.Or(c.Says, f.Id); !strings.Contains(message, says) {
+		if c.Kind != "" && failure.Kind != c.Kind {
+			t.Errorf("want kind %s: %v", c.Kind, o)
+		}
+		if says := cmp.Or(c.Says, f.Id); !strings.Contains(message, says) && (c.Kind == "" || c.Says != "") {
 			t.Errorf("the message does not name %s: %s", says, message)
 		}
 	}

@@ -15,7 +15,7 @@ func (s *Site) PushWhile(t testing.TB, primary *Site, do func()) Outcome {
 	if s != primary {
 		CaughtUp(t, primary.Cluster, s.Cluster)
 	}
-	args := []string{"backup-push", "--wal-timeout=2m", "--checkpoint=spread"}
+	args := []string{"--log-format=json", "backup-push", "--wal-timeout=2m", "--checkpoint=spread"}
 	if s != primary {
 		args = append(args, "--primary-dsn", primary.DSN("postgres"))
 	}

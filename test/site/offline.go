@@ -75,8 +75,8 @@ func (s *Site) Cold(t *testing.T, b BackupEntry, want string) {
 
 // UnreachableCold: what has not been archived cannot be recovered to.
 func (s *Site) UnreachableCold(t *testing.T, b BackupEntry) {
-	s.Refuses(t, ExitUnreachable, "the archive has no WAL after it", []string{b.Backup, "--target-timeline=latest"})
-	s.Refuses(t, ExitUnreachable, "Without a target it can be restored as it is", []string{b.Backup, "--target-xid=70000"})
+	s.Refuses(t, ExitUnreachable, "unreachable-target", "no WAL after", []string{b.Backup, "--target-timeline=latest"})
+	s.Refuses(t, ExitUnreachable, "unreachable-target", "Without a target", []string{b.Backup, "--target-xid=70000"})
 }
 
 // Rolled lets the server go on, and recovers from the offline backup to points after it.
@@ -112,7 +112,7 @@ func (s *Site) Rolled(t *testing.T, b BackupEntry, want string) {
 	for _, args := range [][]string{nil, {"--target", "immediate", "--plan"}, {"--keep-archiving", "--target", "immediate", "--plan"}} {
 		target := filepath.Join(testenv.Dir(t), "data")
 		o := s.Must(t, append([]string{"backup-fetch", target, b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces")}, args...)...)
-		if !strings.Contains(o.Out, "The archive has later WAL") || strings.Contains(o.Out, "it pauses there") ||
+		if !strings.Contains(o.Out, "later WAL") || strings.Contains(o.Out, "it pauses there") ||
 			strings.Contains(o.Out, "will refuse them") != (args != nil && args[0] == "--keep-archiving") {
 			t.Errorf("backup-fetch %v: %v", args, o)
 		}
@@ -121,7 +121,7 @@ func (s *Site) Rolled(t *testing.T, b BackupEntry, want string) {
 		}
 	}
 	// What takes the original's place goes on from where that was.
-	if o := s.Must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces"), "--keep-archiving", "--plan"); !strings.Contains(o.Out, "to the end of the WAL") || !strings.Contains(o.Out, "restore_command") {
+	if o := s.Must(t, "backup-fetch", filepath.Join(testenv.Dir(t), "data"), b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces"), "--keep-archiving", "--plan"); !strings.Contains(o.Out, "end of the WAL") || !strings.Contains(o.Out, "restore_command") {
 		t.Errorf("backup-fetch --keep-archiving: %v", o)
 	}
 	standby := &Site{Store: s.Store, Pgobj: s.Pgobj, Cluster: s.StartArchiving(t, s.Fetch(t, b.Backup, "--tablespace-map-all", filepath.Join(testenv.Dir(t), "spaces"),

@@ -25,8 +25,8 @@ func (s *Site) StoredAnew(t *testing.T, unreadable BackupEntry, says string) Bac
 func (s *Site) Sealed(t *testing.T, b BackupEntry, says string) {
 	t.Helper()
 	for _, args := range [][]string{{"backup-verify", b.Backup}, {"backup-fetch", t.TempDir() + "/data", b.Backup}, {"backup-cat", b.Backup, "PG_VERSION"}} {
-		if o := s.Run(t, args...); o.Code != ExitUnreadable || !strings.Contains(o.Err, says) || !strings.Contains(o.Err, "pgobj backup-files") {
-			t.Errorf("%v: %v", args, o)
+		if f := s.FailsWith(t, ExitUnreadable, "object-unreadable", args...); !f.Names(says) {
+			t.Errorf("%v: %+v", args, f)
 		}
 	}
 }

@@ -81,7 +81,7 @@ func (r *FaultRig) DamageVerified(t *testing.T, second string) {
 	}
 }
 
-// pushHistory archives the history of a timeline that forks behind the backups.
+// pushHistory archives the history of a timeline that forks after the backups.
 func (r *FaultRig) pushHistory(t *testing.T, repo string) {
 	t.Helper()
 	path := filepath.Join(testenv.Dir(t), "00000002.history")

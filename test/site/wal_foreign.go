@@ -11,8 +11,8 @@ import (
 func (r *WalRig) Refused(t testing.TB, st Store, args ...string) {
 	t.Helper()
 	before := Tree(t, st.Directory)
-	o := r.Run(t, args...)
-	if o.Code != ExitConflict || strings.Count(o.Err, "ERROR:  ") != 1 || !strings.Contains(o.Err, fmt.Sprint(r.Sysid)) || !strings.Contains(o.Err, "--new-incarnation") {
+	o := r.Run(t, append([]string{"--log-format=json"}, args...)...)
+	if f := o.Failure(); o.Code != ExitConflict || f.Kind != "wrong-cluster" || !f.Names(fmt.Sprint(r.Sysid)) {
 		t.Errorf("%s: %v", strings.Join(args, " "), o)
 	}
 	if after := Tree(t, st.Directory); !maps.Equal(before, after) {

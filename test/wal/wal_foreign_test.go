@@ -26,11 +26,13 @@ func TestTwoClustersInOnePlace(t *testing.T) {
 	ofA, ofB := site.WalSegment(site.Wal1, a.Sysid, site.Mib, 1), site.WalSegment(site.Wal1, b.Sysid, site.Mib, 2)
 	a.MustPush(t, site.Wal1, ofA)
 	before := site.Tree(t, st.Directory)
-	if o, _ := b.Fetch(t, site.Wal1); o.Code != 255 || !strings.Contains(o.Err, fmt.Sprint(b.Sysid)) {
-		t.Errorf("the second cluster has no archive: %v", o)
+	b.Env = append(b.Env, site.JSONLog)
+	o, _ := b.Fetch(t, site.Wal1)
+	if f := o.MustFail(t, 255, "unknown-archive"); !f.Names(fmt.Sprint(b.Sysid)) {
+		t.Errorf("the second cluster has no archive: %+v", f)
 	}
-	if o := b.Push(t, site.Wal1, ofA); o.Code != 11 || !strings.Contains(o.Err, fmt.Sprint(a.Sysid)) || !strings.Contains(o.Err, fmt.Sprint(b.Sysid)) {
-		t.Errorf("WAL of the other cluster in pg_wal: %v", o)
+	if f := b.Push(t, site.Wal1, ofA).MustFail(t, 11, "invalid-wal-file"); !f.Names(fmt.Sprint(a.Sysid), fmt.Sprint(b.Sysid)) {
+		t.Errorf("WAL of the other cluster in pg_wal: %+v", f)
 	}
 	if after := site.Tree(t, st.Directory); !maps.Equal(before, after) {
 		t.Errorf("the repository changed: %v", site.Differences(before, after))
@@ -82,12 +84,12 @@ func TestWALOfAnotherCluster(t *testing.T) {
 			if !strings.Contains(b.Log(), "ERROR:  push ") || !strings.Contains(b.Log(), "HINT:  ") {
 				t.Errorf("the server's log does not say why: %s", site.LastLines(b.Log(), 10))
 			}
-			b.Fails(t, nil, site.ExitConflict, site.Says(theirs, "backup-push"), "wal-receive")
+			b.Fails(t, nil, site.ExitConflict, "wrong-cluster", site.Says(theirs), "wal-receive")
 			if _, err := os.Stat(filepath.Join(st.Directory, "main/wal", theirs)); !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("WAL of the second cluster is there: %v", err)
 			}
 			if len(c.flags) > 0 {
-				b.Fails(t, nil, site.ExitConflict, site.Says("--new-incarnation"), "backup-push")
+				b.Fails(t, nil, site.ExitConflict, "catalog-of-other-cluster", site.Says("--new-incarnation"), "backup-push")
 			}
 			b.Backup(t, c.flags...)
 			b.Archived(t)

@@ -15,6 +15,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/pgobj/pgobj/backup/datadir"
+	"github.com/pgobj/pgobj/storage/owned"
 	"github.com/pgobj/pgobj/walstore"
 	"github.com/pgobj/pgobj/walstore/object"
 	"github.com/pgobj/pgobj/walstore/patience"
@@ -146,7 +147,7 @@ func (h *Host) FetchAhead(ctx context.Context, run, first string, count int, idl
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	asked, release, err := files.Hold(ctx)
-	if errors.Is(err, spool.ErrBusy) {
+	if errors.Is(err, owned.ErrBusy) {
 		return nil
 	}
 	if err != nil {

@@ -226,7 +226,28 @@ func CheckNote(name string, data []byte) error {
 	return err
 }
 
+// WriterFunc is a function as an io.Writer.
 type WriterFunc func(p []byte) (int, error)
+
+func (f WriterFunc) Write(p []byte) (int, error) { return f(p) }
+
+// ErrEnough stops a download when its first bytes have told all.
+var ErrEnough = errors.New("enough")
+
+// First is how what read writes begins: n bytes, or less where there is no more. The error is read's.
+func First(n int, read func(io.Writer) error) ([]byte, error) {
+	first := make([]byte, 0, n)
+	err := read(WriterFunc(func(p []byte) (int, error) {
+		if first = append(first, p[:min(len(p), n-len(first))]...); len(first) == n {
+			return 0, ErrEnough
+		}
+		return len(p), nil
+	}))
+	if len(first) == n {
+		err = nil
+	}
+	return first, err
+}
 
 // PieceSize is what one frame holds: enough pieces to keep two workers busy to the end of a 16 MiB segment,
 // at a price of 0.6 % in size against one frame. See BenchmarkCompress.

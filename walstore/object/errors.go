@@ -2,6 +2,7 @@ package object
 
 import (
 	"errors"
+	"fmt"
 )
 
 var (
@@ -23,8 +24,20 @@ type ConflictError struct {
 	Source, Stored [32]byte // SHA-256 of the contents
 }
 
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%s: %v: the file has SHA-256 %x, %s has %x", e.Name, ErrConflict, e.Source, e.Key, e.Stored)
+}
+
+func (e *ConflictError) Unwrap() error { return ErrConflict }
+
 // DamagedError names an object whose bytes are not what Push stored, and why that is known.
 type DamagedError struct {
 	Key, Store string
 	Err        error
 }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s in %s: %v: %v", e.Key, e.Store, ErrDamaged, e.Err)
+}
+
+func (e *DamagedError) Unwrap() []error { return []error{ErrDamaged, e.Err} }

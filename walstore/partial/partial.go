@@ -27,10 +27,10 @@ func PutPiece(ctx context.Context, s storage.Store, sysid uint64, p object.Piece
 	return nil
 }
 
-// OpenPieces are the pieces in which PushOpen stores the first n bytes of a segment.
-func OpenPieces(name string, n int64) (all []object.Piece) {
-	for at := int64(0); at < n; at += object.MaxPiece {
-		all = append(all, object.Piece{Segment: name, From: at, To: min(n, at+object.MaxPiece)})
+// Split are the pieces in which the bytes between two offsets of a segment are stored.
+func Split(name string, from, to int64) (all []object.Piece) {
+	for at := from; at < to; at += object.MaxPiece {
+		all = append(all, object.Piece{Segment: name, From: at, To: min(to, at+object.MaxPiece)})
 	}
 	return all
 }

@@ -1,7 +1,6 @@
 package receive
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -124,15 +123,15 @@ func (r *receiver) settle(s *spooled, n int64) error {
 		return nil
 	}
 	n = min(n, s.reach)
-	if same, err := equal(s.f, s.before, n); err != nil {
-		return fmt.Errorf("%w: %w", ErrSpool, err)
-	} else if !same {
-		e := &object.ConflictError{Name: s.name, Key: s.pieces[0].String()}
-		for f, sum := range map[*os.File]*[32]byte{s.f: &e.Source, s.before: &e.Stored} {
-			h := sha256.New()
-			_, _ = io.Copy(h, io.NewSectionReader(f, 0, n)) // it has just been read
-			*sum = [32]byte(h.Sum(nil))
+	e := &object.ConflictError{Name: s.name, Key: s.pieces[0].String()}
+	for f, sum := range map[*os.File]*[32]byte{s.f: &e.Source, s.before: &e.Stored} {
+		h := sha256.New()
+		if _, err := io.CopyN(h, io.NewSectionReader(f, 0, n), n); err != nil {
+			return fmt.Errorf("%w: %w", ErrSpool, err)
 		}
+		*sum = [32]byte(h.Sum(nil))
+	}
+	if e.Source != e.Stored {
 		return e
 	}
 	if n < s.reach {
@@ -142,23 +141,6 @@ func (r *receiver) settle(s *spooled, n int64) error {
 	s.before.Close()
 	s.before = nil
 	return nil
-}
-
-func equal(a, b io.ReaderAt, n int64) (bool, error) {
-	x, y := make([]byte, min(n, 1<<20)), make([]byte, min(n, 1<<20))
-	for at := int64(0); at < n; at += int64(len(x)) {
-		x, y = x[:min(int64(len(x)), n-at)], y[:min(int64(len(x)), n-at)]
-		if m, err := a.ReadAt(x, at); m < len(x) {
-			return false, err
-		}
-		if m, err := b.ReadAt(y, at); m < len(y) {
-			return false, err
-		}
-		if !bytes.Equal(x, y) {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // plan is what to store so that the first to bytes are durable, and which pieces that replaces. A piece takes in those
@@ -173,10 +155,7 @@ func (s *spooled) plan(to int64) (store, replaced []object.Piece) {
 		}
 		from, kept = last.From, kept-1
 	}
-	for at := from; at < to; at += object.MaxPiece {
-		store = append(store, object.Piece{Segment: s.name, From: at, To: min(to, at+object.MaxPiece)})
-	}
-	return store, s.pieces[kept:]
+	return partial.Split(s.name, from, to), s.pieces[kept:]
 }
 
 // stored notes that a plan has been carried out.

@@ -10,46 +10,41 @@ import (
 // records before until. Hint bits alone do not count. after is the beginning of the next segment, in which the last record may
 // end. An error, ErrHeader too, says that not all of these records could be read.
 func Changes(r, after io.Reader, until LSN, each func(database uint32, at LSN)) error {
-	records, err := readRecords(io.MultiReader(r, after), nil)
+	s, err := NewScan(r, nil, after)
 	if err != nil {
 		return err
 	}
-	pages, switched := records.pages, false
-	for {
-		at := pages.lsn(records.end)
-		head, ok := records.next()
-		if at >= until || at >= pages.head.Address+LSN(pages.head.Size) || !ok && switched {
+	unread, ended := func(at LSN) error { return fmt.Errorf("%w: the record at %s cannot be read", ErrHeader, at) }, false
+	for r := range s.Records() {
+		if r.At >= until {
 			return nil
 		}
-		body, sound := []byte(nil), false
-		if ok {
-			body, sound = records.body()
+		if !r.sound() {
+			return unread(r.At)
 		}
-		if pages.err != nil {
-			return pages.err
+		if db, ok := changedDatabase(r, s.head.Version()); ok {
+			each(db, r.At)
 		}
-		if !sound {
-			return fmt.Errorf("%w: the record at %s cannot be read", ErrHeader, at)
-		}
-		if db, ok := changedDatabase(head, body, pages.head.Version()); ok {
-			each(db, at)
-		}
-		switched = isSwitch(head)
+		ended = r.isSwitch()
 	}
+	if s.err == nil && !ended && s.next < min(until, s.border()) {
+		return unread(s.next)
+	}
+	return s.err
 }
 
 // changedDatabase is that of the first block which a record refers to (DecodeXLogRecord in xlogreader.c): all are in one
 // database. Records of the storage manager name a relation without a block (storage_xlog.h).
-func changedDatabase(head, body []byte, major int) (uint32, bool) {
-	const rmStorage, create, truncate, hint = 2, 0x10, 0x20, 0xA0
-	info, rm := head[16]&opMask, head[17]
+func changedDatabase(r Record, major int) (uint32, bool) {
+	const create, truncate, hint = 0x10, 0x20, 0xA0
+	body := r.body()
 	at, data := 4, body
 	switch {
-	case rm == rmXLOG && info == hint:
+	case r.is(rmXLOG, hint):
 		return 0, false
-	case rm == rmStorage && info == create:
+	case r.is(rmStorage, create):
 		data = mainData(body)
-	case rm == rmStorage && info == truncate:
+	case r.is(rmStorage, truncate):
 		at, data = 8, mainData(body)
 	default:
 		const maxBlockID, hasImage = 32, 0x10

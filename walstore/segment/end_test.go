@@ -32,7 +32,7 @@ func chain(stream []byte) []byte {
 	return stream
 }
 
-// TestEnd: the WAL of a segment ends with the last record that recovery would read, whatever stands behind it.
+// TestEnd: the WAL of a segment ends with the last record that recovery would read, whatever stands after it.
 func TestEnd(t *testing.T) {
 	const room = 1<<20 - 40 - (1<<20/8192-1)*24
 	commit := record(1, 0x20, bytes.Repeat([]byte{7}, 20))
@@ -49,8 +49,8 @@ func TestEnd(t *testing.T) {
 		end          LSN
 		complete     bool
 	}{
-		"with zeros behind":                 {stream: some, end: place(len(some)-1) + 1},
-		"an old record behind":              {stream: append(bytes.Clone(some), commit...), end: place(len(some)-1) + 1},
+		"with zeros after it":               {stream: some, end: place(len(some)-1) + 1},
+		"an old record after it":            {stream: append(bytes.Clone(some), commit...), end: place(len(some)-1) + 1},
 		"at the end of a page":              {stream: page, end: 5<<20 + 8192},
 		"the last record damaged":           {stream: broken, end: place(20_000-1) + 1},
 		"ended early":                       {stream: chain(slices.Concat(fill(160), record(0, 0x40, nil))), end: 6 << 20, complete: true},

@@ -20,60 +20,45 @@ type Mark struct {
 // Marks reads a whole segment and yields its marks (xact.h, xlog_internal.h; the same from 10 to 18, but for preparedXID). It stops, without an error, where the WAL stops being valid. after is the beginning of the next segment, in which the
 // last record may end; nil: that one is passed over. The error is r's own.
 func Marks(r, after io.Reader, each func(Mark)) error {
-	if after != nil {
-		r = io.MultiReader(r, after)
-	}
-	records, err := readRecords(r, nil)
+	s, err := NewScan(r, nil, after)
 	if errors.Is(err, ErrHeader) { // no WAL has no records
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	pages := records.pages
-	for {
-		head, ok := records.next()
-		at := pages.lsn(records.at)
-		if !ok || at-pages.head.Address >= LSN(pages.head.Size) {
-			return pages.err
-		}
-		body, ok := records.body()
-		if !ok {
-			return pages.err
-		}
-		if m, ok := mark(head, body, pages.head.Version()); ok {
-			m.At = at
+	for r := range s.Sound() {
+		if m, ok := mark(r, s.head.Version()); ok {
 			each(m)
 		}
 	}
+	return s.err
 }
 
 // mark reads a record, if it is one. The main data of each kind begins with the time.
-func mark(head, body []byte, major int) (m Mark, ok bool) {
-	const (
-		rmXLOG, infoMask, restorePoint = 0, 0xF0, 0x70
-		rmXact, opMask, hasInfo        = 1, 0x70, 0x80
-	)
-	op := head[16] & opMask
+func mark(r Record, major int) (m Mark, ok bool) {
+	const restorePoint, opMask, hasInfo = 0x70, 0x70, 0x80
+	op := r.data[16] & opMask
 	switch {
-	case head[17] == rmXLOG && head[16]&infoMask == restorePoint:
+	case r.is(rmXLOG, restorePoint):
 		m.Point = true
-	case head[17] != rmXact || op != 0x00 && op != 0x20 && op != 0x30 && op != 0x40: // (commit | abort) [prepared]
+	case r.data[17] != rmXact || op != 0x00 && op != 0x20 && op != 0x30 && op != 0x40: // (commit | abort) [prepared]
 		return m, false
 	}
-	data := mainData(body)
+	data := mainData(r.body())
 	if len(data) < 8 {
 		return m, false
 	}
 	micros := int64(binary.LittleEndian.Uint64(data))
+	m.At = r.At
 	m.Time = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(micros/1e6) * time.Second).Add(time.Duration(micros%1e6) * time.Microsecond)
 	switch data = data[8:]; {
 	case m.Point:
 		name, _, _ := bytes.Cut(data, []byte{0})
 		m.Name = string(name)
 	case op == 0x00 || op == 0x20:
-		m.XID = binary.LittleEndian.Uint32(head[4:])
-	case head[16]&hasInfo != 0:
+		m.XID = binary.LittleEndian.Uint32(r.data[4:])
+	case r.data[16]&hasInfo != 0:
 		m.XID = preparedXID(data, major)
 	}
 	return m, true

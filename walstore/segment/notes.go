@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
-	"hash/crc32"
 	"slices"
 )
 
@@ -99,9 +98,7 @@ func (n *Notes) Complete(next []byte) {
 }
 
 const (
-	rmXLOG, rmDatabase = 0, 4
-	parameterChange    = 0x60
-	opMask             = 0xF0
+	parameterChange = 0x60
 
 	// maxNoted is more than any record that is noted has: the drop of a database that lies in 1000 tablespaces.
 	maxNoted = 4096
@@ -109,109 +106,43 @@ const (
 
 // Noter finds the notes of a segment that is written to it, in one pass over the headers of its records.
 type Noter struct {
-	head   Header
-	begun  bool
-	ended  bool // what follows is no WAL
-	at     LSN  // of the next page
-	record []byte
-	want   int // bytes of record
-	begin  LSN // of record
-	found  Notes
+	walk
+	found Notes
 }
 
 // Write takes the next whole pages of a segment, from its first one on. It never fails; what is no WAL has no notes.
 func (n *Noter) Write(p []byte) (int, error) {
-	if !n.begun {
+	if n.keep == nil {
 		h, err := ParseHeader(p)
-		n.head, n.begun, n.ended, n.at = h, true, err != nil, h.Address
+		n.head, n.ended, n.at, n.keep = h, err != nil, h.Address, mayBeNoted
 	}
 	for rest := p; !n.ended && len(rest) > 0; {
-		size := int(n.head.PageSize)
-		if len(rest) < size || !isPage(rest, n.head.Magic, n.at) {
-			n.ended = true
-			break
-		}
-		n.page(rest[:size])
-		rest, n.at = rest[size:], n.at+LSN(size)
+		size := min(int(n.head.PageSize), len(rest))
+		n.page(rest[:size], n.take)
+		rest = rest[size:]
 	}
 	return len(p), nil
 }
 
-func isPage(head []byte, magic uint16, at LSN) bool {
-	return binary.LittleEndian.Uint16(head) == magic && LSN(binary.LittleEndian.Uint64(head[8:])) == at
+// mayBeNoted judges by the beginning of a record.
+func mayBeNoted(begin []byte, total int) bool {
+	return total <= maxNoted && (len(begin) < recordHeader || isNoted(begin[16], begin[17]))
 }
 
-// page looks at one page. Where its first record begins it says itself, so that one that was given up (XLOG_OVERWRITE_CONTRECORD)
-// does not matter.
-func (n *Noter) page(p []byte) {
-	size := shortHeader
-	if n.at == n.head.Address {
-		size = HeaderSize
+func (n *Noter) take(r Record) bool {
+	if r.End > 0 && isNoted(r.data[16], r.data[17]) && r.sound() {
+		n.found.note(r.data, r.At, n.head.Version())
 	}
-	data, rest := p[size:], int(binary.LittleEndian.Uint32(p[16:]))
-	if n.record != nil {
-		n.goOn(data, rest)
-	} else if size == HeaderSize && rest <= min(maxNoted, len(data)) {
-		n.headless(data[:rest])
-	}
-	first := int(align8(int64(rest)))
-	if first < len(data) {
-		n.records(data[first:], n.at+LSN(size+first))
-	}
-}
-
-// goOn completes a record that began in a page before.
-func (n *Noter) goOn(data []byte, rest int) {
-	missing := n.want - len(n.record)
-	if align8(int64(rest)) != align8(int64(missing)) {
-		n.record = nil
-		return
-	}
-	n.record = append(n.record, data[:min(missing, len(data))]...)
-	n.take()
-}
-
-// records looks at those that begin in what is left of a page.
-func (n *Noter) records(data []byte, at LSN) {
-	for i := 0; i < len(data); {
-		d := data[i:]
-		total := int(binary.LittleEndian.Uint32(d))
-		if total < recordHeader { // nothing was written here
-			return
-		}
-		if len(d) < recordHeader || isNoted(d[16], d[17]) {
-			if total <= maxNoted {
-				n.record, n.want, n.begin = append([]byte{}, d[:min(total, len(d))]...), total, at+LSN(i)
-				n.take()
-			}
-		}
-		i += (total + 7) &^ 7
-	}
+	return true
 }
 
 func isNoted(info, rm byte) bool {
 	return rm == rmDatabase || rm == rmXLOG && info&opMask == parameterChange
 }
 
-// take notes the record when it is complete.
-func (n *Noter) take() {
-	if len(n.record) < n.want {
-		return
-	}
-	if isNoted(n.record[16], n.record[17]) && soundRecord(n.record) {
-		n.found.note(n.record, n.begin, n.head.Version())
-	}
-	n.record = nil
-}
-
-func soundRecord(r []byte) bool {
-	crc := crc32.Update(crc32.Checksum(r[recordHeader:], castagnoli()), castagnoli(), r[:20])
-	return crc == binary.LittleEndian.Uint32(r[20:])
-}
-
 // headless notes the record of which only 8 or 16 bytes are in the segment before: what tells its kind is in this one. Its CRC
 // cannot be checked without those; but all of its lengths, and the place of the record before it, have to fit.
-func (n *Noter) headless(tail []byte) {
+func (n *Notes) headless(h Header, tail []byte) {
 	for before := 8; before <= 16; before += 8 {
 		r := append(make([]byte, before), tail...)
 		if len(r) < recordHeader+2 {
@@ -220,19 +151,22 @@ func (n *Noter) headless(tail []byte) {
 		le := binary.LittleEndian
 		le.PutUint32(r, uint32(len(r)))
 		previous := LSN(le.Uint64(r[8:16]))
-		known := before == 16 || previous < n.head.Address && previous+LSN(n.head.Size)*64 > n.head.Address
+		known := before == 16 || previous < h.Address && previous+LSN(h.Size)*64 > h.Address
 		if le.Uint16(r[18:]) == 0 && isNoted(r[16], r[17]) && known {
-			n.found.note(r, n.head.Address-LSN(before), n.head.Version())
+			n.note(r, h.Address-LSN(before), h.Version())
 		}
 	}
 }
 
 // Notes is what was found, when all of the segment was written.
 func (n *Noter) Notes() Notes {
-	if r := n.record; len(r) >= recordHeader && n.at == n.head.Address+LSN(n.head.Size) && isNoted(r[16], r[17]) {
-		n.found.Cut = &Cut{n.begin, n.head.Magic, hex.EncodeToString(r)}
+	var found Notes
+	found.headless(n.head, n.tail)
+	found.Parameters, found.Directories = append(found.Parameters, n.found.Parameters...), append(found.Directories, n.found.Directories...)
+	if r := n.open.data; len(r) >= recordHeader && n.at == n.border() && isNoted(r[16], r[17]) {
+		found.Cut = &Cut{n.open.At, n.head.Magic, hex.EncodeToString(r)}
 	}
-	return n.found
+	return found
 }
 
 // note reads a record by the rules of a major version (0: the newest).

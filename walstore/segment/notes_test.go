@@ -113,6 +113,13 @@ func TestNotesAfterARecordGivenUp(t *testing.T) {
 	if got := notesOf(t, data); len(got.Parameters) != 1 {
 		t.Errorf("%+v", got)
 	}
+	if got, err := ReadFacts(bytes.NewReader(data)); err != nil || len(got.Parameters) != 1 || got.LastRecord != 5<<20+8192+24 {
+		t.Errorf("%+v, %v: recovery passes over it, too", got, err)
+	}
+	binary.LittleEndian.PutUint16(data[8192+2:], 0)
+	if got, err := ReadFacts(bytes.NewReader(data)); err != nil || got.LastRecord >= 5<<20+8192-16 {
+		t.Errorf("%+v, %v: recovery does not pass over one that was not given up", got, err)
+	}
 }
 
 func FuzzNotes(f *testing.F) {

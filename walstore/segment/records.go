@@ -6,67 +6,45 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"iter"
 )
 
 const (
 	recordHeader = 24 // sizeof(XLogRecord)
 	shortHeader  = 24 // SizeOfXLogShortPHD
+	opMask       = 0xF0
+
+	rmXLOG, rmXact, rmStorage, rmDatabase, rmTablespace = 0, 1, 2, 4, 5
 )
 
-func align8(n int64) int64 { return (n + 7) &^ 7 }
+func align8[T ~int | ~int64 | ~uint64](n T) T { return (n + 7) &^ 7 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the library
 
-// records reads those of a segment, one after the other, and passes over one that goes on in the next segment.
-type records struct {
-	pages *pages
-	in    *bufio.Reader
-	head  []byte
-	data  []byte
-	at    int64 // where the record begins, in what pages yields
-	end   int64 // and the next one
-	skip  int64 // what has not been read of the bytes between
+// Record is a record of the WAL, as much of it as there is. Its bytes are valid until the walk yields the next one.
+type Record struct {
+	At   LSN // where it begins
+	End  LSN // the byte after it, where the next one may begin or a page ends; 0 where it is not whole
+	data []byte
 }
 
-// readRecords begins with the first record that begins in the segment. With the last page of the segment before, it is
-// the first one in that: a record that goes on in this segment is whole then. The error is r's own, or of the header.
-func readRecords(r io.Reader, before []byte) (*records, error) {
-	p := &pages{r: bufio.NewReaderSize(r, 128<<10)}
-	if err := p.begin(before); err != nil {
-		return nil, err
-	}
-	return &records{pages: p, in: bufio.NewReaderSize(p, 64<<10), head: make([]byte, recordHeader), end: align8(p.rest), skip: align8(p.rest)}, nil
-}
+func (r Record) total() int { return int(binary.LittleEndian.Uint32(r.data)) }
 
-// next is the header of the next record; false where there is no more of the segment, or none that could be one.
-func (r *records) next() (head []byte, ok bool) {
-	if _, err := r.in.Discard(int(r.skip)); err != nil {
-		return nil, false
-	}
-	if _, err := io.ReadFull(r.in, r.head); err != nil {
-		return nil, false
-	}
-	r.at = r.end
-	total := r.total()
-	r.skip, r.end = align8(total)-recordHeader, r.at+align8(total)
-	return r.head, total >= recordHeader && total <= int64(r.pages.head.Size) // 0: what follows was never written; more: it does not end here
-}
+func (r Record) previous() LSN { return LSN(binary.LittleEndian.Uint64(r.data[8:])) }
 
-func (r *records) total() int64 { return int64(binary.LittleEndian.Uint32(r.head)) }
+func (r Record) is(rm, op byte) bool { return r.data[17] == rm && r.data[16]&opMask == op }
 
 // isSwitch says whether a record ends its segment early (XLOG_SWITCH).
-func isSwitch(head []byte) bool { return head[17] == rmXLOG && head[16]&opMask == 0x40 }
+func (r Record) isSwitch() bool { return r.is(rmXLOG, 0x40) }
 
-// body is the rest of the record; false if it is not whole.
-func (r *records) body() ([]byte, bool) {
-	size := r.total() - recordHeader
-	r.data = append(r.data[:0], make([]byte, size)...)
-	if _, err := io.ReadFull(r.in, r.data); err != nil {
-		return nil, false
-	}
-	r.skip -= size
-	crc := crc32.Update(crc32.Checksum(r.data, castagnoli()), castagnoli(), r.head[:20])
-	return r.data, crc == binary.LittleEndian.Uint32(r.head[20:])
+func (r Record) body() []byte { return r.data[recordHeader:] }
+
+// sound says whether the record is whole and has its CRC (ValidXLogRecord in xlogreader.c).
+func (r Record) sound() bool { return r.End > 0 && soundRecord(r.data) }
+
+func soundRecord(r []byte) bool {
+	crc := crc32.Update(crc32.Checksum(r[recordHeader:], castagnoli()), castagnoli(), r[:20])
+	return crc == binary.LittleEndian.Uint32(r[20:])
 }
 
 // mainData is what a record without blocks has to say, at its end (XLogRecordAssemble).
@@ -97,96 +75,159 @@ func mainData(body []byte) []byte {
 	return nil
 }
 
-// pages yields what is in the pages of a segment, without their headers, up to the first page that is not valid.
-type pages struct {
-	r     *bufio.Reader
+// walk goes over the pages of a segment, one after the other, and yields the records that begin in it.
+type walk struct {
 	head  Header
-	at    LSN   // of the current page
-	left  int   // of it
-	rest  int64 // of a record that began before
-	ended bool
-
-	before bool // they begin with the last one of the segment before
-	err    error
+	at    LSN                                // of the next page
+	next  LSN                                // where the next record begins
+	ended bool                               // what follows is no WAL, or in the next segment
+	keep  func(begin []byte, total int) bool // whether a record is put together that goes on in the next page
+	open  Record                             // that record; it has no data when there is none
+	room  []byte                             // for its data
+	tail  []byte                             // the end of the record that the segment begins with, if that is short
 }
 
-// begin reads the segment's header. The pages begin with the last one of the segment before, where a record goes on in
-// this one and that page is given.
-func (p *pages) begin(before []byte) error {
-	first, err := p.r.Peek(HeaderSize)
-	if err != nil {
-		_ = p.fail(err)
-		return p.err
+func (w *walk) border() LSN { return w.head.Address + LSN(w.head.Size) }
+
+func (w *walk) headerOf(page LSN) int {
+	if page%LSN(w.head.Size) == 0 {
+		return HeaderSize
 	}
-	if p.head, err = ParseHeader(first); err != nil {
-		return err
+	return shortHeader
+}
+
+func (w *walk) isPage(p []byte, at LSN) bool {
+	return len(p) >= HeaderSize && binary.LittleEndian.Uint16(p) == w.head.Magic && LSN(binary.LittleEndian.Uint64(p[8:])) == at
+}
+
+// page yields the records that end in a page, false when no more are wanted. Where its first record begins the page says itself, so
+// one that a crash has cut and recovery passes over (XLP_FIRST_IS_OVERWRITE_CONTRECORD) does not matter.
+func (w *walk) page(p []byte, yield func(Record) bool) bool {
+	if !w.isPage(p, w.at) {
+		w.ended = true
+		return true
 	}
-	rest := func(page []byte) int64 { return int64(binary.LittleEndian.Uint32(page[16:])) }
-	p.at, p.rest = p.head.Address-LSN(p.head.PageSize), rest(first)
+	const overwritten = 0x0008
+	size, rest := w.headerOf(w.at), int(binary.LittleEndian.Uint32(p[16:]))
+	data, at := p[size:], w.at+LSN(size)
+	if w.open.data == nil && size == HeaderSize && rest <= min(maxNoted, len(data)) {
+		w.tail = bytes.Clone(data[:rest])
+	}
+	if w.open.data != nil && !w.goOn(data, rest, at, p[2]&overwritten != 0, yield) {
+		return false
+	}
+	w.at += LSN(w.head.PageSize)
+	w.next = w.at + LSN(w.headerOf(w.at))
+	return w.records(data, align8(rest), at, yield)
+}
+
+// goOn adds to the record that began in a page before.
+func (w *walk) goOn(data []byte, rest int, at LSN, overwritten bool, yield func(Record) bool) bool {
+	r, missing := w.open, w.open.total()-len(w.open.data)
+	w.open = Record{}
+	if align8(rest) != align8(missing) {
+		return overwritten || yield(r)
+	}
+	r.data = append(r.data, data[:min(missing, len(data))]...)
+	w.room = r.data
+	if missing > len(data) {
+		w.open = r
+		return true
+	}
+	r.End = at + LSN(align8(missing))
+	return yield(r)
+}
+
+// records yields those that begin in a page's data from i on.
+func (w *walk) records(data []byte, i int, at LSN, yield func(Record) bool) bool {
+	for i+8 <= len(data) {
+		r := Record{At: at + LSN(i), data: data[i:]}
+		total := r.total()
+		if w.next = r.At; total < recordHeader || r.At >= w.border() { // 0: it was never written
+			w.ended = true
+			return true
+		}
+		w.next = w.at + LSN(w.headerOf(w.at))
+		switch i += align8(total); {
+		case total <= len(r.data):
+			if r.data, r.End = r.data[:total], at+LSN(i); i < len(data) {
+				w.next = r.End
+			}
+		case w.keep(r.data, total):
+			r.data = append(w.room[:0], r.data...)
+			w.open = r
+			return true
+		}
+		if !yield(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Scan is one walk over a segment, that answers what is asked about its records.
+type Scan struct {
+	walk
+	in  *bufio.Reader
+	err error // of the reader
+}
+
+// NewScan reads the header of a segment. before is the last page of the segment before: with it the walk begins there, where a
+// record goes on in this segment. after is the beginning of the next segment, in which the last record may end. Both may be nil.
+// The error is r's own, or ErrHeader.
+func NewScan(r io.Reader, before []byte, after io.Reader) (*Scan, error) {
+	if after != nil {
+		r = io.MultiReader(r, after)
+	}
+	s := &Scan{in: bufio.NewReaderSize(r, 128<<10)}
+	first, err := s.in.Peek(HeaderSize)
+	if err != nil && !ends(err) {
+		return nil, err
+	}
+	if s.head, err = ParseHeader(first); err != nil {
+		return nil, err
+	}
+	s.at, s.keep = s.head.Address, func(_ []byte, total int) bool { return total <= int(s.head.Size) } // more does not end in the next segment either
 	// Where nothing goes on in this segment, the one before may have ended early, and the records in its last page with it.
-	if p.rest > 0 && len(before) == int(p.head.PageSize) && p.isPage(before, p.at) {
-		p.at, p.rest, p.before = p.at-LSN(p.head.PageSize), rest(before), true
-		p.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(before), p.r), 128<<10)
+	page := LSN(s.head.PageSize)
+	if binary.LittleEndian.Uint32(first[16:]) > 0 && LSN(len(before)) == page && s.isPage(before, s.at-page) {
+		s.at -= page
+		s.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(before), s.in), 128<<10)
 	}
-	return nil
+	return s, nil
 }
 
-// isPage says whether this is the header of the page at an LSN.
-func (p *pages) isPage(head []byte, at LSN) bool {
-	return isPage(head, p.head.Magic, at)
+func ends(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
+
+// Records yields the records that begin in the segment, in order, up to the first page that is not valid; whether they are sound is
+// not checked. An error of the reader ends them, and is in err then.
+func (s *Scan) Records() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		for !s.ended && (s.at < s.border() || s.open.data != nil) {
+			page, err := s.in.Peek(int(s.head.PageSize))
+			if err != nil && !ends(err) {
+				s.err = err
+				return
+			}
+			if !s.page(page, yield) {
+				return
+			}
+			_, _ = s.in.Discard(len(page))
+			s.ended = s.ended || err != nil
+		}
+		if s.open.data != nil {
+			yield(s.open)
+		}
+	}
 }
 
-// lsn is the place of a byte that Read yields.
-func (p *pages) lsn(at int64) LSN {
-	page := int64(p.head.PageSize)
-	if p.before {
-		if at < page-shortHeader {
-			return p.head.Address - LSN(page-shortHeader-at)
+// Sound yields the records that recovery would read: up to the first one that is not sound.
+func (s *Scan) Sound() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		for r := range s.Records() {
+			if !r.sound() || !yield(r) {
+				return
+			}
 		}
-		at -= page - shortHeader
 	}
-	if at < page-HeaderSize {
-		return p.head.Address + LSN(HeaderSize+at)
-	}
-	at -= page - HeaderSize
-	return p.head.Address + LSN(page+at/(page-shortHeader)*page+shortHeader+at%(page-shortHeader))
-}
-
-// fail remembers an error that is not just the end.
-func (p *pages) fail(err error) error {
-	p.ended = true
-	if err != io.EOF && err != io.ErrUnexpectedEOF {
-		p.err = err
-	}
-	return io.EOF
-}
-
-func (p *pages) Read(b []byte) (int, error) {
-	if p.ended {
-		return 0, io.EOF
-	}
-	if p.left == 0 {
-		p.at += LSN(p.head.PageSize)
-		head, err := p.r.Peek(shortHeader)
-		if err != nil {
-			return 0, p.fail(err)
-		}
-		if !p.isPage(head, p.at) {
-			return 0, p.fail(io.EOF)
-		}
-		size := shortHeader
-		if (p.at-p.head.Address)%LSN(p.head.Size) == 0 {
-			size = HeaderSize
-		}
-		if _, err := p.r.Discard(size); err != nil {
-			return 0, p.fail(err)
-		}
-		p.left = int(p.head.PageSize) - size
-	}
-	n, err := p.r.Read(b[:min(len(b), p.left)])
-	p.left -= n
-	if err != nil {
-		return n, p.fail(err)
-	}
-	return n, nil
 }

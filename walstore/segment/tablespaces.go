@@ -17,23 +17,19 @@ type NewTablespace struct {
 // begin; nil where nothing from before is replayed. What follows the end of the WAL in a segment is looked at too, as
 // PostgreSQL alone knows that end. The error is r's own, or ErrHeader.
 func NewTablespaces(r io.Reader, before []byte, from LSN) (all []NewTablespace, err error) {
-	records, err := readRecords(r, before)
+	s, err := NewScan(r, before, nil)
 	if err != nil {
 		return nil, err
 	}
-	const rmTablespace, opMask, create = 5, 0xF0, 0x00
-	for {
-		head, ok := records.next()
-		if !ok {
-			return all, records.pages.err
-		}
-		if head[17] != rmTablespace || head[16]&opMask != create || records.pages.lsn(records.at) < from {
+	const create = 0x00
+	for r := range s.Records() {
+		if r.At < from || r.End == 0 || !r.is(rmTablespace, create) || !r.sound() {
 			continue
 		}
-		body, ok := records.body()
-		if data := mainData(body); ok && len(data) > 4 {
+		if data := mainData(r.body()); len(data) > 4 {
 			location, _, _ := bytes.Cut(data[4:], []byte{0})
 			all = append(all, NewTablespace{binary.LittleEndian.Uint32(data), string(location)})
 		}
 	}
+	return all, s.err
 }

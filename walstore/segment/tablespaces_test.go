@@ -56,7 +56,7 @@ func TestNewTablespaces(t *testing.T) {
 		}
 	}
 	ended := segmentOf(0, fill(1<<20-40-127*24))
-	clear(ended[len(ended)-8192+24:]) // by a switch, as up to 10: the pages behind it have headers
+	clear(ended[len(ended)-8192+24:]) // by a switch, as up to 10: the pages after it have headers
 	second := follows(segmentOf(0, append(creates(16384, "/srv/a b"), creates(16385, "")...)))
 	if got, err := NewTablespaces(bytes.NewReader(second), ended[len(ended)-8192:], 0); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("after a segment that ended early: %v %v", got, err)

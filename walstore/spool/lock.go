@@ -9,35 +9,12 @@ import (
 	"github.com/pgobj/pgobj/storage/owned"
 )
 
-// ErrBusy: another process already does this.
-var ErrBusy = errors.New("another process already does this")
-
-// lockFile takes the lock that a file stands for, and makes the file if there is none. A lock on a file that has been
-// removed meanwhile is none.
-func lockFile(path string) (*os.File, error) {
-	f, err := owned.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, ErrBusy
-	}
-	mine, err1 := f.Stat()
-	there, err2 := os.Stat(path)
-	if err1 != nil || err2 != nil || !os.SameFile(mine, there) {
-		f.Close()
-		return nil, ErrBusy
-	}
-	return f, nil
-}
-
-// lockSoon is lockFile that is in nobody's way who only looks (see held), which takes the lock for a moment.
+// lockSoon is owned.Lock that is in nobody's way who only looks (see held), which takes the lock for a moment.
 func lockSoon(path string) (*os.File, error) {
-	f, err := lockFile(path)
-	for tries := 0; errors.Is(err, ErrBusy) && tries < 20; tries++ {
+	f, err := owned.Lock(path)
+	for tries := 0; errors.Is(err, owned.ErrBusy) && tries < 20; tries++ {
 		time.Sleep(5 * time.Millisecond)
-		f, err = lockFile(path)
+		f, err = owned.Lock(path)
 	}
 	return f, err
 }

@@ -25,7 +25,7 @@ const gaveUpFor = time.Minute
 func (m *Markers) pushing() string { return filepath.Join(m.dir, pushingPrefix+m.scope) }
 
 // Hold makes the caller the one process that archives ahead for the scope, the files called names; and the directory, if there
-// is none. ErrBusy: there is such a process.
+// is none. owned.ErrBusy: there is such a process.
 func (m *Markers) Hold(names []string) (*Pushing, error) {
 	if err := makeDir(m.dir); err != nil {
 		return nil, err

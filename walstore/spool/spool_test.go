@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgobj/pgobj/storage/owned"
 )
 
 // One process has the list; its names are seen while it lives and has not taken them off, and nobody who looks is in its way.
@@ -41,7 +43,7 @@ func TestPushing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Hold(nil); !errors.Is(err, ErrBusy) {
+	if _, err := m.Hold(nil); !errors.Is(err, owned.ErrBusy) {
 		t.Errorf("a second one: %v", err)
 	}
 	p.f.Close() // as when the process is killed
@@ -117,7 +119,7 @@ func TestWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := NewWindow(dir, "scope").Hold(t.Context()); !errors.Is(err, ErrBusy) {
+	if _, _, err := NewWindow(dir, "scope").Hold(t.Context()); !errors.Is(err, owned.ErrBusy) {
 		t.Errorf("a second one: %v", err)
 	}
 	for i := range 50 {

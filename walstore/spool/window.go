@@ -208,7 +208,7 @@ func (w *Window) Forget(name string) {
 func Sweep(dir string) {
 	left, _ := filepath.Glob(filepath.Join(dir, windowPrefix+"*")) // only a bad pattern is an error
 	for _, w := range left {
-		if lock, err := lockFile(filepath.Join(w, lockName)); err == nil {
+		if lock, err := owned.Lock(filepath.Join(w, lockName)); err == nil {
 			os.RemoveAll(w)
 			lock.Close()
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgobj/pgobj/storage"
@@ -65,21 +66,12 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64, size segment.Si
 		}
 	}
 	var all []*Survey
-	for info, err := range s.List(ctx, object.ArchiveDir(sysid), "") {
+	for o, err := range walstore.ListAll(ctx, s, sysid, 0, "") {
 		if err != nil {
-			return nil, fmt.Errorf("list WAL: %w", err)
+			return nil, err
 		}
-		o, ok := object.ParseKey(info.Key)
-		if !ok {
-			o, ok = object.ParseNote(sysid, info.Key)
-		}
-		name := o.Name
-		if !ok {
-			if name, ok = object.LostName(sysid, info.Key); !ok {
-				continue
-			}
-		}
-		tli, err := segment.TimelineOf(name)
+		first, _, _ := strings.Cut(o.Name, "-") // of what is lost
+		tli, err := segment.TimelineOf(first)
 		if err != nil {
 			continue
 		}
@@ -89,9 +81,9 @@ func Examine(ctx context.Context, s storage.Store, sysid uint64, size segment.Si
 		v := all[len(all)-1]
 		switch o.Type {
 		case segment.Invalid:
-			err = v.addLost(ctx, s, info.Key)
+			err = v.addLost(ctx, s, o.Key)
 		case segment.Full:
-			v.add(o, info)
+			v.add(o)
 			v.settle(o.Name)
 		case segment.Received:
 			v.Pieces = append(v.Pieces, o.Piece)
@@ -135,18 +127,18 @@ func archivedSize(ctx context.Context, s storage.Store, sysid uint64) (segment.S
 	return 16 << 20, nil
 }
 
-func (v *Survey) add(o object.Object, info storage.Info) {
+func (v *Survey) add(o object.Object) {
 	seg, err := segment.ParseName(o.Name, v.SegmentSize)
 	if err != nil {
 		return
 	}
 	v.Segments++
-	v.Stored += info.Size
-	if v.Oldest.IsZero() || info.Created.Before(v.Oldest) {
-		v.Oldest = info.Created
+	v.Stored += o.Size
+	if v.Oldest.IsZero() || o.Created.Before(v.Oldest) {
+		v.Oldest = o.Created
 	}
-	if info.Created.After(v.Newest) {
-		v.Newest = info.Created
+	if o.Created.After(v.Newest) {
+		v.Newest = o.Created
 	}
 	v.Runs = timeline.Extend(v.Runs, seg.No)
 }

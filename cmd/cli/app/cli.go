@@ -37,7 +37,7 @@ type Settings struct {
 	RetryFor    time.Duration  `name:"retry-for" env:"PGOBJ_RETRY_FOR" default:"5m" placeholder:"TIME" help:"Retry failed storage operations for up to this time (wal-fetch on a standby: at most 10s, because PostgreSQL asks again)."`
 	Timeout     *time.Duration `name:"timeout" env:"PGOBJ_TIMEOUT" placeholder:"TIME" help:"End with exit code 18 if the command has not finished after this time (default: never; wal-push 5m)."`
 	LogLevel    string         `name:"log-level" env:"PGOBJ_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Minimum log level: debug, info, warn, error."`
-	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log: text or json."`
+	LogFormat   string         `name:"log-format" env:"PGOBJ_LOG_FORMAT" enum:"text,json" default:"text" help:"Format of the log, and of the error of a command that fails: text or json."`
 }
 
 // FromAWS fills in what the AWS tools' own variables say. They may be set on any host, so with a directory
@@ -100,7 +100,7 @@ func WithTimeout(ctx context.Context, d *time.Duration) (context.Context, contex
 	return context.WithTimeoutCause(ctx, *d, fmt.Errorf("%w %v", ErrTimeout, *d))
 }
 
-// TimedOut says of an error that the end of withTimeout's time caused it, if so. What was tried last follows it.
+// TimedOut says of an error that the end of WithTimeout's time caused it, if so. What was tried last follows it.
 func TimedOut(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) && !strings.HasPrefix(err.Error(), cause.Error()) {
 		return fmt.Errorf("%w\n%w", cause, err)
@@ -172,7 +172,7 @@ func (a *App) LoadKnown(ctx context.Context) (repository, error) {
 	return r, err
 }
 
-// Known fails with errNoServer if there is nothing of the server.
+// Known fails with ErrNoServer if there is nothing of the server.
 func (a *App) Known(ctx context.Context, s storage.Store) error {
 	exists, err := catalog.Exists(ctx, s)
 	if err == nil && !exists {

@@ -28,6 +28,9 @@ func (o *Output) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Wrote says whether anything was printed.
+func (o *Output) Wrote() bool { return o.wrote }
+
 // End closes standard output, as some file systems tell only then that there is no room, and returns the error of a command
 // that returned err. A failure of the command's own goes before the loss of its text. Nothing is lost of a command that had
 // nothing to say: wal-fetch must not end with 1 for the sake of a log on a full disk.

@@ -35,8 +35,8 @@ func (r Archive) Windows(ctx context.Context, store storage.Store, v *survey.Sur
 		timed bool
 	}
 	ends := map[ending]*PitrWindow{}
-	x := &commits{r.Sysid, store, v, map[place]lastCommit{}}
-	minimal, err := v.Minimal(ctx, store, r.Sysid, r.Surveys)
+	x := &commits{v, survey.NewSegments(store, r.Sysid)}
+	minimal, err := v.Minimal(ctx, x.segments, r.Surveys)
 	if err != nil {
 		return nil, err
 	}
@@ -97,18 +97,10 @@ type windowEnd struct {
 	to   time.Time
 }
 
-// commits reads the last commits of a timeline's segments, each segment once.
+// commits finds the last commits of a timeline's segments.
 type commits struct {
-	sysid uint64
-	store storage.Store
 	*survey.Survey
-	known map[place]lastCommit
-}
-
-// place is a segment, all of it or what comes before until.
-type place struct {
-	no    uint64
-	until segment.LSN
+	segments *survey.Segments
 }
 
 // firstAfter is the first place that is not before another one; 0: there is none.
@@ -136,7 +128,7 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment, cu
 	case reach.No == x.Runs[len(x.Runs)-1].Last:
 		e.why = "end of the archive"
 		if seg, n := x.Received(); n > 0 {
-			c, err := x.received(ctx, seg)
+			c, err := x.received(ctx)
 			if err != nil {
 				return e, err
 			}
@@ -164,33 +156,25 @@ func (x *commits) end(ctx context.Context, low uint64, reach segment.Segment, cu
 	return e, nil
 }
 
-// commit is a segment's.
+// commit is a segment's, all of it or what comes before until.
 func (x *commits) commit(ctx context.Context, no uint64, until segment.LSN) (lastCommit, error) {
-	return x.once(place{no, until}, func() (time.Time, bool, error) {
-		return survey.LastCommit(ctx, x.store, x.sysid, x.Name(no), until)
-	})
+	facts, err := x.segments.Facts(ctx, x.Name(no))
+	return x.judge(facts, until, err)
 }
 
 // received is the one in what was received of a segment.
-func (x *commits) received(ctx context.Context, seg segment.Segment) (lastCommit, error) {
-	return x.once(place{no: seg.No}, func() (time.Time, bool, error) {
-		at, found, err := x.LastReceivedCommit(ctx, x.store, x.sysid)
-		if errors.Is(err, storage.ErrNotFound) { // the segment has been completed meanwhile
-			return at, false, nil
-		}
-		return at, found, err
-	})
+func (x *commits) received(ctx context.Context) (lastCommit, error) {
+	facts, err := x.ReceivedFacts(ctx, x.segments)
+	if errors.Is(err, storage.ErrNotFound) { // the segment has been completed meanwhile
+		return lastCommit{}, nil
+	}
+	return x.judge(facts, 0, err)
 }
 
-func (x *commits) once(no place, read func() (time.Time, bool, error)) (lastCommit, error) {
-	if c, ok := x.known[no]; ok {
-		return c, nil
-	}
-	at, found, err := read()
-	c := lastCommit{at: at, found: found}
+func (x *commits) judge(facts segment.Facts, until segment.LSN, err error) (lastCommit, error) {
 	if errors.Is(err, object.ErrDamaged) {
-		c, err = lastCommit{damaged: true}, nil
+		return lastCommit{damaged: true}, nil
 	}
-	x.known[no] = c
-	return c, err
+	at, found := facts.LastCommit(until)
+	return lastCommit{at: at, found: found}, err
 }

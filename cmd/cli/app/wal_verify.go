@@ -9,8 +9,8 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// HurtBackup is a backup that a missing or damaged segment is in the way of.
-type HurtBackup struct {
+// AffectedBackup is a backup that a missing or damaged segment is in the way of.
+type AffectedBackup struct {
 	Backup  string `json:"backup"`
 	Segment string `json:"segment"`
 	Usable  bool   `json:"usable"` // it can be restored, but not recovered past the segment
@@ -22,28 +22,28 @@ func (r Archive) Obsolete(p object.Piece) bool {
 }
 
 // Missing is the first segment that the backup itself needs and the archive does not have.
-func (r Archive) Missing(id string, b catalog.Summary) HurtBackup {
+func (r Archive) Missing(id string, b catalog.Summary) AffectedBackup {
 	if b.From == "offline" { // what it needs is among its files
-		return HurtBackup{}
+		return AffectedBackup{}
 	}
 	i := slices.IndexFunc(r.Surveys, func(s *survey.Survey) bool { return s.Timeline == b.Timeline && len(s.Runs) > 0 })
 	if i < 0 {
-		return HurtBackup{Backup: id, Segment: b.FirstWAL}
+		return AffectedBackup{Backup: id, Segment: b.FirstWAL}
 	}
 	size := r.Surveys[i].SegmentSize
 	first, err1 := segment.ParseName(b.FirstWAL, size)
 	last, err2 := segment.ParseName(b.LastWAL, size)
 	if err1 != nil || err2 != nil {
-		return HurtBackup{}
+		return AffectedBackup{}
 	}
 	end, ok := survey.Reach(r.Surveys, b.Timeline, first.No, r.Surveys[i])
 	switch {
 	case !ok:
-		return HurtBackup{Backup: id, Segment: b.FirstWAL}
+		return AffectedBackup{Backup: id, Segment: b.FirstWAL}
 	case end.No < last.No:
-		return HurtBackup{Backup: id, Segment: end.Next().Name(size)}
+		return AffectedBackup{Backup: id, Segment: end.Next().Name(size)}
 	}
-	return HurtBackup{}
+	return AffectedBackup{}
 }
 
 // Descendants are the timelines that recovery of a backup can get to.

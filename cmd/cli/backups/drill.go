@@ -40,7 +40,7 @@ type DrillCmd struct {
 type drilled struct {
 	Backup     string           `json:"backup"`
 	OK         bool             `json:"ok"`
-	Error      string           `json:"error,omitempty"`
+	Reason     string           `json:"reason,omitempty"`
 	Goal       string           `json:"goal"`
 	Recovery   float64          `json:"recovery_seconds"`
 	Seconds    float64          `json:"seconds"`
@@ -151,7 +151,7 @@ func (c *DrillCmd) result(r *drill.Report, err error) drilled {
 		d.EndLSN = r.End.String()
 	}
 	if err != nil {
-		d.Error, d.Recovery = err.Error(), 0
+		d.Reason, d.Recovery = err.Error(), 0
 	}
 	if c.Keep {
 		d.Directory = r.Directory

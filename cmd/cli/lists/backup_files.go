@@ -17,7 +17,7 @@ import (
 )
 
 // BackupFiles lists keys as they are below --storage, the server's directory in front: what rsync and rclone take
-// with --files-from, and what comes behind the bucket's URL.
+// with --files-from, and what comes after the bucket's URL.
 type BackupFiles struct {
 	Backup string `arg:"" help:"Id of the backup or its beginning, latest or last, oldest or first."`
 	Target string `name:"target" enum:"data,standalone,wal,full" default:"standalone" help:"data: the backup itself; standalone: with the WAL that makes it consistent; wal: the WAL from its start to the start of the next backup, or to the end of the archive; full: data and wal."`

@@ -49,7 +49,7 @@ type Shown struct {
 	WAL           *shownWAL            `json:"wal,omitempty"`
 	Parts         int                  `json:"parts"` // that the backup refers to
 	Raw           int64                `json:"raw"`   // content of these, before compression
-	Space         *shownSpace          `json:"space,omitempty"`
+	Space         *sweep.Space         `json:"space,omitempty"`
 	Retention     *shownRetention      `json:"retention,omitempty"` // when a policy is set
 	Problems      []string             `json:"problems,omitempty"`  // why something is not told
 }
@@ -66,14 +66,6 @@ type shownWAL struct {
 	Missing  string      `json:"missing,omitempty"` // there is a gap from this segment on
 	Deleted  bool        `json:"missing_deleted,omitempty"`
 	Needed   bool        `json:"missing_needed,omitempty"` // the backup cannot be restored without it
-}
-
-// shownSpace is what the backup occupies.
-type shownSpace struct {
-	Refers  int64  `json:"refers"` // stored bytes of the parts that it refers to
-	Alone   int64  `json:"alone"`  // of those that no other backup refers to
-	Frees   int64  `json:"frees"`  // what delete target would free: parts and WAL
-	Refused string `json:"refused,omitempty"`
 }
 
 // shownRetention is what the policy says.
@@ -166,7 +158,7 @@ func (s *Shown) describe(state *catalog.State, b *catalog.Backup) {
 	}
 }
 
-// offset of a location within a segment; the whole size when it is just behind it.
+// offset of a location within a segment; the whole size when it is just after it.
 func offset(lsn segment.LSN, name string, size segment.Size) int64 {
 	seg, err := segment.ParseName(name, size)
 	if err != nil {
@@ -203,7 +195,7 @@ func (s *Shown) measureSizes(ctx context.Context, r sweep.Request, state *catalo
 	if err != nil {
 		return err
 	}
-	s.Space = &shownSpace{Refers: w.Refers, Alone: w.Alone, Frees: w.Frees, Refused: w.Refused}
+	s.Space = &w.Space
 	if d := w.Policy; d != nil {
 		s.Retention = &shownRetention{Policy: r.Order.Policy.String(), Keep: d.Keep, Reasons: d.Reasons, Alone: d.Alone}
 	}

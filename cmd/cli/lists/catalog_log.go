@@ -177,7 +177,7 @@ func countParts(parts map[string]catalog.Ranges) (n int) {
 	return n
 }
 
-// and is a list in words, the first few of it, behind others; nothing for none.
+// and is a list in words, the first few of it, after others; nothing for none.
 func and(before string, names []string) string {
 	const few = 3
 	switch n := len(names); {

@@ -273,7 +273,7 @@ var ErrLocked = errors.New("the storage did not delete all objects")
 type deleteReport struct {
 	Plan     string          `json:"plan"` // its ID
 	Backups  []backupVerdict `json:"backups"`
-	WAL      []walVerdict    `json:"wal"`
+	WAL      []sweep.WAL     `json:"wal"`
 	Parts    int             `json:"parts"` // objects that go
 	Bytes    int64           `json:"bytes"` // of parts and WAL that go
 	Unpurged []int64         `json:"unpurged,omitempty"`
@@ -291,18 +291,6 @@ type backupVerdict struct {
 	Frees   int64    `json:"frees,omitempty"`
 }
 
-type walVerdict struct {
-	SystemID uint64 `json:"system_id,string"`
-	Timeline uint32 `json:"timeline"`
-	First    string `json:"first"`
-	Last     string `json:"last,omitempty"`
-	Keep     bool   `json:"keep"`
-	Reason   string `json:"reason"`
-	Files    int    `json:"files,omitempty"`
-	Bytes    int64  `json:"bytes,omitempty"`
-	Held     int    `json:"held,omitempty"`
-}
-
 type lockedObject struct {
 	Key   string    `json:"key"`
 	Until time.Time `json:"until,omitzero"`
@@ -310,12 +298,9 @@ type lockedObject struct {
 }
 
 func newReport(p *sweep.Plan) *deleteReport {
-	r := &deleteReport{Plan: p.ID(), Backups: []backupVerdict{}, WAL: []walVerdict{}, Parts: p.Parts, Bytes: p.Bytes, Unknown: p.Unknown}
+	r := &deleteReport{Plan: p.ID(), Backups: []backupVerdict{}, WAL: show.NotNil(p.WAL), Parts: p.Parts, Bytes: p.Bytes, Unknown: p.Unknown}
 	for _, d := range p.Backups {
 		r.Backups = append(r.Backups, backupVerdict{d.ID, d.Keep, d.Reasons, d.Alone, p.Frees[d.ID]})
-	}
-	for _, w := range p.WAL {
-		r.WAL = append(r.WAL, walVerdict{w.SystemID, uint32(w.Timeline), w.First, w.Last, w.Keep, w.Reason, w.Files, w.Bytes, w.Held})
 	}
 	for _, u := range p.Unpurged {
 		r.Unpurged = append(r.Unpurged, u.N)

@@ -129,10 +129,6 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 	if standby || hasHistory(dir, c.Name) {
 		budget = min(budget, patience.Elsewhere)
 	}
-	s, err := a.Open(retry.Policy{Budget: budget, Stall: min(patience.Attempt, budget)})
-	if err != nil {
-		return err
-	}
 	req := walstore.FetchRequest{Name: c.Name, Dest: c.Dest, SystemID: control.SystemID}
 	if !standby {
 		req.Size = control.SegmentSize
@@ -142,6 +138,11 @@ func (c *WalFetch) fetch(ctx context.Context, a *app.App, host *ahead.Host) erro
 	}
 	began := time.Now()
 	for try := 1; ; try++ {
+		// The client of the storage tries again, too, and has what is left of the same time.
+		s, err := a.Open(retry.Policy{Budget: max(budget-time.Since(began), time.Millisecond), Stall: min(patience.Attempt, budget)})
+		if err != nil {
+			return err
+		}
 		err = walstore.Fetch(ctx, s, req)
 		wait := min(patience.Pause<<min(try-1, 10), patience.LongestPause)
 		if err == nil {

@@ -14,7 +14,7 @@ import (
 // and ends a microsecond before the last transaction in the WAL that can be got to from there without a gap
 // ended: PostgreSQL knows that it has reached a target time only from a transaction that ended after it
 // (recoveryStopsBefore in xlogrecovery.c), and fails when there is none. That last transaction is had by recovery
-// to the end of the WAL. A backup behind it has a window of its own, without an end: no time at all can be its target.
+// to the end of the WAL. A backup after it has a window of its own, without an end: no time at all can be its target.
 type PitrWindows struct {
 	JSON bool `name:"json" help:"Print JSON: an array of objects, one for each window."`
 }

@@ -76,7 +76,7 @@ func walTable(a *app.App, list []app.ListedWAL) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	told := map[survey.Gap]bool{} // several timelines may begin behind the same gap
+	told := map[survey.Gap]bool{} // several timelines may begin after the same gap
 	for _, l := range list {
 		for _, h := range l.Gaps {
 			if !told[h] {

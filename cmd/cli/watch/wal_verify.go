@@ -23,7 +23,7 @@ import (
 	"github.com/pgobj/pgobj/walstore/survey"
 )
 
-// WalVerify reads archived WAL and says which backups what is wrong hurts.
+// WalVerify reads archived WAL and says which backups a damaged or missing segment affects.
 type WalVerify struct {
 	Range       string         `name:"range" placeholder:"FROM..TO" help:"Check only files whose names are in this range."`
 	Sample      app.Percentage `name:"sample" default:"100" placeholder:"PERCENT" help:"Check only this percentage of the files, chosen at random. Gaps are always found."`
@@ -35,12 +35,12 @@ type WalVerify struct {
 
 // walVerified is the result as --json prints it.
 type walVerified struct {
-	Checked int64            `json:"checked"`
-	Stored  int64            `json:"stored"` // bytes read
-	Damaged []damagedWAL     `json:"damaged"`
-	Gaps    []heldGap        `json:"gaps"`
-	Orphans []orphan         `json:"orphans"`
-	Backups []app.HurtBackup `json:"backups"`
+	Checked int64                `json:"checked"`
+	Stored  int64                `json:"stored"` // bytes read
+	Damaged []damagedWAL         `json:"damaged"`
+	Gaps    []heldGap            `json:"gaps"`
+	Orphans []orphan             `json:"orphans"`
+	Backups []app.AffectedBackup `json:"backups"`
 }
 
 // orphan is a timeline without its history file.
@@ -77,14 +77,14 @@ func (c *WalVerify) Run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return err
 	}
-	v := walVerified{Damaged: []damagedWAL{}, Gaps: []heldGap{}, Orphans: []orphan{}, Backups: []app.HurtBackup{}}
+	v := walVerified{Damaged: []damagedWAL{}, Gaps: []heldGap{}, Orphans: []orphan{}, Backups: []app.AffectedBackup{}}
 	for _, r := range all {
 		if err := c.read(ctx, store, r, from, to, &v); err != nil {
 			return err
 		}
 		for _, s := range r.Surveys {
 			for _, h := range r.Gaps(s) {
-				if held := (heldGap{r.Sysid, h}); !slices.Contains(v.Gaps, held) { // several timelines may begin behind the same one
+				if held := (heldGap{r.Sysid, h}); !slices.Contains(v.Gaps, held) { // several timelines may begin after the same one
 					v.Gaps = append(v.Gaps, held)
 				}
 			}
@@ -92,7 +92,7 @@ func (c *WalVerify) Run(ctx context.Context, a *app.App) error {
 				v.Orphans = append(v.Orphans, orphan{r.Sysid, s.Timeline, segment.HistoryName(s.Timeline)})
 			}
 		}
-		v.hurt(r)
+		v.affected(r)
 	}
 	if c.JSON {
 		err = show.JSON(a.Out, v)
@@ -168,8 +168,8 @@ func (c *WalVerify) read(ctx context.Context, store storage.Store, r app.Archive
 	return nil
 }
 
-// hurt finds the first bad segment in the way of each backup of an incarnation.
-func (v *walVerified) hurt(r app.Archive) {
+// affected finds the first bad segment in the way of each backup of an incarnation.
+func (v *walVerified) affected(r app.Archive) {
 	type bad struct{ first, last string }
 	var all []bad
 	for _, d := range v.Damaged {
@@ -188,7 +188,7 @@ func (v *walVerified) hurt(r app.Archive) {
 			continue
 		}
 		if i := v.orphan(r.Sysid, b.Timeline); i >= 0 && b.From != "offline" {
-			v.Backups = append(v.Backups, app.HurtBackup{Backup: e.ID, Segment: v.Orphans[i].History})
+			v.Backups = append(v.Backups, app.AffectedBackup{Backup: e.ID, Segment: v.Orphans[i].History})
 			continue
 		}
 		descendants := r.Descendants(b)
@@ -205,7 +205,7 @@ func (v *walVerified) hurt(r app.Archive) {
 			}
 			if found.Segment == "" || name[8:] < found.Segment[8:] {
 				usable := name[:8] != b.LastWAL[:8] || name > b.LastWAL || b.From == "offline"
-				found = app.HurtBackup{Backup: e.ID, Segment: name, Usable: usable}
+				found = app.AffectedBackup{Backup: e.ID, Segment: name, Usable: usable}
 			}
 		}
 		if found.Segment != "" {

@@ -64,13 +64,9 @@ func at(t time.Time) []byte {
 	return b
 }
 
-// lastCommit is the time of the last mark that is no restore point.
 func lastCommit(r io.Reader) (last time.Time, found bool, err error) {
-	err = Marks(r, nil, func(m Mark) {
-		if !m.Point {
-			last, found = m.Time, true
-		}
-	})
+	f, err := ReadFacts(r)
+	last, found = f.LastCommit(0)
 	return last, found, err
 }
 
@@ -108,15 +104,15 @@ func TestLastRecord(t *testing.T) {
 	for _, before := range []int{0, 160, 8192 - 40, 8192 - 40 + 8192 - 24, 100000} {
 		for _, rest := range []int{0, 13, 9000} {
 			data := segmentOf(rest, append(append(fill(before), record(1, 0x20, at(time.Now()))...), record(1, 0x20, at(time.Now()))[:40]...))
-			got, found, err := LastRecord(bytes.NewReader(data))
-			begin := data[got-5<<20:]
-			if err != nil || !found || begin[17] != 1 || binary.LittleEndian.Uint32(begin) != 51 {
-				t.Errorf("after %d bytes, rest %d: %s %v %v", before, rest, got, found, err)
+			got, err := ReadFacts(bytes.NewReader(data))
+			begin := data[got.LastRecord-5<<20:]
+			if err != nil || begin[17] != 1 || binary.LittleEndian.Uint32(begin) != 51 {
+				t.Errorf("after %d bytes, rest %d: %s %v", before, rest, got.LastRecord, err)
 			}
 		}
 	}
-	if got, found, err := LastRecord(bytes.NewReader(segmentOf(2<<20, nil))); err != nil || found {
-		t.Errorf("no record begins in it: %s %v %v", got, found, err)
+	if got, err := ReadFacts(bytes.NewReader(segmentOf(2<<20, nil))); err != nil || got.LastRecord != 0 {
+		t.Errorf("no record begins in it: %s %v", got.LastRecord, err)
 	}
 }
 
@@ -164,18 +160,18 @@ func TestMarks(t *testing.T) {
 func TestLastChange(t *testing.T) {
 	commit := record(1, 0x20, at(time.Now()))
 	last := func(data []byte) LSN {
-		got, found, err := LastChange(bytes.NewReader(data))
-		if err != nil || !found {
-			t.Errorf("%v %v", found, err)
+		got, err := ReadFacts(bytes.NewReader(data))
+		if err != nil || got.LastChange == 0 {
+			t.Errorf("%s %v", got.LastChange, err)
 		}
-		return got
+		return got.LastChange
 	}
 	alone := last(segmentOf(0, slices.Concat(fill(160), commit)))
 	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x40, nil)))); got != alone {
-		t.Errorf("with a switch behind it the last change is at %s, without it is at %s", got, alone)
+		t.Errorf("with a switch after it the last change is at %s, without it is at %s", got, alone)
 	}
 	if got := last(segmentOf(0, slices.Concat(fill(160), commit, record(0, 0x10, nil)))); got <= alone {
-		t.Errorf("a checkpoint behind it does not count: %s, %s", got, alone)
+		t.Errorf("a checkpoint after it does not count: %s, %s", got, alone)
 	}
 }
 
@@ -183,6 +179,9 @@ func FuzzMarks(f *testing.F) {
 	f.Add(segmentOf(13, record(1, 0, at(time.Unix(1e9, 0))))[:16384])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, _, err := lastCommit(bytes.NewReader(data)); err != nil {
+			t.Error(err)
+		}
+		if err := Marks(bytes.NewReader(data), nil, func(Mark) {}); err != nil {
 			t.Error(err)
 		}
 	})
