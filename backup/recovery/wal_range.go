@@ -67,18 +67,15 @@ func WaitForRange(ctx context.Context, s storage.Store, systemID uint64, path ti
 	}
 }
 
-// lookAhead is how far PostgreSQL may read ahead of what it replays (wal_decode_buffer_size, 512kB unless somebody has set
-// it).
-const lookAhead = 64 << 20
-
-// GapAhead looks for a gap from a point of the path on, as far as PostgreSQL reads ahead.
+// GapAhead looks for a gap from a point of the path on. PostgreSQL 15 and later read ahead of what they replay, by as many records as fit into
+// wal_decode_buffer_size (XLogPrefetcher): segments that were ended early have so few that it may be any number of them.
 func GapAhead(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, size segment.Size, from segment.LSN) (WALRange, error) {
 	first := segment.At(0, from, size).No
 	for len(path) > 1 && segment.At(0, path[0].End, size).No < first {
 		path = path[1:]
 	}
 	rest := path.From(path[0].Timeline, max(path[0].Begin, from))
-	return ScanRange(ctx, s, systemID, rest, size, from+lookAhead)
+	return ScanRange(ctx, s, systemID, rest, size, 0)
 }
 
 func (c *RangeScan) Scan(ctx context.Context, s storage.Store, systemID uint64, path timeline.Path, until segment.LSN) (WALRange, error) {
