@@ -82,7 +82,7 @@ func TestReadmeCommands(t *testing.T) {
 	at := ""
 	t.Cleanup(func() { // what pg_ctl has started
 		for _, dir := range []string{s.Data, copied} {
-			_ = site.Finish(t, s.Program("pg_ctl", "-D", dir, "-m", "immediate", "stop")) // most do not run any more
+			_ = site.Finish(t, s.Program(s.Bin("pg_ctl"), "-D", dir, "-m", "immediate", "stop")) // most do not run any more
 		}
 	})
 	down := func() { s.Shell(t, "pg_ctl -D "+s.Data+" -m fast stop") }

@@ -165,7 +165,7 @@ func TestBlackHole(t *testing.T) {
 			proxy.Reset()
 			proxy.On(c.when, faultproxy.BlackHole())
 			err := rig.PushInto(t, s)
-			if !errors.Is(err, storage.ErrTransient) || !strings.Contains(err.Error(), "nothing moved for 500ms") {
+			if !errors.Is(err, storage.ErrTransient) || !strings.Contains(err.Error(), "no data moved for 500ms") {
 				t.Errorf("the error is %v", err)
 			}
 			if ids := rig.List(t); len(ids) != 1 || ids[0] != old {

@@ -137,7 +137,7 @@ func TestMinimalBetween(t *testing.T) {
 			for target, code := range map[string]int{"--target-name=before": 0, "--target-xid=" + before: 0,
 				"--target-name=after": site.ExitUnreachable, "--target-xid=" + after: site.ExitUnreachable, "--target-name=never": site.ExitUnreachable} {
 				for _, backup := range []string{old.Backup, "LATEST"} {
-					if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", backup, target); o.Code != code || strings.Contains(o.Err, "shows only in the recovery") {
+					if o := s.Run(t, "backup-fetch", "--plan", testenv.Dir(t)+"/x", backup, target); o.Code != code || strings.Contains(o.Err, "only the recovery shows") {
 						t.Errorf("%s from backup %s: %v", target, backup, o)
 					}
 				}
