@@ -62,6 +62,7 @@ func TestBrokenCluster(t *testing.T) {
 			save(offline.Backup)
 			recovered()
 			running := s.Backup(t)
+			s.Archived(t) // else what the backup needs is in the archive, and may wait for the archiver still
 			crash(4)
 			push()
 			recovered()
