@@ -83,5 +83,5 @@ func (r *WalRig) FetchesAhead(t testing.TB, name string, want []byte) (ahead boo
 	if o.Code != 0 || !bytes.Equal(got, want) {
 		t.Errorf("wal-fetch %s gives %d bytes of %d: %v", name, len(got), len(want), o)
 	}
-	return strings.Contains(o.Err, "fetched ahead")
+	return strings.Contains(o.Err, `msg="fetched ahead"`)
 }
