@@ -181,6 +181,13 @@ func (v *Survey) PiecesOf(name string) []object.Piece {
 	return partial.SortPieces(slices.DeleteFunc(slices.Clone(v.Pieces), func(p object.Piece) bool { return p.Segment != name }))
 }
 
+// Unread says that nobody reads a piece: its segment is archived, or other pieces stand in for it, as after a receiver that
+// found damage and asked the server again.
+func (v *Survey) Unread(p object.Piece) bool {
+	chain, reach := partial.Chain(v.PiecesOf(p.Segment))
+	return slices.Contains(v.Obsolete, p) || p.To <= reach && !slices.Contains(chain, p)
+}
+
 func (v *Survey) addLost(ctx context.Context, s storage.Store, key string) error {
 	data, err := storage.ReadAll(ctx, s, key, object.NoteLimit)
 	if err != nil {

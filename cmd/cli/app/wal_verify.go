@@ -16,9 +16,9 @@ type AffectedBackup struct {
 	Usable  bool   `json:"usable"` // it can be restored, but not recovered past the segment
 }
 
-// Obsolete: the piece's segment is archived, so that nobody reads the piece any more.
-func (r Archive) Obsolete(p object.Piece) bool {
-	return slices.ContainsFunc(r.Surveys, func(s *survey.Survey) bool { return slices.Contains(s.Obsolete, p) })
+// Unread: nobody reads the piece any more.
+func (r Archive) Unread(p object.Piece) bool {
+	return slices.ContainsFunc(r.Surveys, func(s *survey.Survey) bool { return s.Unread(p) })
 }
 
 // Missing is the first segment that the backup itself needs and the archive does not have.

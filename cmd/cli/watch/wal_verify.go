@@ -132,7 +132,7 @@ func (c *WalVerify) read(ctx context.Context, store storage.Store, r app.Archive
 		if from != "" && (o.Name < from || o.Name > to) || c.Sample < 100 && 100*rand.Float64() >= float64(c.Sample) {
 			continue
 		}
-		if o.Type == segment.Received && r.Obsolete(o.Piece) {
+		if o.Type == segment.Received && r.Unread(o.Piece) {
 			continue
 		}
 		g.Go(func() error {
